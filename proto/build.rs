@@ -1,0 +1,25 @@
+//! Compiles the `.proto` files without protoc, and keeps their descriptors for gRPC reflection.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message;
+
+const PROTOS: [&str; 4] = [
+    "shoal/types/v1/types.proto",
+    "shoal/tracker/v1/tracker.proto",
+    "shoal/peer/v1/peer.proto",
+    "shoal/control/v1/control.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=shoal");
+    let descriptors = protox::compile(PROTOS, ["."])?;
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    fs::write(out.join("shoal.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // Blocks and bitfields are passed on without a copy.
+        .bytes(".shoal.peer.v1")
+        .bytes(".shoal.control.v1.UploadRequest")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,10 @@
+//! The protocol brains of shoal, without I/O, clock or global randomness.
+//!
+//! Time and a seeded random number generator are handed in, so the same code runs in production and
+//! in the deterministic simulator.
+
+pub mod content;
+pub mod peer_id;
+pub mod swarm;
+
+pub use peer_id::PeerId;

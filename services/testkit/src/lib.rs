@@ -1,0 +1,1 @@
+//! Clusters for tests, the simulator, the lab and the benches.

@@ -1,1 +1,18 @@
-//! What every service of shoal does alike.
+//! What every service of shoal does alike: settings, telemetry, gRPC servers and channels, health,
+//! shutdown.
+
+pub mod address;
+pub mod admin;
+pub mod backoff;
+pub mod channel;
+pub mod config;
+pub mod health;
+pub mod http2;
+mod rpc;
+pub mod server;
+pub mod shutdown;
+pub mod status;
+pub mod telemetry;
+pub mod units;
+
+pub use address::Address;

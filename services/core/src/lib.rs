@@ -5,6 +5,7 @@
 
 pub mod content;
 pub mod peer_id;
+pub mod roster;
 pub mod swarm;
 
 pub use peer_id::PeerId;

@@ -1,0 +1,123 @@
+//! The port for operators: `/metrics` and gRPC health, plaintext.
+
+use std::{fmt, str::FromStr, sync::OnceLock, time::Duration};
+
+use axum::routing::get;
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use serde::{Deserialize, Serialize};
+use tokio::time::interval;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    address::{Address, AddressError},
+    health::Health,
+    server::{self, BindError, Limits},
+};
+
+/// Bounds of the histogram buckets of every `..._seconds` metric: 0.5 ms to 60 s.
+const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+/// How often recorded samples are folded into the buckets when nobody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Where the admin port listens: `ADDR:PORT` or `off`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Admin {
+    /// There is none, and metrics are not recorded.
+    Off,
+    /// It listens here.
+    On(Address),
+}
+
+impl FromStr for Admin {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if text == "off" { Ok(Self::Off) } else { text.parse().map(Self::On) }
+    }
+}
+
+impl fmt::Display for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::On(address) => address.fmt(f),
+        }
+    }
+}
+
+impl TryFrom<String> for Admin {
+    type Error = AddressError;
+
+    fn try_from(text: String) -> Result<Self, AddressError> {
+        text.parse()
+    }
+}
+
+impl From<Admin> for String {
+    fn from(admin: Admin) -> Self {
+        admin.to_string()
+    }
+}
+
+/// The admin port could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum AdminError {
+    /// Its address is taken.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// Another metrics recorder is installed.
+    #[error("cannot record metrics: {0}")]
+    Metrics(#[from] BuildError),
+}
+
+/// Records metrics from now on and serves them until `shutdown`. Call it before anything counts.
+///
+/// Returns the address listened on, which tells the port that 0 stood for.
+pub async fn start(
+    admin: &Admin,
+    health: &Health,
+    shutdown: CancellationToken,
+) -> Result<Option<Address>, AdminError> {
+    let Admin::On(address) = admin else {
+        return Ok(None);
+    };
+    let recorder = recorder()?;
+    let listener = server::bind(address).await?;
+    let bound = listener.local_addr().map_or_else(|_| address.clone(), Address::from);
+    let metrics = recorder.clone();
+    let router = server::routes(health)
+        .into_axum_router()
+        .route("/metrics", get(async move || metrics.render()));
+    let limits = Limits { max_connections: 64, http1: true, ..Limits::default() };
+    tokio::spawn(async move {
+        let serving = server::serve(listener, router.into(), &limits, shutdown);
+        tokio::select! {
+            _ = serving => {}
+            () = keep_up(recorder) => {}
+        }
+    });
+    Ok(Some(bound))
+}
+
+async fn keep_up(recorder: PrometheusHandle) {
+    let mut ticks = interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        recorder.run_upkeep();
+    }
+}
+
+/// The process's one recorder; several services in one process, as in tests, share it.
+fn recorder() -> Result<PrometheusHandle, BuildError> {
+    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
+    static INSTALLING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _one_at_a_time = INSTALLING.lock();
+    if let Some(recorder) = RECORDER.get() {
+        return Ok(recorder.clone());
+    }
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .install_recorder()?;
+    Ok(RECORDER.get_or_init(|| recorder).clone())
+}

@@ -1,0 +1,111 @@
+//! Client channels: the one place that makes them, so that mutual TLS can become a setting.
+
+use std::{
+    error::Error,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::Request;
+use tonic::{
+    body::Body,
+    transport::{self, Endpoint, channel::ResponseFuture},
+};
+use tower::Service;
+
+use crate::{address::Address, http2::Http2, rpc};
+
+/// A gRPC channel to one process, for use with a generated client. Cheap to clone.
+///
+/// It carries the current span's trace context in every call.
+#[derive(Clone, Debug)]
+pub struct Channel(transport::Channel);
+
+/// How a channel behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest wait for the head of a response; a stream may take longer to end.
+    pub call_timeout: Duration,
+    /// How often an idle connection is asked for a sign of life while calls are open.
+    pub keepalive_interval: Duration,
+    /// How long such a sign may take before the connection counts as dead.
+    pub keepalive_timeout: Duration,
+    /// Windows and frames.
+    pub http2: Http2,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            connect_timeout: Duration::from_secs(5),
+            call_timeout: Duration::from_secs(10),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(10),
+            http2: Http2::CONTROL,
+        }
+    }
+}
+
+/// A process could not be reached.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to {address}: {reason}")]
+pub struct ConnectError {
+    address: Address,
+    /// What the innermost layer said: "connection refused", not "transport error".
+    reason: String,
+}
+
+impl Channel {
+    /// Connects now.
+    pub async fn connect(address: &Address, options: &Options) -> Result<Self, ConnectError> {
+        match endpoint(address, options).connect().await {
+            Ok(channel) => Ok(Self(channel)),
+            Err(error) => {
+                Err(ConnectError { address: address.clone(), reason: innermost(&error) })
+            }
+        }
+    }
+
+    /// Connects when first used, and again whenever the connection is lost.
+    pub fn lazy(address: &Address, options: &Options) -> Self {
+        Self(endpoint(address, options).connect_lazy())
+    }
+}
+
+fn endpoint(address: &Address, options: &Options) -> Endpoint {
+    Endpoint::from_shared(format!("http://{address}"))
+        .expect("an address holds no character that a URI would not")
+        .connect_timeout(options.connect_timeout)
+        .timeout(options.call_timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout)
+        .initial_stream_window_size(options.http2.stream_window)
+        .initial_connection_window_size(options.http2.connection_window)
+        .max_frame_size(options.http2.max_frame_size)
+}
+
+fn innermost(error: &transport::Error) -> String {
+    let mut error: &dyn Error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
+impl Service<Request<Body>> for Channel {
+    type Response = http::Response<Body>;
+    type Error = transport::Error;
+    type Future = ResponseFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> ResponseFuture {
+        rpc::inject_context(request.headers_mut());
+        self.0.call(request)
+    }
+}

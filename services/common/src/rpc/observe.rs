@@ -1,0 +1,149 @@
+//! A span, a count and a duration for every call served.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tonic::{Code, Status, body::Body};
+use tower::{Layer, Service};
+use tracing::{Instrument as _, Span, field::Empty, info_span};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use super::{
+    extract_context,
+    method::{self, Method},
+};
+
+/// Observes the calls of the service that it wraps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RpcLayer;
+
+impl<S> Layer<S> for RpcLayer {
+    type Service = Observed<S>;
+
+    fn layer(&self, inner: S) -> Observed<S> {
+        Observed(inner)
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Observed<S>(S);
+
+impl<S> Service<Request<Body>> for Observed<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = Response<ObservedBody>;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let mut call = method::called_by(request.uri().path())
+            .map(|method| Call::begin(method, request.headers()));
+        let span = call.as_ref().map_or_else(Span::none, |call| call.span.clone());
+        let response = span.in_scope(|| self.0.call(request));
+        let observed = async move {
+            let response = response.await?;
+            if let Some(call) = &mut call {
+                call.note_status(response.headers());
+            }
+            Ok(response.map(|inner| ObservedBody { inner, call }))
+        };
+        Box::pin(observed.instrument(span))
+    }
+}
+
+/// A call under way. It is over when it is dropped, with the response's body at the latest.
+#[derive(Debug)]
+struct Call {
+    method: &'static Method,
+    started: Instant,
+    span: Span,
+    /// Unknown until the end: a call that is dropped before was cancelled.
+    code: Option<Code>,
+}
+
+impl Call {
+    fn begin(method: &'static Method, headers: &HeaderMap) -> Self {
+        let span = info_span!(
+            "rpc",
+            otel.name = %format_args!("{}/{}", method.service, method.name),
+            otel.kind = "server",
+            rpc.system = "grpc",
+            rpc.service = %method.service,
+            rpc.method = %method.name,
+            rpc.grpc.status_code = Empty,
+        );
+        // Fails where no traces are collected, which is fine.
+        let _ = span.set_parent(extract_context(headers));
+        Self { method, started: Instant::now(), span, code: None }
+    }
+
+    /// The status is among the trailers, or among the headers of a response without a body.
+    fn note_status(&mut self, headers: &HeaderMap) {
+        if let Some(code) = headers.get(Status::GRPC_STATUS) {
+            self.code = Some(Code::from_bytes(code.as_bytes()));
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        let code = self.code.unwrap_or(Code::Cancelled);
+        self.span.record("rpc.grpc.status_code", code as i32);
+        let Method { service, name } = self.method;
+        metrics::counter!(
+            "shoal_rpc_served_total",
+            "service" => service, "method" => name, "code" => format!("{code:?}"),
+        )
+        .increment(1);
+        metrics::histogram!("shoal_rpc_served_seconds", "service" => service, "method" => name)
+            .record(self.started.elapsed());
+    }
+}
+
+/// The body of a response, with the call that it ends.
+#[derive(Debug)]
+pub(crate) struct ObservedBody {
+    inner: Body,
+    call: Option<Call>,
+}
+
+impl HttpBody for ObservedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = &mut *self;
+        let _entered = this.call.as_ref().map(|call| call.span.enter());
+        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
+        drop(_entered);
+        if let (Some(call), Some(Ok(frame))) = (&mut this.call, &frame)
+            && let Some(trailers) = frame.trailers_ref()
+        {
+            call.note_status(trailers);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

@@ -1,0 +1,138 @@
+//! Accepted connections: counted, and closed when they stay silent.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::{Stream, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Sleep, sleep},
+};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+use tracing::{debug, warn};
+
+/// An HTTP/2 connection starts with these bytes (RFC 9113, 3.4), and none is kept open without them.
+const PREFACE_BYTES: usize = 24;
+/// How long they may take.
+const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Out of file descriptors: accepting again at once would only burn a core.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// An accepted connection. It holds one of the server's places until it is dropped.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TcpStream,
+    preface: Option<Preface>,
+    _place: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+struct Preface {
+    missing: usize,
+    deadline: Pin<Box<Sleep>>,
+}
+
+/// The connections that arrive at `listener`; while `max_connections` are open, one more is closed
+/// at once, so that its client tries elsewhere instead of waiting.
+pub fn accept(listener: TcpListener, max_connections: usize) -> impl Stream<Item = Connection> + Send {
+    let places = Arc::new(Semaphore::new(max_connections));
+    stream::unfold((listener, places), async |(listener, places)| {
+        loop {
+            match listener.accept().await {
+                Ok((stream, addr)) => match Arc::clone(&places).try_acquire_owned() {
+                    Ok(place) => return Some((Connection::new(stream, place), (listener, places))),
+                    Err(_) => {
+                        metrics::counter!("shoal_connections_refused_total").increment(1);
+                        debug!(%addr, max_connections, "connection refused: too many are open");
+                    }
+                },
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    })
+}
+
+impl Connection {
+    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
+        // Fails only if the other side is gone, which the first read tells as well.
+        let _ = stream.set_nodelay(true);
+        let preface = Preface { missing: PREFACE_BYTES, deadline: Box::pin(sleep(PREFACE_TIMEOUT)) };
+        Self { stream, preface: Some(preface), _place: place }
+    }
+
+    /// The same connection, woken by the current runtime instead of the one that accepted it.
+    pub fn adopt(self) -> io::Result<Self> {
+        let stream = TcpStream::from_std(self.stream.into_std()?)?;
+        let preface = self.preface.map(|preface| Preface {
+            deadline: Box::pin(sleep(PREFACE_TIMEOUT)),
+            ..preface
+        });
+        Ok(Self { stream, preface, ..self })
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let Some(preface) = &mut self.preface else {
+            return read;
+        };
+        preface.missing = preface.missing.saturating_sub(buf.filled().len() - before);
+        if preface.missing == 0 {
+            self.preface = None;
+        } else if read.is_pending() {
+            ready!(preface.deadline.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,101 @@
+//! Refusals: the one way in which errors become gRPC statuses with details.
+
+use std::{fmt::Display, time::Duration};
+
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+/// What is wrong with a request, field by field, so that the caller learns all of it at once.
+#[derive(Debug, Default)]
+pub struct Violations(Vec<FieldViolation>);
+
+impl Violations {
+    /// Notes that `field` is wrong.
+    pub fn add(&mut self, field: &str, description: impl Display) {
+        self.0.push(FieldViolation::new(field, description.to_string()));
+    }
+
+    /// The value, or a note that `field` is wrong.
+    pub fn take<T, E: Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
+        parsed.map_err(|error| self.add(field, error)).ok()
+    }
+
+    /// Notes that `field` is too long, if it is.
+    pub fn limit(&mut self, field: &str, bytes: usize, max_bytes: usize) {
+        if bytes > max_bytes {
+            self.add(field, format_args!("at most {max_bytes} bytes, not {bytes}"));
+        }
+    }
+
+    /// INVALID_ARGUMENT with a `BadRequest` detail, if anything was noted.
+    pub fn refuse(self) -> Result<(), Status> {
+        if self.0.is_empty() { Ok(()) } else { Err(self.into()) }
+    }
+}
+
+impl From<Violations> for Status {
+    fn from(Violations(violations): Violations) -> Self {
+        let message = violations
+            .iter()
+            .map(|violation| format!("{}: {}", violation.field, violation.description))
+            .collect::<Vec<_>>()
+            .join("; ");
+        Self::with_error_details(
+            Code::InvalidArgument,
+            message,
+            ErrorDetails::with_bad_request(violations),
+        )
+    }
+}
+
+/// RESOURCE_EXHAUSTED: a limit is reached; the caller may try again after a while.
+pub fn exhausted(message: impl Into<String>, retry_after: Duration) -> Status {
+    retry(Code::ResourceExhausted, message, retry_after)
+}
+
+/// UNAVAILABLE: not now; the caller may try again after a while.
+pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Status {
+    retry(Code::Unavailable, message, retry_after)
+}
+
+fn retry(code: Code, message: impl Into<String>, after: Duration) -> Status {
+    Status::with_error_details(code, message, ErrorDetails::with_retry_info(Some(after)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_wrong_field_is_named_in_one_answer() {
+        let mut violations = Violations::default();
+        violations.add("content_id", "is missing");
+        violations.limit("peer.address", 300, 259);
+        violations.limit("peer.location.zone", 3, 63);
+        assert_eq!(violations.take("numwant", "x".parse::<u32>()), None);
+        let status = violations.refuse().expect_err("three fields are wrong");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains("peer.address: at most 259 bytes, not 300"));
+        let details = status.get_details_bad_request().expect("a detail");
+        let fields: Vec<_> = details.field_violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["content_id", "peer.address", "numwant"]);
+    }
+
+    #[test]
+    fn a_request_without_faults_passes() {
+        assert!(Violations::default().refuse().is_ok());
+    }
+
+    #[test]
+    fn who_meets_a_limit_learns_when_to_come_back() {
+        let after = Duration::from_secs(3);
+        for (status, code) in [
+            (exhausted("no slot is free", after), Code::ResourceExhausted),
+            (unavailable("still reading", after), Code::Unavailable),
+        ] {
+            assert_eq!(status.code(), code);
+            let details = status.get_details_retry_info().expect("a detail");
+            assert_eq!(details.retry_delay, Some(after));
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Logs to stderr, and traces to an OpenTelemetry collector if one is named.
+
+use std::{env, io};
+
+use opentelemetry::{global, trace::TracerProvider as _};
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
+use serde::{Deserialize, Serialize};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{
+    EnvFilter, Layer as _, filter::filter_fn, fmt, layer::SubscriberExt as _,
+    util::{SubscriberInitExt as _, TryInitError},
+};
+
+/// Traces go to the collector that this variable names, over gRPC.
+const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
+
+/// The settings of a service's logs, its section `log`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Log {
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How a log line looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line, for collectors.
+    Json,
+}
+
+/// Telemetry could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// `RUST_LOG` is no filter.
+    #[error("RUST_LOG is no log filter: {0}")]
+    Filter(#[from] tracing_subscriber::filter::FromEnvError),
+    /// The collector's address cannot be used.
+    #[error("{ENDPOINT} cannot be used: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// It was set up before.
+    #[error(transparent)]
+    Twice(#[from] TryInitError),
+}
+
+/// Sends what is still to be sent when it is dropped; keep it until the end of `main`.
+#[must_use = "traces are sent only while it lives"]
+#[derive(Debug)]
+pub struct Telemetry(Option<SdkTracerProvider>);
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(Err(error)) = self.0.as_ref().map(SdkTracerProvider::shutdown) {
+            tracing::warn!(%error, "the last traces were not sent");
+        }
+    }
+}
+
+/// Starts logging, at level INFO unless `RUST_LOG` says otherwise, and tracing if the variable
+/// `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector. Call it within a multi-threaded runtime.
+pub fn init(service: &'static str, log: &Log) -> Result<Telemetry, TelemetryError> {
+    let filter =
+        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env()?;
+    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = match log.format {
+        LogFormat::Human => lines.boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    let provider = tracer_provider(service)?;
+    let spans = provider.as_ref().map(|provider| {
+        // Spans of the exporter's own connection would be exported in turn, forever.
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("shoal"))
+            .with_filter(filter_fn(|metadata| metadata.target().starts_with("shoal")))
+    });
+    tracing_subscriber::registry().with(filter).with(lines).with(spans).try_init()?;
+    Ok(Telemetry(provider))
+}
+
+fn tracer_provider(
+    service: &'static str,
+) -> Result<Option<SdkTracerProvider>, opentelemetry_otlp::ExporterBuildError> {
+    if env::var_os(ENDPOINT).is_none_or(|endpoint| endpoint.is_empty()) {
+        return Ok(None);
+    }
+    global::set_text_map_propagator(TraceContextPropagator::new());
+    let exporter = SpanExporter::builder().with_tonic().build()?;
+    let provider = SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(Resource::builder().with_service_name(service).build())
+        .build();
+    Ok(Some(provider))
+}

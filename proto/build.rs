@@ -3,6 +3,7 @@
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
+use prost_types::FileDescriptorSet;
 
 const PROTOS: [&str; 4] = [
     "shoal/types/v1/types.proto",
@@ -13,13 +14,23 @@ const PROTOS: [&str; 4] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=shoal");
-    let descriptors = protox::compile(PROTOS, ["."])?;
+    let mut descriptors = protox::compile(PROTOS, ["."])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(out.join("shoal.bin"), descriptors.encode_to_vec())?;
+    leave_out(&mut descriptors, "PeerService", "RequestPiece");
     tonic_prost_build::configure()
         // Blocks and bitfields are passed on without a copy.
         .bytes(".shoal.peer.v1")
         .bytes(".shoal.control.v1.UploadRequest")
         .compile_fds(descriptors)?;
     Ok(())
+}
+
+/// Generates nothing for a method that is served with a codec of its own.
+fn leave_out(descriptors: &mut FileDescriptorSet, service: &str, method: &str) {
+    for found in descriptors.file.iter_mut().flat_map(|file| &mut file.service) {
+        if found.name() == service {
+            found.method.retain(|found| found.name() != method);
+        }
+    }
 }

@@ -66,11 +66,19 @@ impl Address {
         }
     }
 
+    /// This host with another port.
+    #[must_use]
+    pub fn with_port(self, port: u16) -> Self {
+        Self { port, ..self }
+    }
+
     /// Where a process on the same machine reaches who listens here.
     #[must_use]
     pub fn or_loopback(self) -> Self {
         match self.ip() {
-            Some(IpAddr::V6(ip)) if ip.is_unspecified() => self.or_observed(Ipv6Addr::LOCALHOST.into()),
+            Some(IpAddr::V6(ip)) if ip.is_unspecified() => {
+                self.or_observed(Ipv6Addr::LOCALHOST.into())
+            }
             _ => self.or_observed(Ipv4Addr::LOCALHOST.into()),
         }
     }
@@ -95,7 +103,7 @@ impl fmt::Display for Address {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Longer than [`Address::MAX_BYTES`].
-    #[error("an address has at most {} bytes, not {0}", Address::MAX_BYTES)]
+    #[error("an address has at most {max} bytes, not {0}", max = Address::MAX_BYTES)]
     TooLong(usize),
     /// No colon before a port.
     #[error("{0:?} has no port; write HOST:PORT, such as 10.0.0.1:7070 or [::1]:7070")]
@@ -118,7 +126,8 @@ impl FromStr for Address {
         if text.len() > Self::MAX_BYTES {
             return Err(AddressError::TooLong(text.len()));
         }
-        let (host, port) = text.rsplit_once(':').ok_or_else(|| AddressError::NoPort(text.to_owned()))?;
+        let (host, port) =
+            text.rsplit_once(':').ok_or_else(|| AddressError::NoPort(text.to_owned()))?;
         let host = parse_host(host, text)?;
         let digits = !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
         match port.parse() {
@@ -178,7 +187,9 @@ mod tests {
 
     #[test]
     fn an_address_reads_as_it_is_written() {
-        for text in ["10.0.0.1:7070", "[::1]:7070", "tracker.shoal.svc.cluster.local:7070", "peer_1:0"] {
+        for text in
+            ["10.0.0.1:7070", "[::1]:7070", "tracker.shoal.svc.cluster.local:7070", "peer_1:0"]
+        {
             assert_eq!(address(text).to_string(), text);
         }
     }

@@ -1,6 +1,6 @@
 //! The port for operators: `/metrics` and gRPC health, plaintext.
 
-use std::{fmt, str::FromStr, sync::OnceLock, time::Duration};
+use std::{fmt, str::FromStr, sync::Mutex, time::Duration};
 
 use axum::routing::get;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -15,7 +15,8 @@ use crate::{
 };
 
 /// Bounds of the histogram buckets of every `..._seconds` metric: 0.5 ms to 60 s.
-const SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+const SECONDS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
 /// How often recorded samples are folded into the buckets when nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -67,7 +68,7 @@ pub enum AdminError {
     #[error(transparent)]
     Bind(#[from] BindError),
     /// Another metrics recorder is installed.
-    #[error("cannot record metrics: {0}")]
+    #[error("cannot record metrics")]
     Metrics(#[from] BuildError),
 }
 
@@ -110,14 +111,13 @@ async fn keep_up(recorder: PrometheusHandle) {
 
 /// The process's one recorder; several services in one process, as in tests, share it.
 fn recorder() -> Result<PrometheusHandle, BuildError> {
-    static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
-    static INSTALLING: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one_at_a_time = INSTALLING.lock();
-    if let Some(recorder) = RECORDER.get() {
-        return Ok(recorder.clone());
+    static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
+    let mut recorder = RECORDER.lock().expect("installing a recorder does not panic");
+    if let Some(installed) = &*recorder {
+        return Ok(installed.clone());
     }
-    let recorder = PrometheusBuilder::new()
+    let installed = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .install_recorder()?;
-    Ok(RECORDER.get_or_init(|| recorder).clone())
+    Ok(recorder.insert(installed).clone())
 }

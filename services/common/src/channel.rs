@@ -62,9 +62,7 @@ impl Channel {
     pub async fn connect(address: &Address, options: &Options) -> Result<Self, ConnectError> {
         match endpoint(address, options).connect().await {
             Ok(channel) => Ok(Self(channel)),
-            Err(error) => {
-                Err(ConnectError { address: address.clone(), reason: innermost(&error) })
-            }
+            Err(error) => Err(ConnectError { address: address.clone(), reason: innermost(&error) }),
         }
     }
 
@@ -107,5 +105,33 @@ impl Service<Request<Body>> for Channel {
     fn call(&mut self, mut request: Request<Body>) -> ResponseFuture {
         rpc::inject_context(request.headers_mut());
         self.0.call(request)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Addresses come from strangers.
+        #[test]
+        fn every_address_makes_an_endpoint(host in "[a-zA-Z0-9._-]{0,80}|\\[[0-9a-f:.]{2,20}\\]", port: u16) {
+            if let Ok(address) = format!("{host}:{port}").parse() {
+                endpoint(&address, &Options::default());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn who_is_not_there_is_named_with_the_reason() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = Address::from(listener.local_addr().expect("it is bound"));
+        drop(listener);
+        let error = Channel::connect(&address, &Options::default()).await.expect_err("it is gone");
+        let message = error.to_string();
+        assert!(message.starts_with(&format!("cannot connect to {address}: ")), "{message}");
+        assert!(message.contains("refused"), "{message}");
     }
 }

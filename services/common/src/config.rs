@@ -2,14 +2,7 @@
 //!
 //! All that is wrong is told at once: each setting given is first tried alone, upon the defaults.
 
-use std::{
-    collections::HashMap,
-    env,
-    error::Error,
-    fmt::{self, Display},
-    path::Path,
-    process::ExitCode,
-};
+use std::{collections::HashMap, env, error::Error, fmt, path::Path, process::ExitCode};
 
 use config::{Config, Environment, File, FileFormat, Source, Value, ValueKind};
 use serde::{Serialize, de::DeserializeOwned};
@@ -17,6 +10,11 @@ use serde_json::Value as Json;
 
 /// How a process ends that was started wrongly (`EX_USAGE` of BSD's sysexits).
 const EXIT_USAGE: u8 = 64;
+
+/// What a variable of ours starts with.
+const PREFIX: &str = "SHOAL";
+/// What stands between the parts of a variable's name, as a key may hold a single underscore.
+const SEPARATOR: &str = "__";
 
 /// Everything that is wrong with the settings given.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,13 +48,16 @@ struct Given {
 /// The settings of a service.
 ///
 /// `T` and each section in it must be `#[serde(default)]`. `flags` is a structure of the same
-/// shape, whose fields are `None` unless given; a flag is named like its field. A list is written
-/// with commas in the environment and in flags.
+/// shape, whose fields are `None` unless given; the flag for `log.format` is `--log-format`. A list
+/// is written with commas in the environment and in flags.
 pub fn load<T>(file: Option<&Path>, flags: &impl Serialize) -> Result<T, ConfigError>
 where
     T: Default + Serialize + DeserializeOwned,
 {
-    load_from(file, env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))), flags)
+    let variables = env::vars_os().filter_map(|(name, value)| {
+        Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
+    });
+    load_from(file, variables.collect(), flags)
 }
 
 /// The settings as TOML, for `--check-config`.
@@ -71,13 +72,13 @@ pub fn exit_code(error: &(dyn Error + 'static)) -> ExitCode {
 
 fn load_from<T>(
     file: Option<&Path>,
-    environment: impl Iterator<Item = (String, String)>,
+    environment: HashMap<String, String>,
     flags: &impl Serialize,
 ) -> Result<T, ConfigError>
 where
     T: Default + Serialize + DeserializeOwned,
 {
-    let known = to_json(&T::default());
+    let known = serde_json::to_value(T::default()).expect("settings are tables of plain values");
     let mut problems = Vec::new();
     let mut given = file.map_or_else(Vec::new, |path| {
         from_file(path).unwrap_or_else(|problem| {
@@ -86,7 +87,7 @@ where
         })
     });
     given.extend(from_environment(environment));
-    given.extend(from_flags(&to_json(flags)));
+    given.extend(from_flags(flags));
     for setting in &mut given {
         if let Err(reason) = setting.check::<T>(&known) {
             problems.push(Problem { origin: setting.origin.clone(), reason });
@@ -145,13 +146,181 @@ fn reason(error: config::ConfigError) -> String {
 
 fn from_file(path: &Path) -> Result<Vec<Given>, Problem> {
     let file = path.display();
-    let table = File::from(path).format(FileFormat::Toml).collect().map_err(|error| Problem {
-        origin: file.to_string(),
-        reason: reason(error).trim_end().to_owned(),
+    let settings = File::from(path).format(FileFormat::Toml).collect().map_err(|error| {
+        Problem { origin: file.to_string(), reason: reason(error).trim_end().to_owned() }
     })?;
+    Ok(flatten(settings, |key| format!("{file}: {key}")))
+}
+
+fn from_environment(variables: HashMap<String, String>) -> Vec<Given> {
+    let settings = Environment::with_prefix(PREFIX)
+        .separator(SEPARATOR)
+        .source(Some(variables))
+        .collect()
+        .expect("a map of strings is read without an error");
+    flatten(settings, |key| {
+        format!("{PREFIX}{SEPARATOR}{}", key.to_uppercase().replace('.', SEPARATOR))
+    })
+}
+
+fn from_flags(flags: &impl Serialize) -> Vec<Given> {
+    let settings = Config::try_from(flags)
+        .and_then(|flags| flags.collect())
+        .expect("flags are structures of plain values");
+    flatten(settings, |key| format!("--{}", key.replace(['.', '_'], "-")))
+}
+
+/// The settings in a table and the tables in it, in the order of their keys.
+fn flatten(table: HashMap<String, Value>, origin: impl Fn(&str) -> String) -> Vec<Given> {
     let mut given = Vec::new();
-    flatten("", table, &mut |key, value| {
-        given.push(Given { origin: format!("{file}: {key}"), key, value });
-    });
-    Ok(given)
+    let mut tables = vec![(String::new(), table)];
+    while let Some((prefix, table)) = tables.pop() {
+        for (name, value) in table {
+            let key = format!("{prefix}{name}");
+            match value.kind {
+                ValueKind::Table(inner) => tables.push((format!("{key}."), inner)),
+                ValueKind::Nil => {}
+                _ => given.push(Given { origin: origin(&key), key, value }),
+            }
+        }
+    }
+    given.sort_by(|a, b| a.key.cmp(&b.key));
+    given
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, time::Duration};
+
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::{Address, units::ByteSize};
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Settings {
+        listen: Address,
+        verbose: bool,
+        trackers: Vec<Address>,
+        swarm: Swarm,
+    }
+
+    impl Default for Settings {
+        fn default() -> Self {
+            Self {
+                listen: "0.0.0.0:7070".parse().expect("an address"),
+                verbose: false,
+                trackers: Vec::new(),
+                swarm: Swarm::default(),
+            }
+        }
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Swarm {
+        #[serde(with = "crate::units::duration")]
+        interval: Duration,
+        max_peers: u32,
+        memory: Option<ByteSize>,
+    }
+
+    impl Default for Swarm {
+        fn default() -> Self {
+            Self { interval: Duration::from_secs(30), max_peers: 50, memory: None }
+        }
+    }
+
+    #[derive(Default, Serialize)]
+    struct Flags {
+        listen: Option<String>,
+        swarm: SwarmFlags,
+    }
+
+    #[derive(Default, Serialize)]
+    struct SwarmFlags {
+        max_peers: Option<String>,
+    }
+
+    fn file(toml: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().expect("a temporary file");
+        file.write_all(toml.as_bytes()).expect("it takes the text");
+        file
+    }
+
+    fn load_with(toml: &str, env: &[(&str, &str)], flags: &Flags) -> Result<Settings, ConfigError> {
+        let file = file(toml);
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        load_from(Some(file.path()), env, flags)
+    }
+
+    #[test]
+    fn without_anything_given_the_defaults_hold() {
+        let env = HashMap::from([("SHOAL_PORT".to_owned(), "tcp://10.0.0.1:7070".to_owned())]);
+        assert_eq!(load_from(None, env, &Flags::default()), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn a_flag_beats_the_environment_which_beats_the_file() {
+        let settings = load_with(
+            "listen = \":1\"\nverbose = true\n[swarm]\nmax_peers = 1\ninterval = \"1s\"\nmemory = \"1MiB\"",
+            &[("SHOAL__LISTEN", ":2"), ("SHOAL__SWARM__MAX_PEERS", "2"), ("SHOAL__SWARM__MEMORY", "2MiB")],
+            &Flags { listen: Some(":3".to_owned()), ..Flags::default() },
+        )
+        .expect("all are good");
+        assert_eq!(settings.listen.port(), 3);
+        assert_eq!(settings.swarm.max_peers, 2);
+        assert_eq!(settings.swarm.memory, Some(ByteSize::new(2 << 20)));
+        assert_eq!(settings.swarm.interval, Duration::from_secs(1));
+        assert!(settings.verbose);
+    }
+
+    #[test]
+    fn a_list_is_written_with_commas_in_the_environment() {
+        let settings = load_with("", &[("SHOAL__TRACKERS", "a:1, b:2,")], &Flags::default());
+        let trackers: Vec<_> =
+            settings.expect("all are good").trackers.iter().map(ToString::to_string).collect();
+        assert_eq!(trackers, ["a:1", "b:2"]);
+    }
+
+    #[test]
+    fn everything_wrong_is_told_at_once_with_its_place() {
+        let toml = "listen = \"nowhere\"\nlisten_on = 1\n[swarm]\ninterval = 30\n[swarms]\na = 1";
+        let flags =
+            Flags { swarm: SwarmFlags { max_peers: Some("many".to_owned()) }, ..Flags::default() };
+        let error =
+            load_with(toml, &[("SHOAL__SWARM__MEMMORY", "1"), ("SHOAL__SWARM", "x")], &flags)
+                .expect_err("seven mistakes")
+                .to_string();
+        for part in [
+            ": listen: \"nowhere\" has no port",
+            ": listen_on: there is no such setting",
+            ": swarm.interval: \"30\" is no duration",
+            ": swarms.a: there is no such setting",
+            "SHOAL__SWARM__MEMMORY: there is no such setting",
+            "SHOAL__SWARM: this is a section, not a setting",
+            "--swarm-max-peers: string \"many\" is not",
+        ] {
+            assert!(error.contains(part), "{part} is not in {error}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_file_is_told_by_name() {
+        let missing = load_from::<Settings>(
+            Some(Path::new("/nowhere/shoal.toml")),
+            HashMap::new(),
+            &Flags::default(),
+        );
+        assert!(missing.expect_err("it is missing").to_string().contains("/nowhere/shoal.toml: "));
+        let broken = load_with("listen =", &[], &Flags::default()).expect_err("it is broken");
+        assert!(broken.to_string().contains("line 1"), "{broken}");
+    }
+
+    #[test]
+    fn what_is_rendered_loads_again() {
+        let settings = load_with(&render(&Settings::default()), &[], &Flags::default());
+        assert_eq!(settings, Ok(Settings::default()));
+    }
 }

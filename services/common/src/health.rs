@@ -3,7 +3,10 @@
 use tonic::server::NamedService;
 use tonic_health::{
     ServingStatus,
-    pb::{HealthCheckRequest, health_check_response, health_client::HealthClient, health_server::HealthServer},
+    pb::{
+        HealthCheckRequest, health_check_response, health_client::HealthClient,
+        health_server::HealthServer,
+    },
     server::{HealthReporter, HealthService},
 };
 
@@ -88,10 +91,9 @@ pub enum Unhealthy {
 /// Asks the process at `address` whether it is ready.
 pub async fn check(address: &Address) -> Result<(), Unhealthy> {
     let channel = Channel::connect(address, &channel::Options::default()).await?;
-    let response = HealthClient::new(channel)
-        .check(HealthCheckRequest::default())
-        .await
-        .map_err(|status| Unhealthy::Failed { address: address.clone(), status: Box::new(status) })?;
+    let response = HealthClient::new(channel).check(HealthCheckRequest::default()).await.map_err(
+        |status| Unhealthy::Failed { address: address.clone(), status: Box::new(status) },
+    )?;
     match response.into_inner().status() {
         health_check_response::ServingStatus::Serving => Ok(()),
         _ => Err(Unhealthy::NotReady(address.clone())),

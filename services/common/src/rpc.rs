@@ -18,7 +18,7 @@ pub(crate) use observe::RpcLayer;
 pub(crate) fn inject_context(headers: &mut HeaderMap) {
     let context = Span::current().context();
     global::get_text_map_propagator(|propagator| {
-        propagator.inject_context(&context, &mut Metadata(headers));
+        propagator.inject_context(&context, &mut Metadata(&mut *headers));
     });
 }
 
@@ -31,9 +31,7 @@ struct Metadata<H>(H);
 
 impl Injector for Metadata<&mut HeaderMap> {
     fn set(&mut self, key: &str, value: String) {
-        if let (Ok(name), Ok(value)) =
-            (HeaderName::try_from(key), HeaderValue::try_from(value))
-        {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(key), HeaderValue::try_from(value)) {
             self.0.insert(name, value);
         }
     }

@@ -8,12 +8,16 @@ mod connection;
 use std::{io, time::Duration};
 
 use futures_util::Stream;
-use tokio::{net::TcpListener, time::sleep};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    time::sleep,
+};
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     service::Routes,
-    transport::{self, Server},
+    transport::{self, Server, server::Connected},
 };
 use tracing::debug;
 
@@ -60,17 +64,17 @@ impl Default for Limits {
 
 /// A listening socket could not be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {source}; choose another address or stop who holds it")]
+#[error("cannot listen on {address}: {reason}; choose another address or stop who holds it")]
 pub struct BindError {
     address: Address,
-    source: io::Error,
+    reason: io::Error,
 }
 
 /// Listens on `address`.
 pub async fn bind(address: &Address) -> Result<TcpListener, BindError> {
     TcpListener::bind((address.host(), address.port()))
         .await
-        .map_err(|source| BindError { address: address.clone(), source })
+        .map_err(|reason| BindError { address: address.clone(), reason })
 }
 
 /// What every server answers: health, and reflection (v1 and v1alpha) of the services that
@@ -105,12 +109,15 @@ pub async fn serve(
 
 /// Serves the given connections on the current runtime, until there are no more and the last is
 /// closed, or until `shutdown` and the drain time after it.
-pub async fn serve_incoming(
-    incoming: impl Stream<Item = Connection>,
+pub async fn serve_incoming<C>(
+    incoming: impl Stream<Item = C>,
     routes: Routes,
     limits: &Limits,
     shutdown: CancellationToken,
-) -> Result<(), transport::Error> {
+) -> Result<(), transport::Error>
+where
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+{
     let mut server = Server::builder()
         .accept_http1(limits.http1)
         .max_concurrent_streams(limits.max_streams)

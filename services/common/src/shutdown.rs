@@ -24,9 +24,11 @@ pub fn on_signal() -> io::Result<CancellationToken> {
                 _ = interrupt.recv() => "SIGINT",
             }
         };
-        info!(signal = next().await, "shutting down");
+        let signal = next().await;
+        info!(signal, "shutting down");
         cancelled.cancel();
-        warn!(signal = next().await, "exiting at once");
+        let signal = next().await;
+        warn!(signal, "exiting at once");
         process::exit(EXIT_IMPATIENT);
     });
     Ok(token)

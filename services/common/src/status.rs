@@ -20,11 +20,11 @@ impl Violations {
         parsed.map_err(|error| self.add(field, error)).ok()
     }
 
-    /// Notes that `field` is too long, if it is.
-    pub fn limit(&mut self, field: &str, bytes: usize, max_bytes: usize) {
-        if bytes > max_bytes {
-            self.add(field, format_args!("at most {max_bytes} bytes, not {bytes}"));
-        }
+    /// The text, or a note that `field` is too long.
+    pub fn short(&mut self, field: &str, text: String, max_bytes: usize) -> Option<String> {
+        let bytes = text.len();
+        let short = (bytes <= max_bytes).then_some(text);
+        self.take(field, short.ok_or_else(|| format!("at most {max_bytes} bytes, not {bytes}")))
     }
 
     /// INVALID_ARGUMENT with a `BadRequest` detail, if anything was noted.
@@ -70,15 +70,15 @@ mod tests {
     fn every_wrong_field_is_named_in_one_answer() {
         let mut violations = Violations::default();
         violations.add("content_id", "is missing");
-        violations.limit("peer.address", 300, 259);
-        violations.limit("peer.location.zone", 3, 63);
+        assert_eq!(violations.short("name", "x".repeat(300), 255), None);
+        assert_eq!(violations.short("zone", "a".to_owned(), 63), Some("a".to_owned()));
         assert_eq!(violations.take("numwant", "x".parse::<u32>()), None);
         let status = violations.refuse().expect_err("three fields are wrong");
         assert_eq!(status.code(), Code::InvalidArgument);
-        assert!(status.message().contains("peer.address: at most 259 bytes, not 300"));
+        assert!(status.message().contains("name: at most 255 bytes, not 300"));
         let details = status.get_details_bad_request().expect("a detail");
         let fields: Vec<_> = details.field_violations.iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(fields, ["content_id", "peer.address", "numwant"]);
+        assert_eq!(fields, ["content_id", "name", "numwant"]);
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! Logs to stderr, and traces to an OpenTelemetry collector if one is named.
 
-use std::{env, io};
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+};
 
 use opentelemetry::{global, trace::TracerProvider as _};
 use opentelemetry_otlp::SpanExporter;
@@ -8,7 +11,10 @@ use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::Sd
 use serde::{Deserialize, Serialize};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    EnvFilter, Layer as _, filter::filter_fn, fmt, layer::SubscriberExt as _,
+    EnvFilter, Layer as _,
+    filter::filter_fn,
+    fmt,
+    layer::SubscriberExt as _,
     util::{SubscriberInitExt as _, TryInitError},
 };
 
@@ -38,10 +44,10 @@ pub enum LogFormat {
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// `RUST_LOG` is no filter.
-    #[error("RUST_LOG is no log filter: {0}")]
+    #[error("RUST_LOG is no log filter")]
     Filter(#[from] tracing_subscriber::filter::FromEnvError),
     /// The collector's address cannot be used.
-    #[error("{ENDPOINT} cannot be used: {0}")]
+    #[error("{ENDPOINT} cannot be used")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
     /// It was set up before.
     #[error(transparent)]
@@ -66,7 +72,7 @@ impl Drop for Telemetry {
 pub fn init(service: &'static str, log: &Log) -> Result<Telemetry, TelemetryError> {
     let filter =
         EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env()?;
-    let lines = fmt::layer().with_writer(io::stderr);
+    let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let lines = match log.format {
         LogFormat::Human => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),

@@ -45,7 +45,9 @@ pub enum UnitError {
     #[error("{0:?} is no unit of size; use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB")]
     Size(String),
     /// The unit is none of a rate.
-    #[error("{0:?} is no unit of rate; use kbit, mbit, gbit, or B/s, kB/s, MB/s, MiB/s and the like")]
+    #[error(
+        "{0:?} is no unit of rate; use kbit, mbit, gbit, or B/s, kB/s, MB/s, MiB/s and the like"
+    )]
     Rate(String),
     /// It exceeds 2^64 - 1 bytes.
     #[error("{0:?} is too large")]
@@ -87,7 +89,8 @@ impl FromStr for ByteSize {
 
     fn from_str(text: &str) -> Result<Self, UnitError> {
         let (number, unit) = split(text)?;
-        let unit_bytes = multiple(&BYTE_UNITS, unit).ok_or_else(|| UnitError::Size(unit.to_owned()))?;
+        let unit_bytes =
+            multiple(&BYTE_UNITS, unit).ok_or_else(|| UnitError::Size(unit.to_owned()))?;
         number.times(unit_bytes, text).map(Self)
     }
 }
@@ -112,7 +115,8 @@ impl FromStr for Rate {
 /// The largest unit of which it is a whole multiple, so that it reads back the same.
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whole = |(_, multiple): &&(&str, u64)| self.0.is_multiple_of(*multiple) && self.0 >= *multiple;
+        let whole =
+            |(_, multiple): &&(&str, u64)| self.0.is_multiple_of(*multiple) && self.0 >= *multiple;
         let (name, multiple) = BYTE_UNITS.iter().rev().find(whole).unwrap_or(&BYTE_UNITS[0]);
         write!(f, "{}{name}", self.0 / multiple)
     }
@@ -139,7 +143,7 @@ impl Decimal {
     }
 }
 
-/// The number that `text` starts with, and the unit after it.
+/// The number that `text` starts with, and the unit after it. No unit means bytes.
 fn split(text: &str) -> Result<(Decimal, &str), UnitError> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -151,10 +155,10 @@ fn split(text: &str) -> Result<(Decimal, &str), UnitError> {
     }
     let fraction = fraction.trim_end_matches('0');
     let digits = format!("{whole}{fraction}").parse().map_err(|_| refuse())?;
-    Ok((Decimal { digits, decimals: fraction.len() as u32 }, unit.trim_start()))
+    let unit = if unit.is_empty() { "B" } else { unit.trim_start() };
+    Ok((Decimal { digits, decimals: fraction.len() as u32 }, unit))
 }
 
-/// No unit means the first.
 fn multiple(units: &[(&str, u64)], unit: &str) -> Option<u64> {
     units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, multiple)| *multiple)
 }
@@ -231,7 +235,10 @@ mod tests {
         }
         assert_eq!(bytes("5M"), Err(UnitError::Size("M".into())));
         assert_eq!(bytes("5mbit"), Err(UnitError::Size("mbit".into())));
-        assert_eq!(bytes("18446744073709551615kB"), Err(UnitError::TooLarge("18446744073709551615kB".into())));
+        assert_eq!(
+            bytes("18446744073709551615kB"),
+            Err(UnitError::TooLarge("18446744073709551615kB".into()))
+        );
         assert_eq!(rate("5M/s"), Err(UnitError::Rate("M/s".into())));
         assert_eq!(rate("0MB/s"), Err(UnitError::Zero));
         assert_eq!(rate("7bit"), Err(UnitError::Zero));
@@ -239,7 +246,8 @@ mod tests {
 
     #[test]
     fn sizes_are_written_in_the_largest_whole_unit() {
-        for (value, text) in [(0, "0B"), (64 << 20, "64MiB"), (50_000_000, "50MB"), (1025, "1025B")] {
+        for (value, text) in [(0, "0B"), (64 << 20, "64MiB"), (50_000_000, "50MB"), (1025, "1025B")]
+        {
             assert_eq!(ByteSize::new(value).to_string(), text);
         }
     }

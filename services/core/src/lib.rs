@@ -3,8 +3,10 @@
 //! Time and a seeded random number generator are handed in, so the same code runs in production and
 //! in the deterministic simulator.
 
+pub mod bound;
 pub mod content;
 pub mod peer_id;
+pub mod registry;
 pub mod roster;
 pub mod swarm;
 

@@ -136,6 +136,8 @@ pub struct Roster {
     banned_peers: HashMap<PeerId, Instant>,
     banned_addresses: HashMap<String, Instant>,
     links: usize,
+    /// Nobody is to be dialled before; now, after anything that may have changed that.
+    due: Option<Instant>,
 }
 
 impl Roster {
@@ -148,6 +150,7 @@ impl Roster {
             banned_peers: HashMap::new(),
             banned_addresses: HashMap::new(),
             links: 0,
+            due: None,
         }
     }
 
@@ -185,6 +188,7 @@ impl Roster {
             return;
         }
         if hood.entries.len() < self.settings.max_candidates {
+            self.due = Some(now);
             let state = State::Waiting(now);
             let Candidate { peer, address, complete } = candidate;
             hood.entries.insert(peer, Entry { address, complete, failures: 0, state });
@@ -193,6 +197,9 @@ impl Roster {
 
     /// The peers to dial now, in random order; they count as being dialled from here on.
     pub fn dials(&mut self, now: Instant, rng: &mut impl Rng) -> Vec<(ContentKey, Candidate)> {
+        if self.due.is_none_or(|due| due > now) {
+            return Vec::new();
+        }
         let mut dials = Vec::new();
         for (content, hood) in &mut self.contents {
             let room = hood
@@ -217,11 +224,16 @@ impl Roster {
                 dials.push((*content, Candidate { peer, address, complete }));
             }
         }
+        self.due = self.earliest();
         dials
     }
 
     /// When [`Roster::dials`] may have more to say without being told anything.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub const fn next_deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn earliest(&self) -> Option<Instant> {
         let due = |hood: &Neighbourhood| {
             let waiting = hood.entries.values().filter_map(|entry| match entry.state {
                 State::Waiting(until) if !(hood.complete && entry.complete) => Some(until),
@@ -248,6 +260,7 @@ impl Roster {
         if entry.state != State::Dialling {
             return;
         }
+        self.due = Some(now);
         hood.dialling -= 1;
         entry.failures += 1;
         if entry.failures >= self.settings.max_failures {
@@ -278,6 +291,7 @@ impl Roster {
             return Admission::Refuse(Refusal::Banned);
         }
         let me = self.me;
+        self.due = Some(now);
         let Some(hood) = self.contents.get_mut(&content) else {
             return Admission::Refuse(Refusal::NoContent);
         };
@@ -319,6 +333,7 @@ impl Roster {
         let Some(entry) = hood.entries.get_mut(&peer) else { return };
         if let State::Linked(_) = entry.state {
             entry.state = State::Waiting(now + self.settings.first_backoff);
+            self.due = Some(now);
             hood.linked -= 1;
             self.links -= 1;
         }
@@ -437,11 +452,13 @@ mod tests {
         let mut waits = Vec::new();
         while !f.dialled().is_empty() {
             f.roster.dial_failed(f.now, CONTENT, peer(1), &mut f.rng);
+            assert!(f.dialled().is_empty(), "too early");
             let Some(at) = f.roster.next_deadline() else { break };
             waits.push(at - f.now);
             f.now = at;
         }
         assert_eq!(waits.len(), 7);
+        assert_eq!(f.roster.next_deadline(), None);
         assert!(waits[6] > 8 * waits[0], "{waits:?}");
         f.roster.learn(f.now, CONTENT, candidate(1));
         assert_eq!(f.dialled(), [peer(1)]);

@@ -1,1 +1,27 @@
-//! The peer service.
+//! The peer service: fetches contents from the swarm, verifies every byte, and shares what it has.
+//!
+//! [`Node`] is a running peer. The `engine` task owns its state and asks the brains of `shoal-core`
+//! what to do; `link`, `tracker`, `resolve` and `bulk` are the hands; `store` is the disk.
+
+pub mod bulk;
+mod control;
+mod directory;
+mod engine;
+mod event;
+mod identity;
+mod link;
+mod node;
+mod resolve;
+mod rpc;
+mod run;
+mod settings;
+mod status;
+pub mod store;
+mod tracker;
+mod wire;
+
+pub use event::Options;
+pub use node::{Node, NodeConfig, Running, StatusWatch, Stopped, services};
+pub use run::{RunError, run};
+pub use settings::{Control, LimitSettings, LocationSettings, Settings, SwarmSettings};
+pub use status::{Cause, Explanation, Neighbour, Phase, Status, Tracker};

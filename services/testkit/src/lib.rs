@@ -1,1 +1,3 @@
 //! Clusters for tests, the simulator, the lab and the benches.
+
+pub mod sim;

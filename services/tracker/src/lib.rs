@@ -1,1 +1,74 @@
-//! The tracker service.
+//! The tracker service: knows who takes part in which swarm, for as long as they say so.
+
+mod request;
+mod service;
+mod settings;
+mod shards;
+
+use std::{sync::Arc, time::Instant};
+
+use shoal_common::{
+    admin::{self, AdminError},
+    health::{self, Health},
+    server::{self, Limits},
+};
+use shoal_proto::tracker::v1::tracker_service_server::TrackerServiceServer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{service::Tracker, shards::Shards};
+
+pub use settings::{LimitSettings, Percent, Settings};
+
+/// A tracker ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It has no admin port.
+    #[error("the admin port cannot be opened")]
+    Admin(#[from] AdminError),
+    /// Its server failed.
+    #[error("the tracker cannot serve")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Serves as a tracker on `listener` until `shutdown`, then ends open calls.
+pub async fn run(
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let health = Health::new(&[health::name_of::<TrackerServiceServer<Tracker>>()]).await;
+    // Ends after the server: until then the admin port tells that the tracker is not ready.
+    let end = CancellationToken::new();
+    let _ends_with_this = end.clone().drop_guard();
+    let admin = admin::start(&settings.admin, &health, end.clone()).await?;
+    let shards = Arc::new(Shards::new(&settings, Instant::now()));
+    tokio::spawn(end.run_until_cancelled_owned(Arc::clone(&shards).sweep()));
+
+    let tracker = TrackerServiceServer::new(Tracker::new(shards))
+        .max_decoding_message_size(request::MAX_BYTES);
+    let routes = server::routes(&health).add_service(tracker);
+    info!(
+        listen = listener.local_addr().map(tracing::field::display).ok(),
+        admin = admin.map(tracing::field::display),
+        "tracker started"
+    );
+    health.ready().await;
+
+    let stop = CancellationToken::new();
+    let leave = async {
+        shutdown.cancelled().await;
+        health.not_ready().await;
+        stop.cancel();
+    };
+    let limits = limits(&settings);
+    let (served, ()) = tokio::join!(server::serve(listener, routes, &limits, stop.clone()), leave);
+    served?;
+    info!("tracker stopped");
+    Ok(())
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits { max_connections: settings.limits.connections as usize, ..Limits::default() }
+}

@@ -24,7 +24,8 @@ pub(super) fn called_by(path: &str) -> Option<&'static Method> {
 fn all() -> HashMap<String, Method> {
     let mut methods = HashMap::new();
     for encoded in [shoal_proto::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET] {
-        let set = FileDescriptorSet::decode(encoded).expect("descriptors made by the build are valid");
+        let set =
+            FileDescriptorSet::decode(encoded).expect("descriptors made by the build are valid");
         for file in &set.file {
             for service in &file.service {
                 let service_name = format!("{}.{}", file.package(), service.name());

@@ -101,7 +101,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let code = self.code.unwrap_or(Code::Cancelled);
         self.span.record("rpc.grpc.status_code", code as i32);
-        let Method { service, name } = self.method;
+        let (service, name) = (self.method.service.as_str(), self.method.name.as_str());
         metrics::counter!(
             "shoal_rpc_served_total",
             "service" => service, "method" => name, "code" => format!("{code:?}"),
@@ -128,9 +128,10 @@ impl HttpBody for ObservedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let _entered = this.call.as_ref().map(|call| call.span.enter());
-        let frame = ready!(Pin::new(&mut this.inner).poll_frame(cx));
-        drop(_entered);
+        let frame = {
+            let _within = this.call.as_ref().map(|call| call.span.enter());
+            ready!(Pin::new(&mut this.inner).poll_frame(cx))
+        };
         if let (Some(call), Some(Ok(frame))) = (&mut this.call, &frame)
             && let Some(trailers) = frame.trailers_ref()
         {
@@ -145,5 +146,57 @@ impl HttpBody for ObservedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use opentelemetry::{global, trace::TracerProvider as _};
+    use opentelemetry_sdk::{propagation::TraceContextPropagator, trace::SdkTracerProvider};
+    use tower::{ServiceExt as _, service_fn};
+    use tracing::instrument::WithSubscriber as _;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    use super::*;
+    use crate::rpc::inject_context;
+
+    /// The `traceparent` of a request sent from within the current span.
+    fn traceparent() -> String {
+        let mut headers = HeaderMap::new();
+        inject_context(&mut headers);
+        headers["traceparent"].to_str().expect("it is text").to_owned()
+    }
+
+    /// Version, trace, span and flags: the second part.
+    fn trace_of(traceparent: &str) -> &str {
+        traceparent.split('-').nth(1).expect("it has four parts")
+    }
+
+    #[tokio::test]
+    async fn a_call_served_belongs_to_the_trace_of_its_caller() {
+        global::set_text_map_propagator(TraceContextPropagator::new());
+        let provider = SdkTracerProvider::builder().build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        let subscriber = tracing_subscriber::registry().with(layer);
+        async {
+            let caller = info_span!("caller").in_scope(traceparent);
+            let server = RpcLayer.layer(service_fn(async |_: Request<Body>| {
+                Ok::<_, Infallible>(Response::new(Body::new(traceparent())))
+            }));
+            let request = Request::post("/shoal.tracker.v1.TrackerService/Announce")
+                .header("traceparent", &caller)
+                .body(Body::empty())
+                .expect("it is a request");
+            let mut body = server.oneshot(request).await.expect("it answers").into_body();
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            let served = frame.expect("a frame").expect("no error").into_data().expect("data");
+            let served = String::from_utf8_lossy(&served).into_owned();
+            assert_eq!(trace_of(&served), trace_of(&caller));
+            assert_ne!(served, caller, "the call has a span of its own");
+        }
+        .with_subscriber(subscriber)
+        .await;
     }
 }

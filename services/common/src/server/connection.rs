@@ -41,18 +41,21 @@ struct Preface {
 
 /// The connections that arrive at `listener`; while `max_connections` are open, one more is closed
 /// at once, so that its client tries elsewhere instead of waiting.
-pub fn accept(listener: TcpListener, max_connections: usize) -> impl Stream<Item = Connection> + Send {
+pub fn accept(
+    listener: TcpListener,
+    max_connections: usize,
+) -> impl Stream<Item = Connection> + Send {
     let places = Arc::new(Semaphore::new(max_connections));
-    stream::unfold((listener, places), async |(listener, places)| {
+    stream::unfold((listener, places), move |(listener, places)| async move {
         loop {
             match listener.accept().await {
-                Ok((stream, addr)) => match Arc::clone(&places).try_acquire_owned() {
-                    Ok(place) => return Some((Connection::new(stream, place), (listener, places))),
-                    Err(_) => {
-                        metrics::counter!("shoal_connections_refused_total").increment(1);
-                        debug!(%addr, max_connections, "connection refused: too many are open");
+                Ok((stream, addr)) => {
+                    if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+                        return Some((Connection::new(stream, place), (listener, places)));
                     }
-                },
+                    metrics::counter!("shoal_connections_refused_total").increment(1);
+                    debug!(%addr, max_connections, "connection refused: too many are open");
+                }
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
                     sleep(ACCEPT_PAUSE).await;
@@ -66,17 +69,17 @@ impl Connection {
     fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
         // Fails only if the other side is gone, which the first read tells as well.
         let _ = stream.set_nodelay(true);
-        let preface = Preface { missing: PREFACE_BYTES, deadline: Box::pin(sleep(PREFACE_TIMEOUT)) };
+        let preface =
+            Preface { missing: PREFACE_BYTES, deadline: Box::pin(sleep(PREFACE_TIMEOUT)) };
         Self { stream, preface: Some(preface), _place: place }
     }
 
     /// The same connection, woken by the current runtime instead of the one that accepted it.
     pub fn adopt(self) -> io::Result<Self> {
         let stream = TcpStream::from_std(self.stream.into_std()?)?;
-        let preface = self.preface.map(|preface| Preface {
-            deadline: Box::pin(sleep(PREFACE_TIMEOUT)),
-            ..preface
-        });
+        let preface = self
+            .preface
+            .map(|preface| Preface { deadline: Box::pin(sleep(PREFACE_TIMEOUT)), ..preface });
         Ok(Self { stream, preface, ..self })
     }
 }
@@ -112,7 +115,11 @@ impl AsyncRead for Connection {
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -134,5 +141,68 @@ impl AsyncWrite for Connection {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::timeout,
+    };
+    use tokio_stream::StreamExt as _;
+
+    use super::*;
+
+    async fn listen() -> (TcpListener, std::net::SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        (listener, address)
+    }
+
+    async fn connect(address: std::net::SocketAddr) -> TcpStream {
+        TcpStream::connect(address).await.expect("it listens")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_stays_silent_is_closed() {
+        let (listener, address) = listen().await;
+        let mut accepted = pin!(accept(listener, 1));
+        let mut client = connect(address).await;
+        client.write_all(&[0; PREFACE_BYTES - 1]).await.expect("it is open");
+        let mut connection = accepted.next().await.expect("one arrives");
+        let error =
+            connection.read_exact(&mut [0; PREFACE_BYTES]).await.expect_err("too few bytes");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_has_begun_may_be_silent() {
+        let (listener, address) = listen().await;
+        let mut accepted = pin!(accept(listener, 1));
+        let mut client = connect(address).await;
+        client.write_all(&[0; PREFACE_BYTES]).await.expect("it is open");
+        let mut connection = accepted.next().await.expect("one arrives");
+        connection.read_exact(&mut [0; PREFACE_BYTES]).await.expect("all is there");
+        let silent = timeout(PREFACE_TIMEOUT * 10, connection.read_u8()).await;
+        assert!(silent.is_err(), "the connection is still open");
+    }
+
+    #[tokio::test]
+    async fn one_connection_too_many_is_closed_until_there_is_a_place_again() {
+        let (listener, address) = listen().await;
+        let mut accepted = pin!(accept(listener, 1));
+        let _first = connect(address).await;
+        let first = accepted.next().await.expect("one arrives");
+        let mut second = connect(address).await;
+        tokio::select! {
+            _ = accepted.next() => panic!("there is no place for the second"),
+            read = second.read_u8() => assert!(read.is_err(), "the second is closed"),
+        }
+        drop(first);
+        let _third = connect(address).await;
+        accepted.next().await.expect("the place of the first is free");
     }
 }

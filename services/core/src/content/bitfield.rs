@@ -117,6 +117,11 @@ impl Bitfield {
         true
     }
 
+    /// 64 pieces a word, piece 0 the least significant bit of the first.
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// The pieces in the set, in order.
     pub fn iter(&self) -> impl Iterator<Item = PieceIndex> + '_ {
         self.words.iter().enumerate().flat_map(|(at, word)| ones(at, *word))

@@ -4,6 +4,7 @@ mod bitfield;
 mod hash;
 mod id;
 mod layout;
+mod link;
 mod manifest;
 
 pub use bitfield::{Bitfield, BitfieldError};
@@ -12,4 +13,5 @@ pub use id::{ContentId, ContentIdError};
 pub use layout::{
     BLOCK_UNIT, BlockRange, FileSpan, Layout, LayoutError, MAX_PIECE_COUNT, PieceIndex, PieceLength,
 };
+pub use link::{Link, LinkError};
 pub use manifest::{FileEntry, MAX_MANIFEST_BYTES, Manifest, ManifestError};

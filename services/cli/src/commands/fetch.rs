@@ -1,0 +1,83 @@
+//! `shoal fetch`: has the peer fetch a content.
+
+use std::time::Instant;
+
+use anyhow::Context as _;
+use shoal_common::shutdown;
+use shoal_core::content::ContentId;
+use shoal_proto::control::v1::{self as pb, ContentState, FetchRequest};
+
+use super::watch::Changes;
+use crate::{
+    args::FetchArgs,
+    control::Control,
+    exit::{Exit, Failure},
+    progress::{Progress, Snapshot},
+    summary::Seen,
+};
+
+pub(crate) async fn run(args: FetchArgs, mut progress: Progress) -> anyhow::Result<()> {
+    let id = args.link.id;
+    progress.set_id(id);
+    let mut control = Control::connect(&args.control.control).await?;
+    let started = Instant::now();
+    control.change.fetch(request(&args)?).await.map_err(Failure::from)?;
+    if args.detach {
+        progress.note(&format!("the peer fetches it; shoal watch {id} shows how it goes"));
+        return Ok(());
+    }
+    follow(&mut control, id, started, &mut progress).await
+}
+
+fn request(args: &FetchArgs) -> anyhow::Result<FetchRequest> {
+    let export_to = args.to.as_deref().map(std::path::absolute).transpose()?;
+    let export_to = export_to.map(|path| {
+        path.into_os_string().into_string().ok().context("--to: the path is not valid UTF-8")
+    });
+    let priorities = args.priorities.iter().map(|wanted| pb::FilePriority {
+        path: wanted.path.clone(),
+        priority: wanted.priority.into(),
+    });
+    let named = args.trackers.iter().map(ToString::to_string);
+    Ok(FetchRequest {
+        content_id: args.link.id.to_string(),
+        trackers: named.chain(args.link.trackers().iter().cloned()).collect(),
+        export_to: export_to.transpose()?.unwrap_or_default(),
+        sequential: args.sequential,
+        priorities: priorities.collect(),
+        pin: args.pin,
+    })
+}
+
+/// Shows how it goes until everything wanted is here.
+async fn follow(
+    control: &mut Control,
+    id: ContentId,
+    started: Instant,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    let interrupted = shutdown::on_signal()?;
+    let mut changes = Changes::of(control, id).await?;
+    let mut seen = Seen::new(started);
+    loop {
+        let status = tokio::select! {
+            status = changes.next() => status?,
+            () = interrupted.cancelled() => {
+                progress.clear();
+                let message = format!("the peer goes on without us; shoal rm {id} stops it");
+                return Err(Failure::new(Exit::Interrupted, message).into());
+            }
+        };
+        let Some(status) = status else {
+            let message = format!("{id} was removed from the peer before it was complete");
+            return Err(Failure::new(Exit::NotFound, message).into());
+        };
+        let snapshot = Snapshot::from(&status);
+        let now = Instant::now();
+        seen.add(now, snapshot);
+        progress.update(&snapshot)?;
+        if status.state() == ContentState::Seeding {
+            return Ok(progress.completed(id, &seen, now)?);
+        }
+    }
+}

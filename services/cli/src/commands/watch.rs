@@ -1,0 +1,71 @@
+//! `shoal watch`, and following a content of a running peer.
+
+use shoal_common::shutdown;
+use shoal_core::content::ContentId;
+use shoal_proto::control::v1::{ContentState, ContentStatus, WatchRequest, WatchResponse};
+use tonic::{Code, Status, Streaming};
+
+use crate::{
+    args::WatchArgs,
+    control::Control,
+    exit::{Exit, Failure},
+    progress::{Progress, Snapshot},
+};
+
+pub(crate) async fn run(args: WatchArgs, mut progress: Progress) -> anyhow::Result<()> {
+    let interrupted = shutdown::on_signal()?;
+    let mut control = Control::connect(&args.control.control).await?;
+    let mut changes = Changes::of(&mut control, args.id).await?;
+    progress.set_id(args.id);
+    progress.show_without_terminal();
+    loop {
+        let status = tokio::select! {
+            status = changes.next() => status?,
+            // The usual way to leave.
+            () = interrupted.cancelled() => return Ok(()),
+        };
+        if let Some(status) = status {
+            progress.update(&Snapshot::from(&status))?;
+        } else {
+            progress.note("removed");
+            return Ok(());
+        }
+    }
+}
+
+/// A content's status, whenever it changes.
+pub(super) struct Changes(Streaming<WatchResponse>);
+
+impl Changes {
+    pub(super) async fn of(control: &mut Control, id: ContentId) -> anyhow::Result<Self> {
+        let request = WatchRequest { content_id: id.to_string(), interval: None };
+        let answer = control.observe.watch(request).await.map_err(Failure::from)?;
+        Ok(Self(answer.into_inner()))
+    }
+
+    /// The next status; none if the content was removed. An error if it has failed.
+    pub(super) async fn next(&mut self) -> anyhow::Result<Option<ContentStatus>> {
+        while let Some(change) = self.0.message().await.map_err(lost)? {
+            match change.status {
+                Some(status) if status.state() == ContentState::Failed => {
+                    return Err(Failure::new(Exit::Failed, status.error).into());
+                }
+                Some(status) => return Ok(Some(status)),
+                // Only pieces came.
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The stream broke off: whatever the transport calls it, the peer is no longer there.
+fn lost(status: Status) -> Failure {
+    match status.code() {
+        Code::Unknown | Code::Cancelled | Code::Internal | Code::Unavailable => Failure::new(
+            Exit::Unreachable,
+            "the connection to the peer broke off; a peer that is started again resumes",
+        ),
+        _ => status.into(),
+    }
+}

@@ -1,0 +1,87 @@
+//! Where a content is put: `-o PATH` means what it means to cp.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::exit::{Exit, Failure};
+
+/// What `-o` named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Destination {
+    /// A directory: the content goes into it, under its own name.
+    Into(PathBuf),
+    /// The content gets this name.
+    As(PathBuf),
+}
+
+impl Destination {
+    /// Looks what lies there. Absolute from here on, so that it does not move with the process.
+    pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
+        let absolute = std::path::absolute(path)?;
+        if absolute.is_dir() {
+            return Ok(Self::Into(absolute));
+        }
+        let shown = path.display();
+        if ends_with_separator(path) {
+            return Err(missing(format!("the directory {shown} does not exist; create it")).into());
+        }
+        match absolute.parent() {
+            Some(parent) if parent.is_dir() => Ok(Self::As(absolute)),
+            Some(parent) => Err(missing(format!(
+                "{shown} cannot be made: the directory {} does not exist; create it",
+                parent.display()
+            ))
+            .into()),
+            // Only the root has no parent, and it is a directory.
+            None => Err(io::Error::from(io::ErrorKind::NotFound).into()),
+        }
+    }
+
+    /// The path of a content with this name. A manifest's name is one component, so the path stays
+    /// within the directory.
+    pub(crate) fn of(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Into(directory) => directory.join(name),
+            Self::As(path) => path.clone(),
+        }
+    }
+}
+
+fn missing(message: String) -> Failure {
+    Failure::new(Exit::NotFound, message)
+}
+
+/// `dir/` cannot name a file to be. The components of a path do not tell.
+fn ends_with_separator(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b"/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn into_a_directory_else_to_that_name() {
+        let here = tempfile::tempdir().unwrap();
+        let to = |path: &str| Destination::new(&here.path().join(path)).unwrap().of("model");
+        assert_eq!(to(""), here.path().join("model"));
+        assert_eq!(to("new"), here.path().join("new"));
+        std::fs::create_dir(here.path().join("dir")).unwrap();
+        assert_eq!(to("dir"), here.path().join("dir/model"));
+        assert_eq!(to("dir/"), here.path().join("dir/model"));
+        assert_eq!(to("dir/new"), here.path().join("dir/new"));
+        std::fs::write(here.path().join("file"), "x").unwrap();
+        assert_eq!(to("file"), here.path().join("file"));
+    }
+
+    #[test]
+    fn a_directory_that_is_not_there_is_not_made() {
+        let here = tempfile::tempdir().unwrap();
+        for path in ["new/", "new/file"] {
+            let error = Destination::new(&here.path().join(path)).unwrap_err().to_string();
+            assert!(error.contains("does not exist; create it"), "{error}");
+        }
+    }
+}

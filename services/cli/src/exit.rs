@@ -1,0 +1,166 @@
+//! How the command ends: a sentence on stderr, and a status that scripts can tell apart.
+
+use std::{error::Error, fmt, io, process::ExitCode};
+
+use serde::Serialize;
+use shoal_common::{channel::ConnectError, server::BindError};
+use tonic::{Code, Status};
+
+use crate::{
+    output,
+    progress::{self, Event},
+};
+
+/// Why it ends otherwise than it should. `shoal --help` documents the numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Exit {
+    Failed = 1,
+    Usage = 2,
+    NotFound = 3,
+    Unreachable = 4,
+    Storage = 5,
+    Interrupted = 130,
+}
+
+/// An error whose exit status is known where it is made.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into() }
+    }
+
+    /// A service refused: its own words are for people.
+    pub(crate) fn refused(status: &Status) -> Self {
+        let exit = match status.code() {
+            Code::NotFound => Exit::NotFound,
+            Code::Unavailable | Code::DeadlineExceeded => Exit::Unreachable,
+            Code::InvalidArgument => Exit::Usage,
+            Code::PermissionDenied | Code::ResourceExhausted => Exit::Storage,
+            _ => Exit::Failed,
+        };
+        let message = match status.message() {
+            "" => status.code().description(),
+            message => message,
+        };
+        Self::new(exit, output::printable(message))
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for Failure {}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::refused(&status)
+    }
+}
+
+/// Where an error is reported.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Report {
+    /// An event on stdout too, for who reads JSON lines.
+    pub(crate) json: bool,
+}
+
+impl Report {
+    pub(crate) fn exit_code(self, outcome: anyhow::Result<()>) -> ExitCode {
+        let Err(error) = outcome else { return ExitCode::SUCCESS };
+        if is_broken_pipe(&error) {
+            // Whoever read our output has had enough.
+            return ExitCode::SUCCESS;
+        }
+        let exit = classify(&error);
+        let message = format!("{error:#}");
+        if self.json {
+            let event = Event::Error { message: &message, exit, unix_ms: progress::unix_ms() };
+            // Nothing is left to be done if stdout is gone too.
+            let _ = output::json(&event);
+        }
+        match exit {
+            Exit::Interrupted => eprintln!("{message}"),
+            _ => eprintln!("error: {message}"),
+        }
+        ExitCode::from(exit as u8)
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|error| {
+        error.kind() == io::ErrorKind::BrokenPipe
+    })
+}
+
+/// The first cause that says what it means for the exit status.
+fn classify(error: &anyhow::Error) -> Exit {
+    error.chain().find_map(exit_of).unwrap_or(Exit::Failed)
+}
+
+fn exit_of(cause: &(dyn Error + 'static)) -> Option<Exit> {
+    if let Some(failure) = cause.downcast_ref::<Failure>() {
+        return Some(failure.exit);
+    }
+    if cause.is::<ConnectError>() {
+        return Some(Exit::Unreachable);
+    }
+    if cause.is::<BindError>() {
+        return Some(Exit::Failed);
+    }
+    cause.downcast_ref::<io::Error>().map(|error| of_io(error.kind()))
+}
+
+fn of_io(kind: io::ErrorKind) -> Exit {
+    match kind {
+        io::ErrorKind::NotFound => Exit::NotFound,
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::StorageFull
+        | io::ErrorKind::QuotaExceeded => Exit::Storage,
+        _ => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    fn of_status(code: Code) -> Exit {
+        classify(&Failure::refused(&Status::new(code, "why")).into())
+    }
+
+    #[test]
+    fn the_status_tells_what_kind_of_failure_it_was() {
+        assert_eq!(of_status(Code::NotFound), Exit::NotFound);
+        assert_eq!(of_status(Code::Unavailable), Exit::Unreachable);
+        assert_eq!(of_status(Code::Internal), Exit::Failed);
+        for (kind, exit) in [
+            (io::ErrorKind::NotFound, Exit::NotFound),
+            (io::ErrorKind::StorageFull, Exit::Storage),
+            (io::ErrorKind::PermissionDenied, Exit::Storage),
+            (io::ErrorKind::InvalidData, Exit::Failed),
+        ] {
+            let error = Err::<(), _>(io::Error::from(kind)).context("cannot read it").unwrap_err();
+            assert_eq!(classify(&error), exit, "{kind:?}");
+        }
+        assert_eq!(classify(&anyhow::anyhow!("why")), Exit::Failed);
+    }
+
+    #[test]
+    fn what_a_service_says_cannot_play_with_the_terminal() {
+        let failure = Failure::refused(&Status::not_found("gone\u{1b}[2J"));
+        assert_eq!(failure.to_string(), "gone\u{fffd}[2J");
+        assert!(!Failure::refused(&Status::not_found("")).to_string().is_empty());
+    }
+}

@@ -1,0 +1,22 @@
+//! The command `shoal`: publishes, fetches and looks at contents.
+
+mod args;
+mod commands;
+mod control;
+mod destination;
+mod exit;
+mod output;
+mod progress;
+mod summary;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    let report = exit::Report { json: cli.reports_json() };
+    let outcome = commands::run(cli).await;
+    report.exit_code(outcome)
+}

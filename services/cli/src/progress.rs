@@ -1,0 +1,433 @@
+//! How far something is: as a bar, as lines, or as JSON for scripts.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IsTerminal as _},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+use shoal_core::content::ContentId;
+use shoal_proto::control::v1::{ContentState, ContentStatus};
+
+use crate::{
+    args::ProgressMode,
+    exit::Exit,
+    output::{self, bytes, count, rate},
+    summary::Seen,
+};
+
+/// Time between two lines.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
+/// Time between two JSON objects.
+const JSON_INTERVAL: Duration = Duration::from_millis(250);
+/// Rates are taken over so long: steady enough to read, quick enough to show a stall.
+const RATE_WINDOW: Duration = Duration::from_secs(3);
+
+/// What goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum State {
+    Hashing,
+    Uploading,
+    Checking,
+    Resolving,
+    Downloading,
+    Seeding,
+    Failed,
+}
+
+impl State {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Hashing => "hashing",
+            Self::Uploading => "uploading",
+            Self::Checking => "checking",
+            Self::Resolving => "resolving",
+            Self::Downloading => "downloading",
+            Self::Seeding => "seeding",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// How far it is.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Snapshot {
+    pub(crate) state: State,
+    /// Bytes done.
+    pub(crate) held_bytes: u64,
+    pub(crate) total_bytes: u64,
+    pub(crate) held_pieces: u32,
+    pub(crate) piece_count: u32,
+    pub(crate) neighbours: u32,
+    pub(crate) down_bytes_per_s: u64,
+    pub(crate) up_bytes_per_s: u64,
+    pub(crate) downloaded_bytes: u64,
+    pub(crate) uploaded_bytes: u64,
+    pub(crate) wasted_bytes: u64,
+    pub(crate) from_seeders_bytes: u64,
+}
+
+impl Snapshot {
+    /// Of work on this machine alone.
+    pub(crate) const fn local(state: State, held_bytes: u64, total_bytes: u64) -> Self {
+        Self {
+            state,
+            held_bytes,
+            total_bytes,
+            held_pieces: 0,
+            piece_count: 0,
+            neighbours: 0,
+            down_bytes_per_s: 0,
+            up_bytes_per_s: 0,
+            downloaded_bytes: 0,
+            uploaded_bytes: 0,
+            wasted_bytes: 0,
+            from_seeders_bytes: 0,
+        }
+    }
+}
+
+impl From<&ContentStatus> for Snapshot {
+    fn from(status: &ContentStatus) -> Self {
+        Self {
+            state: status.state().into(),
+            held_bytes: status.held_bytes,
+            total_bytes: status.total_bytes,
+            held_pieces: status.held_pieces,
+            piece_count: status.piece_count,
+            neighbours: status.neighbours,
+            down_bytes_per_s: status.down_bytes_per_s,
+            up_bytes_per_s: status.up_bytes_per_s,
+            downloaded_bytes: status.downloaded_bytes,
+            uploaded_bytes: status.uploaded_bytes,
+            wasted_bytes: status.wasted_bytes,
+            from_seeders_bytes: status.from_seeders_bytes,
+        }
+    }
+}
+
+impl From<ContentState> for State {
+    fn from(state: ContentState) -> Self {
+        match state {
+            ContentState::Unspecified | ContentState::Resolving => Self::Resolving,
+            ContentState::Checking => Self::Checking,
+            ContentState::Downloading => Self::Downloading,
+            ContentState::Seeding => Self::Seeding,
+            ContentState::Failed => Self::Failed,
+        }
+    }
+}
+
+/// A line of `--progress json`. Scripts rely on the names.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub(crate) enum Event<'a> {
+    Published {
+        id: &'a str,
+        link: &'a str,
+        unix_ms: u64,
+    },
+    Progress {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        id: Option<&'a str>,
+        #[serde(flatten)]
+        snapshot: &'a Snapshot,
+        unix_ms: u64,
+    },
+    Completed {
+        id: &'a str,
+        bytes: u64,
+        seconds: f64,
+        /// Most neighbours at a time.
+        peers: u32,
+        wasted_bytes: u64,
+        unix_ms: u64,
+    },
+    Error {
+        message: &'a str,
+        exit: Exit,
+        unix_ms: u64,
+    },
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn unix_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// Shows how something goes.
+pub(crate) struct Progress {
+    mode: ProgressMode,
+    style: Style,
+    quiet: bool,
+    id: Option<String>,
+    meter: RateMeter,
+}
+
+enum Style {
+    Silent,
+    Bar(ProgressBar),
+    Plain(Pace),
+    Json(Pace),
+}
+
+impl Progress {
+    /// `quiet` keeps what is neither result nor error off stderr.
+    pub(crate) fn new(mode: ProgressMode, quiet: bool) -> Self {
+        let style = match mode {
+            ProgressMode::Json => Style::Json(Pace::new(JSON_INTERVAL)),
+            _ if quiet => Style::Silent,
+            ProgressMode::Plain => Style::Plain(Pace::new(PLAIN_INTERVAL)),
+            ProgressMode::Auto if io::stderr().is_terminal() => Style::Bar(bar()),
+            ProgressMode::Auto | ProgressMode::None => Style::Silent,
+        };
+        Self { mode, style, quiet, id: None, meter: RateMeter::default() }
+    }
+
+    /// Has what follows bear the id.
+    pub(crate) fn set_id(&mut self, id: ContentId) {
+        self.id = Some(id.to_string());
+    }
+
+    /// Shows it, unless something was shown just before.
+    pub(crate) fn update(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let now = Instant::now();
+        let rate = self.meter.add(now, snapshot.state, snapshot.held_bytes);
+        match &mut self.style {
+            Style::Silent => {}
+            Style::Bar(bar) => {
+                bar.set_length(snapshot.total_bytes.max(1));
+                bar.set_position(snapshot.held_bytes);
+                bar.set_message(describe(snapshot, rate));
+            }
+            Style::Plain(pace) => {
+                if pace.is_due(now, snapshot.state) {
+                    eprintln!("{}", describe(snapshot, rate));
+                }
+            }
+            Style::Json(pace) => {
+                if pace.is_due(now, snapshot.state) {
+                    let id = self.id.as_deref();
+                    output::json(&Event::Progress { id, snapshot, unix_ms: unix_ms() })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Prints the id on stdout, and the link for people on stderr.
+    pub(crate) fn published(&mut self, id: &str, link: &str) -> io::Result<()> {
+        self.clear();
+        if matches!(self.style, Style::Json(_)) {
+            return output::json(&Event::Published { id, link, unix_ms: unix_ms() });
+        }
+        output::line(id)?;
+        self.note(link);
+        Ok(())
+    }
+
+    /// Says that everything is here.
+    pub(crate) fn completed(&mut self, id: ContentId, seen: &Seen, now: Instant) -> io::Result<()> {
+        self.clear();
+        if !matches!(self.style, Style::Json(_)) {
+            self.note(&seen.summary(now));
+            return Ok(());
+        }
+        let last = seen.last();
+        output::json(&Event::Completed {
+            id: &id.to_string(),
+            bytes: last.map_or(0, |last| last.total_bytes),
+            seconds: seen.took(now).as_secs_f64(),
+            peers: seen.peers(),
+            wasted_bytes: last.map_or(0, |last| last.wasted_bytes),
+            unix_ms: unix_ms(),
+        })
+    }
+
+    /// For a command whose only result is the progress: lines, unless something else was asked for.
+    pub(crate) fn show_without_terminal(&mut self) {
+        if matches!(self.style, Style::Silent) && self.mode == ProgressMode::Auto && !self.quiet {
+            self.style = Style::Plain(Pace::new(PLAIN_INTERVAL));
+        }
+    }
+
+    /// Tells people something on stderr, above the bar.
+    pub(crate) fn note(&self, text: &str) {
+        match &self.style {
+            Style::Json(_) => {}
+            _ if self.quiet => {}
+            Style::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
+            Style::Plain(_) | Style::Silent => eprintln!("{text}"),
+        }
+    }
+
+    /// Takes the bar away, until the next update.
+    pub(crate) fn clear(&mut self) {
+        if let Style::Bar(shown) = &mut self.style {
+            shown.finish_and_clear();
+            *shown = bar();
+        }
+    }
+}
+
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {percent:>3} % {msg}")
+        .expect("the template is well-formed");
+    ProgressBar::new(1).with_style(style.progress_chars("=> "))
+}
+
+/// One line about it.
+fn describe(snapshot: &Snapshot, bytes_per_s: u64) -> String {
+    let peers = count(u64::from(snapshot.neighbours), "peer");
+    let amount =
+        format!("{} of {}", bytes(snapshot.held_bytes), bytes(snapshot.total_bytes));
+    let pace = match (snapshot.total_bytes - snapshot.held_bytes.min(snapshot.total_bytes))
+        .checked_div(bytes_per_s)
+    {
+        Some(seconds) => format!(
+            "{}, {} left",
+            rate(bytes_per_s),
+            output::duration(Duration::from_secs(seconds.max(1)))
+        ),
+        None => rate(0),
+    };
+    match snapshot.state {
+        State::Hashing => format!("hashing: {amount}, {pace}"),
+        State::Uploading => format!("uploading: {amount}, {pace}"),
+        State::Checking => format!("checking: {amount}, {pace}"),
+        State::Resolving => format!("looking for someone who has it, {peers}"),
+        State::Downloading => format!(
+            "{amount}, {pace}, {peers}, {}/{} pieces",
+            snapshot.held_pieces, snapshot.piece_count
+        ),
+        State::Seeding => format!(
+            "seeding: {peers}, {} up, {} sent",
+            rate(snapshot.up_bytes_per_s),
+            bytes(snapshot.uploaded_bytes)
+        ),
+        State::Failed => "failed".to_owned(),
+    }
+}
+
+/// Lets one of many updates through, and each change of state.
+struct Pace {
+    interval: Duration,
+    last: Option<(Instant, State)>,
+}
+
+impl Pace {
+    const fn new(interval: Duration) -> Self {
+        Self { interval, last: None }
+    }
+
+    fn is_due(&mut self, now: Instant, state: State) -> bool {
+        let too_soon = self
+            .last
+            .is_some_and(|(last, known)| known == state && now < last + self.interval);
+        if !too_soon {
+            self.last = Some((now, state));
+        }
+        !too_soon
+    }
+}
+
+/// The rate at which bytes are done, whatever it is that is done to them.
+#[derive(Default)]
+struct RateMeter {
+    state: Option<State>,
+    samples: VecDeque<(Instant, u64)>,
+}
+
+impl RateMeter {
+    /// Bytes a second over the window, this sample included.
+    fn add(&mut self, now: Instant, state: State, done: u64) -> u64 {
+        if self.state.replace(state) != Some(state) {
+            self.samples.clear();
+        }
+        self.samples.push_back((now, done));
+        while self.samples.len() > 2 && self.samples[1].0 + RATE_WINDOW <= now {
+            self.samples.pop_front();
+        }
+        let (start, before) = self.samples[0];
+        let seconds = now.duration_since(start).as_secs_f64();
+        if seconds == 0.0 { 0 } else { (done.saturating_sub(before) as f64 / seconds) as u64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn downloading() -> Snapshot {
+        Snapshot {
+            held_pieces: 5,
+            piece_count: 20,
+            neighbours: 3,
+            ..Snapshot::local(State::Downloading, 12_500_000, 50_000_000)
+        }
+    }
+
+    #[test]
+    fn a_line_tells_amount_rate_time_left_peers_and_pieces() {
+        assert_eq!(
+            describe(&downloading(), 1_250_000),
+            "12.50 MB of 50.00 MB, 1.25 MB/s, 30 s left, 3 peers, 5/20 pieces"
+        );
+        assert!(describe(&downloading(), 0).contains("0 B/s, 3 peers"));
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let start = Instant::now();
+        let mut meter = RateMeter::default();
+        let mut at = |seconds, done| {
+            meter.add(start + Duration::from_secs(seconds), State::Downloading, done)
+        };
+        assert_eq!(at(0, 100), 0);
+        assert_eq!(at(1, 300), 200);
+        assert_eq!(at(2, 300), 100);
+        assert_eq!(at(10, 300), 0);
+        assert_eq!(meter.add(start + Duration::from_secs(11), State::Seeding, 9000), 0);
+    }
+
+    #[test]
+    fn a_change_of_state_is_shown_at_once() {
+        let now = Instant::now();
+        let mut pace = Pace::new(Duration::from_secs(2));
+        assert!(pace.is_due(now, State::Resolving));
+        assert!(!pace.is_due(now + Duration::from_secs(1), State::Resolving));
+        assert!(pace.is_due(now + Duration::from_secs(1), State::Downloading));
+        assert!(pace.is_due(now + Duration::from_secs(3), State::Downloading));
+    }
+
+    #[test]
+    fn events_have_the_names_that_scripts_rely_on() {
+        let json = |event: &Event| serde_json::to_value(event).unwrap();
+        let progress = json(&Event::Progress { id: Some("x"), snapshot: &downloading(), unix_ms: 1 });
+        assert_eq!(progress["event"], "progress");
+        assert_eq!(progress["state"], "downloading");
+        assert_eq!(progress["held_bytes"], 12_500_000);
+        let completed = Event::Completed {
+            id: "x",
+            bytes: 1,
+            seconds: 0.5,
+            peers: 2,
+            wasted_bytes: 3,
+            unix_ms: 4,
+        };
+        assert_eq!(
+            json(&completed),
+            serde_json::json!({
+                "event": "completed", "id": "x", "bytes": 1, "seconds": 0.5, "peers": 2,
+                "wasted_bytes": 3, "unix_ms": 4,
+            })
+        );
+        assert_eq!(
+            json(&Event::Published { id: "x", link: "shoal:x", unix_ms: 4 }),
+            serde_json::json!({"event": "published", "id": "x", "link": "shoal:x", "unix_ms": 4})
+        );
+    }
+}

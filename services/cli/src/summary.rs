@@ -1,0 +1,178 @@
+//! The last line of a download: how fast it was, from whom, and how fast it could have been.
+
+use std::{
+    num::NonZeroU64,
+    time::{Duration, Instant},
+};
+
+use shoal_core::bound::Distribution;
+
+use crate::{
+    output::{bytes, count, duration, rate},
+    progress::Snapshot,
+};
+
+/// A rate counts as one that a link can do once it held for so long; shorter bursts come from
+/// buffers.
+const WINDOW: Duration = Duration::from_secs(1);
+
+/// What was seen of a download so far.
+pub(crate) struct Seen {
+    started: Instant,
+    /// First and last.
+    snapshots: Option<(Snapshot, Snapshot)>,
+    peers: u32,
+    window: Option<(Instant, Snapshot)>,
+    /// Greatest rates over a window: all that came, of that from complete peers, and what was sent.
+    down: u64,
+    from_seeders: u64,
+    up: u64,
+}
+
+impl Seen {
+    pub(crate) const fn new(started: Instant) -> Self {
+        Self { started, snapshots: None, peers: 0, window: None, down: 0, from_seeders: 0, up: 0 }
+    }
+
+    pub(crate) fn add(&mut self, now: Instant, snapshot: Snapshot) {
+        self.peers = self.peers.max(snapshot.neighbours);
+        let first = self.snapshots.map_or(snapshot, |(first, _)| first);
+        self.snapshots = Some((first, snapshot));
+        let (start, before) = *self.window.get_or_insert((now, snapshot));
+        let took = now.duration_since(start);
+        if took < WINDOW {
+            return;
+        }
+        let per_s = |now: u64, before: u64| {
+            (now.saturating_sub(before) as f64 / took.as_secs_f64()) as u64
+        };
+        self.down = self.down.max(per_s(snapshot.downloaded_bytes, before.downloaded_bytes));
+        self.from_seeders =
+            self.from_seeders.max(per_s(snapshot.from_seeders_bytes, before.from_seeders_bytes));
+        self.up = self.up.max(per_s(snapshot.uploaded_bytes, before.uploaded_bytes));
+        self.window = Some((now, snapshot));
+    }
+
+    /// The last that was seen.
+    pub(crate) fn last(&self) -> Option<&Snapshot> {
+        self.snapshots.as_ref().map(|(_, last)| last)
+    }
+
+    /// Most neighbours at a time.
+    pub(crate) const fn peers(&self) -> u32 {
+        self.peers
+    }
+
+    pub(crate) fn took(&self, now: Instant) -> Duration {
+        now.duration_since(self.started)
+    }
+
+    /// One line for people.
+    pub(crate) fn summary(&self, now: Instant) -> String {
+        let Some((first, last)) = &self.snapshots else { return "nothing came".to_owned() };
+        let fetched = last.downloaded_bytes.saturating_sub(first.downloaded_bytes);
+        let came = last.held_bytes.saturating_sub(first.held_bytes);
+        if came == 0 {
+            return format!("{} were here already", bytes(last.total_bytes));
+        }
+        let took = self.took(now);
+        let pace = rate((came as f64 / took.as_secs_f64()) as u64);
+        let mut parts = vec![format!("{} in {}, {pace}", bytes(came), duration(took))];
+        if fetched > 0 {
+            let seeders = last.from_seeders_bytes.saturating_sub(first.from_seeders_bytes);
+            let wasted = last.wasted_bytes.saturating_sub(first.wasted_bytes);
+            parts.push(format!(
+                "{:.0} % from publishers and {:.0} % from other peers ({} at most)",
+                percent(seeders, fetched),
+                percent(fetched.saturating_sub(seeders), fetched),
+                count(u64::from(self.peers), "neighbour")
+            ));
+            parts.push(format!("{:.1} % fetched in vain", percent(wasted, fetched)));
+        }
+        if let Some(bound) = self.bound(came) {
+            parts.push(format!(
+                "the textbook's bound at the rates seen is {} ({:.2} x)",
+                duration(bound),
+                took.as_secs_f64() / bound.as_secs_f64()
+            ));
+        }
+        parts.join("; ")
+    }
+
+    /// max{F/us, F/dmin, N*F/(us + sum ui)}, each link taken to be as fast as it was seen to be.
+    ///
+    /// One peer sees its own links alone, so the others of the swarm are taken to be like it: of N,
+    /// each gets an N-th of what publishers send, so us is N times what came from them.
+    fn bound(&self, bytes: u64) -> Option<Duration> {
+        let down = NonZeroU64::new(self.down)?;
+        let peers = NonZeroU64::new(u64::from(self.peers))?;
+        let server_up_per_s = NonZeroU64::new(self.from_seeders.saturating_mul(peers.get()))
+            .unwrap_or(down.saturating_mul(peers));
+        // What others sent here left their uplinks, however little was asked of this one.
+        let up = self.up.max(self.down.saturating_sub(self.from_seeders));
+        let distribution = Distribution {
+            bytes,
+            peers,
+            server_up_per_s,
+            peers_up_per_s: up.saturating_mul(peers.get()),
+            slowest_down_per_s: Some(down),
+        };
+        Some(distribution.peer_to_peer().time)
+    }
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    part as f64 * 100.0 / whole as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::progress::State;
+
+    fn snapshot(held: u64, from_seeders: u64, wasted: u64) -> Snapshot {
+        Snapshot {
+            neighbours: 4,
+            downloaded_bytes: held + wasted,
+            from_seeders_bytes: from_seeders,
+            wasted_bytes: wasted,
+            ..Snapshot::local(State::Downloading, held, 40_000_000)
+        }
+    }
+
+    #[test]
+    fn the_last_line_tells_time_rate_sources_waste_and_bound() {
+        let start = Instant::now();
+        let mut seen = Seen::new(start);
+        seen.add(start, snapshot(0, 0, 0));
+        let at = |seconds| start + Duration::from_secs(seconds);
+        seen.add(at(1), snapshot(10_000_000, 5_000_000, 0));
+        seen.add(at(2), snapshot(30_000_000, 10_000_000, 0));
+        seen.add(at(4), snapshot(40_000_000, 10_000_000, 400_000));
+        assert_eq!(
+            seen.summary(at(4)),
+            "40.00 MB in 4.00 s, 10.00 MB/s; 25 % from publishers and 75 % from other peers \
+             (4 neighbours at most); 1.0 % fetched in vain; \
+             the textbook's bound at the rates seen is 2.00 s (2.00 x)"
+        );
+    }
+
+    #[test]
+    fn what_was_here_already_was_not_fetched() {
+        let start = Instant::now();
+        let mut seen = Seen::new(start);
+        seen.add(start, snapshot(40_000_000, 0, 0));
+        assert_eq!(seen.summary(start), "40.00 MB were here already");
+    }
+
+    #[test]
+    fn a_download_too_short_to_measure_has_no_bound() {
+        let start = Instant::now();
+        let mut seen = Seen::new(start);
+        seen.add(start, snapshot(0, 0, 0));
+        let end = start + Duration::from_millis(100);
+        seen.add(end, snapshot(40_000_000, 40_000_000, 0));
+        let summary = seen.summary(end);
+        assert!(!summary.contains("bound"), "{summary}");
+    }
+}

@@ -1,0 +1,303 @@
+//! The tracker's swarms: who takes part in which, for as long as they say so.
+//!
+//! An announce costs O(numwant), and the logarithm of what is kept. Invariant: each peer of each
+//! swarm has exactly one entry in the queue of expiries, and its swarm's pools hold it as its
+//! location says. A peer that announces does not move in that queue; it is asked for its last
+//! announce when its turn comes.
+
+mod pool;
+mod swarm;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv6Addr},
+    ops::Bound,
+    time::{Duration, Instant},
+};
+
+use rand::{Rng, RngExt as _};
+
+use crate::{PeerId, content::ContentId};
+use swarm::{Entry, Swarm};
+
+/// An interval is stretched or shrunk by up to this part, so that peers do not announce all at once.
+const JITTER: f64 = 0.1;
+/// A peer is forgotten after two missed announces; the half is for jitter and for delay.
+const MISSED_INTERVALS: f64 = 2.5;
+
+/// What a registry grants.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The time between two announces of a peer, before jitter.
+    pub interval: Duration,
+    /// Swarms kept.
+    pub max_swarms: usize,
+    /// Peers kept in a swarm.
+    pub max_peers_per_swarm: usize,
+    /// Peers kept, in all swarms together, that announce from one address (of IPv6: one /64).
+    pub max_peers_per_address: usize,
+    /// The part of a handout, in percent, that goes to peers of the asker's node and zone first.
+    pub near_percent: usize,
+}
+
+/// Where a peer runs, as far as it knows; any part may be empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Location {
+    /// Region, such as a data centre.
+    pub region: String,
+    /// Zone within the region.
+    pub zone: String,
+    /// Machine.
+    pub node: String,
+}
+
+/// How to reach a peer, and what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Who.
+    pub id: PeerId,
+    /// HOST:PORT to dial.
+    pub address: String,
+    /// Where it runs.
+    pub location: Location,
+    /// It holds every piece.
+    pub complete: bool,
+}
+
+/// A peer says that it takes part in a swarm.
+#[derive(Clone, Debug)]
+pub struct Announce {
+    /// The swarm's content.
+    pub content: ContentId,
+    /// The peer.
+    pub peer: Peer,
+    /// The address that the announce came from.
+    pub source: IpAddr,
+    /// Peers wanted.
+    pub numwant: usize,
+}
+
+/// The answer to an [`Announce`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handout {
+    /// Others of the swarm, chosen at random.
+    pub peers: Vec<Peer>,
+    /// Peers of the swarm, the asker included.
+    pub counts: Counts,
+    /// When to announce again, jittered.
+    pub interval: Duration,
+}
+
+/// How many peers a swarm has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Those that hold every piece.
+    pub complete: usize,
+    /// The others.
+    pub incomplete: usize,
+}
+
+/// Why an announce is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// [`Settings::max_swarms`].
+    #[error("the tracker keeps at most {0} swarms here; ask another tracker or raise its limit")]
+    Swarms(usize),
+    /// [`Settings::max_peers_per_swarm`].
+    #[error("a swarm has at most {0} peers here; ask another tracker or raise its limit")]
+    PeersOfSwarm(usize),
+    /// [`Settings::max_peers_per_address`].
+    #[error("at most {0} peers may announce from one address; raise the tracker's limit")]
+    PeersOfAddress(usize),
+}
+
+/// All swarms of a tracker, or a part of them.
+#[derive(Debug)]
+pub struct Registry {
+    settings: Settings,
+    started: Instant,
+    swarms: BTreeMap<ContentId, Swarm>,
+    /// When to look at a peer again.
+    expiries: BTreeSet<(Instant, ContentId, PeerId)>,
+    /// Peers by the address they announce from. None is zero.
+    sources: HashMap<IpAddr, usize>,
+}
+
+impl Registry {
+    /// A registry without swarms, started at `now`.
+    pub fn new(settings: Settings, now: Instant) -> Self {
+        Self {
+            settings,
+            started: now,
+            swarms: BTreeMap::new(),
+            expiries: BTreeSet::new(),
+            sources: HashMap::new(),
+        }
+    }
+
+    /// Keeps the peer until it misses two announces, and names others to it.
+    pub fn announce(
+        &mut self,
+        now: Instant,
+        announce: Announce,
+        rng: &mut impl Rng,
+    ) -> Result<Handout, Refusal> {
+        self.expire(now);
+        let Announce { content, peer, source, numwant } = announce;
+        let source = subscriber(source);
+        let known = self.swarms.get(&content).and_then(|swarm| swarm.entry(peer.id));
+        let known = known.map(|entry| (entry.source, entry.look_at));
+        self.admit(content, known.map(|(source, _)| source), source)?;
+
+        if let Some((source, _)) = known {
+            self.forget_source(source);
+        }
+        let look_at = known.map_or_else(|| now + self.time_to_live(), |(_, look_at)| look_at);
+        *self.sources.entry(source).or_default() += 1;
+        self.expiries.insert((look_at, content, peer.id));
+        let id = peer.id;
+        let swarm = self.swarms.entry(content).or_default();
+        swarm.insert(Entry { peer, source, last_seen: now, look_at });
+        Ok(Handout {
+            peers: swarm.hand_out(id, numwant, self.settings.near_percent, rng),
+            counts: swarm.counts(),
+            interval: self.settings.interval.mul_f64(rng.random_range(1.0 - JITTER..=1.0 + JITTER)),
+        })
+    }
+
+    /// Forgets a peer that leaves a swarm, if it says so from where it announced: ids are public.
+    /// Returns what is left of the swarm.
+    pub fn stop(
+        &mut self,
+        now: Instant,
+        content: ContentId,
+        peer: PeerId,
+        source: IpAddr,
+    ) -> Counts {
+        self.expire(now);
+        let entry = self.swarms.get(&content).and_then(|swarm| swarm.entry(peer));
+        if let Some(entry) = entry.filter(|entry| entry.source == subscriber(source)) {
+            let look_at = entry.look_at;
+            self.expiries.remove(&(look_at, content, peer));
+            self.remove(content, peer);
+        }
+        self.swarms.get(&content).map(Swarm::counts).unwrap_or_default()
+    }
+
+    /// A swarm's counts and a random sample of its peers, if anybody takes part in it.
+    pub fn swarm(
+        &mut self,
+        now: Instant,
+        content: ContentId,
+        max_peers: usize,
+        rng: &mut impl Rng,
+    ) -> Option<(Counts, Vec<Peer>)> {
+        self.expire(now);
+        let swarm = self.swarms.get(&content)?;
+        Some((swarm.counts(), swarm.sample(max_peers, rng)))
+    }
+
+    /// Up to `max` swarms in the order of their ids: those after `after`, or from the first.
+    pub fn swarms_after(
+        &mut self,
+        now: Instant,
+        after: Option<ContentId>,
+        max: usize,
+    ) -> Vec<(ContentId, Counts)> {
+        self.expire(now);
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let following = self.swarms.range((start, Bound::Unbounded));
+        following.take(max).map(|(content, swarm)| (*content, swarm.counts())).collect()
+    }
+
+    /// Forgets the peers that missed their announces.
+    pub fn expire(&mut self, now: Instant) {
+        while let Some(&(look_at, content, peer)) = self.expiries.first()
+            && look_at <= now
+        {
+            self.expiries.pop_first();
+            let time_to_live = self.time_to_live();
+            let entry = self.swarms.get_mut(&content).and_then(|swarm| swarm.entry_mut(peer));
+            let entry = entry.expect("each expiry has its peer");
+            let expires = entry.last_seen + time_to_live;
+            if expires <= now {
+                self.remove(content, peer);
+            } else {
+                entry.look_at = expires;
+                self.expiries.insert((expires, content, peer));
+            }
+        }
+    }
+
+    /// It started less than an interval ago, and may not know everybody yet.
+    pub fn is_warming(&self, now: Instant) -> bool {
+        now < self.started + self.settings.interval
+    }
+
+    /// How many swarms there are.
+    pub fn swarm_count(&self) -> usize {
+        self.swarms.len()
+    }
+
+    /// How many peers there are, each counted once a swarm.
+    pub fn peer_count(&self) -> usize {
+        self.expiries.len()
+    }
+
+    /// Checks the limits that an announce could break. A peer that is known already is known from
+    /// `old_source`.
+    fn admit(
+        &self,
+        content: ContentId,
+        old_source: Option<IpAddr>,
+        source: IpAddr,
+    ) -> Result<(), Refusal> {
+        let Settings { max_swarms, max_peers_per_swarm, max_peers_per_address, .. } = self.settings;
+        let of_source = self.sources.get(&source).copied().unwrap_or_default();
+        if old_source != Some(source) && of_source >= max_peers_per_address {
+            return Err(Refusal::PeersOfAddress(max_peers_per_address));
+        }
+        match self.swarms.get(&content) {
+            None if self.swarms.len() >= max_swarms => Err(Refusal::Swarms(max_swarms)),
+            Some(swarm) if old_source.is_none() && swarm.len() >= max_peers_per_swarm => {
+                Err(Refusal::PeersOfSwarm(max_peers_per_swarm))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn time_to_live(&self) -> Duration {
+        self.settings.interval.mul_f64(MISSED_INTERVALS)
+    }
+
+    fn remove(&mut self, content: ContentId, peer: PeerId) {
+        let Some(swarm) = self.swarms.get_mut(&content) else { return };
+        let removed = swarm.remove(peer);
+        if swarm.is_empty() {
+            self.swarms.remove(&content);
+        }
+        if let Some(entry) = removed {
+            self.forget_source(entry.source);
+        }
+    }
+
+    fn forget_source(&mut self, source: IpAddr) {
+        if let Some(count) = self.sources.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.sources.remove(&source);
+            }
+        }
+    }
+}
+
+/// Who answers for an address: an IPv6 network of 64 bits belongs to one machine or site.
+fn subscriber(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V4(ip) => ip.into(),
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

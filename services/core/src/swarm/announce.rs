@@ -1,0 +1,172 @@
+//! Who is told of which pieces: HAVEs in batches, suggestions, super-seeding.
+
+use std::time::Instant;
+
+use super::{
+    Swarm,
+    event::{ContentKey, LinkKey, Output, PeerMessage},
+};
+use crate::content::{Bitfield, PieceIndex};
+
+impl Swarm {
+    /// The first words on a link: what we hold. A super-seeder hides it.
+    pub(super) fn introduce(&mut self, link: LinkKey) {
+        let Some(neighbour) = self.neighbours.get(&link) else { return };
+        let Some(content) = self.contents.get(&neighbour.content) else { return };
+        let hides = content.super_seeding && content.is_seeding();
+        let shown = if hides {
+            Bitfield::empty(content.layout.piece_count())
+        } else {
+            content.held.clone()
+        };
+        self.outputs.push(Output::Send { link, message: PeerMessage::Bitfield(shown) });
+        if hides {
+            for _ in 0..self.settings.super_seed_pieces {
+                self.show_next(link);
+            }
+        }
+    }
+
+    /// A piece is news to neighbours; they are told in a moment.
+    pub(super) fn gather_have(&mut self, now: Instant, content: ContentKey, piece: PieceIndex) {
+        let Some(content) = self.contents.get_mut(&content) else { return };
+        content.fresh.push(piece);
+        let due = *content.haves_at.get_or_insert(now + self.settings.have_delay);
+        self.haves_at = Some(self.haves_at.map_or(due, |at| at.min(due)));
+    }
+
+    /// Sends the HAVEs that are due.
+    pub(super) fn send_haves(&mut self, now: Instant) {
+        if self.haves_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+        let contents: Vec<_> = self.contents.keys().copied().collect();
+        for content in contents {
+            let state = &self.contents[&content];
+            let (fresh_due, idle_due) = (is_due(state.haves_at), is_due(state.idle_haves_at));
+            if fresh_due {
+                self.send_haves_of(now, content);
+            }
+            if idle_due {
+                self.send_idle_haves(content);
+            }
+        }
+        let deadlines = self.contents.values().flat_map(|c| [c.haves_at, c.idle_haves_at]);
+        self.haves_at = deadlines.flatten().min();
+    }
+
+    /// Sends the pieces gathered to the neighbours that lack some of them; others hear later.
+    pub(super) fn send_haves_of(&mut self, now: Instant, content: ContentKey) {
+        let Some(content) = self.contents.get_mut(&content) else { return };
+        let fresh = std::mem::take(&mut content.fresh);
+        content.haves_at = None;
+        for link in &content.links {
+            let Some(neighbour) = self.neighbours.get_mut(link) else { continue };
+            neighbour.idle_haves.extend(&fresh);
+            if fresh.iter().all(|piece| neighbour.has.has(*piece)) {
+                continue;
+            }
+            let message = PeerMessage::Have(std::mem::take(&mut neighbour.idle_haves));
+            self.outputs.push(Output::Send { link: *link, message });
+        }
+        let due = *content.idle_haves_at.get_or_insert(now + self.settings.idle_have_delay);
+        self.haves_at = Some(self.haves_at.map_or(due, |at| at.min(due)));
+    }
+
+    fn send_idle_haves(&mut self, content: ContentKey) {
+        let Some(content) = self.contents.get_mut(&content) else { return };
+        content.idle_haves_at = None;
+        for link in &content.links {
+            let Some(neighbour) = self.neighbours.get_mut(link) else { continue };
+            let pieces = std::mem::take(&mut neighbour.idle_haves);
+            if !pieces.is_empty() {
+                let message = PeerMessage::Have(pieces);
+                self.outputs.push(Output::Send { link: *link, message });
+            }
+        }
+    }
+
+    /// While we seed, a piece on its way to a neighbour counts as a copy already.
+    pub(super) fn promise(&mut self, link: LinkKey, piece: PieceIndex) {
+        let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
+        let Some(content) = self.contents.get_mut(&neighbour.content) else { return };
+        if content.is_seeding() && !neighbour.has.has(piece) && neighbour.promised.insert(piece) {
+            content.picker.gain(piece);
+        }
+    }
+
+    /// A seeder suggests the rarest pieces, counting those it promised, so that each neighbour
+    /// brings another into the swarm. As many as it last asked for, and once these are asked for.
+    pub(super) fn suggest(&mut self, link: LinkKey) {
+        let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
+        let Some(content) = self.contents.get(&neighbour.content) else { return };
+        let is_alone = content.links.len() < 2;
+        if !content.is_seeding() || content.super_seeding || is_alone {
+            return;
+        }
+        if neighbour.choked || neighbour.up.suggestions > 0 {
+            return;
+        }
+        let mut pieces = Vec::new();
+        for _ in 0..neighbour.up.pieces_per_call {
+            let Some(piece) = self.rarest_for(link) else { break };
+            self.promise(link, piece);
+            pieces.push(piece);
+        }
+        if let Some(neighbour) = self.neighbours.get_mut(&link)
+            && !pieces.is_empty()
+        {
+            neighbour.up.suggestions = pieces.len() as u32;
+            self.outputs.push(Output::Send { link, message: PeerMessage::Suggest(pieces) });
+        }
+    }
+
+    /// The piece with the fewest copies, counting those promised, that a neighbour lacks.
+    fn rarest_for(&mut self, link: LinkKey) -> Option<PieceIndex> {
+        let neighbour = self.neighbours.get(&link)?;
+        let content = self.contents.get(&neighbour.content)?;
+        content.picker.pick_outside(&neighbour.has, &neighbour.promised, &mut self.rng)
+    }
+
+    /// Super-seeding: shows a neighbour one more piece.
+    fn show_next(&mut self, link: LinkKey) {
+        let Some(piece) = self.rarest_for(link) else { return };
+        self.promise(link, piece);
+        if let Some(neighbour) = self.neighbours.get_mut(&link) {
+            neighbour.shown.push(piece);
+            let message = PeerMessage::Have(vec![piece]);
+            self.outputs.push(Output::Send { link, message });
+        }
+    }
+
+    /// Super-seeding: pieces turned up at a neighbour, so whoever else was shown them earned more.
+    pub(super) fn on_passed_on(&mut self, content: ContentKey, by: LinkKey, pieces: &[PieceIndex]) {
+        let Some(content) = self.contents.get(&content) else { return };
+        let is_alone = content.links.len() < 2;
+        for link in content.links.clone() {
+            let Some(neighbour) = self.neighbours.get_mut(&link) else { continue };
+            if link == by && !is_alone {
+                continue;
+            }
+            let before = neighbour.shown.len();
+            neighbour.shown.retain(|piece| !pieces.contains(piece));
+            for _ in neighbour.shown.len()..before {
+                self.show_next(link);
+            }
+        }
+    }
+
+    /// Super-seeding: neighbours that fetched all they were shown and cannot pass it on see more.
+    pub(super) fn show_more(&mut self) {
+        let stuck = self.neighbours.iter().filter(|(_, neighbour)| {
+            let content = self.contents.get(&neighbour.content);
+            content.is_some_and(|content| content.super_seeding && content.is_seeding())
+                && neighbour.shown.iter().all(|piece| neighbour.has.has(*piece))
+        });
+        let stuck: Vec<_> = stuck.map(|(link, _)| *link).collect();
+        for link in stuck {
+            self.show_next(link);
+        }
+    }
+}

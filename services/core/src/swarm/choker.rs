@@ -1,0 +1,224 @@
+//! Whom we serve: tit-for-tat, optimistic unchoking, and slots lent while the uplink idles.
+//!
+//! A leecher unchokes the 4 interested neighbours that send to it fastest, ranked anew each 10 s,
+//! and one more at random each 30 s. A seeder has nothing to be repaid with: it unchokes those it
+//! served least and lets the uplink's turns do the rest. Slots are the process's, not a content's.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt, seq::IndexedRandom};
+
+use super::{
+    Swarm,
+    content::Content,
+    event::{LinkKey, Output, PeerMessage},
+    neighbour::Neighbour,
+};
+
+/// When slots are dealt anew, and who has the random one.
+#[derive(Debug, Default)]
+pub(super) struct Choker {
+    pub(super) rechoke_at: Option<Instant>,
+    optimistic_at: Option<Instant>,
+    optimistic: Option<LinkKey>,
+    /// When the next slot may be lent, if someone waits for one.
+    pub(super) lend_at: Option<Instant>,
+    lent_at: Option<Instant>,
+    /// When the uplink last had nothing to do.
+    idle_at: Option<Instant>,
+}
+
+/// Slots lent are kept when slots are dealt anew, if the uplink idled as recently as this.
+const IDLE_LATELY: Duration = Duration::from_secs(1);
+
+impl Swarm {
+    /// Slots for neighbours that cannot repay, or for those that can.
+    pub(super) fn slots(&self, seeding: bool) -> usize {
+        if seeding {
+            return self.settings.seeder_slots;
+        }
+        self.settings.regular_slots + self.settings.optimistic_slots
+    }
+
+    /// Slots taken of either kind.
+    pub(super) fn slots_used(&self, seeding: bool) -> usize {
+        let holders = self.neighbours.values().filter(|neighbour| neighbour.holds_slot());
+        holders.filter(|neighbour| self.seeds_to(neighbour) == seeding).count()
+    }
+
+    fn seeds_to(&self, neighbour: &Neighbour) -> bool {
+        self.contents.get(&neighbour.content).is_some_and(Content::is_seeding)
+    }
+
+    /// A neighbour began to want something: it gets a free slot, or one lent.
+    pub(super) fn on_interested(&mut self, now: Instant, link: LinkKey) {
+        let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
+        neighbour.interested = true;
+        let choked = neighbour.choked;
+        let seeding = self.neighbours.get(&link).is_some_and(|n| self.seeds_to(n));
+        let used = self.slots_used(seeding);
+        if choked && used < self.slots(seeding) {
+            self.unchoke(link);
+        } else if !choked && used > self.slots(seeding) && !self.uplink.is_idle() {
+            self.choke(link);
+        }
+        self.lend_slot(now);
+    }
+
+    /// A neighbour wants nothing more: its slot is another's.
+    pub(super) fn on_not_interested(&mut self, link: LinkKey) {
+        let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
+        let freed = neighbour.holds_slot();
+        neighbour.interested = false;
+        if freed {
+            self.fill_slots();
+        }
+    }
+
+    /// Gives free slots to choked neighbours that wait for one.
+    pub(super) fn fill_slots(&mut self) {
+        for seeding in [false, true] {
+            let free = self.slots(seeding).saturating_sub(self.slots_used(seeding));
+            for _ in 0..free {
+                let Some(link) = self.next_for_slot(Some(seeding)) else { break };
+                self.unchoke(link);
+            }
+        }
+    }
+
+    /// While the uplink idles and a choked neighbour wants something, another slot opens.
+    pub(super) fn lend_slot(&mut self, now: Instant) {
+        self.choker.lend_at = None;
+        if !self.uplink.is_idle() {
+            return;
+        }
+        self.choker.idle_at = Some(now);
+        let Some(link) = self.next_for_slot(None) else { return };
+        let due = self.choker.lent_at.map(|lent| lent + self.settings.lend_interval);
+        if due.is_some_and(|due| now < due) {
+            self.choker.lend_at = due;
+            return;
+        }
+        self.choker.lent_at = Some(now);
+        self.choker.lend_at = Some(now + self.settings.lend_interval);
+        self.unchoke(link);
+    }
+
+    /// The choked neighbour that deserves a slot most; equals at random.
+    fn next_for_slot(&mut self, seeding: Option<bool>) -> Option<LinkKey> {
+        let mut best = None;
+        for (link, neighbour) in &self.neighbours {
+            let waits = neighbour.choked && neighbour.interested;
+            if !waits || seeding.is_some_and(|seeding| self.seeds_to(neighbour) != seeding) {
+                continue;
+            }
+            let rank = (neighbour.down.snubbed, Reverse(neighbour.deficit()));
+            let rank = (rank, self.rng.random::<u32>());
+            if best.is_none_or(|(least, _)| rank < least) {
+                best = Some((rank, *link));
+            }
+        }
+        best.map(|(_, link)| link)
+    }
+
+    /// Deals the slots anew.
+    pub(super) fn rechoke(&mut self, now: Instant) {
+        if self.choker.rechoke_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.choker.rechoke_at = Some(now + self.settings.rechoke_interval);
+        let mut chosen = self.fastest(now);
+        self.choose_optimistic(now, &chosen);
+        chosen.extend(self.choker.optimistic);
+        chosen.extend(self.least_served());
+        let idle_lately = self.choker.idle_at.is_some_and(|at| now < at + IDLE_LATELY);
+        let links: Vec<_> = self.neighbours.keys().copied().collect();
+        for link in links {
+            if chosen.contains(&link) {
+                self.unchoke(link);
+            } else if !idle_lately || self.neighbours[&link].down.snubbed {
+                self.choke(link);
+            }
+        }
+        self.fill_slots();
+        self.show_more();
+    }
+
+    /// The neighbours that send to us fastest, of those that are interested and not snubbed.
+    fn fastest(&self, now: Instant) -> BTreeSet<LinkKey> {
+        let mut ranked: Vec<_> = self
+            .neighbours
+            .iter()
+            .filter(|(_, neighbour)| {
+                neighbour.interested && !neighbour.down.snubbed && !self.seeds_to(neighbour)
+            })
+            .map(|(link, neighbour)| (Reverse(neighbour.down.rate.bytes(now)), *link))
+            .collect();
+        ranked.sort_unstable();
+        ranked.into_iter().take(self.settings.regular_slots).map(|(_, link)| link).collect()
+    }
+
+    /// The interested neighbours that a seeder served least.
+    fn least_served(&self) -> Vec<LinkKey> {
+        let mut ranked: Vec<_> = self
+            .neighbours
+            .iter()
+            .filter(|(_, neighbour)| neighbour.interested && self.seeds_to(neighbour))
+            .map(|(link, neighbour)| (neighbour.up.turn, *link))
+            .collect();
+        ranked.sort_unstable();
+        ranked.into_iter().take(self.slots(true)).map(|(_, link)| link).collect()
+    }
+
+    /// Each 30 s, or when it lost interest, another neighbour has the random slot.
+    fn choose_optimistic(&mut self, now: Instant, fastest: &BTreeSet<LinkKey>) {
+        let holder = self.choker.optimistic.filter(|link| {
+            !fastest.contains(link) && self.neighbours.get(link).is_some_and(|n| n.interested)
+        });
+        let is_due = self.choker.optimistic_at.is_none_or(|at| now >= at);
+        if self.settings.optimistic_slots == 0 || (holder.is_some() && !is_due) {
+            self.choker.optimistic = holder;
+            return;
+        }
+        let others: Vec<_> = self
+            .neighbours
+            .iter()
+            .filter(|(link, neighbour)| {
+                neighbour.interested
+                    && !self.seeds_to(neighbour)
+                    && !fastest.contains(link)
+                    && Some(**link) != holder
+            })
+            .map(|(link, neighbour)| {
+                let is_newcomer = now < neighbour.since + self.settings.newcomer_age;
+                (*link, if is_newcomer { self.settings.newcomer_weight } else { 1 })
+            })
+            .collect();
+        let drawn = others.choose_weighted(&mut self.rng, |(_, weight)| *weight);
+        self.choker.optimistic = drawn.ok().map(|(link, _)| *link).or(holder);
+        self.choker.optimistic_at = Some(now + self.settings.optimistic_interval);
+    }
+
+    pub(super) fn unchoke(&mut self, link: LinkKey) {
+        let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
+        if neighbour.choked {
+            neighbour.choked = false;
+            self.suggest(link);
+            self.outputs.push(Output::Send { link, message: PeerMessage::Unchoke });
+        }
+    }
+
+    /// Ends a neighbour's service: what waits is refused, what was granted is sent.
+    pub(super) fn choke(&mut self, link: LinkKey) {
+        let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
+        if !neighbour.choked {
+            neighbour.choked = true;
+            self.outputs.push(Output::Send { link, message: PeerMessage::Choke });
+            self.refuse_waiting(link);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Which piece comes next: rarest first, in O(1) per HAVE.
+//!
+//! Each piece that may be picked stands in exactly one level, by its priority and the number of its
+//! copies; a level is a bitfield. A HAVE moves one bit from a level to the next. A pick intersects
+//! the lowest levels with what the neighbour holds, 64 pieces at a time: 8,192 pieces are 128 words.
+
+use rand::{Rng, RngExt};
+
+use super::event::Priority;
+use crate::content::{Bitfield, PieceIndex};
+
+/// In what order pieces of equal priority are picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Those with the fewest copies first, ties at random.
+    RarestFirst,
+    /// By their number, for readers that stream.
+    Sequential,
+}
+
+/// Counts the copies of each piece, and picks among those that are open.
+#[derive(Debug)]
+pub(super) struct Picker {
+    order: Order,
+    piece_count: u32,
+    /// Neighbours that hold everything; they count for each piece.
+    complete: u32,
+    /// Copies at the other neighbours.
+    copies: Vec<u32>,
+    priorities: Vec<Priority>,
+    /// Pieces that may be picked, by priority and copies.
+    levels: [Vec<Bitfield>; PRIORITIES],
+    open: Bitfield,
+}
+
+/// Priorities with which a piece can be picked; [`Priority::Skip`] is none of them.
+const PRIORITIES: usize = 3;
+
+impl Picker {
+    /// No copies known, and no piece open.
+    pub(super) fn new(piece_count: u32, order: Order) -> Self {
+        Self {
+            order,
+            piece_count,
+            complete: 0,
+            copies: vec![0; piece_count as usize],
+            priorities: vec![Priority::default(); piece_count as usize],
+            levels: Default::default(),
+            open: Bitfield::empty(piece_count),
+        }
+    }
+
+    /// One more neighbour holds this piece.
+    pub(super) fn gain(&mut self, piece: PieceIndex) {
+        self.place(piece, |picker| picker.copies[piece.get() as usize] += 1);
+    }
+
+    /// One neighbour fewer holds this piece.
+    pub(super) fn lose(&mut self, piece: PieceIndex) {
+        self.place(piece, |picker| {
+            let copies = &mut picker.copies[piece.get() as usize];
+            *copies = copies.saturating_sub(1);
+        });
+    }
+
+    /// One more neighbour holds every piece.
+    pub(super) fn gain_complete(&mut self) {
+        self.complete += 1;
+    }
+
+    /// One neighbour fewer holds every piece.
+    pub(super) fn lose_complete(&mut self) {
+        self.complete = self.complete.saturating_sub(1);
+    }
+
+    /// Copies of a piece at neighbours.
+    pub(super) fn copies(&self, piece: PieceIndex) -> u32 {
+        self.complete + self.copies[piece.get() as usize]
+    }
+
+    pub(super) fn priority(&self, piece: PieceIndex) -> Priority {
+        self.priorities[piece.get() as usize]
+    }
+
+    pub(super) fn set_priority(&mut self, piece: PieceIndex, priority: Priority) {
+        self.place(piece, |picker| picker.priorities[piece.get() as usize] = priority);
+    }
+
+    /// The piece may be picked.
+    pub(super) fn open(&mut self, piece: PieceIndex) {
+        self.place(piece, |picker| {
+            picker.open.insert(piece);
+        });
+    }
+
+    /// The piece is picked no more.
+    pub(super) fn close(&mut self, piece: PieceIndex) {
+        self.place(piece, |picker| {
+            picker.open.remove(piece);
+        });
+    }
+
+    pub(super) fn is_open(&self, piece: PieceIndex) -> bool {
+        self.open.has(piece) && self.priority(piece) != Priority::Skip
+    }
+
+    /// Pieces that may be picked.
+    pub(super) fn open_count(&self) -> u32 {
+        self.levels.iter().flatten().map(Bitfield::held).sum()
+    }
+
+    /// No open piece goes before this one because of its priority.
+    pub(super) fn is_of_top_priority(&self, piece: PieceIndex) -> bool {
+        let above = class(self.priority(piece)).unwrap_or(PRIORITIES);
+        self.levels[..above].iter().flatten().all(|level| level.held() == 0)
+    }
+
+    /// Of the open pieces that the neighbour holds the first in the picker's order.
+    pub(super) fn pick(&self, from: &Bitfield, rng: &mut impl Rng) -> Option<PieceIndex> {
+        let from = from.words();
+        self.levels.iter().flatten().find_map(|level| self.among(level, |at| from[at], rng))
+    }
+
+    /// Any open piece that the neighbour holds, of the highest priority.
+    pub(super) fn pick_at_random(&self, from: &Bitfield, rng: &mut impl Rng) -> Option<PieceIndex> {
+        let from = from.words();
+        self.levels.iter().find_map(|levels| {
+            let sizes = levels.iter().map(|level| common(level, |at| from[at]));
+            let mut nth = draw(sizes.sum(), rng)?;
+            levels.iter().find_map(|level| {
+                nth_common(level, |at| from[at], nth).inspect_err(|rest| nth = *rest).ok()
+            })
+        })
+    }
+
+    /// Of the open pieces that are in neither set the first in the picker's order.
+    pub(super) fn pick_outside(
+        &self,
+        held: &Bitfield,
+        promised: &Bitfield,
+        rng: &mut impl Rng,
+    ) -> Option<PieceIndex> {
+        let (held, promised) = (held.words(), promised.words());
+        let outside = |at: usize| !(held[at] | promised[at]);
+        self.levels.iter().flatten().find_map(|level| self.among(level, outside, rng))
+    }
+
+    fn among(
+        &self,
+        level: &Bitfield,
+        mask: impl Fn(usize) -> u64 + Copy,
+        rng: &mut impl Rng,
+    ) -> Option<PieceIndex> {
+        if level.held() == 0 {
+            return None;
+        }
+        let nth = match self.order {
+            Order::RarestFirst => draw(common(level, mask), rng)?,
+            Order::Sequential => 0,
+        };
+        nth_common(level, mask, nth).ok()
+    }
+
+    /// Changes something by which a piece is placed, and places it anew.
+    fn place(&mut self, piece: PieceIndex, change: impl FnOnce(&mut Self)) {
+        if piece.get() >= self.piece_count {
+            return;
+        }
+        if let Some(level) = self.level_of(piece) {
+            level.remove(piece);
+        }
+        change(self);
+        if let Some(level) = self.level_of(piece) {
+            level.insert(piece);
+        }
+    }
+
+    /// Where an open piece stands.
+    fn level_of(&mut self, piece: PieceIndex) -> Option<&mut Bitfield> {
+        if !self.open.has(piece) {
+            return None;
+        }
+        let copies = match self.order {
+            Order::RarestFirst => self.copies[piece.get() as usize] as usize,
+            Order::Sequential => 0,
+        };
+        let levels = &mut self.levels[class(self.priority(piece))?];
+        if levels.len() <= copies {
+            levels.resize(copies + 1, Bitfield::empty(self.piece_count));
+        }
+        Some(&mut levels[copies])
+    }
+}
+
+/// The place of a priority among the levels, the highest first.
+fn class(priority: Priority) -> Option<usize> {
+    match priority {
+        Priority::High => Some(0),
+        Priority::Normal => Some(1),
+        Priority::Low => Some(2),
+        Priority::Skip => None,
+    }
+}
+
+/// A number below `count`; none if that is 0.
+fn draw(count: u32, rng: &mut impl Rng) -> Option<u32> {
+    (count > 0).then(|| rng.random_range(0..count))
+}
+
+/// Pieces of a level that a mask lets through.
+fn common(level: &Bitfield, mask: impl Fn(usize) -> u64) -> u32 {
+    if level.held() == 0 {
+        return 0;
+    }
+    level.words().iter().enumerate().map(|(at, word)| (word & mask(at)).count_ones()).sum()
+}
+
+/// The nth piece of a level that a mask lets through; else by how many it has too few.
+fn nth_common(
+    level: &Bitfield,
+    mask: impl Fn(usize) -> u64,
+    mut nth: u32,
+) -> Result<PieceIndex, u32> {
+    for (at, word) in level.words().iter().enumerate() {
+        let mut word = word & mask(at);
+        let ones = word.count_ones();
+        if nth >= ones {
+            nth -= ones;
+            continue;
+        }
+        for _ in 0..nth {
+            word &= word - 1;
+        }
+        return Ok(PieceIndex::new(at as u32 * 64 + word.trailing_zeros()));
+    }
+    Err(nth)
+}

@@ -1,0 +1,122 @@
+//! Contents and their pieces: added, wanted, stored, corrupt.
+
+use std::time::Instant;
+
+use super::{
+    Swarm,
+    content::Content,
+    event::{BanReason, ContentKey, Output, Priority},
+    picker::Order,
+};
+use crate::content::{Bitfield, Layout, PieceIndex};
+
+impl Swarm {
+    pub(super) fn on_add_content(
+        &mut self,
+        content: ContentKey,
+        layout: Layout,
+        held: Bitfield,
+        sequential: bool,
+        super_seeding: bool,
+    ) {
+        if self.contents.contains_key(&content) {
+            return;
+        }
+        let order = if sequential { Order::Sequential } else { Order::RarestFirst };
+        let mut state = Content::new(layout, held, order, super_seeding);
+        // Level with the others, or it would have the uplink to itself.
+        state.turn = self.contents.values().map(|content| content.turn).min().unwrap_or(0);
+        if state.is_seeding() {
+            self.outputs.push(Output::Completed { content });
+        }
+        self.contents.insert(content, state);
+    }
+
+    pub(super) fn on_remove_content(&mut self, now: Instant, content: ContentKey) {
+        let Some(state) = self.contents.get(&content) else { return };
+        for link in state.links.clone() {
+            self.drop_link(now, link);
+        }
+        self.forget_serves(|of, _| of == content);
+        self.contents.remove(&content);
+        self.grant(now);
+    }
+
+    pub(super) fn on_prioritise(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        pieces: &[PieceIndex],
+        priority: Priority,
+    ) {
+        let Some(state) = self.contents.get_mut(&content) else { return };
+        let was_seeding = state.is_seeding();
+        let known = pieces.iter().filter(|piece| piece.get() < state.layout.piece_count());
+        let known: Vec<_> = known.copied().collect();
+        for piece in known {
+            state.prioritise(piece, priority);
+        }
+        self.after_wants_changed(now, content, was_seeding);
+    }
+
+    pub(super) fn on_piece_stored(&mut self, now: Instant, content: ContentKey, piece: PieceIndex) {
+        let Some(state) = self.contents.get_mut(&content) else { return };
+        let (was_seeding, was_wanted) = (state.is_seeding(), state.wants(piece));
+        if !state.store(piece) {
+            return;
+        }
+        self.gather_have(now, content, piece);
+        let Some(state) = self.contents.get(&content) else { return };
+        let is_seeding = state.is_seeding();
+        for link in state.links.clone() {
+            let Some(neighbour) = self.neighbours.get_mut(&link) else { continue };
+            if was_wanted && neighbour.has.has(piece) {
+                neighbour.wanted -= 1;
+                self.update_interest(link);
+            }
+        }
+        if is_seeding && !was_seeding {
+            self.after_wants_changed(now, content, was_seeding);
+        }
+    }
+
+    pub(super) fn on_piece_corrupt(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        piece: PieceIndex,
+    ) {
+        let Some(state) = self.contents.get_mut(&content) else { return };
+        let Some(pending) = state.pending.get(&piece) else { return };
+        let contributors = pending.contributors().to_vec();
+        self.totals.wasted += u64::from(state.layout.length_of(piece));
+        state.reopen(piece);
+        if let [liar] = contributors[..] {
+            self.ban(now, liar, BanReason::Corruption);
+        } else {
+            state.distrusted.insert(piece);
+        }
+        self.refill_all(now, content);
+    }
+
+    /// Brings picker and interest in line with what is wanted now.
+    fn after_wants_changed(&mut self, now: Instant, content: ContentKey, was_seeding: bool) {
+        let Some(state) = self.contents.get_mut(&content) else { return };
+        let is_seeding = state.is_seeding();
+        if is_seeding != was_seeding {
+            state.retarget();
+        }
+        if is_seeding && !was_seeding {
+            self.outputs.push(Output::Completed { content });
+        }
+        if !is_seeding {
+            self.sweep_at.get_or_insert(now + self.settings.sweep_interval);
+        }
+        // Before links are closed, neighbours learn what they can still get elsewhere.
+        self.send_haves_of(now, content);
+        let Some(state) = self.contents.get(&content) else { return };
+        for link in state.links.clone() {
+            self.review_link(now, link);
+        }
+    }
+}

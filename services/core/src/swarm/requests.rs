@@ -1,0 +1,366 @@
+//! What is asked of whom: whole pieces, as far ahead as the link's rate asks for.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Swarm,
+    event::{BanReason, ContentKey, FetchEnd, FetchKey, LinkKey, Output},
+};
+use crate::content::{BlockRange, PieceIndex};
+
+/// The calls of ours.
+#[derive(Debug, Default)]
+pub(super) struct Requests {
+    fetches: BTreeMap<FetchKey, Fetch>,
+    next_key: u64,
+    /// Bytes asked for that did not come yet.
+    outstanding: u64,
+}
+
+/// One call of ours.
+#[derive(Debug)]
+struct Fetch {
+    content: ContentKey,
+    link: LinkKey,
+    /// What is still to come, in order.
+    ranges: VecDeque<BlockRange>,
+}
+
+impl Fetch {
+    fn outstanding(&self) -> u64 {
+        self.ranges.iter().map(|range| u64::from(range.length)).sum()
+    }
+
+    /// Advances by a block; false if it is not what comes next.
+    fn advance(&mut self, block: BlockRange) -> bool {
+        let Some(front) = self.ranges.front_mut() else { return false };
+        let is_next = front.piece == block.piece
+            && front.offset == block.offset
+            && (1..=front.length).contains(&block.length);
+        if is_next {
+            front.offset += block.length;
+            front.length -= block.length;
+            if front.length == 0 {
+                self.ranges.pop_front();
+            }
+        }
+        is_next
+    }
+}
+
+/// Why nothing is asked of a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdleReason {
+    /// It is asked as much as its rate allows.
+    WindowFull,
+    /// We seed this content.
+    Seeding,
+    /// It does not serve pieces.
+    ServesNone,
+    /// It holds nothing we want.
+    NotInteresting,
+    /// It chokes us.
+    Choked,
+    /// It refused or let requests time out, and is asked again later.
+    RetryLater,
+    /// What it holds is asked of others.
+    NothingOpen,
+    /// The process has as much in flight as it may.
+    OutOfMemory,
+}
+
+impl Swarm {
+    /// Asks a neighbour for as much as its window has room for.
+    pub(super) fn refill(&mut self, now: Instant, link: LinkKey) {
+        if self.reason_not_to_ask(now, link).is_some() {
+            return;
+        }
+        let mut ranges = self.ranges_to_ask(now, link);
+        if ranges.is_empty() {
+            ranges = self.ranges_to_take_over(now, link);
+        }
+        if !ranges.is_empty() {
+            self.fetch(now, link, ranges);
+        }
+    }
+
+    /// Asks all neighbours of a content, after pieces became askable.
+    pub(super) fn refill_all(&mut self, now: Instant, content: ContentKey) {
+        let Some(state) = self.contents.get(&content) else { return };
+        let links: Vec<_> = state.links.iter().copied().collect();
+        for link in links {
+            self.refill(now, link);
+        }
+    }
+
+    /// Why a neighbour cannot be asked for anything at present, whatever is open.
+    pub(super) fn reason_not_to_ask(&self, now: Instant, link: LinkKey) -> Option<IdleReason> {
+        let neighbour = self.neighbours.get(&link)?;
+        let content = self.contents.get(&neighbour.content)?;
+        let window = neighbour.down.window(neighbour.round_trip, &self.settings, now);
+        let piece_length = u64::from(content.layout.piece_length().get());
+        // A piece ahead on slow links; half a window on fast ones, where each call costs.
+        let low_water = window.min(piece_length).max(window / 2);
+        if content.is_seeding() {
+            Some(IdleReason::Seeding)
+        } else if !neighbour.capabilities.serves {
+            Some(IdleReason::ServesNone)
+        } else if neighbour.wanted == 0 {
+            Some(IdleReason::NotInteresting)
+        } else if neighbour.chokes_us {
+            Some(IdleReason::Choked)
+        } else if neighbour.down.retry_at.is_some_and(|at| now < at) {
+            Some(IdleReason::RetryLater)
+        } else if neighbour.down.outstanding > low_water
+            || neighbour.down.fetches.len() >= self.settings.calls_per_link
+        {
+            Some(IdleReason::WindowFull)
+        } else if self.requests.outstanding + piece_length > self.settings.max_outstanding
+            && self.requests.outstanding > 0
+        {
+            Some(IdleReason::OutOfMemory)
+        } else {
+            None
+        }
+    }
+
+    /// The next pieces for a neighbour; they are begun by that.
+    fn ranges_to_ask(&mut self, now: Instant, link: LinkKey) -> Vec<BlockRange> {
+        let mut ranges: Vec<BlockRange> = Vec::new();
+        let Some(neighbour) = self.neighbours.get_mut(&link) else { return ranges };
+        let Some(content) = self.contents.get_mut(&neighbour.content) else { return ranges };
+        let window = neighbour.down.window(neighbour.round_trip, &self.settings, now);
+        let piece_length = u64::from(content.layout.piece_length().get());
+        let room = window.saturating_sub(neighbour.down.outstanding);
+        let budget = self.settings.max_outstanding.saturating_sub(self.requests.outstanding);
+        let room = room.min(budget);
+        let mut asked = 0;
+        while ranges.is_empty()
+            || (asked + piece_length <= room && ranges.len() < self.settings.ranges_per_call)
+        {
+            let random_first = self.settings.random_first;
+            let Some(next) = content.next_ranges(neighbour, random_first, &mut self.rng) else {
+                break;
+            };
+            asked += next.iter().map(|range| u64::from(range.length)).sum::<u64>();
+            ranges.extend(next);
+        }
+        ranges
+    }
+
+    fn fetch(&mut self, now: Instant, link: LinkKey, ranges: Vec<BlockRange>) {
+        let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
+        let Some(content) = self.contents.get_mut(&neighbour.content) else { return };
+        let fetch = FetchKey(self.requests.next_key);
+        self.requests.next_key += 1;
+        for range in &ranges {
+            if let Some(pending) = content.pending.get_mut(&range.piece)
+                && pending.sources.last() != Some(&fetch)
+            {
+                pending.sources.push(fetch);
+            }
+        }
+        let bytes = ranges.iter().map(|range| u64::from(range.length)).sum();
+        neighbour.down.asked(now, bytes, self.settings.pace_span);
+        neighbour.down.fetches.push(fetch);
+        self.requests.outstanding += bytes;
+        let block_length = neighbour.down.block_length(&self.settings, now);
+        let call = Fetch { content: neighbour.content, link, ranges: ranges.clone().into() };
+        self.requests.fetches.insert(fetch, call);
+        self.outputs.push(Output::Fetch { fetch, link, ranges, block_length });
+    }
+
+    /// Bytes came.
+    pub(super) fn on_block_arrived(&mut self, now: Instant, key: FetchKey, block: BlockRange) {
+        let bytes = u64::from(block.length);
+        let Some(fetch) = self.requests.fetches.get_mut(&key) else {
+            self.totals.duplicate += bytes;
+            return;
+        };
+        let link = fetch.link;
+        if !fetch.advance(block) {
+            self.ban(now, link, BanReason::Protocol);
+            return;
+        }
+        let more_of_piece = fetch.ranges.iter().any(|range| range.piece == block.piece);
+        let (content, fetch_ended) = (fetch.content, fetch.ranges.is_empty());
+        if fetch_ended {
+            self.requests.fetches.remove(&key);
+        }
+        self.requests.outstanding -= bytes;
+        let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
+        neighbour.down.received(now, bytes);
+        if fetch_ended {
+            neighbour.down.fetches.retain(|fetch| *fetch != key);
+        }
+        if neighbour.has.is_full() {
+            self.totals.from_seeders += bytes;
+        } else {
+            self.totals.from_leechers += bytes;
+        }
+        self.count_in(now, content, link, block);
+        if !more_of_piece {
+            self.lose_source(content, block.piece, key);
+        }
+        self.refill(now, link);
+    }
+
+    /// Counts a block into its piece; with the last one missing, other sources are cancelled.
+    fn count_in(&mut self, now: Instant, content: ContentKey, link: LinkKey, block: BlockRange) {
+        let state = self.contents.get_mut(&content);
+        let Some(pending) = state.and_then(|state| state.pending.get_mut(&block.piece)) else {
+            self.totals.duplicate += u64::from(block.length);
+            return;
+        };
+        let taken = pending.take(block, link);
+        self.totals.duplicate += u64::from(taken.duplicate);
+        if taken.completed {
+            let losers = std::mem::take(&mut pending.sources);
+            for loser in losers {
+                let is_behind = self.requests.fetches.get(&loser).is_some_and(|fetch| {
+                    fetch.ranges.iter().any(|range| range.piece == block.piece)
+                });
+                if is_behind {
+                    self.cancel(now, loser);
+                }
+            }
+        }
+    }
+
+    fn lose_source(&mut self, content: ContentKey, piece: PieceIndex, fetch: FetchKey) {
+        if let Some(content) = self.contents.get_mut(&content) {
+            content.lose_source(piece, fetch);
+        }
+    }
+
+    /// Drops a call; what it had left is asked for elsewhere.
+    fn cancel(&mut self, now: Instant, key: FetchKey) {
+        self.outputs.push(Output::CancelFetch { fetch: key });
+        if let Some((content, link)) = self.release(key) {
+            self.refill(now, link);
+            self.refill_all(now, content);
+        }
+    }
+
+    /// A call ended by itself.
+    pub(super) fn on_fetch_ended(&mut self, now: Instant, key: FetchKey, end: FetchEnd) {
+        let Some((content, link)) = self.release(key) else { return };
+        let retry_after = match end {
+            FetchEnd::Refused { retry_after } => retry_after,
+            // Ended with ranges left, or broken: not to be asked again at once.
+            FetchEnd::Done | FetchEnd::Failed => self.settings.busy_retry,
+        };
+        if let Some(neighbour) = self.neighbours.get_mut(&link) {
+            neighbour.down.retry_at = Some(now + retry_after);
+        }
+        self.refill_all(now, content);
+    }
+
+    /// Takes a call out of the books; its pieces may be asked for again.
+    fn release(&mut self, key: FetchKey) -> Option<(ContentKey, LinkKey)> {
+        let fetch = self.requests.fetches.remove(&key)?;
+        let bytes = fetch.outstanding();
+        self.requests.outstanding -= bytes;
+        if let Some(neighbour) = self.neighbours.get_mut(&fetch.link) {
+            neighbour.down.outstanding -= bytes;
+            neighbour.down.fetches.retain(|fetch| *fetch != key);
+        }
+        for range in &fetch.ranges {
+            self.lose_source(fetch.content, range.piece, key);
+        }
+        Some((fetch.content, fetch.link))
+    }
+
+    /// Takes all calls to a neighbour out of the books.
+    pub(super) fn release_all(&mut self, link: LinkKey) {
+        let Some(neighbour) = self.neighbours.get(&link) else { return };
+        for key in neighbour.down.fetches.clone() {
+            self.release(key);
+        }
+    }
+
+    /// Endgame: an idle neighbour sends from its end backwards what the slowest source holds.
+    fn ranges_to_take_over(&self, now: Instant, link: LinkKey) -> Vec<BlockRange> {
+        let piece = self.piece_to_take_over(now, link);
+        let Some(neighbour) = self.neighbours.get(&link) else { return Vec::new() };
+        let Some(content) = self.contents.get(&neighbour.content) else { return Vec::new() };
+        piece
+            .and_then(|piece| content.pending.get(&piece))
+            .map(|pending| pending.missing_backwards(self.settings.endgame_sources))
+            .unwrap_or_default()
+    }
+
+    fn piece_to_take_over(&self, now: Instant, link: LinkKey) -> Option<PieceIndex> {
+        let neighbour = self.neighbours.get(&link)?;
+        let content = self.contents.get(&neighbour.content)?;
+        if neighbour.down.outstanding > 0 || !content.is_in_endgame() {
+            return None;
+        }
+        let candidates = content.pending.iter().filter(|(piece, pending)| {
+            neighbour.has.has(**piece)
+                && (1..self.settings.endgame_sources).contains(&pending.sources.len())
+                && !content.distrusted.contains(piece)
+                && !pending.sources.iter().any(|source| neighbour.down.fetches.contains(source))
+        });
+        let slowest = candidates.map(|(piece, pending)| {
+            let waits =
+                pending.sources.iter().map(|source| self.expected_wait(now, *source, *piece));
+            (waits.min().unwrap_or(Duration::MAX), *piece)
+        });
+        let (wait, piece) = slowest.max()?;
+        (wait > self.settings.endgame_patience + neighbour.round_trip).then_some(piece)
+    }
+
+    /// When a call is expected to have brought a piece.
+    fn expected_wait(&self, now: Instant, key: FetchKey, piece: PieceIndex) -> Duration {
+        let Some(fetch) = self.requests.fetches.get(&key) else { return Duration::MAX };
+        let Some(neighbour) = self.neighbours.get(&fetch.link) else { return Duration::MAX };
+        let last = fetch.ranges.iter().rposition(|range| range.piece == piece).unwrap_or(0);
+        let ahead = fetch.ranges.iter().take(last + 1).map(|range| u64::from(range.length));
+        let earlier = neighbour.down.fetches.iter().take_while(|fetch| **fetch != key);
+        let earlier = earlier.filter_map(|fetch| self.requests.fetches.get(fetch));
+        let bytes = ahead.sum::<u64>() + earlier.map(Fetch::outstanding).sum::<u64>();
+        let seconds = bytes as f64 / neighbour.down.pace.bytes_per_s(now).max(1.0);
+        Duration::from_secs_f64(seconds.min(3_600.0))
+    }
+
+    /// Finds neighbours that owe us data for too long; what they were asked for is asked elsewhere.
+    pub(super) fn time_out(&mut self, now: Instant) {
+        let late: Vec<_> = self
+            .neighbours
+            .iter()
+            .filter(|(_, neighbour)| {
+                let Some(content) = self.contents.get(&neighbour.content) else { return false };
+                let piece_length = content.layout.piece_length().get();
+                let patience = neighbour.down.patience(piece_length, &self.settings, now);
+                neighbour.down.outstanding > 0 && now >= neighbour.down.progress_at + patience
+            })
+            .map(|(link, _)| *link)
+            .collect();
+        for link in late {
+            self.snub(now, link);
+        }
+    }
+
+    fn snub(&mut self, now: Instant, link: LinkKey) {
+        let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
+        neighbour.down.snubbed = true;
+        neighbour.down.timeouts += 1;
+        let pause = self.settings.min_timeout * (1 << neighbour.down.timeouts.min(5));
+        neighbour.down.retry_at = Some(now + pause.min(self.settings.snub_after));
+        let is_useless =
+            neighbour.down.timeouts >= self.settings.max_timeouts && !neighbour.interested;
+        let content = neighbour.content;
+        for fetch in neighbour.down.fetches.clone() {
+            self.outputs.push(Output::CancelFetch { fetch });
+            self.release(fetch);
+        }
+        if is_useless {
+            self.close(now, link);
+        }
+        self.refill_all(now, content);
+    }
+}

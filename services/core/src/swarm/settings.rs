@@ -1,0 +1,148 @@
+//! Every number of the brain, and where it comes from.
+
+use std::time::Duration;
+
+use crate::content::BLOCK_UNIT;
+
+/// How the brain behaves. The defaults are the textbook's, or what simulation showed to be best.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// Neighbours unchoked for the rate at which they send to us. Textbook, Cohen 2003: 4.
+    pub regular_slots: usize,
+    /// Neighbours unchoked at random besides. Textbook, Cohen 2003: 1.
+    pub optimistic_slots: usize,
+    /// How often the fastest are ranked anew. Textbook, Cohen 2003: 10 s.
+    pub rechoke_interval: Duration,
+    /// How often the one unchoked at random changes. Textbook, Cohen 2003: 30 s.
+    pub optimistic_interval: Duration,
+    /// How many times likelier than others a newcomer is unchoked at random. BEP 3: 3.
+    pub newcomer_weight: u32,
+    /// How long a neighbour is a newcomer: one round of the optimistic slot.
+    pub newcomer_age: Duration,
+    /// The time over which rates are measured. Cohen 2003: a rolling 20 s average.
+    pub rate_span: Duration,
+    /// A neighbour that owes us data and sent none for so long is snubbed. Cohen 2003: 60 s.
+    pub snub_after: Duration,
+    /// Or one that needs so many times longer for a piece than it should.
+    pub snub_piece_times: u32,
+    /// A snub or timeout never comes sooner than this: a receiver busy for a moment is no liar.
+    pub min_timeout: Duration,
+    /// What a neighbour whose rate is unknown may take for its first bytes.
+    pub first_timeout: Duration,
+    /// Fetches in a row that a neighbour may let time out before its link is closed as useless.
+    pub max_timeouts: u32,
+
+    /// The most neighbours that a seeder serves in turns: all it keeps. Own simulation: turns of
+    /// one piece beat few slots by up to 60 % with uneven uplinks.
+    pub seeder_slots: usize,
+    /// A seeder serves no more neighbours than it can give a piece each in this time, so that none
+    /// waits for longer in its queue.
+    pub seeder_round: Duration,
+    /// While the uplink idles, another choked neighbour is served each so often: about the time in
+    /// which the last one so favoured asks.
+    pub lend_interval: Duration,
+    /// Of so many turns on the uplink of a leecher one goes to whoever waits longest, which is the
+    /// share of the optimistic slot: 1 of 4 + 1.
+    pub patience: u64,
+    /// Bytes granted ahead of the transport: what the uplink sends in this time, at least a piece.
+    /// Own measurement: hides the way between transport and brain at 2 GB/s.
+    pub uplink_ahead: Duration,
+    /// A grant on which nothing moved for so long (or for [`Settings::stall_blocks`]) stops
+    /// counting: its receiver is full.
+    pub stall: Duration,
+    /// A grant is not stalled before so many blocks could have left at the measured rate.
+    pub stall_blocks: u32,
+    /// Calls a neighbour may have waiting or under way. Twice what ours make.
+    pub calls_per_neighbour: usize,
+    /// When a caller that finds no slot free should try again.
+    pub busy_retry: Duration,
+
+    /// Added to the round trip when the window is computed: delays of sender and scheduler.
+    pub pipeline_slack: Duration,
+    /// The time over which a link's rate is measured for its window; short, so that the window
+    /// follows.
+    pub pace_span: Duration,
+    /// The least bytes asked of a link before the next request: 2 blocks.
+    pub min_window: u64,
+    /// The most bytes asked of a link. Own measurement: 2 ms at 2 GB/s.
+    pub max_window: u64,
+    /// The most bytes asked for by the process: its memory for what is in flight.
+    pub max_outstanding: u64,
+    /// Calls in flight to one neighbour: one is under way, the next waits behind it.
+    pub calls_per_link: usize,
+    /// Ranges in a call. Own measurement: 64 pieces a call cost little enough.
+    pub ranges_per_call: usize,
+    /// A block takes about this long on its link, so that a cancel takes effect soon.
+    pub block_time: Duration,
+    /// The longest block. Own measurement: longer messages gain nothing.
+    pub max_block_length: u32,
+    /// Pieces fetched at random before the rarest first. Cohen 2003: the first 4.
+    pub random_first: u32,
+    /// Neighbours that may send the same piece in endgame. Own simulation: 4.
+    pub endgame_sources: usize,
+    /// A pending piece is left alone if it is expected sooner than this.
+    pub endgame_patience: Duration,
+
+    /// How long HAVEs are gathered before they are sent.
+    pub have_delay: Duration,
+    /// How long HAVEs to neighbours that hold the piece already are gathered.
+    pub idle_have_delay: Duration,
+    /// Pieces that a super-seeder shows to a neighbour before any of them was passed on.
+    pub super_seed_pieces: usize,
+    /// With fewer neighbours the swarm starves. BitTorrent practice: 16 to 50.
+    pub min_neighbours: usize,
+    /// How often it is said that no neighbour has anything wanted.
+    pub starving_interval: Duration,
+    /// How often it is said that there are few neighbours: the tracker's interval.
+    pub few_neighbours_interval: Duration,
+    /// How often timeouts are looked for.
+    pub sweep_interval: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let block = u64::from(BLOCK_UNIT);
+        Self {
+            regular_slots: 4,
+            optimistic_slots: 1,
+            rechoke_interval: Duration::from_secs(10),
+            optimistic_interval: Duration::from_secs(30),
+            newcomer_weight: 3,
+            newcomer_age: Duration::from_secs(30),
+            rate_span: Duration::from_secs(20),
+            snub_after: Duration::from_secs(60),
+            snub_piece_times: 3,
+            min_timeout: Duration::from_secs(2),
+            first_timeout: Duration::from_secs(10),
+            max_timeouts: 3,
+            seeder_slots: 50,
+            seeder_round: Duration::from_secs(2),
+            lend_interval: Duration::from_millis(5),
+            patience: 5,
+            uplink_ahead: Duration::from_millis(5),
+            stall: Duration::from_millis(20),
+            stall_blocks: 4,
+            calls_per_neighbour: 4,
+            busy_retry: Duration::from_secs(1),
+            pipeline_slack: Duration::from_millis(5),
+            pace_span: Duration::from_millis(200),
+            min_window: 2 * block,
+            max_window: 4 << 20,
+            max_outstanding: 32 << 20,
+            calls_per_link: 2,
+            ranges_per_call: 64,
+            block_time: Duration::from_millis(5),
+            max_block_length: 256 << 10,
+            random_first: 4,
+            endgame_sources: 4,
+            endgame_patience: Duration::from_millis(20),
+            have_delay: Duration::from_millis(10),
+            idle_have_delay: Duration::from_secs(1),
+            super_seed_pieces: 2,
+            min_neighbours: 16,
+            starving_interval: Duration::from_secs(5),
+            few_neighbours_interval: Duration::from_secs(30),
+            sweep_interval: Duration::from_millis(100),
+        }
+    }
+}

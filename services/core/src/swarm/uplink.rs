@@ -1,0 +1,328 @@
+//! Whose turn it is on our uplink: one whole piece after another.
+//!
+//! Of all calls that wait, one range at a time is granted, the next when little of it is left
+//! unsent. Between contents the one that had the least goes first. Within a content a seeder serves
+//! the neighbour it served least; a leecher the one whose deficit (received minus sent) is greatest,
+//! but for every fifth turn, which goes to who waits longest.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Swarm,
+    event::{ContentKey, LinkKey, Output, RefuseReason, ServeKey},
+    rate::Rate,
+    settings::Settings,
+};
+use crate::content::BlockRange;
+
+/// The calls for our blocks.
+#[derive(Debug)]
+pub(super) struct Uplink {
+    serves: BTreeMap<ServeKey, Serve>,
+    /// Granted bytes that the transport did not take yet, but for stalled grants.
+    unsent: u64,
+    /// Calls with ranges to grant.
+    waiting: usize,
+    /// Turns dealt so far.
+    turns: u64,
+    rate: Option<Rate>,
+    /// When to look for stalled grants.
+    pub(super) stall_at: Option<Instant>,
+}
+
+/// One call for our blocks.
+#[derive(Debug)]
+struct Serve {
+    content: ContentKey,
+    /// By whom; none is a stranger.
+    link: Option<LinkKey>,
+    /// Ranges not granted yet.
+    waiting: VecDeque<BlockRange>,
+    /// Bytes granted and not sent.
+    unsent: u64,
+    /// Its grant counts against the uplink's window.
+    counts: bool,
+    /// Its grant stood still for a while.
+    lagged: bool,
+    progress_at: Instant,
+}
+
+impl Uplink {
+    pub(super) fn new() -> Self {
+        Self {
+            serves: BTreeMap::new(),
+            unsent: 0,
+            waiting: 0,
+            turns: 0,
+            rate: None,
+            stall_at: None,
+        }
+    }
+
+    /// Nothing is being sent, and nobody waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.unsent == 0 && self.waiting == 0
+    }
+
+    /// Calls of strangers.
+    pub(super) fn strangers(&self) -> usize {
+        self.serves.values().filter(|serve| serve.link.is_none()).count()
+    }
+
+    /// Bytes a second that leave at present.
+    pub(super) fn bytes_per_s(&self, now: Instant) -> f64 {
+        self.rate.as_ref().map_or(0.0, |rate| rate.bytes_per_s(now))
+    }
+
+    fn has_room_for(&self, bytes: u32, now: Instant, settings: &Settings) -> bool {
+        let ahead = self.bytes_per_s(now) * settings.uplink_ahead.as_secs_f64();
+        self.unsent == 0 || self.unsent + u64::from(bytes) <= ahead as u64
+    }
+
+    /// How long a grant may stand still before it stops counting.
+    fn stall(&self, now: Instant, settings: &Settings) -> Duration {
+        let block = f64::from(crate::content::BLOCK_UNIT);
+        let rate = self.bytes_per_s(now).max(1.0);
+        let blocks = f64::from(settings.stall_blocks) * block / rate;
+        settings.stall.max(Duration::from_secs_f64(blocks.min(1.0)))
+    }
+
+    /// Takes a call out, with what it still held.
+    fn remove(&mut self, key: ServeKey) -> Option<Serve> {
+        let serve = self.serves.remove(&key)?;
+        self.waiting -= usize::from(!serve.waiting.is_empty());
+        if serve.counts {
+            self.unsent -= serve.unsent;
+        }
+        Some(serve)
+    }
+}
+
+impl Swarm {
+    /// Someone asks for blocks.
+    pub(super) fn on_serve_requested(
+        &mut self,
+        now: Instant,
+        key: ServeKey,
+        content: ContentKey,
+        link: Option<LinkKey>,
+        ranges: Vec<BlockRange>,
+    ) {
+        if let Some(reason) = self.reason_to_refuse(content, link, &ranges) {
+            self.outputs.push(Output::Refuse { serve: key, reason });
+            return;
+        }
+        if let Some(neighbour) = link.and_then(|link| self.neighbours.get_mut(&link)) {
+            neighbour.up.calls += 1;
+            let pieces = ranges.chunk_by(|a, b| a.piece == b.piece).count() as u32;
+            neighbour.up.pieces_per_call = pieces;
+            neighbour.up.suggestions = neighbour.up.suggestions.saturating_sub(pieces);
+        }
+        let serve = Serve {
+            content,
+            link,
+            waiting: ranges.into(),
+            unsent: 0,
+            counts: true,
+            lagged: false,
+            progress_at: now,
+        };
+        self.uplink.serves.insert(key, serve);
+        self.uplink.waiting += 1;
+        self.grant(now);
+    }
+
+    fn reason_to_refuse(
+        &self,
+        content: ContentKey,
+        link: Option<LinkKey>,
+        ranges: &[BlockRange],
+    ) -> Option<RefuseReason> {
+        let busy = RefuseReason::Busy { retry_after: self.settings.busy_retry };
+        let Some(state) = self.contents.get(&content) else { return Some(RefuseReason::NotHeld) };
+        if ranges.is_empty() || !ranges.iter().all(|range| state.held.has(range.piece)) {
+            return Some(RefuseReason::NotHeld);
+        }
+        let Some(link) = link else {
+            let is_free = self.slots_used(state.is_seeding()) + self.uplink.strangers()
+                < self.slots(state.is_seeding());
+            return (!is_free).then_some(busy);
+        };
+        match self.neighbours.get(&link) {
+            Some(neighbour) if neighbour.content != content => Some(RefuseReason::NotHeld),
+            Some(neighbour) if !neighbour.choked => {
+                (neighbour.up.calls >= self.settings.calls_per_neighbour).then_some(busy)
+            }
+            _ => Some(RefuseReason::Choked),
+        }
+    }
+
+    /// The transport took bytes of a call.
+    pub(super) fn on_block_sent(&mut self, now: Instant, key: ServeKey, bytes: u32) {
+        let stall = self.uplink.stall(now, &self.settings);
+        let Some(serve) = self.uplink.serves.get_mut(&key) else { return };
+        let bytes = u64::from(bytes).min(serve.unsent);
+        serve.unsent -= bytes;
+        serve.lagged |= now.saturating_duration_since(serve.progress_at) >= stall;
+        serve.progress_at = now;
+        if serve.counts {
+            self.uplink.unsent -= bytes;
+        }
+        let (link, grant_ended) = (serve.link, serve.unsent == 0);
+        let ended = grant_ended && serve.waiting.is_empty();
+        let kept_pace = grant_ended && !serve.lagged;
+        let span = self.settings.pace_span;
+        self.uplink.rate.get_or_insert_with(|| Rate::new(span, now)).add(now, bytes);
+        self.totals.sent += bytes;
+        if let Some(neighbour) = link.and_then(|link| self.neighbours.get_mut(&link)) {
+            neighbour.up.sent(now, bytes);
+            neighbour.up.slow_receiver &= !kept_pace;
+            neighbour.up.calls -= usize::from(ended);
+        }
+        if ended {
+            self.uplink.remove(key);
+        }
+        self.grant(now);
+        self.lend_slot(now);
+    }
+
+    /// The caller went away.
+    pub(super) fn on_serve_dropped(&mut self, now: Instant, key: ServeKey) {
+        if let Some(serve) = self.uplink.remove(key)
+            && let Some(neighbour) = serve.link.and_then(|link| self.neighbours.get_mut(&link))
+        {
+            neighbour.up.calls -= 1;
+        }
+        self.grant(now);
+        self.lend_slot(now);
+    }
+
+    /// Refuses what was not granted to a neighbour; what was, it gets.
+    pub(super) fn refuse_waiting(&mut self, link: LinkKey) {
+        let calls = self.uplink.serves.iter_mut().filter(|(_, serve)| serve.link == Some(link));
+        let mut ended = Vec::new();
+        for (key, serve) in calls.filter(|(_, serve)| !serve.waiting.is_empty()) {
+            serve.waiting.clear();
+            self.uplink.waiting -= 1;
+            let reason = RefuseReason::Choked;
+            self.outputs.push(Output::Refuse { serve: *key, reason });
+            if serve.unsent == 0 {
+                ended.push(*key);
+            }
+        }
+        for key in ended {
+            self.uplink.remove(key);
+            if let Some(neighbour) = self.neighbours.get_mut(&link) {
+                neighbour.up.calls -= 1;
+            }
+        }
+    }
+
+    /// Forgets the calls of a link or content that is gone.
+    pub(super) fn forget_serves(&mut self, of: impl Fn(ContentKey, Option<LinkKey>) -> bool) {
+        let gone = self.uplink.serves.iter().filter(|(_, serve)| of(serve.content, serve.link));
+        let gone: Vec<_> = gone.map(|(key, _)| *key).collect();
+        for key in gone {
+            self.uplink.remove(key);
+        }
+    }
+
+    /// Grants ranges as long as the uplink has room.
+    pub(super) fn grant(&mut self, now: Instant) {
+        while self.uplink.waiting > 0 {
+            let Some(key) = self.next_turn() else { return };
+            let Some(serve) = self.uplink.serves.get(&key) else { return };
+            let Some(range) = serve.waiting.front().copied() else { return };
+            if !self.uplink.has_room_for(range.length, now, &self.settings) {
+                let stall = self.uplink.stall(now, &self.settings);
+                self.uplink.stall_at.get_or_insert(now + stall);
+                return;
+            }
+            self.grant_one(now, key, range);
+        }
+    }
+
+    fn grant_one(&mut self, now: Instant, key: ServeKey, range: BlockRange) {
+        let Some(serve) = self.uplink.serves.get_mut(&key) else { return };
+        let bytes = u64::from(range.length);
+        let (content, link) = (serve.content, serve.link);
+        serve.waiting.pop_front();
+        self.uplink.waiting -= usize::from(serve.waiting.is_empty());
+        if serve.unsent == 0 {
+            serve.progress_at = now;
+            serve.counts = true;
+            serve.lagged = false;
+        }
+        self.uplink.turns += 1;
+        if let Some(neighbour) = link.and_then(|link| self.neighbours.get_mut(&link)) {
+            neighbour.up.turn += bytes;
+            neighbour.up.last_turn = self.uplink.turns;
+            serve.counts &= !neighbour.up.slow_receiver;
+        }
+        serve.unsent += bytes;
+        if serve.counts {
+            self.uplink.unsent += bytes;
+        }
+        if let Some(content) = self.contents.get_mut(&content) {
+            content.turn += bytes;
+        }
+        match self.outputs.last_mut() {
+            Some(Output::Grant { serve, ranges }) if *serve == key => *ranges += 1,
+            _ => self.outputs.push(Output::Grant { serve: key, ranges: 1 }),
+        }
+        if let Some(link) = link {
+            self.promise(link, range.piece);
+            self.suggest(link);
+        }
+    }
+
+    /// The call to be granted something next. A slow receiver waits for what it was granted.
+    fn next_turn(&self) -> Option<ServeKey> {
+        let is_patient_turn = self.uplink.turns.is_multiple_of(self.settings.patience.max(1));
+        let waiting =
+            self.uplink.serves.iter().filter(|(_, serve)| {
+                !serve.waiting.is_empty() && (serve.counts || serve.unsent == 0)
+            });
+        let ranked = waiting.filter_map(|(key, serve)| {
+            let content = self.contents.get(&serve.content)?;
+            let neighbour = serve.link.and_then(|link| self.neighbours.get(&link));
+            let (credit, last_turn) = neighbour.map_or((0, 0), |neighbour| {
+                let credit = match (content.is_seeding(), is_patient_turn) {
+                    (true, _) => -neighbour.up.turn.cast_signed(),
+                    (false, true) => 0,
+                    (false, false) => neighbour.deficit(),
+                };
+                (credit, neighbour.up.last_turn)
+            });
+            Some(((content.turn, Reverse(credit), last_turn), *key))
+        });
+        ranked.min().map(|(_, key)| key)
+    }
+
+    /// Grants whose receiver is full stop counting, so that the uplink serves others meanwhile.
+    pub(super) fn pass_over_stalled(&mut self, now: Instant) {
+        if self.uplink.stall_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let stall = self.uplink.stall(now, &self.settings);
+        let mut next: Option<Instant> = None;
+        for serve in self.uplink.serves.values_mut().filter(|s| s.unsent > 0 && s.counts) {
+            let due = serve.progress_at + stall;
+            if due > now {
+                next = Some(next.map_or(due, |next| next.min(due)));
+                continue;
+            }
+            serve.counts = false;
+            self.uplink.unsent -= serve.unsent;
+            if let Some(neighbour) = serve.link.and_then(|link| self.neighbours.get_mut(&link)) {
+                neighbour.up.slow_receiver = true;
+            }
+        }
+        self.uplink.stall_at = next.filter(|_| self.uplink.waiting > 0);
+        self.grant(now);
+    }
+}

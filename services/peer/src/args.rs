@@ -1,0 +1,100 @@
+//! The peer's command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as Flatten, Parser, Subcommand};
+use serde::Serialize;
+
+const EXAMPLES: &str = "\
+Examples:
+  shoal-peer --tracker tracker.example:7070 --data-dir /var/lib/shoal
+  shoal-peer --tracker a:7070 --tracker b:7070 --control unix:/run/shoal.sock
+  shoal-peer --limits-upload 200mbit --limits-quota 500GB
+  SHOAL__SWARM__REGULAR_SLOTS=8 shoal-peer          every setting has a variable
+  shoal-peer --config /etc/shoal/peer.toml --check-config
+  shoal-peer health                                 exit 0 if the peer here is ready, else 1
+
+Settings come from defaults, then the file, then the environment (SHOAL__SECTION__KEY), then flags.
+RUST_LOG filters the log; OTEL_EXPORTER_OTLP_ENDPOINT names a collector of traces.
+Publish and fetch with the command shoal, which talks to the --control address.";
+
+/// The peer of shoal: fetches contents from the swarm, verifies every byte, and shares what it has.
+#[derive(Debug, Parser)]
+#[command(name = "shoal-peer", version, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// TOML file with settings
+    #[arg(long, value_name = "FILE", env = "SHOAL_CONFIG", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the settings that would hold, and exit
+    #[arg(long)]
+    pub(crate) check_config: bool,
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask the peer on this machine whether it is ready: exit 0 if it is, else 1
+    Health,
+}
+
+/// Shaped like the settings. The values are read with all others, to tell all mistakes at once.
+#[derive(Debug, Flatten, Serialize)]
+pub(crate) struct Flags {
+    /// Where to listen for peers [default: 0.0.0.0:7072]
+    #[arg(long, value_name = "ADDR:PORT", global = true)]
+    listen: Option<String>,
+    /// Where the local API listens; whoever reaches it rules this peer [default: 127.0.0.1:7073]
+    #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
+    control: Option<String>,
+    /// Where /metrics and gRPC health are served in plaintext [default: 0.0.0.0:9072]
+    #[arg(long, value_name = "ADDR:PORT|off")]
+    admin: Option<String>,
+    /// What is kept from run to run [default: shoal-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// A tracker to announce to; may be repeated
+    #[arg(long, value_name = "HOST:PORT")]
+    tracker: Option<Vec<String>>,
+    /// Where others dial this peer [default: where they see it]
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    #[command(flatten)]
+    limits: LimitFlags,
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+#[derive(Debug, Flatten, Serialize)]
+struct LimitFlags {
+    /// Cap on what is sent, such as 200mbit or 25MB/s [default: none]
+    #[arg(long = "limits-upload", value_name = "RATE")]
+    upload: Option<String>,
+    /// Cap on what is received [default: none]
+    #[arg(long = "limits-download", value_name = "RATE")]
+    download: Option<String>,
+    /// Bytes of contents kept; what was used longest ago makes room [default: none]
+    #[arg(long = "limits-quota", value_name = "SIZE")]
+    quota: Option<String>,
+}
+
+#[derive(Debug, Flatten, Serialize)]
+struct LogFlags {
+    /// How a log line looks: human or json [default: human]
+    #[arg(long = "log-format", value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

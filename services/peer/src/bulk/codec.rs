@@ -1,0 +1,90 @@
+//! The server's codec of `RequestPiece`: a block goes from its file into tonic's buffer.
+//!
+//! On the wire it is the plain protobuf of `RequestPieceResponse`. The client needs no codec of its
+//! own: prost hands `bytes` on without a copy.
+
+use std::{mem::MaybeUninit, sync::Arc};
+
+use bytes::BufMut;
+use prost::encoding::{WireType, encode_key, encode_varint, uint32};
+use shoal_core::content::BlockRange;
+use shoal_proto::peer::v1::RequestPieceRequest;
+use tonic::{
+    Status,
+    codec::{BufferSettings, Codec, EncodeBuf, Encoder},
+};
+use tonic_prost::ProstDecoder;
+
+use crate::store::{StoreError, Stored};
+
+/// Longest encoding of the fields around a block's data: three keys and three varints.
+const HEADER_BYTES: usize = 3 + 3 * 5;
+
+/// A block about to leave. Its bytes are still where they are stored.
+pub struct Outgoing {
+    /// The content it is of.
+    pub stored: Arc<Stored>,
+    /// Which part.
+    pub block: BlockRange,
+}
+
+/// Reads requests and writes blocks.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BlockCodec;
+
+impl Codec for BlockCodec {
+    type Encode = Outgoing;
+    type Decode = RequestPieceRequest;
+    type Encoder = BlockEncoder;
+    type Decoder = ProstDecoder<RequestPieceRequest>;
+
+    fn encoder(&mut self) -> BlockEncoder {
+        BlockEncoder
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        ProstDecoder::new(BufferSettings::default())
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct BlockEncoder;
+
+impl Encoder for BlockEncoder {
+    type Item = Outgoing;
+    type Error = Status;
+
+    fn encode(&mut self, outgoing: Outgoing, message: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        let Outgoing { stored, block } = outgoing;
+        let length = block.length as usize;
+        message.reserve(HEADER_BYTES + length);
+        uint32::encode(1, &block.piece.get(), message);
+        uint32::encode(2, &block.offset, message);
+        encode_key(3, WireType::LengthDelimited, message);
+        encode_varint(u64::from(block.length), message);
+        append(message, length, |bytes| stored.read_uninit(block, bytes)).map_err(|error| {
+            Status::internal(format!("piece {} cannot be read: {error}", block.piece.get()))
+        })
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        // A message is handed to the transport as soon as it has a byte: one block at a time.
+        BufferSettings::new(64, 1)
+    }
+}
+
+/// Appends `length` bytes, for which there is room, all of them written by `fill`.
+#[expect(unsafe_code, reason = "the buffer lends its tail only as uninitialised memory")]
+fn append(
+    message: &mut EncodeBuf<'_>,
+    length: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    // SAFETY: what was initialised stays so: `fill` can only write bytes through the slice, and
+    // wrote all of it before it counts as part of the message.
+    unsafe {
+        fill(&mut message.chunk_mut().as_uninit_slice_mut()[..length])?;
+        message.advance_mut(length);
+    }
+    Ok(())
+}

@@ -1,0 +1,265 @@
+//! Calls of ours for a neighbour's blocks.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use shoal_common::{
+    Address,
+    channel::{Channel, Options},
+    http2::Http2,
+};
+use shoal_core::{
+    content::BlockRange,
+    swarm::{ContentKey, FetchEnd, FetchKey, LinkKey},
+};
+use shoal_proto::peer::v1::{PieceRange, RequestPieceRequest, RequestPieceResponse};
+use tokio::{runtime::Handle, sync::mpsc, time::timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Code, Request, Status, Streaming, client::Grpc};
+use tonic_prost::ProstCodec;
+use tonic_types::StatusExt as _;
+use tracing::debug;
+
+use super::{Event, Intake, IntakeError, Lanes, MAX_BLOCK_LENGTH, RateCap, serve::PATH};
+use crate::store::Stored;
+
+/// Bytes of a message, at most: a block and the fields around it.
+const MAX_MESSAGE_BYTES: usize = MAX_BLOCK_LENGTH as usize + 64;
+
+/// When to ask again who refused without saying when: as soon as it may have changed its mind.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// The longest retreat a neighbour can talk us into.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// What all fetches have in common. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Downloads(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    events: mpsc::Sender<Event>,
+    cap: RateCap,
+    patience: Duration,
+    /// How many [`Source`]s there are.
+    sources: AtomicUsize,
+}
+
+impl Downloads {
+    /// None yet. All together stay under `cap`, and tell of themselves through `events`; one that
+    /// brings nothing for as long as `patience` has failed.
+    pub fn new(events: mpsc::Sender<Event>, cap: RateCap, patience: Duration) -> Self {
+        Self(Arc::new(Shared { events, cap, patience, sources: AtomicUsize::new(0) }))
+    }
+
+    /// The neighbour that is dialled at `address`; connected to when first asked.
+    pub fn source(&self, lanes: &Lanes, address: &Address) -> Source {
+        self.0.sources.fetch_add(1, Ordering::Relaxed);
+        let connections =
+            lanes.in_turn().map(|lane| Connection::new(lane.clone(), address)).collect();
+        Source { connections, next: AtomicUsize::new(0), shared: Arc::clone(&self.0) }
+    }
+}
+
+/// A neighbour whose blocks are asked for.
+///
+/// One of several lives on one lane, its home. The only one has a connection on each, since a
+/// connection and a thread carry about 1.2 GB/s.
+#[derive(Debug)]
+pub struct Source {
+    /// The first is at home.
+    connections: Vec<Connection>,
+    next: AtomicUsize,
+    shared: Arc<Shared>,
+}
+
+#[derive(Clone, Debug)]
+struct Connection {
+    lane: Handle,
+    channel: Channel,
+}
+
+impl Connection {
+    fn new(lane: Handle, address: &Address) -> Self {
+        let options = Options { http2: Http2::BULK, ..Options::default() };
+        let channel = {
+            // The tasks of the connection belong to the lane.
+            let _on_lane = lane.enter();
+            Channel::lazy(address, &options)
+        };
+        Self { lane, channel }
+    }
+}
+
+/// One fetch, as the brain wants it.
+#[derive(Clone)]
+pub struct Order {
+    /// Its key.
+    pub fetch: FetchKey,
+    /// The link that it belongs to.
+    pub link: LinkKey,
+    /// Of which content.
+    pub content: ContentKey,
+    /// Where its bytes go.
+    pub stored: Arc<Stored>,
+    /// What, in this order.
+    pub ranges: Vec<BlockRange>,
+    /// Bytes of a block, as `RequestPiece` has them.
+    pub block_length: u32,
+    /// From the neighbour's Hello; empty for a stranger.
+    pub link_token: Bytes,
+}
+
+impl Source {
+    /// Asks the neighbour. Dropping what is returned drops the call; a block that is just being
+    /// stored is still told of.
+    #[must_use]
+    pub fn fetch(&self, order: Order) -> DropGuard {
+        let connection = self.choose();
+        let cancelled = CancellationToken::new();
+        let fetch = Fetch {
+            request: request(&order),
+            grpc: Grpc::new(connection.channel.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            intake: Intake {
+                fetch: order.fetch,
+                link: order.link,
+                content: order.content,
+                stored: order.stored,
+                ranges: order.ranges.into(),
+                events: self.shared.events.clone(),
+            },
+            shared: Arc::clone(&self.shared),
+            cancelled: cancelled.clone(),
+        };
+        connection.lane.spawn(fetch.run());
+        cancelled.drop_guard()
+    }
+
+    fn choose(&self) -> &Connection {
+        if self.shared.sources.load(Ordering::Relaxed) > 1 {
+            return &self.connections[0];
+        }
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        &self.connections[turn % self.connections.len()]
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.shared.sources.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn request(order: &Order) -> RequestPieceRequest {
+    let range = |range: &BlockRange| PieceRange {
+        piece: range.piece.get(),
+        offset: range.offset,
+        length: range.length,
+    };
+    RequestPieceRequest {
+        content_id: order.stored.id().to_string(),
+        ranges: order.ranges.iter().map(range).collect(),
+        link_token: order.link_token.clone(),
+        block_length: order.block_length,
+    }
+}
+
+/// A fetch under way.
+struct Fetch {
+    request: RequestPieceRequest,
+    grpc: Grpc<Channel>,
+    intake: Intake,
+    shared: Arc<Shared>,
+    cancelled: CancellationToken,
+}
+
+/// Why a fetch ends before its time.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error("the neighbour ended the call: {0}")]
+    Status(#[from] Status),
+    #[error("the neighbour sent nothing for too long")]
+    Silent,
+    #[error("the neighbour sent less than was asked for")]
+    Short,
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
+    #[error("cancelled")]
+    Cancelled,
+}
+
+impl Fetch {
+    async fn run(mut self) {
+        let received = self.receive().await;
+        let fetch = self.intake.fetch.0;
+        let link = self.intake.link.0;
+        if let Err(error) = &received {
+            debug!(fetch, link, %error, "fetch ended early");
+        }
+        let result = match received {
+            Ok(()) => Ok(FetchEnd::Done),
+            Err(FetchError::Cancelled) => return,
+            Err(FetchError::Status(status)) => Ok(end_by(&status)),
+            Err(FetchError::Silent | FetchError::Short) => Ok(FetchEnd::Failed),
+            Err(FetchError::Intake(error)) => Err(error),
+        };
+        self.intake.end(result).await;
+    }
+
+    async fn receive(&mut self) -> Result<(), FetchError> {
+        let request = std::mem::take(&mut self.request);
+        let grpc = self.grpc.clone();
+        let mut blocks = self.wait(call(grpc, request)).await?;
+        while !self.intake.is_complete() {
+            let block = self.wait(blocks.message()).await?.ok_or(FetchError::Short)?;
+            let bytes = block.data.len() as u32;
+            self.intake.take(block.piece, block.offset, block.data).await?;
+            // What waits is not read, so the neighbour stops sending when the window is full.
+            self.shared.cap.pass(bytes).await;
+        }
+        Ok(())
+    }
+
+    /// Waits for the neighbour, but not for ever and not when cancelled.
+    async fn wait<T>(
+        &self,
+        answer: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, FetchError> {
+        let answer = timeout(self.shared.patience, answer);
+        match self.cancelled.run_until_cancelled(answer).await {
+            None => Err(FetchError::Cancelled),
+            Some(Err(_)) => Err(FetchError::Silent),
+            Some(Ok(answer)) => Ok(answer?),
+        }
+    }
+}
+
+async fn call(
+    mut grpc: Grpc<Channel>,
+    request: RequestPieceRequest,
+) -> Result<Streaming<RequestPieceResponse>, Status> {
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let codec = ProstCodec::<RequestPieceRequest, RequestPieceResponse>::new();
+    let path = PathAndQuery::from_static(PATH);
+    Ok(grpc.server_streaming(Request::new(request), path, codec).await?.into_inner())
+}
+
+/// How a fetch ended that the neighbour, or the connection to it, ended with this status.
+fn end_by(status: &Status) -> FetchEnd {
+    match status.code() {
+        Code::Aborted | Code::ResourceExhausted => {
+            let details = status.get_details_retry_info();
+            let asked = details.and_then(|details| details.retry_delay);
+            FetchEnd::Refused { retry_after: asked.unwrap_or(RETRY_AFTER).min(MAX_RETRY_AFTER) }
+        }
+        _ => FetchEnd::Failed,
+    }
+}

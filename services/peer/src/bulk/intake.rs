@@ -1,0 +1,123 @@
+//! What arrives of one fetch: checked, stored, and told to the brain.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use bytes::Bytes;
+use shoal_core::{
+    content::{BLOCK_UNIT, BlockRange, PieceIndex},
+    swarm::{ContentKey, FetchEnd, FetchKey, Input, LinkKey},
+};
+use tokio::sync::mpsc;
+
+use super::Event;
+use crate::store::{Accepted, StoreError, Stored};
+
+/// The receiving end of one fetch.
+pub struct Intake {
+    /// The fetch.
+    pub fetch: FetchKey,
+    /// Of which neighbour.
+    pub link: LinkKey,
+    /// Of which content.
+    pub content: ContentKey,
+    /// Where it goes.
+    pub stored: Arc<Stored>,
+    /// What is still to come, in this order; the first is cut as it comes.
+    pub ranges: VecDeque<BlockRange>,
+    /// Whom to tell.
+    pub events: mpsc::Sender<Event>,
+}
+
+/// A block cannot be taken in.
+#[derive(Debug, thiserror::Error)]
+pub enum IntakeError {
+    /// The neighbour breaks the protocol.
+    #[error("{length} bytes of piece {piece} from {offset} on are not what was asked for next")]
+    Unasked {
+        /// The piece it said.
+        piece: u32,
+        /// Bytes from its start, as it said.
+        offset: u32,
+        /// Bytes.
+        length: usize,
+    },
+    /// It could not be kept.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Intake {
+    /// Everything has come.
+    pub fn is_complete(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    /// Takes in the next block. Not cancel safe: the brain would not learn what is stored.
+    pub async fn take(&mut self, piece: u32, offset: u32, data: Bytes) -> Result<(), IntakeError> {
+        let block = self.expect(piece, offset, data.len())?;
+        let accepted = self.stored.accept(self.link, block, data)?;
+        self.tell(Input::BlockArrived { fetch: self.fetch, block }).await;
+        let Self { content, .. } = *self;
+        match accepted {
+            Accepted::Partial | Accepted::Duplicate => {}
+            Accepted::Stored { pieces, liars } => {
+                for piece in pieces {
+                    self.tell(Input::PieceStored { content, piece }).await;
+                }
+                for link in liars {
+                    self.tell(Input::CaughtLying { link }).await;
+                }
+            }
+            Accepted::Corrupt { contributors } => {
+                self.tell(Input::PieceCorrupt { content, piece: block.piece }).await;
+                // Who alone sent all of it need not be looked for.
+                if let [link] = *contributors {
+                    self.tell(Input::CaughtLying { link }).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells how the fetch ended, and whose fault it is.
+    pub async fn end(self, result: Result<FetchEnd, IntakeError>) {
+        let end = *result.as_ref().unwrap_or(&FetchEnd::Failed);
+        self.tell(Input::FetchEnded { fetch: self.fetch, end }).await;
+        let fault = match result {
+            Ok(_) => return,
+            Err(IntakeError::Unasked { .. }) => Event::ProtocolBroken { link: self.link },
+            Err(IntakeError::Store(error)) => Event::StoreFailed { content: self.content, error },
+        };
+        // An engine that is gone needs no word.
+        let _ = self.events.send(fault).await;
+    }
+
+    /// The block, if it is the next part of what was asked for, in units that leave no crumbs.
+    fn expect(
+        &mut self,
+        piece: u32,
+        offset: u32,
+        length: usize,
+    ) -> Result<BlockRange, IntakeError> {
+        let unasked = IntakeError::Unasked { piece, offset, length };
+        let Some(range) = self.ranges.front_mut() else { return Err(unasked) };
+        let is_next = piece == range.piece.get() && offset == range.offset;
+        let Some(length) = u32::try_from(length).ok().filter(|length| {
+            let is_whole = length.is_multiple_of(BLOCK_UNIT) || *length == range.length;
+            is_next && *length > 0 && *length <= range.length && is_whole
+        }) else {
+            return Err(unasked);
+        };
+        range.offset += length;
+        range.length -= length;
+        if range.length == 0 {
+            self.ranges.pop_front();
+        }
+        Ok(BlockRange { piece: PieceIndex::new(piece), offset, length })
+    }
+
+    async fn tell(&self, input: Input) {
+        // An engine that is gone needs no word.
+        let _ = self.events.send(Event::Brain(input)).await;
+    }
+}

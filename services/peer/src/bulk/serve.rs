@@ -1,0 +1,151 @@
+//! `RequestPiece` on the server's side.
+
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::{StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
+use http_body::Body as HttpBody;
+use shoal_core::{
+    content::{BLOCK_UNIT, BlockRange, ContentId, Layout},
+    swarm::{ContentKey, LinkKey},
+};
+use shoal_proto::peer::v1::{PieceRange, RequestPieceRequest};
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    codegen::{Service, StdError},
+    server::{Grpc, ServerStreamingService},
+    service::Routes,
+};
+
+use super::{
+    MAX_BLOCK_LENGTH,
+    codec::{BlockCodec, Outgoing},
+    upload::{Ask, Uploads},
+};
+use crate::store::Stored;
+
+/// Where clients call it.
+pub(super) const PATH: &str = "/shoal.peer.v1.PeerService/RequestPiece";
+
+/// Ranges of one call, at most.
+pub const MAX_RANGES: usize = 64;
+
+/// Bytes of a request: one with [`MAX_RANGES`] has about 1,400.
+const MAX_REQUEST_BYTES: usize = 16 * 1024;
+
+/// What the server asks the rest of the peer.
+pub trait Desk: Send + Sync + 'static {
+    /// A content that is here, and its key in the brain.
+    fn content(&self, id: ContentId) -> Option<(ContentKey, Arc<Stored>)>;
+
+    /// The live link of a content that our Hello gave this token.
+    fn link(&self, content: ContentKey, token: &[u8]) -> Option<LinkKey>;
+}
+
+/// The method, as a service beside the generated one, which has no room for a codec of one method.
+#[derive(Clone)]
+pub struct RequestPiece {
+    desk: Arc<dyn Desk>,
+    uploads: Uploads,
+}
+
+impl RequestPiece {
+    /// Serves the contents that `desk` knows.
+    pub fn new(desk: Arc<dyn Desk>, uploads: Uploads) -> Self {
+        Self { desk, uploads }
+    }
+
+    /// The routes with this method among them.
+    pub fn add_to(self, routes: Routes) -> Routes {
+        routes.into_axum_router().route_service(PATH, self).into()
+    }
+
+    async fn open(
+        self,
+        request: RequestPieceRequest,
+    ) -> Result<Response<BoxStream<'static, Result<Outgoing, Status>>>, Status> {
+        let ask = self.parse(&request)?;
+        let upload = self.uploads.open(ask).await?;
+        let blocks = stream::try_unfold(upload, |mut upload| async {
+            Ok(upload.next().await?.map(|block| (block, upload)))
+        });
+        Ok(Response::new(blocks.boxed()))
+    }
+
+    fn parse(&self, request: &RequestPieceRequest) -> Result<Ask, Status> {
+        let id: ContentId =
+            request.content_id.parse().map_err(|error| invalid("content_id", error))?;
+        let block_length = parse_block_length(request.block_length)?;
+        let (content, stored) = self.desk.content(id).ok_or_else(|| {
+            Status::not_found(format!("content {id} is not here; ask the tracker who has it"))
+        })?;
+        let ranges = parse_ranges(stored.layout(), &request.ranges)?;
+        let link = match &*request.link_token {
+            [] => None,
+            token => Some(self.desk.link(content, token).ok_or_else(|| {
+                Status::unauthenticated("link_token: no live link of this content has it")
+            })?),
+        };
+        Ok(Ask { content, stored, link, ranges, block_length })
+    }
+}
+
+fn invalid(field: &str, error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(format!("{field}: {error}"))
+}
+
+fn parse_block_length(bytes: u32) -> Result<u32, Status> {
+    if bytes > MAX_BLOCK_LENGTH || !bytes.is_multiple_of(BLOCK_UNIT) {
+        let rule = format!("a multiple of {BLOCK_UNIT} up to {MAX_BLOCK_LENGTH}, not {bytes}");
+        return Err(invalid("block_length", rule));
+    }
+    Ok(bytes)
+}
+
+/// The ranges of a request, in order, if they lie within the content.
+pub fn parse_ranges(layout: &Layout, ranges: &[PieceRange]) -> Result<Vec<BlockRange>, Status> {
+    if !(1..=MAX_RANGES).contains(&ranges.len()) {
+        return Err(invalid("ranges", format!("1 to {MAX_RANGES} of them, not {}", ranges.len())));
+    }
+    ranges
+        .iter()
+        .map(|range| layout.range(range.piece, range.offset, range.length))
+        .collect::<Result<_, _>>()
+        .map_err(|error| Status::out_of_range(format!("ranges: {error}")))
+}
+
+impl ServerStreamingService<RequestPieceRequest> for RequestPiece {
+    type Response = Outgoing;
+    type ResponseStream = BoxStream<'static, Result<Outgoing, Status>>;
+    type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<RequestPieceRequest>) -> Self::Future {
+        Box::pin(self.clone().open(request.into_inner()))
+    }
+}
+
+impl<B> Service<http::Request<B>> for RequestPiece
+where
+    B: HttpBody + Send + 'static,
+    B::Error: Into<StdError> + Send,
+{
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let method = self.clone();
+        Box::pin(async move {
+            let mut grpc = Grpc::new(BlockCodec).max_decoding_message_size(MAX_REQUEST_BYTES);
+            Ok(grpc.server_streaming(method, request).await)
+        })
+    }
+}

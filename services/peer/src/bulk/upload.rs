@@ -1,0 +1,266 @@
+//! Calls for our blocks, each served when and as far as the brain grants.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use shoal_core::{
+    content::BlockRange,
+    swarm::{ContentKey, Input, LinkKey, RefuseReason, ServeKey},
+};
+use tokio::{runtime::Handle, sync::mpsc};
+use tonic::{Code, Status};
+
+use super::{Event, MAX_BLOCK_LENGTH, MAX_RANGES, Outgoing, RateCap};
+use crate::store::Stored;
+
+/// Calls open at a time in this process; one more is told to come back.
+const MAX_UPLOADS: usize = 1024;
+
+/// When who met that limit may come back.
+const CROWDED: Duration = Duration::from_secs(1);
+
+/// Verdicts that may wait for their call: a grant for every range, and a refusal.
+const VERDICTS: usize = MAX_RANGES + 1;
+
+/// All calls for our blocks. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Uploads(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    events: mpsc::Sender<Event>,
+    cap: RateCap,
+    next_key: AtomicU64,
+    /// Those that the brain knows of: it was told of them, and not yet that they ended.
+    open: Mutex<HashMap<ServeKey, Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    link: Option<LinkKey>,
+    verdicts: mpsc::Sender<Verdict>,
+}
+
+#[derive(Debug)]
+enum Verdict {
+    Grant(usize),
+    Refuse(RefuseReason),
+}
+
+/// What a caller asks for.
+#[derive(Clone)]
+pub struct Ask {
+    /// Of which content.
+    pub content: ContentKey,
+    /// Its bytes.
+    pub stored: Arc<Stored>,
+    /// Who asks; none is a stranger.
+    pub link: Option<LinkKey>,
+    /// What, in the order to be sent. Within the layout, 1 to [`MAX_RANGES`].
+    pub ranges: Vec<BlockRange>,
+    /// Bytes of a block, at most; 0 means [`MAX_BLOCK_LENGTH`].
+    pub block_length: u32,
+}
+
+/// Why a call is not served to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UploadEnd {
+    /// The brain refused it.
+    Refused(RefuseReason),
+    /// Its link is down, or this peer is stopping.
+    Closed,
+}
+
+impl fmt::Display for UploadEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Refused(RefuseReason::Choked) => "you are choked; ask again when unchoked",
+            Self::Refused(RefuseReason::Busy { .. }) => "no slot is free; ask again later",
+            Self::Refused(RefuseReason::NotHeld) => "a piece asked for is not held here",
+            Self::Closed => "the link is down or this peer is stopping; ask another",
+        })
+    }
+}
+
+impl std::error::Error for UploadEnd {}
+
+impl From<UploadEnd> for Status {
+    fn from(end: UploadEnd) -> Self {
+        let code = match end {
+            UploadEnd::Refused(RefuseReason::Busy { retry_after }) => {
+                return shoal_common::status::exhausted(end.to_string(), retry_after);
+            }
+            UploadEnd::Refused(RefuseReason::Choked) => Code::Aborted,
+            UploadEnd::Refused(RefuseReason::NotHeld) => Code::NotFound,
+            UploadEnd::Closed => Code::Unavailable,
+        };
+        Self::new(code, end.to_string())
+    }
+}
+
+impl Uploads {
+    /// None yet. All together stay under `cap`, and tell of themselves through `events`.
+    pub fn new(events: mpsc::Sender<Event>, cap: RateCap) -> Self {
+        let (next_key, open) = (AtomicU64::new(0), Mutex::default());
+        Self(Arc::new(Shared { events, cap, next_key, open }))
+    }
+
+    /// Puts a call before the brain.
+    pub async fn open(&self, ask: Ask) -> Result<Upload, UploadEnd> {
+        let told = self.0.events.reserve().await.map_err(|_| UploadEnd::Closed)?;
+        let serve = ServeKey(self.0.next_key.fetch_add(1, Ordering::Relaxed));
+        let (sender, verdicts) = mpsc::channel(VERDICTS);
+        {
+            let mut open = self.0.open();
+            if open.len() >= MAX_UPLOADS {
+                let reason = RefuseReason::Busy { retry_after: CROWDED };
+                return Err(UploadEnd::Refused(reason));
+            }
+            open.insert(serve, Open { link: ask.link, verdicts: sender });
+        }
+        let Ask { content, stored, link, ranges, block_length } = ask;
+        let upload = Upload {
+            serve,
+            stored,
+            ranges: ranges.clone().into(),
+            block_length: if block_length == 0 { MAX_BLOCK_LENGTH } else { block_length },
+            granted: 0,
+            unconfirmed: None,
+            verdicts,
+            shared: Arc::clone(&self.0),
+        };
+        told.send(Event::Brain(Input::ServeRequested { serve, content, link, ranges }));
+        Ok(upload)
+    }
+
+    /// Lets a call have its next `ranges`.
+    pub fn grant(&self, serve: ServeKey, ranges: usize) {
+        self.decide(serve, Verdict::Grant(ranges));
+    }
+
+    /// Ends a call after what it was granted.
+    pub fn refuse(&self, serve: ServeKey, reason: RefuseReason) {
+        self.decide(serve, Verdict::Refuse(reason));
+    }
+
+    /// Ends the calls of a link that is down, without a word to the brain.
+    pub fn end_link(&self, link: LinkKey) {
+        self.0.open().retain(|_, open| open.link != Some(link));
+    }
+
+    fn decide(&self, serve: ServeKey, verdict: Verdict) {
+        let mut calls = self.0.open();
+        if let Some(open) = calls.get(&serve)
+            && open.verdicts.try_send(verdict).is_err()
+        {
+            // More grants than there are ranges, or the call is just ending: it is over either way.
+            calls.remove(&serve);
+        }
+    }
+}
+
+impl Shared {
+    fn open(&self) -> MutexGuard<'_, HashMap<ServeKey, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One call for our blocks. Dropping it before its end tells the brain so.
+pub struct Upload {
+    serve: ServeKey,
+    stored: Arc<Stored>,
+    /// What is left to send; the first is cut as it goes.
+    ranges: VecDeque<BlockRange>,
+    block_length: u32,
+    /// How many of the ranges left are granted.
+    granted: usize,
+    /// Bytes of the block handed out last.
+    unconfirmed: Option<u32>,
+    verdicts: mpsc::Receiver<Verdict>,
+    shared: Arc<Shared>,
+}
+
+impl Upload {
+    /// The next block to send, as soon as it is granted and under the cap; none after the last.
+    ///
+    /// To be called once the transport has room again: that is when the block before counts as
+    /// sent. Cancel safe.
+    pub async fn next(&mut self) -> Result<Option<Outgoing>, UploadEnd> {
+        self.confirm().await?;
+        let Some(range) = self.ranges.front().copied() else {
+            self.forget();
+            return Ok(None);
+        };
+        while self.granted == 0 {
+            match self.verdicts.recv().await {
+                Some(Verdict::Grant(ranges)) => self.granted = ranges,
+                Some(Verdict::Refuse(reason)) => {
+                    self.forget();
+                    return Err(UploadEnd::Refused(reason));
+                }
+                None => return Err(UploadEnd::Closed),
+            }
+        }
+        let block = BlockRange { length: range.length.min(self.block_length), ..range };
+        self.shared.cap.pass(block.length).await;
+        self.unconfirmed = Some(block.length);
+        self.advance(block);
+        Ok(Some(Outgoing { stored: Arc::clone(&self.stored), block }))
+    }
+
+    /// Tells the brain that the block handed out last has left.
+    async fn confirm(&mut self) -> Result<(), UploadEnd> {
+        if self.unconfirmed.is_none() {
+            return Ok(());
+        }
+        let told = self.shared.events.reserve().await.map_err(|_| UploadEnd::Closed)?;
+        if self.verdicts.is_closed() {
+            return Err(UploadEnd::Closed);
+        }
+        if let Some(bytes) = self.unconfirmed.take() {
+            told.send(Event::Brain(Input::BlockSent { serve: self.serve, bytes }));
+        }
+        Ok(())
+    }
+
+    fn advance(&mut self, sent: BlockRange) {
+        let Some(range) = self.ranges.front_mut() else { return };
+        range.offset += sent.length;
+        range.length -= sent.length;
+        if range.length == 0 {
+            self.ranges.pop_front();
+            self.granted -= 1;
+        }
+    }
+
+    /// Whether the brain still knew of the call. From here on it does not.
+    fn forget(&self) -> bool {
+        self.shared.open().remove(&self.serve).is_some()
+    }
+}
+
+impl Drop for Upload {
+    /// Must not block: with the channel full a task waits for room, one for each call at most.
+    fn drop(&mut self) {
+        if !self.forget() {
+            return;
+        }
+        let dropped = Event::Brain(Input::ServeDropped { serve: self.serve });
+        if let Err(mpsc::error::TrySendError::Full(dropped)) = self.shared.events.try_send(dropped)
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let events = self.shared.events.clone();
+            runtime.spawn(async move {
+                // An engine that is gone needs no word.
+                let _ = events.send(dropped).await;
+            });
+        }
+    }
+}

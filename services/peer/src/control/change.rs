@@ -1,0 +1,223 @@
+//! `ControlService`: changes what the peer holds.
+
+use std::{path::PathBuf, sync::Arc};
+
+use shoal_common::Address;
+use shoal_core::content::{ContentId, Manifest, PieceLength};
+use shoal_proto::control::v1::{
+    FetchRequest, FetchResponse, PinRequest, PinResponse, PublishRequest, PublishResponse,
+    RemoveRequest, RemoveResponse, UploadRequest, UploadResponse, UploadStart,
+    control_service_server::ControlService, upload_request::Part,
+};
+use tokio::{sync::mpsc, task::spawn_blocking};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::{Desk, absolute, observe::unknown, parse_id, wire};
+use crate::{
+    event::Options,
+    node::StatusWatch,
+    status::Phase,
+    store::{Import, ImportPlan, Store, StoreError, Stored, hash},
+};
+
+/// Parts of an upload that may wait for the disk, each of at most 1 MiB.
+const UPLOAD_QUEUE: usize = 8;
+
+#[tonic::async_trait]
+impl ControlService for Desk {
+    async fn upload(
+        &self,
+        request: Request<Streaming<UploadRequest>>,
+    ) -> Result<Response<UploadResponse>, Status> {
+        let mut parts = request.into_inner();
+        let first = parts.message().await?.and_then(|message| message.part);
+        let Some(Part::Start(start)) = first else {
+            return Err(Status::invalid_argument("the first part of an upload is its start"));
+        };
+        let pin = start.pin;
+        self.make_room(start.total_bytes).await?;
+        let (to_disk, queue) = mpsc::channel(UPLOAD_QUEUE);
+        let store = self.store.clone();
+        let importing = spawn_blocking(move || import(&store, start, queue));
+        while let Some(message) = parts.message().await? {
+            let part = message
+                .part
+                .ok_or_else(|| Status::invalid_argument("a part of an upload has no kind"))?;
+            if to_disk.send(part).await.is_err() {
+                // The importer has failed; it says why.
+                break;
+            }
+        }
+        drop(to_disk);
+        let imported = importing.await.map_err(|_| Status::internal("the import failed"))?;
+        let stored = imported?;
+        let response = UploadResponse {
+            content_id: stored.id().to_string(),
+            link: self.link(stored.id()),
+            bytes: stored.layout().total_bytes(),
+        };
+        self.share(stored, pin, Options::default()).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn publish(
+        &self,
+        request: Request<PublishRequest>,
+    ) -> Result<Response<PublishResponse>, Status> {
+        let request = request.into_inner();
+        let path = absolute("path", &request.path)?.to_owned();
+        let piece_length = piece_length(request.piece_length)?;
+        let stored = self
+            .on_disk(move |store| store.add_in_place(hash(&path, piece_length, |_| {})?))
+            .await?;
+        let response = PublishResponse {
+            content_id: stored.id().to_string(),
+            link: self.link(stored.id()),
+            bytes: stored.layout().total_bytes(),
+        };
+        let options = Options { super_seeding: request.super_seeding, ..Options::default() };
+        self.share(stored, false, options).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn fetch(
+        &self,
+        request: Request<FetchRequest>,
+    ) -> Result<Response<FetchResponse>, Status> {
+        let request = request.into_inner();
+        let id = parse_id(&request.content_id)?;
+        let trackers = request
+            .trackers
+            .iter()
+            .map(|tracker| tracker.parse::<Address>())
+            .collect::<Result<_, _>>()
+            .map_err(|error| Status::invalid_argument(format!("trackers: {error}")))?;
+        let export_to = match request.export_to.as_str() {
+            "" => None,
+            path => Some(absolute("export_to", path)?.to_owned()),
+        };
+        let options = Options {
+            trackers,
+            sequential: request.sequential,
+            super_seeding: false,
+            priorities: wire::priorities(request.priorities)?,
+        };
+        let desk = self.clone();
+        let place = move |manifest: Manifest, hashes| {
+            desk.evict_for(manifest.layout().total_bytes())?;
+            let stored = desk.store.add(manifest, hashes)?;
+            if request.pin {
+                desk.store.pin(id, true)?;
+            }
+            Ok(stored)
+        };
+        let watch = self.node.fetch(id, options, place).await?;
+        let complete = watch.borrow().phase == Phase::Seeding;
+        if let Some(destination) = export_to {
+            tokio::spawn(self.clone().export_when_complete(id, watch, destination));
+        }
+        Ok(Response::new(FetchResponse { complete }))
+    }
+
+    async fn pin(&self, request: Request<PinRequest>) -> Result<Response<PinResponse>, Status> {
+        let PinRequest { content_id, pinned } = request.into_inner();
+        let id = parse_id(&content_id)?;
+        self.on_disk(move |store| store.pin(id, pinned)).await?;
+        Ok(Response::new(PinResponse {}))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<RemoveRequest>,
+    ) -> Result<Response<RemoveResponse>, Status> {
+        let id = parse_id(&request.get_ref().content_id)?;
+        let was_in_swarm = self.node.remove(id).await?;
+        match self.on_disk(move |store| store.remove(id)).await {
+            // Its manifest was not found yet, so the store never heard of it.
+            Err(status) if status.code() == tonic::Code::NotFound && was_in_swarm => {}
+            Err(status) if status.code() == tonic::Code::NotFound => return Err(unknown(id)),
+            result => result?,
+        }
+        Ok(Response::new(RemoveResponse {}))
+    }
+}
+
+impl Desk {
+    /// Joins the swarm of what is stored.
+    async fn share(&self, stored: Arc<Stored>, pin: bool, options: Options) -> Result<(), Status> {
+        let id = stored.id();
+        if pin {
+            self.on_disk(move |store| store.pin(id, true)).await?;
+        }
+        self.node.add(stored, options).await?;
+        Ok(())
+    }
+
+    /// Evicts what was used longest ago until there is room, and leaves those swarms.
+    async fn make_room(&self, bytes: u64) -> Result<(), Status> {
+        let evicted = self.on_disk(move |store| store.make_room(bytes)).await?;
+        for id in evicted {
+            info!(content_id = %id, "evicted");
+            self.node.remove(id).await?;
+        }
+        Ok(())
+    }
+
+    /// The same, from a thread that may block.
+    fn evict_for(&self, bytes: u64) -> Result<(), StoreError> {
+        for id in self.store.make_room(bytes)? {
+            info!(content_id = %id, "evicted");
+            let node = self.node.clone();
+            tokio::spawn(async move { node.remove(id).await });
+        }
+        Ok(())
+    }
+
+    /// Puts a copy at `destination` once everything is here.
+    async fn export_when_complete(self, id: ContentId, mut watch: StatusWatch, destination: PathBuf) {
+        let complete = watch.wait_for(|status| status.phase == Phase::Seeding).await.is_ok();
+        if !complete {
+            return;
+        }
+        let path = destination.clone();
+        match self.on_disk(move |store| store.export(&*store.load(id)?, &path)).await {
+            Ok(how) => info!(content_id = %id, path = %destination.display(), ?how, "exported"),
+            Err(error) => {
+                warn!(content_id = %id, path = %destination.display(), %error, "not exported");
+            }
+        }
+    }
+}
+
+/// Writes an upload as it comes.
+fn import(
+    store: &Arc<Store>,
+    start: UploadStart,
+    mut parts: mpsc::Receiver<Part>,
+) -> Result<Arc<Stored>, Status> {
+    let UploadStart { name, directory: is_directory, total_bytes, .. } = start;
+    let piece_length = piece_length(start.piece_length)?;
+    let mut import =
+        Import::start(store, ImportPlan { name, is_directory, total_bytes, piece_length })?;
+    while let Some(part) = parts.blocking_recv() {
+        match part {
+            Part::Start(_) => return Err(Status::invalid_argument("an upload starts once")),
+            Part::File(file) => import.file(file.path, file.size, file.executable)?,
+            Part::Chunk(bytes) => import.chunk(&bytes)?,
+            Part::EmptyDirectory(path) => import.empty_directory(path)?,
+            Part::End(_) => return Ok(import.finish()?),
+        }
+    }
+    // What came so far is deleted with the import.
+    Err(Status::aborted("the upload broke off before its end"))
+}
+
+/// A piece length of 0 means one that follows the size.
+fn piece_length(bytes: u64) -> Result<Option<PieceLength>, Status> {
+    if bytes == 0 {
+        return Ok(None);
+    }
+    let length = PieceLength::new(bytes);
+    length.map(Some).map_err(|error| Status::invalid_argument(format!("piece_length: {error}")))
+}

@@ -1,0 +1,90 @@
+//! The local API, `shoal.control.v1`: publish, fetch, look.
+
+mod change;
+mod observe;
+mod wire;
+
+use std::{path::Path, sync::Arc};
+
+use shoal_common::Address;
+use shoal_core::content::ContentId;
+use tokio::task::spawn_blocking;
+use tonic::{Code, Status};
+
+use crate::{
+    node::{Node, Stopped},
+    store::{Store, StoreError},
+};
+
+/// What the local API works on.
+#[derive(Clone)]
+pub(crate) struct Desk {
+    pub(crate) node: Node,
+    pub(crate) store: Arc<Store>,
+    /// Named in links.
+    pub(crate) trackers: Arc<[Address]>,
+}
+
+impl Desk {
+    /// Works on the store, off the async threads.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Status> {
+        let store = self.store.clone();
+        let done = spawn_blocking(move || work(&store)).await;
+        done.map_err(|_| Status::internal("the disk's worker failed"))?.map_err(Status::from)
+    }
+
+    /// A link that carries the id with the trackers to start at.
+    fn link(&self, id: ContentId) -> String {
+        let trackers: Vec<_> = self.trackers.iter().map(|tracker| format!("tr={tracker}")).collect();
+        match trackers.as_slice() {
+            [] => format!("shoal:{id}"),
+            some => format!("shoal:{id}?{}", some.join("&")),
+        }
+    }
+}
+
+impl From<Stopped> for Status {
+    fn from(stopped: Stopped) -> Self {
+        Self::unavailable(stopped.to_string())
+    }
+}
+
+impl From<StoreError> for Status {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::DiskFull { .. } | StoreError::QuotaExceeded { .. } => Code::ResourceExhausted,
+            StoreError::Denied { .. } => Code::PermissionDenied,
+            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                Code::NotFound
+            }
+            StoreError::Unknown(_) => Code::NotFound,
+            StoreError::Exists(_) => Code::AlreadyExists,
+            StoreError::LinkCycle(_)
+            | StoreError::NotAFile(_)
+            | StoreError::NotUtf8(_)
+            | StoreError::Unnamed(_)
+            | StoreError::Manifest(_)
+            | StoreError::Layout(_)
+            | StoreError::Import(_) => Code::InvalidArgument,
+            StoreError::SourceChanged(_) | StoreError::Incomplete(_) => Code::FailedPrecondition,
+            _ => Code::Internal,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+fn parse_id(text: &str) -> Result<ContentId, Status> {
+    text.parse().map_err(|error| Status::invalid_argument(format!("content_id: {error}")))
+}
+
+/// Paths come from another process, which may have another working directory.
+fn absolute<'a>(field: &str, path: &'a str) -> Result<&'a Path, Status> {
+    let path = Path::new(path);
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(Status::invalid_argument(format!("{field}: {:?} is not an absolute path", path.display())))
+}

@@ -1,0 +1,115 @@
+//! `ObserveService`: looks, and changes nothing.
+
+use std::{collections::HashMap, pin::Pin, time::Duration};
+
+use shoal_core::content::{Bitfield, ContentId};
+use shoal_proto::control::v1::{
+    ExplainRequest, ExplainResponse, ListRequest, ListResponse, WatchRequest, WatchResponse,
+    observe_service_server::ObserveService,
+};
+use tokio::{sync::mpsc, time::sleep};
+use tokio_stream::{Stream, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status};
+
+use super::{
+    Desk, parse_id,
+    wire::{self, Keeping},
+};
+use crate::node::StatusWatch;
+
+const DEFAULT_INTERVAL: Duration = Duration::from_millis(250);
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
+
+#[tonic::async_trait]
+impl ObserveService for Desk {
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
+
+    async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
+        let keeping = self.keeping();
+        let statuses = self.node.list().await?;
+        let contents = statuses.iter().map(|status| {
+            wire::status(status, keeping.get(&status.id).copied().unwrap_or_default())
+        });
+        Ok(Response::new(ListResponse { contents: contents.collect() }))
+    }
+
+    async fn watch(
+        &self,
+        request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let request = request.into_inner();
+        let id = parse_id(&request.content_id)?;
+        let interval = match request.interval.map(Duration::try_from) {
+            None => DEFAULT_INTERVAL,
+            Some(Ok(interval)) => interval.max(MIN_INTERVAL),
+            Some(Err(error)) => {
+                return Err(Status::invalid_argument(format!("interval: {error}")));
+            }
+        };
+        let watch = self.node.watch(id).await?.ok_or_else(|| unknown(id))?;
+        // One may wait while one is sent; a slow caller gets fewer, with later numbers.
+        let (updates, responses) = mpsc::channel(1);
+        tokio::spawn(Watcher { desk: self.clone(), id, interval, updates }.run(watch));
+        Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<ExplainRequest>,
+    ) -> Result<Response<ExplainResponse>, Status> {
+        let id = parse_id(&request.get_ref().content_id)?;
+        let explanation = self.node.explain(id).await?.ok_or_else(|| unknown(id))?;
+        Ok(Response::new(wire::explanation(explanation)))
+    }
+}
+
+impl Desk {
+    /// What the store knows of each content.
+    pub(super) fn keeping(&self) -> HashMap<ContentId, Keeping> {
+        let contents = self.store.contents().into_iter();
+        contents
+            .map(|(id, entry)| {
+                (id, Keeping { pinned: entry.pinned, in_place: entry.in_place.is_some() })
+            })
+            .collect()
+    }
+}
+
+pub(super) fn unknown(id: ContentId) -> Status {
+    Status::not_found(format!("content {id} is not here; fetch it first"))
+}
+
+/// Follows one content for one caller.
+struct Watcher {
+    desk: Desk,
+    id: ContentId,
+    interval: Duration,
+    updates: mpsc::Sender<Result<WatchResponse, Status>>,
+}
+
+impl Watcher {
+    async fn run(self, mut watch: StatusWatch) {
+        let mut told = Bitfield::empty(0);
+        for sequence in 1.. {
+            let status = watch.borrow_and_update().clone();
+            let keeping = self.desk.keeping().get(&self.id).copied().unwrap_or_default();
+            let mut update = WatchResponse {
+                sequence,
+                status: Some(wire::status(&status, keeping)),
+                new_pieces: Vec::new(),
+            };
+            if let Some(held) = self.desk.node.held(self.id) {
+                update.new_pieces = held.minus(&told).map(|piece| piece.get()).collect();
+                told = held;
+            }
+            if self.updates.send(Ok(update)).await.is_err() {
+                return;
+            }
+            sleep(self.interval).await;
+            tokio::select! {
+                changed = watch.changed() => if changed.is_err() { return },
+                () = self.updates.closed() => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! What the peer knows of itself, in the words of `shoal.control.v1`.
+
+use shoal_core::swarm::Priority;
+use shoal_proto::control::v1 as pb;
+use tonic::Status as RpcStatus;
+
+use crate::status::{Cause, Explanation, Neighbour, Phase, Status, Tracker};
+
+/// What the store knows of a content, beside the swarm.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Keeping {
+    pub(super) pinned: bool,
+    pub(super) in_place: bool,
+}
+
+pub(super) fn status(status: &Status, keeping: Keeping) -> pb::ContentStatus {
+    let (state, error) = match &status.phase {
+        Phase::Resolving => (pb::ContentState::Resolving, String::new()),
+        Phase::Downloading => (pb::ContentState::Downloading, String::new()),
+        Phase::Seeding => (pb::ContentState::Seeding, String::new()),
+        Phase::Failed(error) => (pb::ContentState::Failed, error.clone()),
+    };
+    pb::ContentStatus {
+        content_id: status.id.to_string(),
+        name: status.name.clone(),
+        state: state.into(),
+        total_bytes: status.total_bytes,
+        held_bytes: status.held_bytes,
+        piece_count: status.piece_count,
+        held_pieces: status.held_pieces,
+        neighbours: status.neighbours,
+        down_bytes_per_s: status.down_bytes_per_s,
+        up_bytes_per_s: status.up_bytes_per_s,
+        downloaded_bytes: status.downloaded_bytes,
+        uploaded_bytes: status.uploaded_bytes,
+        wasted_bytes: status.wasted_bytes,
+        pinned: keeping.pinned,
+        in_place: keeping.in_place,
+        error,
+        from_seeders_bytes: status.from_seeders_bytes,
+    }
+}
+
+pub(super) fn priorities(
+    wire: Vec<pb::FilePriority>,
+) -> Result<Vec<(String, Priority)>, RpcStatus> {
+    let parse = |wire: pb::FilePriority| {
+        let priority = match pb::Priority::try_from(wire.priority) {
+            Ok(pb::Priority::Unspecified) => Priority::Normal,
+            Ok(pb::Priority::Skip) => Priority::Skip,
+            Ok(pb::Priority::Low) => Priority::Low,
+            Ok(pb::Priority::High) => Priority::High,
+            Err(error) => {
+                return Err(RpcStatus::invalid_argument(format!("priorities: {error}")));
+            }
+        };
+        Ok((wire.path, priority))
+    };
+    wire.into_iter().map(parse).collect()
+}
+
+pub(super) fn explanation(explanation: Explanation) -> pb::ExplainResponse {
+    let cause = match explanation.cause {
+        Cause::None => pb::Cause::None,
+        Cause::NoPeers => pb::Cause::NoPeers,
+        Cause::NoManifest => pb::Cause::NoManifest,
+        Cause::PiecesMissing => pb::Cause::PiecesMissing,
+        Cause::Choked => pb::Cause::Choked,
+        Cause::DownCap => pb::Cause::DownCap,
+        Cause::NeighboursSlow => pb::Cause::NeighboursSlow,
+        Cause::Snubbed => pb::Cause::Snubbed,
+        Cause::Disk => pb::Cause::Disk,
+        Cause::TrackerDown => pb::Cause::TrackerDown,
+    };
+    pb::ExplainResponse {
+        cause: cause.into(),
+        summary: explanation.summary,
+        neighbours: explanation.neighbours.into_iter().map(neighbour).collect(),
+        unavailable_pieces: explanation.unavailable_pieces,
+        rarest_copies: explanation.rarest_copies,
+        trackers: explanation.trackers.into_iter().map(tracker).collect(),
+    }
+}
+
+fn neighbour(neighbour: Neighbour) -> pb::NeighbourStatus {
+    pb::NeighbourStatus {
+        peer_id: neighbour.peer.to_string(),
+        address: neighbour.address.to_string(),
+        held_pieces: neighbour.held_pieces,
+        interesting: neighbour.interesting,
+        interested: neighbour.interested,
+        choking_us: neighbour.choking_us,
+        choked_by_us: neighbour.choked_by_us,
+        snubbed: neighbour.snubbed,
+        down_bytes_per_s: neighbour.down_bytes_per_s,
+        up_bytes_per_s: neighbour.up_bytes_per_s,
+        round_trip: neighbour.round_trip.try_into().ok(),
+        outstanding_bytes: neighbour.outstanding_bytes,
+        idle_reason: neighbour.idle_reason,
+    }
+}
+
+fn tracker(tracker: Tracker) -> pb::TrackerStatus {
+    pb::TrackerStatus {
+        address: tracker.address.to_string(),
+        error: tracker.error.unwrap_or_default(),
+        since_success: tracker.since_success.and_then(|since| since.try_into().ok()),
+        peers_given: tracker.peers_given,
+    }
+}

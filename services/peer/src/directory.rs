@@ -1,0 +1,86 @@
+//! What the peer's threads look up by name: contents by id, links by token.
+//!
+//! The engine alone writes; who reads never waits for it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use shoal_core::{
+    content::ContentId,
+    swarm::{ContentKey, LinkKey},
+};
+use tokio::{sync::watch, time::timeout};
+
+use crate::{bulk::Desk, store::Stored, wire::LinkToken};
+
+/// The contents and links of one peer.
+#[derive(Default)]
+pub(crate) struct Directory {
+    contents: RwLock<HashMap<ContentId, Entry>>,
+    links: RwLock<HashMap<LinkToken, (ContentKey, LinkKey)>>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    key: ContentKey,
+    /// None while the manifest is being looked for.
+    stored: watch::Receiver<Option<Arc<Stored>>>,
+}
+
+impl Directory {
+    pub(crate) fn insert(
+        &self,
+        id: ContentId,
+        key: ContentKey,
+        stored: watch::Receiver<Option<Arc<Stored>>>,
+    ) {
+        let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        contents.insert(id, Entry { key, stored });
+    }
+
+    pub(crate) fn remove(&self, id: ContentId) {
+        self.contents.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+    }
+
+    /// A content that is here, after waiting for its manifest if that is being looked for.
+    pub(crate) async fn content_within(
+        &self,
+        id: ContentId,
+        patience: Duration,
+    ) -> Option<(ContentKey, Arc<Stored>)> {
+        let mut entry = self.entry(id)?;
+        let found = timeout(patience, entry.stored.wait_for(Option::is_some)).await.ok()?.ok()?;
+        Some((entry.key, found.clone()?))
+    }
+
+    fn entry(&self, id: ContentId) -> Option<Entry> {
+        self.contents.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+    }
+
+    pub(crate) fn insert_link(&self, token: LinkToken, content: ContentKey, link: LinkKey) {
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        links.insert(token, (content, link));
+    }
+
+    pub(crate) fn remove_link(&self, token: &LinkToken) {
+        self.links.write().unwrap_or_else(PoisonError::into_inner).remove(token);
+    }
+}
+
+impl Desk for Directory {
+    fn content(&self, id: ContentId) -> Option<(ContentKey, Arc<Stored>)> {
+        let entry = self.entry(id)?;
+        let stored = entry.stored.borrow().clone()?;
+        Some((entry.key, stored))
+    }
+
+    fn link(&self, content: ContentKey, token: &[u8]) -> Option<LinkKey> {
+        let token = LinkToken::parse(token).ok()?;
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        let (of, link) = links.get(&token)?;
+        (*of == content).then_some(*link)
+    }
+}

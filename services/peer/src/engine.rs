@@ -1,0 +1,235 @@
+//! The one task that owns the peer's state.
+//!
+//! It hands each event to the brains (whom to serve and ask: [`Swarm`]; whom to dial: [`Roster`])
+//! and does what they say. It waits for nobody: whatever takes time is another task's, which sends
+//! an [`Event`] when it is done.
+
+mod contents;
+mod explain;
+mod inlink;
+mod links;
+mod transfers;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::{SeedableRng, rngs::StdRng};
+use shoal_common::{Address, units::Rate};
+use shoal_core::{
+    content::ContentId,
+    roster::{Roster, RosterSettings},
+    swarm::{self, ContentKey, FetchKey, Input, LinkKey, Output, Swarm},
+};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
+
+use self::{contents::Content, links::Link};
+use crate::{
+    bulk::{self, Downloads, Lanes, Uploads},
+    directory::Directory,
+    event::{Command, Event},
+    identity::Identity,
+};
+
+/// Events that may wait for the engine. A lane that finds no room waits, and so does its neighbour.
+pub(crate) const QUEUE: usize = 4096;
+
+/// Events handled before the deadlines are looked at again.
+const BATCH: usize = 256;
+
+/// How often who watches a content hears of it.
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+/// The data plane's parts.
+pub(crate) struct Bulk {
+    pub(crate) lanes: Arc<Lanes>,
+    pub(crate) downloads: Downloads,
+    pub(crate) uploads: Uploads,
+    /// What these tell, for blocks that come on links.
+    pub(crate) moved: mpsc::Sender<bulk::Event>,
+    /// The cap on what comes in, to explain by.
+    pub(crate) max_download: Option<Rate>,
+}
+
+/// What an engine is made of.
+pub(crate) struct Parts {
+    pub(crate) settings: swarm::Settings,
+    pub(crate) roster: RosterSettings,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) bulk: Bulk,
+    pub(crate) trackers: Vec<Address>,
+    /// The way back to the engine, for the tasks that it starts.
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) stop: CancellationToken,
+}
+
+/// Everything a peer knows.
+pub(crate) struct Engine {
+    swarm: Swarm,
+    roster: Roster,
+    rng: StdRng,
+    identity: Arc<Identity>,
+    directory: Arc<Directory>,
+    bulk: Bulk,
+    /// Trackers of every content.
+    trackers: Vec<Address>,
+    contents: BTreeMap<ContentKey, Content>,
+    ids: HashMap<ContentId, ContentKey>,
+    links: BTreeMap<LinkKey, Link>,
+    /// Dropping one drops the call.
+    fetches: HashMap<FetchKey, (LinkKey, DropGuard)>,
+    next_key: u64,
+    /// For the tasks that the engine starts.
+    events: mpsc::Sender<Event>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Engine {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { settings, roster, identity, directory, bulk, trackers, events, stop } = parts;
+        Self {
+            swarm: Swarm::new(settings, rand::random()),
+            roster: Roster::new(roster, identity.peer),
+            rng: StdRng::from_rng(&mut rand::rng()),
+            identity,
+            directory,
+            bulk,
+            trackers,
+            contents: BTreeMap::new(),
+            ids: HashMap::new(),
+            links: BTreeMap::new(),
+            fetches: HashMap::new(),
+            next_key: 0,
+            events,
+            tasks: TaskTracker::new(),
+            stop,
+        }
+    }
+
+    /// Runs until it is told to stop, then says farewell to trackers.
+    pub(crate) async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut transfers: mpsc::Receiver<bulk::Event>,
+    ) {
+        let mut reports = interval(REPORT_EVERY);
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let stop = self.stop.clone();
+        let (mut batch, mut moved) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
+        loop {
+            let deadline = self.next_deadline();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = reports.tick() => self.report(),
+                _ = events.recv_many(&mut batch, BATCH) => {
+                    for event in batch.drain(..) {
+                        self.handle(event);
+                    }
+                }
+                _ = transfers.recv_many(&mut moved, BATCH) => {
+                    for event in moved.drain(..) {
+                        self.transferred(event);
+                    }
+                }
+                () = sleep_until(deadline.into()) => self.brain(Input::Tick),
+            }
+            self.dial();
+        }
+        self.contents.clear();
+        self.links.clear();
+        self.tasks.close();
+        // Tasks that report to the engine must not wait for it any more.
+        drop((events, transfers));
+        self.tasks.wait().await;
+    }
+
+    /// The earliest deadline of the brains; far away if they have none.
+    fn next_deadline(&self) -> Instant {
+        let idle = Instant::now() + Duration::from_secs(3600);
+        let roster = self.roster.next_deadline().unwrap_or(idle);
+        self.swarm.next_deadline().unwrap_or(idle).min(roster).min(idle)
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Brain(input) => self.brain(input),
+            Event::Handshake(handshake, admitted) => {
+                // Who asked may have given up: then the link's reader never starts, and the queue
+                // of what is to be said is closed already.
+                let _ = admitted.send(self.admit(*handshake));
+            }
+            Event::InLink { link, message } => self.in_link(link, message),
+            Event::LinkEnded { link, offence } => self.link_ended(link, offence),
+            Event::Undialable { link } => self.undialable(link),
+            Event::DialFailed { content, peer, error } => self.dial_failed(content, peer, &error),
+            Event::Announced(report) => self.announced(report),
+            Event::Resolved { content, outcome } => self.resolved(content, outcome),
+            Event::Command(command) => self.obey(command),
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Who asked may have gone away: an answer that nobody hears is no error.
+        match command {
+            Command::Add { stored, options, done } => drop(done.send(self.add(stored, options))),
+            Command::Fetch { id, options, place, done } => {
+                drop(done.send(self.fetch(id, options, place)));
+            }
+            Command::Remove { id, done } => drop(done.send(self.remove(id))),
+            Command::List { done } => {
+                let statuses = self.contents.keys().map(|key| Arc::new(self.status(*key)));
+                drop(done.send(statuses.collect()));
+            }
+            Command::Watch { id, done } => {
+                let content = self.ids.get(&id).and_then(|key| self.contents.get(key));
+                drop(done.send(content.map(Content::watch)));
+            }
+            Command::Explain { id, done } => {
+                let key = self.ids.get(&id).copied();
+                drop(done.send(key.map(|key| self.explain(key))));
+            }
+        }
+    }
+
+    /// Has the swarm's brain think, and does what it says.
+    fn brain(&mut self, input: Input) {
+        let mut outputs = Vec::new();
+        self.swarm.handle(Instant::now(), input, &mut outputs);
+        for output in outputs {
+            self.carry_out(output);
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Send { link, message } => self.say(link, message),
+            Output::Fetch { fetch, link, ranges, block_length } => {
+                self.start_fetch(fetch, link, ranges, block_length);
+            }
+            Output::CancelFetch { fetch } => self.cancel_fetch(fetch),
+            Output::Grant { serve, ranges } => self.bulk.uploads.grant(serve, ranges),
+            Output::Refuse { serve, reason } => self.bulk.uploads.refuse(serve, reason),
+            Output::Ban { link, reason } => self.ban(link, reason),
+            Output::Close { link } => self.close(link),
+            Output::Completed { content } => self.completed(content),
+            Output::Starving { content } => self.starving(content),
+        }
+    }
+
+    fn next_key(&mut self) -> u64 {
+        self.next_key += 1;
+        self.next_key
+    }
+}

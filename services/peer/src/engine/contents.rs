@@ -1,0 +1,336 @@
+//! Contents: added, looked for, completed, removed; and what trackers say of them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use shoal_common::Address;
+use shoal_core::{
+    content::ContentId,
+    roster::Candidate,
+    swarm::{ContentKey, Input, Priority},
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, info, warn};
+
+use super::Engine;
+use crate::{
+    event::{Event, Options, Place},
+    resolve::resolve,
+    status::Status,
+    store::{StoreError, Stored},
+    tracker::{Announcer, News, Report},
+};
+
+/// Peers that may wait to be asked for a manifest; of more, the rest is not asked.
+const MANIFEST_PEERS: usize = 256;
+
+/// One content of this process.
+pub(super) struct Content {
+    id: ContentId,
+    options: Options,
+    pub(super) search: Search,
+    /// What is stored of it, for the directory.
+    stored: watch::Sender<Option<Arc<Stored>>>,
+    /// Bytes wanted and lacking, for trackers.
+    left_bytes: Arc<AtomicU64>,
+    news: watch::Sender<News>,
+    pub(super) status: watch::Sender<Arc<Status>>,
+    pub(super) trackers: BTreeMap<Address, TrackerView>,
+    /// Ends its announces.
+    stop: CancellationToken,
+    _stop_with_it: DropGuard,
+}
+
+/// How far a content is from being served.
+pub(super) enum Search {
+    /// Peers are asked for the manifest; those found meanwhile become candidates later.
+    Manifest { ask: mpsc::Sender<Address>, candidates: Vec<Candidate> },
+    /// In the swarm.
+    Found,
+    /// The disk failed it.
+    Failed(String),
+}
+
+/// What a tracker last said.
+#[derive(Default)]
+pub(super) struct TrackerView {
+    pub(super) error: Option<String>,
+    pub(super) success: Option<Instant>,
+    pub(super) peers_given: u32,
+}
+
+impl Content {
+    pub(super) fn stored(&self) -> Option<Arc<Stored>> {
+        self.stored.borrow().clone()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<Status>> {
+        self.status.subscribe()
+    }
+
+    pub(super) const fn id(&self) -> ContentId {
+        self.id
+    }
+}
+
+impl Engine {
+    /// Shares what is stored, and fetches what it lacks.
+    pub(super) fn add(&mut self, stored: Arc<Stored>, options: Options) -> watch::Receiver<Arc<Status>> {
+        let id = stored.id();
+        if let Some(key) = self.ids.get(&id) {
+            return self.contents[key].watch();
+        }
+        let key = self.insert(id, options, Search::Found);
+        self.join(key, stored);
+        self.contents[&key].watch()
+    }
+
+    /// Looks for a content and fetches it to `place`.
+    pub(super) fn fetch(
+        &mut self,
+        id: ContentId,
+        options: Options,
+        place: Place,
+    ) -> watch::Receiver<Arc<Status>> {
+        if let Some(content) = self.ids.get(&id).map(|key| &self.contents[key]) {
+            if !matches!(content.search, Search::Failed(_)) {
+                return content.watch();
+            }
+            self.remove(id);
+        }
+        let (ask, peers) = mpsc::channel(MANIFEST_PEERS);
+        let key = self.insert(id, options, Search::Manifest { ask, candidates: Vec::new() });
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            // The content was removed before anybody had its manifest.
+            let Some((manifest, hashes)) = resolve(id, peers).await else { return };
+            let outcome = spawn_blocking(move || place(manifest, hashes)).await;
+            let outcome = outcome.expect("making room for a content does not panic");
+            let _ = events.send(Event::Resolved { content: key, outcome }).await;
+        });
+        self.announce(key);
+        self.contents[&key].watch()
+    }
+
+    /// Stops fetching and sharing a content; false if it was not here.
+    pub(super) fn remove(&mut self, id: ContentId) -> bool {
+        let Some(key) = self.ids.remove(&id) else { return false };
+        let links: Vec<_> =
+            self.links.iter().filter(|(_, l)| l.content == key).map(|(link, _)| *link).collect();
+        for link in links {
+            self.close(link);
+        }
+        self.directory.remove(id);
+        self.roster.remove_content(key);
+        self.brain(Input::RemoveContent { content: key });
+        self.contents.remove(&key);
+        true
+    }
+
+    fn insert(&mut self, id: ContentId, options: Options, search: Search) -> ContentKey {
+        let key = ContentKey(self.next_key() as u32);
+        let (stored, in_directory) = watch::channel(None);
+        self.directory.insert(id, key, in_directory);
+        let stop = self.stop.child_token();
+        let content = Content {
+            id,
+            options,
+            search,
+            stored,
+            // Unknown, and not nothing.
+            left_bytes: Arc::new(AtomicU64::new(u64::MAX)),
+            news: watch::Sender::new(News::default()),
+            status: watch::Sender::new(Arc::new(Status::unresolved(id))),
+            trackers: BTreeMap::new(),
+            _stop_with_it: stop.clone().drop_guard(),
+            stop,
+        };
+        self.ids.insert(id, key);
+        self.contents.insert(key, content);
+        key
+    }
+
+    fn announce(&self, key: ContentKey) {
+        let content = &self.contents[&key];
+        let trackers = [self.trackers.as_slice(), &content.options.trackers].concat();
+        let announcer = Announcer {
+            key,
+            content: content.id,
+            me: self.identity.info(),
+            left_bytes: content.left_bytes.clone(),
+            news: content.news.subscribe(),
+            events: self.events.clone(),
+            stop: content.stop.clone(),
+        };
+        announcer.start(&trackers, &self.tasks);
+    }
+
+    /// The manifest was found, and room for the content made or not.
+    pub(super) fn resolved(&mut self, key: ContentKey, outcome: Result<Arc<Stored>, StoreError>) {
+        if !self.contents.contains_key(&key) {
+            return;
+        }
+        match outcome {
+            Ok(stored) => self.join(key, stored),
+            Err(error) => self.store_failed(key, &error),
+        }
+    }
+
+    /// Joins the swarm of a content whose manifest is here.
+    fn join(&mut self, key: ContentKey, stored: Arc<Stored>) {
+        let now = Instant::now();
+        let content = self.contents.get_mut(&key).expect("joined contents are here");
+        let search = std::mem::replace(&mut content.search, Search::Found);
+        let is_new = matches!(search, Search::Found);
+        let options = content.options.clone();
+        let held = stored.held();
+        content.left_bytes.store(stored.layout().total_bytes() - stored.held_bytes(), Ordering::Relaxed);
+        content.stored.send_replace(Some(stored.clone()));
+        self.roster.add_content(key, held.is_full());
+        if let Search::Manifest { candidates, .. } = search {
+            for candidate in candidates {
+                self.roster.learn(now, key, candidate);
+            }
+        }
+        self.brain(Input::AddContent {
+            content: key,
+            layout: stored.layout().clone(),
+            held,
+            sequential: options.sequential,
+            super_seeding: options.super_seeding,
+        });
+        for (path, priority) in &options.priorities {
+            self.prioritise(key, &stored, path, *priority);
+        }
+        if is_new {
+            self.announce(key);
+        }
+        self.report_on(key);
+    }
+
+    /// Wants the pieces of a path, or of all below it, more or less than others.
+    fn prioritise(&mut self, content: ContentKey, stored: &Stored, path: &str, priority: Priority) {
+        let path = path.trim_end_matches('/');
+        let is_within = |file: &str| {
+            file.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let files = stored.manifest().files().iter().enumerate();
+        let pieces: Vec<_> = files
+            .filter(|(_, file)| is_within(&file.path))
+            .flat_map(|(number, _)| stored.layout().pieces_of_file(number))
+            .collect();
+        self.brain(Input::Prioritise { content, pieces, priority });
+    }
+
+    /// Everything wanted is here.
+    pub(super) fn completed(&mut self, key: ContentKey) {
+        let Some(content) = self.contents.get(&key) else { return };
+        info!(content_id = %content.id, "complete");
+        content.left_bytes.store(0, Ordering::Relaxed);
+        content.news.send_modify(|news| news.completed = true);
+        if content.stored().is_some_and(|stored| stored.held().is_full()) {
+            self.roster.completed(key);
+        }
+        self.report_on(key);
+    }
+
+    pub(super) fn starving(&mut self, key: ContentKey) {
+        if let Some(content) = self.contents.get(&key) {
+            content.news.send_modify(|news| news.starved += 1);
+        }
+    }
+
+    /// The disk failed a content: it leaves the swarm, the others go on.
+    pub(super) fn store_failed(&mut self, key: ContentKey, error: &StoreError) {
+        let Some(content) = self.contents.get_mut(&key) else { return };
+        if matches!(content.search, Search::Failed(_)) {
+            return;
+        }
+        warn!(content_id = %content.id, %error, "the content is stopped");
+        content.search = Search::Failed(error.to_string());
+        content.stored.send_replace(None);
+        let links: Vec<_> =
+            self.links.iter().filter(|(_, l)| l.content == key).map(|(link, _)| *link).collect();
+        for link in links {
+            self.close(link);
+        }
+        self.roster.remove_content(key);
+        self.brain(Input::RemoveContent { content: key });
+        self.report_on(key);
+    }
+
+    /// What a tracker said of a content.
+    pub(super) fn announced(&mut self, report: Report) {
+        let Some(content) = self.contents.get_mut(&report.content) else { return };
+        let view = content.trackers.entry(report.tracker.clone()).or_default();
+        let candidates = match report.outcome {
+            Ok(candidates) => candidates,
+            Err(error) => {
+                debug!(addr = %report.tracker, %error, "announce failed");
+                view.error = Some(error);
+                return;
+            }
+        };
+        view.error = None;
+        view.success = Some(Instant::now());
+        view.peers_given = candidates.len() as u32;
+        self.meet(report.content, candidates);
+    }
+
+    /// Takes note of peers of a swarm.
+    fn meet(&mut self, key: ContentKey, met: Vec<Candidate>) {
+        let Some(content) = self.contents.get_mut(&key) else { return };
+        match &mut content.search {
+            Search::Manifest { ask, candidates } => {
+                for candidate in met {
+                    if candidate.peer == self.identity.peer {
+                        continue;
+                    }
+                    if let Ok(address) = candidate.address.parse() {
+                        // Full: enough are asked already.
+                        let _ = ask.try_send(address);
+                    }
+                    candidates.retain(|known| known.peer != candidate.peer);
+                    if candidates.len() < MANIFEST_PEERS {
+                        candidates.push(candidate);
+                    }
+                }
+            }
+            Search::Found => {
+                let now = Instant::now();
+                for candidate in met {
+                    self.roster.learn(now, key, candidate);
+                }
+            }
+            Search::Failed(_) => {}
+        }
+    }
+
+    /// Tells who watches how contents are.
+    pub(super) fn report(&self) {
+        for (key, content) in &self.contents {
+            if content.status.receiver_count() > 0 {
+                self.report_on(*key);
+            }
+        }
+    }
+
+    pub(super) fn report_on(&self, key: ContentKey) {
+        let status = Arc::new(self.status(key));
+        self.contents[&key].status.send_if_modified(|old| {
+            let changed = **old != *status;
+            *old = status;
+            changed
+        });
+    }
+}

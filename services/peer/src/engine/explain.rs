@@ -1,0 +1,195 @@
+//! How a content stands, and why it is as slow as it is.
+
+use std::{sync::Arc, time::Instant};
+
+use shoal_common::units::Rate;
+use shoal_core::swarm::{ContentKey, IdleReason, LinkStatus};
+
+use super::{Engine, contents::Search};
+use crate::{
+    status::{Cause, Explanation, Neighbour, Phase, Status, Tracker},
+    store::Stored,
+};
+
+/// A download at this share of its cap is held back by the cap.
+const AT_CAP: f64 = 0.9;
+
+impl Engine {
+    /// A snapshot of a content.
+    pub(super) fn status(&self, key: ContentKey) -> Status {
+        let now = Instant::now();
+        let content = &self.contents[&key];
+        let stored = content.stored();
+        let mut status = Status::unresolved(content.id());
+        if let Some(stored) = &stored {
+            describe(&mut status, stored);
+        }
+        let links: Vec<_> = self.links_of(key, now);
+        let wants_nothing =
+            self.swarm.content_status(key).is_some_and(|swarm| swarm.missing == 0);
+        status.phase = match &content.search {
+            Search::Manifest { .. } => Phase::Resolving,
+            Search::Failed(reason) => Phase::Failed(reason.clone()),
+            Search::Found if wants_nothing => Phase::Seeding,
+            Search::Found => Phase::Downloading,
+        };
+        status.neighbours = links.len() as u32;
+        status.down_bytes_per_s = links.iter().map(|link| link.down_bytes_per_s).sum::<f64>() as u64;
+        status.up_bytes_per_s = links.iter().map(|link| link.up_bytes_per_s).sum::<f64>() as u64;
+        let totals = self.swarm.totals();
+        status.downloaded_bytes = totals.from_seeders + totals.from_leechers;
+        status.from_seeders_bytes = totals.from_seeders;
+        status.wasted_bytes = totals.duplicate + totals.wasted;
+        status.uploaded_bytes = totals.sent;
+        status
+    }
+
+    /// Why a content is as slow as it is.
+    pub(super) fn explain(&self, key: ContentKey) -> Explanation {
+        let now = Instant::now();
+        let content = &self.contents[&key];
+        let links = self.links_of(key, now);
+        let swarm = self.swarm.content_status(key);
+        let trackers: Vec<_> = content
+            .trackers
+            .iter()
+            .map(|(address, view)| Tracker {
+                address: address.clone(),
+                error: view.error.clone(),
+                since_success: view.success.map(|at| now.duration_since(at)),
+                peers_given: view.peers_given,
+            })
+            .collect();
+        let (cause, summary) = match &content.search {
+            Search::Failed(reason) => (Cause::Disk, reason.clone()),
+            Search::Manifest { candidates, .. } => why_unresolved(candidates.len(), &trackers),
+            Search::Found => {
+                let (missing, unavailable) = swarm.map_or((0, 0), |s| (s.missing, s.unavailable));
+                why_slow(missing, unavailable, &links, &trackers, self.bulk.max_download)
+            }
+        };
+        Explanation {
+            cause,
+            summary,
+            neighbours: self.neighbours(key, now),
+            unavailable_pieces: swarm.map_or(0, |swarm| swarm.unavailable),
+            rarest_copies: swarm.and_then(|swarm| swarm.rarest).unwrap_or(0),
+            trackers,
+        }
+    }
+
+    fn links_of(&self, key: ContentKey, now: Instant) -> Vec<LinkStatus> {
+        self.swarm.links(key).filter_map(|link| self.swarm.link_status(link, now)).collect()
+    }
+
+    fn neighbours(&self, key: ContentKey, now: Instant) -> Vec<Neighbour> {
+        let describe = |link| {
+            let status = self.swarm.link_status(link, now)?;
+            Some(Neighbour {
+                peer: status.peer,
+                address: self.links.get(&link)?.address.clone(),
+                held_pieces: status.has.held(),
+                interesting: status.interesting,
+                interested: status.interested,
+                choking_us: status.chokes_us,
+                choked_by_us: status.choked,
+                snubbed: status.snubbed,
+                down_bytes_per_s: status.down_bytes_per_s as u64,
+                up_bytes_per_s: status.up_bytes_per_s as u64,
+                round_trip: status.round_trip,
+                outstanding_bytes: status.outstanding,
+                idle_reason: match status.idle {
+                    Some(reason) if status.outstanding == 0 => in_words(reason).to_owned(),
+                    _ => String::new(),
+                },
+            })
+        };
+        self.swarm.links(key).filter_map(describe).collect()
+    }
+}
+
+fn describe(status: &mut Status, stored: &Arc<Stored>) {
+    let held = stored.held();
+    stored.manifest().name().clone_into(&mut status.name);
+    status.total_bytes = stored.layout().total_bytes();
+    status.held_bytes = stored.held_bytes();
+    status.piece_count = held.piece_count();
+    status.held_pieces = held.held();
+}
+
+fn why_unresolved(peers: usize, trackers: &[Tracker]) -> (Cause, String) {
+    if peers > 0 {
+        let sentence = format!("{peers} peers are known, and none has given the manifest yet");
+        return (Cause::NoManifest, sentence);
+    }
+    why_alone(trackers)
+}
+
+/// Nobody else is known.
+fn why_alone(trackers: &[Tracker]) -> (Cause, String) {
+    if let Some(broken) = trackers.iter().find(|tracker| tracker.error.is_some())
+        && trackers.iter().all(|tracker| tracker.error.is_some())
+    {
+        let error = broken.error.as_deref().unwrap_or_default();
+        let sentence = format!("no tracker answers: {} says {error}", broken.address);
+        return (Cause::TrackerDown, sentence);
+    }
+    let sentence = match trackers {
+        [] => "no tracker is set, so no peer is known; name one with --tracker",
+        _ => "the trackers know no other peer of this content; is its publisher running?",
+    };
+    (Cause::NoPeers, sentence.to_owned())
+}
+
+fn why_slow(
+    missing: u32,
+    unavailable: u32,
+    links: &[LinkStatus],
+    trackers: &[Tracker],
+    cap: Option<Rate>,
+) -> (Cause, String) {
+    if missing == 0 {
+        return (Cause::None, "everything that is wanted is here".to_owned());
+    }
+    if links.is_empty() {
+        return why_alone(trackers);
+    }
+    let rate: f64 = links.iter().map(|link| link.down_bytes_per_s).sum();
+    if let Some(cap) = cap
+        && rate >= AT_CAP * cap.bytes_per_s().get() as f64
+    {
+        return (Cause::DownCap, format!("the settings cap downloads at {cap}"));
+    }
+    let useful: Vec<_> = links.iter().filter(|link| link.wanted > 0).collect();
+    let count = useful.len();
+    if useful.is_empty() || (unavailable > 0 && unavailable == missing) {
+        let sentence =
+            format!("none of {} neighbours holds any of the {missing} pieces missing", links.len());
+        return (Cause::PiecesMissing, sentence);
+    }
+    if useful.iter().all(|link| link.chokes_us) {
+        let sentence = format!("all {count} neighbours that hold something wanted choke this peer");
+        return (Cause::Choked, sentence);
+    }
+    let unchoking = useful.iter().filter(|link| !link.chokes_us);
+    if unchoking.clone().all(|link| link.snubbed) {
+        let sentence =
+            format!("{} neighbours unchoked this peer and send nothing", unchoking.count());
+        return (Cause::Snubbed, sentence);
+    }
+    let sentence = format!("{count} neighbours send as fast as they can or are let");
+    (Cause::NeighboursSlow, sentence)
+}
+
+const fn in_words(reason: IdleReason) -> &'static str {
+    match reason {
+        IdleReason::WindowFull => "it is asked for as much as its rate allows",
+        IdleReason::Seeding => "nothing is wanted any more",
+        IdleReason::ServesNone => "it serves nothing",
+        IdleReason::NotInteresting => "it holds nothing wanted",
+        IdleReason::Choked => "it chokes this peer",
+        IdleReason::RetryLater => "it refused or was silent, and is asked again later",
+        IdleReason::NothingOpen => "what it holds is asked of others",
+        IdleReason::OutOfMemory => "as much is in flight as memory allows",
+    }
+}

@@ -1,0 +1,216 @@
+//! Bulk on the link itself, for a neighbour that cannot be dialled back: one behind NAT, that
+//! dialled us. It is slower than calls on connections of their own, and always works.
+
+use std::{collections::HashMap, time::Duration};
+
+use shoal_core::{
+    content::BlockRange,
+    swarm::{BanReason, FetchEnd, FetchKey, LinkKey},
+};
+use shoal_proto::peer::v1::{self as pb, LinkMessage, link_message::Kind};
+use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::debug;
+
+use super::{Engine, links::Link};
+use crate::{
+    bulk::{Ask, Intake, Outgoing, Uploads, parse_ranges},
+    event::Event,
+    wire::{self, InLink},
+};
+
+/// Who cannot be dialled within this time counts as behind NAT.
+const DIAL_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Bytes of a block on a link: small, since what else is said waits behind it.
+const BLOCK_LENGTH: u32 = 64 * 1024;
+
+/// Blocks of one request that may wait to be stored: as many as the brain has asked for at once.
+const BLOCKS: usize = 128;
+
+/// When to ask again who refused: as soon as it may have changed its mind.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Requests of one neighbour under way on its link, at most.
+const MAX_REQUESTS: usize = 16;
+
+/// The requests on one link.
+#[derive(Default)]
+pub(super) struct OnLink {
+    /// The neighbour cannot be dialled: blocks are asked for here.
+    pub(super) only_way: bool,
+    /// Ours, by the key that is their id on the wire.
+    fetches: HashMap<FetchKey, mpsc::Sender<Arrival>>,
+    /// The neighbour's, by the id it chose. Dropping one ends it; one that has ended counts as
+    /// cancelled.
+    serves: HashMap<u64, DropGuard>,
+}
+
+/// What comes of a request of ours.
+enum Arrival {
+    Block(pb::Block),
+    Refused,
+}
+
+impl Engine {
+    /// Looks whether a neighbour that dialled us can be dialled.
+    pub(super) fn probe(&self, link: LinkKey) {
+        let Some(address) = self.links.get(&link).map(|link| link.address.clone()) else { return };
+        let events = self.events.clone();
+        self.tasks.spawn(async move {
+            let dial = TcpStream::connect((address.host(), address.port()));
+            if !matches!(timeout(DIAL_PATIENCE, dial).await, Ok(Ok(_))) {
+                debug!(addr = %address, "cannot be dialled back");
+                let _ = events.send(Event::Undialable { link }).await;
+            }
+        });
+    }
+
+    pub(super) fn undialable(&mut self, link: LinkKey) {
+        if let Some(link) = self.links.get_mut(&link) {
+            link.on_link.only_way = true;
+        }
+    }
+
+    /// Asks for blocks on the link.
+    pub(super) fn fetch_on_link(&mut self, intake: Intake) {
+        let (fetch, link) = (intake.fetch, intake.link);
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        let ranges = intake.ranges.iter().map(|range| pb::PieceRange {
+            piece: range.piece.get(),
+            offset: range.offset,
+            length: range.length,
+        });
+        let request = pb::Request { request_id: fetch.0, ranges: ranges.collect() };
+        let (arrivals, blocks) = mpsc::channel(BLOCKS);
+        entry.on_link.fetches.insert(fetch, arrivals);
+        self.bulk.lanes.spawn(take_all(intake, blocks));
+        self.tell(link, Kind::Request(request));
+    }
+
+    /// Drops a request of ours, if it is one on the link.
+    pub(super) fn cancel_on_link(&mut self, fetch: FetchKey) {
+        let asked = |link: &mut Link| link.on_link.fetches.remove(&fetch).is_some();
+        let found = self.links.iter_mut().find_map(|(key, link)| asked(link).then_some(*key));
+        if let Some(link) = found {
+            self.tell(link, Kind::Cancel(pb::Cancel { request_id: fetch.0 }));
+        }
+    }
+
+    pub(super) fn in_link(&mut self, link: LinkKey, message: InLink) {
+        match message {
+            InLink::Request(request) => self.serve_on_link(link, request),
+            InLink::Cancel(request_id) => {
+                if let Some(entry) = self.links.get_mut(&link) {
+                    entry.on_link.serves.remove(&request_id);
+                }
+            }
+            InLink::Block(block) => {
+                let fetch = FetchKey(block.request_id);
+                let is_last = block.last;
+                self.arrived(link, fetch, Arrival::Block(block), is_last);
+            }
+            InLink::Refuse(id) => self.arrived(link, FetchKey(id), Arrival::Refused, true),
+        }
+    }
+
+    /// Hands on what comes of a request of ours; of one that was cancelled, it is dropped.
+    fn arrived(&mut self, link: LinkKey, fetch: FetchKey, arrival: Arrival, is_last: bool) {
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        let Some(arrivals) = entry.on_link.fetches.get(&fetch) else { return };
+        let has_room = arrivals.try_send(arrival).is_ok();
+        if is_last || !has_room {
+            // Without room the fetch fails for want of the block, and is asked for again.
+            entry.on_link.fetches.remove(&fetch);
+        }
+    }
+
+    fn serve_on_link(&mut self, link: LinkKey, request: pb::Request) {
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        let Some(stored) = self.contents.get(&entry.content).and_then(|c| c.stored()) else {
+            return;
+        };
+        let Ok(ranges) = parse_ranges(stored.layout(), &request.ranges) else {
+            self.ban(link, BanReason::Protocol);
+            return;
+        };
+        if entry.on_link.serves.len() >= MAX_REQUESTS {
+            self.tell(link, refusal(request.request_id, "too many requests at a time".to_owned()));
+            return;
+        }
+        let request_id = request.request_id;
+        let events = self.events.clone();
+        let cancelled = CancellationToken::new();
+        entry.on_link.serves.insert(request_id, cancelled.clone().drop_guard());
+        let content = entry.content;
+        let ask =
+            Ask { content, stored, link: Some(link), ranges, block_length: BLOCK_LENGTH };
+        let (uploads, blocks) = (self.bulk.uploads.clone(), entry.voice.blocks.clone());
+        self.bulk.lanes.spawn(async move {
+            let serving = serve(request_id, ask, uploads, &blocks);
+            cancelled.run_until_cancelled(serving).await;
+            let _ = events.send(Event::InLink { link, message: InLink::Cancel(request_id) }).await;
+        });
+    }
+
+    fn tell(&mut self, link: LinkKey, kind: Kind) {
+        let Some(entry) = self.links.get(&link) else { return };
+        if entry.voice.messages.try_send(wire::message(kind)).is_err() {
+            self.close(link);
+        }
+    }
+}
+
+const fn refusal(request_id: u64, reason: String) -> Kind {
+    Kind::Refuse(pb::Refuse { request_id, reason })
+}
+
+/// Serves one request, as far as the brain grants.
+async fn serve(request_id: u64, ask: Ask, uploads: Uploads, blocks: &mpsc::Sender<LinkMessage>) {
+    let mut left: u64 = ask.ranges.iter().map(|range| u64::from(range.length)).sum();
+    let refused = async {
+        let mut upload = uploads.open(ask).await.map_err(|end| end.to_string())?;
+        while let Some(block) = upload.next().await.map_err(|end| end.to_string())? {
+            left -= u64::from(block.block.length);
+            let block = read(request_id, &block, left == 0)?;
+            if blocks.send(wire::message(Kind::Block(block))).await.is_err() {
+                // The link is down.
+                break;
+            }
+        }
+        Ok(())
+    };
+    if let Err(reason) = refused.await {
+        let refusal = wire::message(refusal(request_id, reason));
+        // A link that is down needs no answer.
+        let _ = blocks.send(refusal).await;
+    }
+}
+
+fn read(request_id: u64, outgoing: &Outgoing, last: bool) -> Result<pb::Block, String> {
+    let BlockRange { piece, offset, length } = outgoing.block;
+    let mut data = vec![0; length as usize];
+    outgoing.stored.read(outgoing.block, &mut data).map_err(|error| error.to_string())?;
+    Ok(pb::Block { request_id, piece: piece.get(), offset, data: data.into(), last })
+}
+
+/// Stores what comes of a request of ours, and tells how it ended.
+async fn take_all(mut intake: Intake, mut arrivals: mpsc::Receiver<Arrival>) {
+    let result = loop {
+        match arrivals.recv().await {
+            // Cancelled, or the link is down: the brain knows.
+            None => return,
+            Some(Arrival::Refused) => break Ok(FetchEnd::Refused { retry_after: RETRY_AFTER }),
+            Some(Arrival::Block(block)) => {
+                let pb::Block { piece, offset, data, .. } = block;
+                if let Err(error) = intake.take(piece, offset, data).await {
+                    break Err(error);
+                }
+            }
+        }
+        if intake.is_complete() {
+            break Ok(FetchEnd::Done);
+        }
+    };
+    intake.end(result).await;
+}

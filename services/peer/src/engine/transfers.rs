@@ -1,0 +1,65 @@
+//! Blocks asked for, and what the data plane tells of them.
+
+use shoal_core::{
+    content::BlockRange,
+    swarm::{BanReason, FetchKey, Input, LinkKey},
+};
+
+use super::Engine;
+use crate::bulk::{self, Intake, Order};
+
+impl Engine {
+    /// Asks a neighbour for blocks.
+    pub(super) fn start_fetch(
+        &mut self,
+        fetch: FetchKey,
+        link: LinkKey,
+        ranges: Vec<BlockRange>,
+        block_length: u32,
+    ) {
+        // Links and contents may go while the brain's outputs are carried out; it is told of that.
+        let Some(neighbour) = self.links.get(&link) else { return };
+        let Some(stored) = self.contents.get(&neighbour.content).and_then(|c| c.stored()) else {
+            return;
+        };
+        if neighbour.on_link.only_way {
+            let content = neighbour.content;
+            let events = self.bulk.moved.clone();
+            let ranges = ranges.into();
+            self.fetch_on_link(Intake { fetch, link, content, stored, ranges, events });
+            return;
+        }
+        let order = Order {
+            fetch,
+            link,
+            content: neighbour.content,
+            stored,
+            ranges,
+            block_length,
+            link_token: neighbour.their_token.to_bytes(),
+        };
+        let call = neighbour.source.fetch(order);
+        self.fetches.insert(fetch, (link, call));
+    }
+
+    /// Drops a call for blocks.
+    pub(super) fn cancel_fetch(&mut self, fetch: FetchKey) {
+        if self.fetches.remove(&fetch).is_none() {
+            self.cancel_on_link(fetch);
+        }
+    }
+
+    /// What the data plane says.
+    pub(super) fn transferred(&mut self, event: bulk::Event) {
+        match event {
+            bulk::Event::Brain(input) => {
+                if let Input::FetchEnded { fetch, .. } = &input {
+                    self.fetches.remove(fetch);
+                }
+                self.brain(input);
+            }
+            bulk::Event::ProtocolBroken { link } => self.ban(link, BanReason::Protocol),
+            bulk::Event::StoreFailed { content, error } => self.store_failed(content, &error),
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What reaches the engine, over one bounded channel: who has something to say waits for room.
+
+use std::sync::Arc;
+
+use shoal_common::Address;
+use shoal_core::{
+    PeerId,
+    content::{ContentId, Manifest, PieceHashes},
+    swarm::{ContentKey, Input, LinkKey, Priority},
+};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    link::{Admitted, Handshake, LinkError},
+    status::{Explanation, Status},
+    store::{StoreError, Stored},
+    tracker::Report,
+    wire::{InLink, WireError},
+};
+
+/// One thing that happened.
+pub(crate) enum Event {
+    /// The brain's business.
+    Brain(Input),
+    /// Two hellos are through.
+    Handshake(Box<Handshake>, oneshot::Sender<Admitted>),
+    /// A link's reader has ended; with an offence if the neighbour broke the protocol.
+    LinkEnded { link: LinkKey, offence: Option<WireError> },
+    /// Bulk on the link itself.
+    InLink { link: LinkKey, message: InLink },
+    /// A neighbour that dialled us cannot be dialled.
+    Undialable { link: LinkKey },
+    /// A dial came to nothing.
+    DialFailed { content: ContentKey, peer: PeerId, error: LinkError },
+    /// A tracker answered, or did not.
+    Announced(Report),
+    /// A content's manifest was found and room made for it, or not.
+    Resolved { content: ContentKey, outcome: Result<Arc<Stored>, StoreError> },
+    /// Someone on this machine wants something.
+    Command(Command),
+}
+
+/// What someone on this machine wants.
+pub(crate) enum Command {
+    /// Share what is stored already, and fetch what it lacks.
+    Add { stored: Arc<Stored>, options: Options, done: oneshot::Sender<watch::Receiver<Arc<Status>>> },
+    /// Find a content by its id, and fetch it.
+    Fetch { id: ContentId, options: Options, place: Place, done: oneshot::Sender<watch::Receiver<Arc<Status>>> },
+    /// Stop fetching and sharing a content.
+    Remove { id: ContentId, done: oneshot::Sender<bool> },
+    /// How all contents are.
+    List { done: oneshot::Sender<Vec<Arc<Status>>> },
+    /// How one content is, from now on.
+    Watch { id: ContentId, done: oneshot::Sender<Option<watch::Receiver<Arc<Status>>>> },
+    /// Why one content is as slow as it is.
+    Explain { id: ContentId, done: oneshot::Sender<Option<Explanation>> },
+}
+
+/// Makes room for a content whose manifest was found.
+pub(crate) type Place =
+    Box<dyn FnOnce(Manifest, PieceHashes) -> Result<Arc<Stored>, StoreError> + Send>;
+
+/// How a content is fetched and shared.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Trackers beside those of the settings.
+    pub trackers: Vec<Address>,
+    /// First piece first.
+    pub sequential: bool,
+    /// While complete, tell each neighbour of few pieces at a time.
+    pub super_seeding: bool,
+    /// Paths and how much they are wanted; a directory means all below it.
+    pub priorities: Vec<(String, Priority)>,
+}

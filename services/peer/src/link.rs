@@ -1,0 +1,264 @@
+//! A link: one `Exchange` stream between two peers for one content, dialled by either.
+//!
+//! Both ends say hello, then the engine admits the link or not. From there on a task reads what the
+//! neighbour says; what the engine says waits in a queue of [`QUEUE`] messages. A neighbour that
+//! does not read them is dropped rather than waited for.
+
+use std::{
+    net::IpAddr,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use shoal_common::{
+    Address,
+    channel::{Channel, Options},
+};
+use shoal_core::{
+    PeerId,
+    content::Layout,
+    roster::{Direction, Refusal},
+    swarm::{ContentKey, Input, LinkKey},
+};
+use shoal_proto::peer::v1::{
+    ExchangeRequest, LinkMessage, peer_service_client::PeerServiceClient,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, Streaming};
+
+use crate::{
+    event::Event,
+    wire::{self, Hello, LinkToken, Received, WireError},
+};
+
+/// Messages that may wait for a neighbour to read them.
+const QUEUE: usize = 1024;
+
+/// Blocks that may; what makes more waits for room.
+const BLOCK_QUEUE: usize = 4;
+
+/// Assumed of a link until it is measured: a local network's.
+const UNMEASURED: Duration = Duration::from_millis(1);
+
+/// Longest wait for the other end's Hello, which may have to find the manifest first.
+const HELLO_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A link whose two hellos are through, for the engine to admit.
+#[derive(Debug)]
+pub(crate) struct Handshake {
+    pub(crate) content: ContentKey,
+    pub(crate) peer: PeerId,
+    /// Where the neighbour is dialled.
+    pub(crate) address: Address,
+    pub(crate) complete: bool,
+    pub(crate) serves_nothing: bool,
+    pub(crate) direction: Direction,
+    pub(crate) round_trip: Duration,
+    /// Borne by the neighbour's calls to us.
+    pub(crate) our_token: LinkToken,
+    /// Borne by our calls to the neighbour.
+    pub(crate) their_token: LinkToken,
+    pub(crate) voice: Voice,
+}
+
+/// What is to be said on a link goes in here.
+#[derive(Debug)]
+pub(crate) struct Voice {
+    pub(crate) messages: mpsc::Sender<LinkMessage>,
+    pub(crate) blocks: mpsc::Sender<LinkMessage>,
+}
+
+/// The engine's word on a handshake: the link's key, and the token that ends its reader.
+pub(crate) type Admitted = Result<(LinkKey, CancellationToken), Refusal>;
+
+/// Why a link did not come about.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LinkError {
+    #[error(transparent)]
+    Connect(#[from] shoal_common::channel::ConnectError),
+    #[error("the peer refused the link: {}", .0.message())]
+    Status(#[from] Status),
+    #[error("the peer did not say hello in time")]
+    Silent,
+    #[error("the peer broke the protocol: {0}")]
+    Wire(#[from] WireError),
+    #[error("another peer answers at its address")]
+    OtherPeer,
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("this peer is stopping")]
+    Stopping,
+}
+
+impl From<LinkError> for Status {
+    fn from(error: LinkError) -> Self {
+        let code = match &error {
+            LinkError::Connect(_) | LinkError::Stopping => Code::Unavailable,
+            LinkError::Status(status) => status.code(),
+            LinkError::Silent => Code::DeadlineExceeded,
+            LinkError::Wire(WireError::Version(..)) => Code::FailedPrecondition,
+            LinkError::Wire(_) | LinkError::OtherPeer => Code::InvalidArgument,
+            LinkError::Refused(refusal) => match refusal {
+                Refusal::Banned => Code::PermissionDenied,
+                Refusal::Myself => Code::InvalidArgument,
+                Refusal::Duplicate => Code::AlreadyExists,
+                Refusal::Full => Code::ResourceExhausted,
+                Refusal::NoContent => Code::NotFound,
+            },
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// A peer to dial for a content.
+pub(crate) struct Dial {
+    pub(crate) content: ContentKey,
+    pub(crate) layout: Layout,
+    pub(crate) peer: PeerId,
+    pub(crate) address: Address,
+    pub(crate) hello: Hello,
+    pub(crate) events: mpsc::Sender<Event>,
+}
+
+impl Dial {
+    /// Makes a link and keeps it until either end drops it.
+    pub(crate) async fn run(self) -> Result<(), LinkError> {
+        let (voice, said) = greeted(&self.hello);
+        let connecting = Instant::now();
+        let channel = Channel::connect(&self.address, &Options::default()).await?;
+        let round_trip = connecting.elapsed();
+
+        let requests = said.map(|message| ExchangeRequest { message: Some(message) });
+        let mut client = PeerServiceClient::new(channel);
+        let (incoming, hello) = timeout(HELLO_PATIENCE, async {
+            let mut incoming = client.exchange(requests).await?.into_inner();
+            let first = incoming.message().await?.and_then(|response| response.message);
+            Ok::<_, LinkError>((incoming, Hello::from_wire(first)?))
+        })
+        .await
+        .map_err(|_| LinkError::Silent)??;
+        if hello.peer != self.peer || hello.content != self.hello.content {
+            return Err(LinkError::OtherPeer);
+        }
+
+        let handshake = Handshake {
+            content: self.content,
+            peer: hello.peer,
+            address: self.address,
+            complete: hello.complete,
+            serves_nothing: hello.serves_nothing,
+            direction: Direction::Outbound,
+            round_trip,
+            our_token: self.hello.token,
+            their_token: hello.token,
+            voice,
+        };
+        let (link, closed) = admit(&self.events, handshake).await?;
+        let incoming = incoming.map(|response| response.map(|response| response.message));
+        Reader { link, layout: self.layout, events: self.events, closed }.run(incoming).await;
+        Ok(())
+    }
+}
+
+/// A neighbour that dialled us, after its Hello and the content it is for were found to be good.
+pub(crate) struct Guest {
+    pub(crate) content: ContentKey,
+    pub(crate) layout: Layout,
+    pub(crate) theirs: Hello,
+    /// The address the connection came from.
+    pub(crate) observed: IpAddr,
+    pub(crate) ours: Hello,
+    pub(crate) events: mpsc::Sender<Event>,
+}
+
+impl Guest {
+    /// Has the engine admit the link, and reads it in a task of its own; what is to be said to the
+    /// neighbour comes out of the receiver, our Hello first.
+    pub(crate) async fn welcome(
+        self,
+        incoming: Streaming<ExchangeRequest>,
+    ) -> Result<impl Stream<Item = LinkMessage> + Send + use<>, LinkError> {
+        let (voice, said) = greeted(&self.ours);
+        let handshake = Handshake {
+            content: self.content,
+            peer: self.theirs.peer,
+            address: self.theirs.address.or_observed(self.observed),
+            complete: self.theirs.complete,
+            serves_nothing: self.theirs.serves_nothing,
+            direction: Direction::Inbound,
+            round_trip: UNMEASURED,
+            our_token: self.ours.token,
+            their_token: self.theirs.token,
+            voice,
+        };
+        let (link, closed) = admit(&self.events, handshake).await?;
+        let incoming = incoming.map(|request| request.map(|request| request.message));
+        tokio::spawn(Reader { link, layout: self.layout, events: self.events, closed }.run(incoming));
+        Ok(said)
+    }
+}
+
+/// A voice that has said Hello, and the stream of what it says.
+fn greeted(hello: &Hello) -> (Voice, impl Stream<Item = LinkMessage> + Send + use<>) {
+    let (messages, queue) = mpsc::channel(QUEUE);
+    let (blocks, block_queue) = mpsc::channel(BLOCK_QUEUE);
+    messages.try_send(hello.to_wire()).expect("a new queue has room");
+    let said = ReceiverStream::new(queue).merge(ReceiverStream::new(block_queue));
+    (Voice { messages, blocks }, said)
+}
+
+async fn admit(
+    events: &mpsc::Sender<Event>,
+    handshake: Handshake,
+) -> Result<(LinkKey, CancellationToken), LinkError> {
+    let (admitted, answer) = oneshot::channel();
+    let event = Event::Handshake(Box::new(handshake), admitted);
+    events.send(event).await.map_err(|_| LinkError::Stopping)?;
+    Ok(answer.await.map_err(|_| LinkError::Stopping)??)
+}
+
+/// Reads a link and tells the engine, until the neighbour ends it, breaks the protocol, or the
+/// engine closes it.
+struct Reader {
+    link: LinkKey,
+    layout: Layout,
+    events: mpsc::Sender<Event>,
+    closed: CancellationToken,
+}
+
+impl Reader {
+    async fn run(
+        self,
+        incoming: impl Stream<Item = Result<Option<LinkMessage>, Status>>,
+    ) {
+        let read = self.read(incoming);
+        let offence = self.closed.run_until_cancelled(read).await.unwrap_or(Ok(()));
+        // The engine that is gone has no links either.
+        let _ = self.events.send(Event::LinkEnded { link: self.link, offence: offence.err() }).await;
+    }
+
+    /// Ends without an error if the connection breaks: that is no offence.
+    async fn read(
+        &self,
+        incoming: impl Stream<Item = Result<Option<LinkMessage>, Status>>,
+    ) -> Result<(), WireError> {
+        let mut incoming = pin!(incoming);
+        while let Some(Ok(message)) = incoming.next().await {
+            let event = match wire::receive(message, &self.layout)? {
+                Received::Message(message) => {
+                    Event::Brain(Input::Message { link: self.link, message })
+                }
+                Received::InLink(message) => Event::InLink { link: self.link, message },
+            };
+            if self.events.send(event).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,238 @@
+//! A running peer, to be used by the daemon and by one-shot commands alike.
+
+use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use shoal_common::{
+    Address,
+    health::{self, Health},
+    http2::Http2,
+    server::{self, Limits},
+    units::Rate,
+};
+use shoal_core::{
+    PeerId,
+    content::{Bitfield, ContentId, Manifest, PieceHashes},
+    roster::RosterSettings,
+    swarm,
+};
+use shoal_proto::{peer::v1::peer_service_server::PeerServiceServer, types::v1::Location};
+use tokio::{
+    net::TcpListener,
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bulk::{Desk as _, Downloads, Lanes, RateCap, RequestPiece, SocketTuning, Uploads},
+    directory::Directory,
+    engine::{self, Bulk, Engine, Parts},
+    event::{Command, Event, Options, Place},
+    identity::Identity,
+    rpc::PeerRpc,
+    status::{Explanation, Status},
+    store::{StoreError, Stored},
+};
+
+/// The gRPC services that a peer answers to others, for its health.
+pub fn services() -> [&'static str; 1] {
+    [health::name_of::<PeerServiceServer<PeerRpc>>()]
+}
+
+/// Threads that move blocks.
+const LANES: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+
+/// A call that brings nothing for so long has failed; the brain gives up sooner.
+const FETCH_PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a peer is set up.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Who it is.
+    pub peer: PeerId,
+    /// Where others dial it; an unspecified host means the address it is seen under, a port of 0
+    /// that of the listener.
+    pub advertise: Option<Address>,
+    /// Trackers of every content.
+    pub trackers: Vec<Address>,
+    /// Cap on what it sends.
+    pub max_upload: Option<Rate>,
+    /// Cap on what it receives.
+    pub max_download: Option<Rate>,
+    /// Where it runs.
+    pub location: Location,
+    /// The swarm's policies.
+    pub swarm: swarm::Settings,
+    /// Limits on links.
+    pub roster: RosterSettings,
+    /// How sockets that blocks leave by are set up.
+    pub sockets: SocketTuning,
+}
+
+impl NodeConfig {
+    /// A peer with the textbook's defaults.
+    pub fn new(peer: PeerId) -> Self {
+        Self {
+            peer,
+            advertise: None,
+            trackers: Vec::new(),
+            max_upload: None,
+            max_download: None,
+            location: Location::default(),
+            swarm: swarm::Settings::default(),
+            roster: RosterSettings::default(),
+            sockets: SocketTuning::default(),
+        }
+    }
+}
+
+/// The peer has stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer has stopped")]
+pub struct Stopped;
+
+/// How a content is, from now on.
+pub type StatusWatch = watch::Receiver<Arc<Status>>;
+
+/// A running peer. Cheap to clone; it runs until [`Node::stop`].
+#[derive(Clone)]
+pub struct Node {
+    events: mpsc::Sender<Event>,
+    identity: Arc<Identity>,
+    directory: Arc<Directory>,
+    stop: CancellationToken,
+}
+
+/// Ends when the peer has stopped.
+pub struct Running {
+    engine: JoinHandle<()>,
+    server: JoinHandle<()>,
+}
+
+impl Node {
+    /// Starts a peer that listens on `listener`, on the current runtime.
+    pub fn start(
+        config: NodeConfig,
+        health: &Health,
+        listener: TcpListener,
+    ) -> io::Result<(Self, Running)> {
+        let bound = Address::from(listener.local_addr()?);
+        let address = match config.advertise {
+            Some(address) if address.port() == 0 => address.with_port(bound.port()),
+            Some(address) => address,
+            None => bound,
+        };
+        let identity = Arc::new(Identity { peer: config.peer, address, location: config.location });
+        let directory = Arc::new(Directory::default());
+        let (events, inbox) = mpsc::channel(engine::QUEUE);
+        let (moved, transfers) = mpsc::channel(engine::QUEUE);
+        let lanes = Arc::new(Lanes::start(LANES)?);
+        let bulk = Bulk {
+            lanes: lanes.clone(),
+            downloads: Downloads::new(moved.clone(), RateCap::new(config.max_download), FETCH_PATIENCE),
+            uploads: Uploads::new(moved.clone(), RateCap::new(config.max_upload)),
+            max_download: config.max_download,
+            moved,
+        };
+        let stop = CancellationToken::new();
+
+        let rpc = PeerRpc {
+            directory: directory.clone(),
+            identity: identity.clone(),
+            events: events.clone(),
+        };
+        let routes = server::routes(health).add_service(PeerServiceServer::new(rpc));
+        let routes = RequestPiece::new(directory.clone(), bulk.uploads.clone()).add_to(routes);
+        let limits = Limits { http2: Http2::BULK, request_timeout: None, ..Limits::default() };
+        let closing = stop.clone();
+        let serving = lanes.clone();
+        let server = tokio::spawn(async move {
+            serving.serve(listener, routes, &limits, &config.sockets, closing).await;
+        });
+        let engine = Engine::new(Parts {
+            settings: config.swarm,
+            roster: config.roster,
+            identity: identity.clone(),
+            directory: directory.clone(),
+            bulk,
+            trackers: config.trackers,
+            events: events.clone(),
+            stop: stop.clone(),
+        });
+        let engine = tokio::spawn(engine.run(inbox, transfers));
+        Ok((Self { events, identity, directory, stop }, Running { engine, server }))
+    }
+
+    /// Who it is.
+    pub fn peer(&self) -> PeerId {
+        self.identity.peer
+    }
+
+    /// Where others dial it.
+    pub fn address(&self) -> &Address {
+        &self.identity.address
+    }
+
+    /// Shares what is stored, and fetches what it lacks.
+    pub async fn add(&self, stored: Arc<Stored>, options: Options) -> Result<StatusWatch, Stopped> {
+        self.ask(|done| Command::Add { stored, options, done }).await
+    }
+
+    /// Looks for a content, and fetches it to where `place` makes room for it.
+    pub async fn fetch(
+        &self,
+        id: ContentId,
+        options: Options,
+        place: impl FnOnce(Manifest, PieceHashes) -> Result<Arc<Stored>, StoreError> + Send + 'static,
+    ) -> Result<StatusWatch, Stopped> {
+        let place: Place = Box::new(place);
+        self.ask(|done| Command::Fetch { id, options, place, done }).await
+    }
+
+    /// Stops fetching and sharing a content; false if it was not here.
+    pub async fn remove(&self, id: ContentId) -> Result<bool, Stopped> {
+        self.ask(|done| Command::Remove { id, done }).await
+    }
+
+    /// How all contents are.
+    pub async fn list(&self) -> Result<Vec<Arc<Status>>, Stopped> {
+        self.ask(|done| Command::List { done }).await
+    }
+
+    /// How one content is from now on; none if it is not here.
+    pub async fn watch(&self, id: ContentId) -> Result<Option<StatusWatch>, Stopped> {
+        self.ask(|done| Command::Watch { id, done }).await
+    }
+
+    /// Why one content is as slow as it is; none if it is not here.
+    pub async fn explain(&self, id: ContentId) -> Result<Option<Explanation>, Stopped> {
+        self.ask(|done| Command::Explain { id, done }).await
+    }
+
+    /// The pieces held of a content; none if its manifest is not here.
+    pub fn held(&self, id: ContentId) -> Option<Bitfield> {
+        self.directory.content(id).map(|(_, stored)| stored.held())
+    }
+
+    /// Tells the peer to stop; [`Running::ended`] waits for it.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+        let (done, answer) = oneshot::channel();
+        self.events.send(Event::Command(command(done))).await.map_err(|_| Stopped)?;
+        answer.await.map_err(|_| Stopped)
+    }
+}
+
+impl Running {
+    /// Waits until the peer has said farewell and its calls have ended.
+    pub async fn ended(self) {
+        for task in [self.engine, self.server] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a part of the peer failed");
+            }
+        }
+    }
+}

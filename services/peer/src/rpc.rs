@@ -1,0 +1,137 @@
+//! `shoal.peer.v1.PeerService`, but for `RequestPiece`, which is the data plane's.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use shoal_core::content::ContentId;
+use shoal_proto::peer::v1::{
+    Bitfield, ExchangeRequest, ExchangeResponse, GetBitfieldRequest, GetBitfieldResponse,
+    GetManifestRequest, GetManifestResponse, GetPieceHashesRequest, GetPieceHashesResponse,
+    peer_service_server::PeerService,
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    bulk::Desk as _,
+    directory::Directory,
+    event::Event,
+    identity::Identity,
+    link::{Guest, LinkError},
+    store::Stored,
+    wire::Hello,
+};
+
+/// Bytes in one message of a manifest or of piece hashes.
+const CHUNK: usize = 1 << 20;
+
+/// Longest wait for a dialler's Hello.
+const HELLO_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest wait of a dialler for our own look for the manifest.
+const MANIFEST_PATIENCE: Duration = Duration::from_secs(8);
+
+/// What other peers call.
+pub(crate) struct PeerRpc {
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) events: mpsc::Sender<Event>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl PeerService for PeerRpc {
+    type ExchangeStream = Answers<ExchangeResponse>;
+    type GetManifestStream = Answers<GetManifestResponse>;
+    type GetPieceHashesStream = Answers<GetPieceHashesResponse>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<ExchangeRequest>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        let observed = request
+            .remote_addr()
+            .ok_or_else(|| Status::internal("the connection has no address"))?
+            .ip();
+        let mut incoming = request.into_inner();
+        let first = timeout(HELLO_PATIENCE, incoming.message())
+            .await
+            .map_err(|_| LinkError::Silent)??
+            .and_then(|request| request.message);
+        let theirs = Hello::from_wire(first).map_err(LinkError::from)?;
+        let (content, stored) = self
+            .directory
+            .content_within(theirs.content, MANIFEST_PATIENCE)
+            .await
+            .ok_or_else(|| unknown(theirs.content))?;
+        let guest = Guest {
+            content,
+            layout: stored.layout().clone(),
+            ours: self.identity.hello(&stored),
+            theirs,
+            observed,
+            events: self.events.clone(),
+        };
+        let messages = guest.welcome(incoming).await?;
+        let answers = messages.map(|message| Ok(ExchangeResponse { message: Some(message) }));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn get_bitfield(
+        &self,
+        request: Request<GetBitfieldRequest>,
+    ) -> Result<Response<GetBitfieldResponse>, Status> {
+        let held = self.content(&request.get_ref().content_id)?.held();
+        Ok(Response::new(GetBitfieldResponse {
+            piece_count: held.piece_count(),
+            held_count: held.held(),
+            bitfield: Some(Bitfield { pieces: held.to_wire().into() }),
+        }))
+    }
+
+    async fn get_manifest(
+        &self,
+        request: Request<GetManifestRequest>,
+    ) -> Result<Response<Self::GetManifestStream>, Status> {
+        let encoded = Bytes::from(self.content(&request.get_ref().content_id)?.manifest().encode());
+        let total_bytes = encoded.len() as u64;
+        let answers = chunks(encoded)
+            .enumerate()
+            .map(move |(n, chunk)| Ok(GetManifestResponse { chunk, total_bytes: if n == 0 { total_bytes } else { 0 } }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
+    }
+
+    async fn get_piece_hashes(
+        &self,
+        request: Request<GetPieceHashesRequest>,
+    ) -> Result<Response<Self::GetPieceHashesStream>, Status> {
+        let hashes = Bytes::copy_from_slice(
+            self.content(&request.get_ref().content_id)?.hashes().as_bytes(),
+        );
+        let answers = chunks(hashes).map(|hashes| Ok(GetPieceHashesResponse { hashes }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
+    }
+}
+
+impl PeerRpc {
+    fn content(&self, id: &str) -> Result<Arc<Stored>, Status> {
+        let id: ContentId = id
+            .parse()
+            .map_err(|error: shoal_core::content::ContentIdError| Status::invalid_argument(error.to_string()))?;
+        let (_, stored) = self.directory.content(id).ok_or_else(|| unknown(id))?;
+        Ok(stored)
+    }
+}
+
+fn unknown(id: ContentId) -> Status {
+    Status::not_found(format!("content {id} is not here"))
+}
+
+/// Cuts bytes into messages, without a copy; nothing makes no message.
+fn chunks(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
+    std::iter::from_fn(move || {
+        (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(CHUNK)))
+    })
+}

@@ -1,0 +1,147 @@
+//! The peer as a daemon: a node with a data directory and a local API.
+
+use std::{fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc};
+
+use shoal_common::{
+    admin::{self, AdminError},
+    health::{self, Health},
+    server::{self, BindError, Limits},
+};
+use shoal_proto::control::v1::{
+    control_service_server::ControlServiceServer, observe_service_server::ObserveServiceServer,
+};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    task::{JoinError, spawn_blocking},
+};
+use tokio_stream::{StreamExt as _, wrappers::UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    control::Desk,
+    event::Options,
+    node::{self, Node},
+    settings::{Control, Settings},
+    store::{Store, StoreError},
+};
+
+/// A peer could not start, or ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It has no admin port.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    /// It has no port for the local API.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// It has no socket for the local API.
+    #[error("cannot listen on {path}: {source}")]
+    Socket {
+        /// The socket's path.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Its threads cannot be started.
+    #[error("cannot start the threads that move blocks: {0}")]
+    Threads(#[from] io::Error),
+    /// The local API failed.
+    #[error("the local API failed: {0}")]
+    Control(#[from] tonic::transport::Error),
+    /// The disk's worker failed.
+    #[error("the disk's worker failed: {0}")]
+    Worker(#[from] JoinError),
+}
+
+/// Runs a peer that listens on `listener` until `shutdown`, then says farewell.
+pub async fn run(
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let (directory, quota) = (settings.data_dir.clone(), settings.limits.quota);
+    let store = spawn_blocking(move || Store::open(&directory, quota.map(|quota| quota.bytes())));
+    let store = Arc::new(store.await??);
+
+    let health = Health::new(&node::services()).await;
+    let end = CancellationToken::new();
+    let _ends_with_this = end.clone().drop_guard();
+    admin::start(&settings.admin, &health, end.clone()).await?;
+    let (node, running) = Node::start(settings.node(store.peer_id()), &health, listener)?;
+    let desk =
+        Desk { node: node.clone(), store: store.clone(), trackers: settings.tracker.clone().into() };
+    info!(peer_id = %node.peer(), addr = %node.address(), "peer started");
+    tokio::spawn(rejoin(node.clone(), store));
+    health.ready().await;
+
+    let result = serve_control(&settings.control, desk, shutdown).await;
+    health.not_ready().await;
+    node.stop();
+    running.ended().await;
+    info!("peer stopped");
+    result
+}
+
+/// Joins the swarms of what is stored.
+async fn rejoin(node: Node, store: Arc<Store>) {
+    for (id, _) in store.contents() {
+        let from = store.clone();
+        match spawn_blocking(move || from.load(id)).await {
+            Ok(Ok(stored)) => {
+                if node.add(stored, Options::default()).await.is_err() {
+                    return;
+                }
+            }
+            Ok(Err(error)) => warn!(content_id = %id, %error, "the content is left out"),
+            Err(error) => warn!(content_id = %id, %error, "the content is left out"),
+        }
+    }
+}
+
+/// Serves the local API until `shutdown`.
+async fn serve_control(
+    at: &Control,
+    desk: Desk,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let health = Health::new(&[
+        health::name_of::<ControlServiceServer<Desk>>(),
+        health::name_of::<ObserveServiceServer<Desk>>(),
+    ])
+    .await;
+    health.ready().await;
+    let routes = server::routes(&health)
+        .add_service(ControlServiceServer::new(desk.clone()))
+        .add_service(ObserveServiceServer::new(desk));
+    // An upload or a watch takes as long as it takes.
+    let limits = Limits { request_timeout: None, ..Limits::default() };
+    match at {
+        Control::Tcp(address) => {
+            let listener = server::bind(address).await?;
+            server::serve(listener, routes, &limits, shutdown).await?;
+        }
+        Control::Unix(path) => {
+            let refuse = |source| RunError::Socket { path: path.display().to_string(), source };
+            remove_stale(path).map_err(refuse)?;
+            let listener = UnixListener::bind(path).map_err(refuse)?;
+            let incoming = UnixListenerStream::new(listener).filter_map(Result::ok);
+            server::serve_incoming(incoming, routes, &limits, shutdown).await?;
+            // The next run removes it, should this fail.
+            let _ = fs::remove_file(path);
+        }
+    }
+    Ok(())
+}
+
+/// Removes the socket that a killed process left behind. Its data directory is locked by us, so
+/// nobody listens there.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => fs::remove_file(path),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,278 @@
+//! One content on disk, shared by the threads that read and write it.
+
+use std::{
+    collections::{HashMap, HashSet},
+    mem::MaybeUninit,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use shoal_core::content::{
+    Bitfield, BlockRange, ContentId, FileSpan, Layout, Manifest, PieceHashes, PieceIndex,
+};
+
+use super::{
+    StoreError,
+    accept::Slot,
+    assembly::{Keep, Statement},
+    files::{self, Access, Files, OpenFiles},
+    hash::{BUFFER_BYTES, Hashed, hash_piece},
+    held::{self, HeldLog},
+    lock,
+    scan::Fingerprint,
+    writer::Writer,
+};
+
+/// A content with its files: all of its pieces, or those that came so far.
+pub struct Stored {
+    id: ContentId,
+    hashes: PieceHashes,
+    pub(super) files: Files,
+    pub(super) progress: Mutex<Progress>,
+    pub(super) writer: Writer,
+    /// None: in place, where nothing is ever written.
+    pub(super) log: Option<Mutex<HeldLog>>,
+    was_removed: AtomicBool,
+}
+
+/// What is here, and what is coming.
+pub(super) struct Progress {
+    pub(super) held: Bitfield,
+    pub(super) held_bytes: u64,
+    /// Verified pieces on their way to disk.
+    pub(super) writing: HashSet<PieceIndex>,
+    /// Pieces on their way here.
+    pub(super) slots: HashMap<PieceIndex, Arc<Slot>>,
+    /// Of these, how many are kept in memory.
+    pub(super) in_memory: u32,
+    /// What neighbours sent for pieces that failed their hash.
+    pub(super) statements: HashMap<PieceIndex, Vec<Statement>>,
+}
+
+/// Where a content that is ours lies in its directory.
+pub(super) struct ContentDirectory(pub(super) PathBuf);
+
+impl ContentDirectory {
+    /// The file, or the directory of files.
+    pub(super) fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    pub(super) fn log(&self) -> PathBuf {
+        self.0.join("held.log")
+    }
+}
+
+impl Stored {
+    /// A content that is served where it was hashed. Nothing is ever written.
+    pub fn in_place(hashed: Hashed) -> Arc<Self> {
+        let Hashed { path, manifest, hashes, fingerprints } = hashed;
+        Self::guarded(manifest, hashes, path, fingerprints, Arc::default())
+    }
+
+    /// A content that is served as it lies at `path`, as long as its files look as they should.
+    pub(super) fn guarded(
+        manifest: Manifest,
+        hashes: PieceHashes,
+        path: PathBuf,
+        fingerprints: Vec<Fingerprint>,
+        open: Arc<OpenFiles>,
+    ) -> Arc<Self> {
+        let held = Bitfield::full(manifest.layout().piece_count());
+        let files = Files::new(manifest, path, Access::InPlace, open);
+        files.guard(fingerprints);
+        Arc::new(Self::new(hashes, files, held, None))
+    }
+
+    /// A content in its directory. What a reboot leaves in doubt is hashed again.
+    pub(super) fn resume(
+        manifest: Manifest,
+        hashes: PieceHashes,
+        directory: &ContentDirectory,
+        open: Arc<OpenFiles>,
+    ) -> Result<Arc<Self>, StoreError> {
+        let log_path = directory.log();
+        let mut logged = held::read(&log_path, manifest.layout().piece_count())?;
+        let access = if logged.held.is_full() { Access::Read } else { Access::Write };
+        if access == Access::Write {
+            files::create(&manifest, &directory.data())?;
+        }
+        let files = Files::new(manifest, directory.data(), access, open);
+        let doubtful = std::mem::take(&mut logged.doubtful);
+        for piece in check(&files, &hashes, doubtful) {
+            logged.held.insert(piece);
+        }
+        let log = HeldLog::open(&log_path, &logged)?;
+        Ok(Arc::new(Self::new(hashes, files, logged.held, Some(Mutex::new(log)))))
+    }
+
+    fn new(hashes: PieceHashes, files: Files, held: Bitfield, log: Option<Mutex<HeldLog>>) -> Self {
+        let layout = files.manifest().layout();
+        let held_bytes = held.iter().map(|piece| u64::from(layout.length_of(piece))).sum();
+        Self {
+            id: files.manifest().id(),
+            hashes,
+            files,
+            progress: Mutex::new(Progress {
+                held,
+                held_bytes,
+                writing: HashSet::new(),
+                slots: HashMap::new(),
+                in_memory: 0,
+                statements: HashMap::new(),
+            }),
+            writer: Writer::default(),
+            log,
+            was_removed: AtomicBool::new(false),
+        }
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> ContentId {
+        self.id
+    }
+
+    /// Its manifest.
+    pub const fn manifest(&self) -> &Manifest {
+        self.files.manifest()
+    }
+
+    /// How it is cut into pieces.
+    pub const fn layout(&self) -> &Layout {
+        self.manifest().layout()
+    }
+
+    /// The hashes of its pieces.
+    pub const fn hashes(&self) -> &PieceHashes {
+        &self.hashes
+    }
+
+    /// The pieces that are verified and written, as of now.
+    pub fn held(&self) -> Bitfield {
+        lock(&self.progress).held.clone()
+    }
+
+    /// Bytes of the pieces held.
+    pub fn held_bytes(&self) -> u64 {
+        lock(&self.progress).held_bytes
+    }
+
+    /// The piece is verified and written.
+    pub fn has(&self, piece: PieceIndex) -> bool {
+        lock(&self.progress).held.has(piece)
+    }
+
+    /// Every piece is held.
+    pub fn is_complete(&self) -> bool {
+        lock(&self.progress).held.is_full()
+    }
+
+    /// The file or directory where it lies now.
+    pub fn path(&self) -> PathBuf {
+        self.files.place()
+    }
+
+    /// It belongs to someone else, who lets it be served where it lies.
+    pub const fn is_in_place(&self) -> bool {
+        self.log.is_none()
+    }
+
+    /// Reads a block of a piece that is held; `buffer` is as long as the block.
+    ///
+    /// A file that others can change is looked at after each read: what was changed since it was
+    /// hashed is refused with [`StoreError::SourceChanged`], and never sent.
+    pub fn read(&self, range: BlockRange, buffer: &mut [u8]) -> Result<(), StoreError> {
+        let span = self.locate(range, buffer.len())?;
+        self.files.read(span.file, span.offset, buffer)
+    }
+
+    /// As [`Stored::read`], into memory that need not be filled before. All of it is filled after.
+    pub fn read_uninit(
+        &self,
+        range: BlockRange,
+        buffer: &mut [MaybeUninit<u8>],
+    ) -> Result<(), StoreError> {
+        let span = self.locate(range, buffer.len())?;
+        self.files.read_uninit(span.file, span.offset, buffer)
+    }
+
+    fn locate(&self, range: BlockRange, actual: usize) -> Result<FileSpan, StoreError> {
+        self.check_block(range, actual)?;
+        if !self.has(range.piece) {
+            return Err(StoreError::NotHeld(range.piece));
+        }
+        let mut span = self.layout().span(range.piece);
+        span.offset += u64::from(range.offset);
+        Ok(span)
+    }
+
+    /// The block is one of this content's, the bytes are as many, and the content is still there.
+    pub(super) fn check_block(&self, range: BlockRange, actual: usize) -> Result<(), StoreError> {
+        if self.was_removed.load(Ordering::Relaxed) {
+            return Err(StoreError::Removed(self.id));
+        }
+        self.layout().range(range.piece.get(), range.offset, range.length)?;
+        if actual != range.length as usize {
+            return Err(StoreError::WrongLength { range, actual });
+        }
+        Ok(())
+    }
+
+    /// Enough was written since the last checkpoint that another is due: 64 MiB, or 5 s ago.
+    pub fn is_checkpoint_due(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| lock(log).is_checkpoint_due())
+    }
+
+    /// Has all pieces held survive a power cut. Waits for the disk: not for the threads that move
+    /// bytes. Due when [`Stored::is_checkpoint_due`] says so, on completion, and before exit.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let Some(pieces) = lock(log).begin_checkpoint() else { return Ok(()) };
+        self.files.sync()?;
+        lock(log).end_checkpoint(pieces)
+    }
+
+    /// Forgets the blocks of a piece that did not become whole.
+    pub fn abandon(&self, piece: PieceIndex) {
+        if let Some(slot) = lock(&self.progress).close(piece) {
+            slot.clear();
+        }
+    }
+
+    /// The files are going to be deleted: nothing is read or written any more.
+    pub(super) fn retire(&self) {
+        self.was_removed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Progress {
+    /// Ends the assembly of a piece.
+    pub(super) fn close(&mut self, piece: PieceIndex) -> Option<Arc<Slot>> {
+        let slot = self.slots.remove(&piece)?;
+        self.in_memory -= u32::from(slot.keep == Keep::Memory);
+        Some(slot)
+    }
+}
+
+/// Those of the pieces whose bytes match their hash. One that cannot be read does not.
+fn check(files: &Files, hashes: &PieceHashes, pieces: Vec<PieceIndex>) -> Vec<PieceIndex> {
+    let layout = files.manifest().layout();
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut matches = |piece: &PieceIndex| {
+        let span = layout.span(*piece);
+        files.file(span.file).is_ok_and(|file| {
+            hash_piece(&file, layout, span, &mut buffer)
+                .is_ok_and(|hash| hash == *hashes.of(*piece))
+        })
+    };
+    pieces.into_iter().filter(|piece| matches(piece)).collect()
+}
+
+/// Creates the directory of a content that nothing is held of yet.
+pub(super) fn create_directory(path: &Path) -> Result<ContentDirectory, StoreError> {
+    std::fs::create_dir_all(path).map_err(super::error::cannot("create", path))?;
+    Ok(ContentDirectory(path.to_owned()))
+}

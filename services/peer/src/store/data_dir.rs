@@ -1,0 +1,414 @@
+//! The data directory of a peer: its contents, what they may take, and who goes first.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, Weak},
+    time::SystemTime,
+};
+
+use redb::Durability;
+use shoal_core::{
+    PeerId,
+    content::{ContentId, Manifest, PieceHashes},
+};
+
+use super::{
+    Entry, Hashed, StoreError, Stored,
+    content::{ContentDirectory, create_directory},
+    database::{Database, Described},
+    error::cannot,
+    files::{OpenFiles, sync_directory},
+    held, lock,
+    scan::Fingerprint,
+};
+
+const FORMAT: &str = "shoal store 1";
+
+/// How exact the time of the last use is: it spares a write for each use.
+const USE_GRANULARITY_S: u64 = 60;
+
+/// A data directory, open for this process alone.
+pub struct Store {
+    directory: PathBuf,
+    quota: Option<u64>,
+    database: Database,
+    peer_id: PeerId,
+    pub(super) open: Arc<OpenFiles>,
+    index: Mutex<Index>,
+    /// Held while a content is opened, so that none is opened twice.
+    opening: Mutex<()>,
+    _lock: File,
+}
+
+#[derive(Default)]
+struct Index {
+    entries: BTreeMap<ContentId, Entry>,
+    opened: BTreeMap<ContentId, Weak<Stored>>,
+    /// Bytes promised to imports under way.
+    reserved: u64,
+}
+
+impl Store {
+    /// Opens a data directory, or makes one. `quota` bounds the bytes of all contents that are ours,
+    /// whole or not.
+    pub fn open(directory: &Path, quota: Option<u64>) -> Result<Self, StoreError> {
+        fs::create_dir_all(directory).map_err(cannot("create", directory))?;
+        let lock = lock_file(&directory.join("lock"), directory)?;
+        check_format(&directory.join("VERSION"))?;
+        let database = Database::open(&directory.join("store.redb"))?;
+        let entries: BTreeMap<_, _> = database.entries()?.into_iter().collect();
+        let store = Self {
+            directory: directory.to_owned(),
+            quota,
+            peer_id: database.peer_id()?,
+            database,
+            open: Arc::default(),
+            index: Mutex::new(Index { entries, ..Index::default() }),
+            opening: Mutex::default(),
+            _lock: lock,
+        };
+        store.clean()?;
+        Ok(store)
+    }
+
+    /// The identity of this peer, whatever its address.
+    pub const fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// All contents, whole or not.
+    pub fn contents(&self) -> Vec<(ContentId, Entry)> {
+        lock(&self.index).entries.iter().map(|(id, entry)| (*id, entry.clone())).collect()
+    }
+
+    /// Adds a content that is to be downloaded, or opens it if it is here.
+    pub fn add(&self, manifest: Manifest, hashes: PieceHashes) -> Result<Arc<Stored>, StoreError> {
+        let id = manifest.id();
+        let _opening = lock(&self.opening);
+        if self.entry(id).is_some() {
+            return self.open_known(id);
+        }
+        self.check_quota(manifest.layout().total_bytes())?;
+        let directory = self.directory_of(id);
+        create_directory(&directory.0)?;
+        let described = describe(&manifest, &hashes, None);
+        let entry = entry_of(&manifest, None);
+        let stored = Stored::resume(manifest, hashes, &directory, self.open.clone())
+            .and_then(|stored| self.database.add(id, &entry, &described).map(|()| stored))
+            .inspect_err(|_| drop(fs::remove_dir_all(&directory.0)))?;
+        Ok(self.enter(id, entry, stored))
+    }
+
+    /// Adds a content that is served where it was hashed. If the store has a copy of it, that is
+    /// served; if it lies in place elsewhere, it is served from here on.
+    pub fn add_in_place(&self, hashed: Hashed) -> Result<Arc<Stored>, StoreError> {
+        let Hashed { path, manifest, hashes, fingerprints } = hashed;
+        if path.to_str().is_none() {
+            return Err(StoreError::NotUtf8(path));
+        }
+        let id = manifest.id();
+        let _opening = lock(&self.opening);
+        match self.entry(id) {
+            Some(Entry { in_place: None, .. }) => return self.open_complete(id),
+            Some(_) => self.forget(id)?,
+            None => {}
+        }
+        let entry = entry_of(&manifest, Some(path.clone()));
+        let described = describe(&manifest, &hashes, Some(fingerprints.clone()));
+        self.database.add(id, &entry, &described)?;
+        let stored = Stored::guarded(manifest, hashes, path, fingerprints, self.open.clone());
+        Ok(self.enter(id, entry, stored))
+    }
+
+    /// Adds a whole content, which lies in a directory of its own on the same file system.
+    pub(super) fn add_complete(
+        &self,
+        manifest: Manifest,
+        hashes: PieceHashes,
+        staged: &Path,
+    ) -> Result<Arc<Stored>, StoreError> {
+        let id = manifest.id();
+        let _opening = lock(&self.opening);
+        if self.entry(id).is_some() {
+            return self.open_complete(id);
+        }
+        let directory = self.directory_of(id);
+        let entry = entry_of(&manifest, None);
+        fs::rename(staged, &directory.0).map_err(cannot("rename", staged))?;
+        sync_directory(&self.directory.join("contents"))?;
+        self.database.add(id, &entry, &describe(&manifest, &hashes, None))?;
+        let stored = Stored::resume(manifest, hashes, &directory, self.open.clone())?;
+        Ok(self.enter(id, entry, stored))
+    }
+
+    /// Opens a content; all callers share one. What a reboot leaves in doubt is hashed again.
+    pub fn load(&self, id: ContentId) -> Result<Arc<Stored>, StoreError> {
+        let _opening = lock(&self.opening);
+        self.open_known(id)
+    }
+
+    fn open_known(&self, id: ContentId) -> Result<Arc<Stored>, StoreError> {
+        if let Some(stored) = self.opened(id) {
+            return Ok(stored);
+        }
+        let entry = self.entry(id).ok_or(StoreError::Unknown(id))?;
+        let described = self.database.described(id)?;
+        let manifest = Manifest::decode(&described.manifest)?;
+        let hashes = PieceHashes::verify(&manifest, &described.hashes)?;
+        let open = self.open.clone();
+        let stored = match (entry.in_place.clone(), described.fingerprints) {
+            (Some(path), fingerprints) => {
+                Stored::guarded(manifest, hashes, path, fingerprints.unwrap_or_default(), open)
+            }
+            (None, fingerprints) => {
+                let stored = Stored::resume(manifest, hashes, &self.directory_of(id), open)?;
+                if let Some(fingerprints) = fingerprints {
+                    stored.files.guard(fingerprints);
+                }
+                stored
+            }
+        };
+        stored.files.check_all()?;
+        Ok(self.enter(id, entry, stored))
+    }
+
+    fn open_complete(&self, id: ContentId) -> Result<Arc<Stored>, StoreError> {
+        let stored = self.open_known(id)?;
+        if !stored.is_complete() {
+            return Err(StoreError::Downloading(id));
+        }
+        Ok(stored)
+    }
+
+    /// Forgets a content and deletes its files, unless they are someone else's. Who still has it
+    /// open gets [`StoreError::Removed`].
+    pub fn remove(&self, id: ContentId) -> Result<(), StoreError> {
+        let _opening = lock(&self.opening);
+        self.forget(id)
+    }
+
+    fn forget(&self, id: ContentId) -> Result<(), StoreError> {
+        let mut index = lock(&self.index);
+        let entry = index.entries.get(&id).ok_or(StoreError::Unknown(id))?;
+        let is_ours = entry.in_place.is_none();
+        self.database.remove(id)?;
+        index.entries.remove(&id);
+        if let Some(stored) = index.opened.remove(&id).and_then(|opened| opened.upgrade()) {
+            stored.retire();
+        }
+        let directory = self.directory_of(id).0;
+        if is_ours {
+            fs::remove_dir_all(&directory).map_err(cannot("delete", &directory))?;
+        }
+        Ok(())
+    }
+
+    /// Protects a content from eviction, or no longer.
+    pub fn pin(&self, id: ContentId, pinned: bool) -> Result<(), StoreError> {
+        self.change(id, Durability::Immediate, |entry| {
+            let is_new = entry.pinned != pinned;
+            entry.pinned = pinned;
+            is_new
+        })
+    }
+
+    /// Notes that a content is in use, for eviction. Cheap: to the minute.
+    pub fn touch(&self, id: ContentId) -> Result<(), StoreError> {
+        let now = unix_seconds();
+        self.change(id, Durability::None, |entry| {
+            let is_new = now >= entry.last_used_unix_s + USE_GRANULARITY_S;
+            entry.last_used_unix_s = now;
+            is_new
+        })
+    }
+
+    /// Changes what is known of a content; `change` tells whether that is worth a write.
+    fn change(
+        &self,
+        id: ContentId,
+        durability: Durability,
+        change: impl FnOnce(&mut Entry) -> bool,
+    ) -> Result<(), StoreError> {
+        let mut index = lock(&self.index);
+        let entry = index.entries.get_mut(&id).ok_or(StoreError::Unknown(id))?;
+        let mut changed = entry.clone();
+        if change(&mut changed) {
+            self.database.update(id, &changed, durability)?;
+            *entry = changed;
+        }
+        Ok(())
+    }
+
+    /// Evicts what was not used for longest until `bytes` more fit the quota, and returns what it
+    /// evicted: whole contents, neither pinned nor in place. If that does not suffice, none.
+    ///
+    /// To be called before a content is added or imported, which fails without room: so the caller
+    /// knows which swarms to leave.
+    pub fn make_room(&self, bytes: u64) -> Result<Vec<ContentId>, StoreError> {
+        let Err(StoreError::QuotaExceeded { needed, mut missing, quota }) = self.check_quota(bytes)
+        else {
+            return Ok(Vec::new());
+        };
+        let mut evictable: Vec<_> = self
+            .contents()
+            .into_iter()
+            .filter(|(id, entry)| !entry.pinned && self.is_whole_and_ours(*id, entry))
+            .collect();
+        evictable.sort_by_key(|(_, entry)| entry.last_used_unix_s);
+        let mut evicted = Vec::new();
+        for (id, entry) in evictable {
+            if missing == 0 {
+                break;
+            }
+            missing = missing.saturating_sub(entry.total_bytes);
+            evicted.push(id);
+        }
+        if missing > 0 {
+            return Err(StoreError::QuotaExceeded { needed, missing, quota });
+        }
+        evicted.iter().try_for_each(|id| self.remove(*id))?;
+        Ok(evicted)
+    }
+
+    fn is_whole_and_ours(&self, id: ContentId, entry: &Entry) -> bool {
+        entry.in_place.is_none()
+            && match self.opened(id) {
+                Some(stored) => stored.is_complete(),
+                None => held::read(&self.directory_of(id).log(), entry.piece_count)
+                    .is_ok_and(|log| log.held.is_full()),
+            }
+    }
+
+    fn check_quota(&self, needed: u64) -> Result<(), StoreError> {
+        let Some(quota) = self.quota else { return Ok(()) };
+        let index = lock(&self.index);
+        let ours = index.entries.values().filter(|entry| entry.in_place.is_none());
+        let taken = ours.map(|entry| entry.total_bytes).sum::<u64>() + index.reserved;
+        match (taken + needed).saturating_sub(quota) {
+            0 => Ok(()),
+            missing => Err(StoreError::QuotaExceeded { needed, missing, quota }),
+        }
+    }
+
+    /// Promises bytes to an import, until they are given back by [`Store::release`].
+    pub(super) fn reserve(&self, bytes: u64) -> Result<(), StoreError> {
+        self.check_quota(bytes)?;
+        lock(&self.index).reserved += bytes;
+        Ok(())
+    }
+
+    pub(super) fn release(&self, bytes: u64) {
+        lock(&self.index).reserved -= bytes;
+    }
+
+    /// Has a content refused once others change its files.
+    pub(super) fn guard(&self, stored: &Stored) -> Result<(), StoreError> {
+        self.database.guard(stored.id(), stored.files.guard_as_is()?)
+    }
+
+    /// Where imports are staged.
+    pub(super) fn import_directory(&self) -> PathBuf {
+        self.directory.join("import")
+    }
+
+    fn directory_of(&self, id: ContentId) -> ContentDirectory {
+        ContentDirectory(self.directory.join("contents").join(id.to_string()))
+    }
+
+    fn entry(&self, id: ContentId) -> Option<Entry> {
+        lock(&self.index).entries.get(&id).cloned()
+    }
+
+    fn opened(&self, id: ContentId) -> Option<Arc<Stored>> {
+        lock(&self.index).opened.get(&id).and_then(Weak::upgrade)
+    }
+
+    fn enter(&self, id: ContentId, entry: Entry, stored: Arc<Stored>) -> Arc<Stored> {
+        let mut index = lock(&self.index);
+        index.entries.insert(id, entry);
+        index.opened.insert(id, Arc::downgrade(&stored));
+        stored
+    }
+
+    /// Deletes what a crash left behind.
+    fn clean(&self) -> Result<(), StoreError> {
+        let import = self.import_directory();
+        match fs::remove_dir_all(&import) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.map_err(cannot("delete", &import))?,
+        }
+        let contents = self.directory.join("contents");
+        for directory in [&import, &contents] {
+            fs::create_dir_all(directory).map_err(cannot("create", directory))?;
+        }
+        let known = &lock(&self.index).entries;
+        for directory in fs::read_dir(&contents).map_err(cannot("list", &contents))? {
+            let path = directory.map_err(cannot("list", &contents))?.path();
+            let id = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+            if !id.is_some_and(|id| known.contains_key(&id)) {
+                fs::remove_dir_all(&path).map_err(cannot("delete", &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Takes a lock file, for as long as the answer lives.
+pub(super) fn lock_file(path: &Path, directory: &Path) -> Result<File, StoreError> {
+    let file = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(cannot("open", path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(directory.to_owned())),
+        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", path, error)),
+    }
+}
+
+fn check_format(path: &Path) -> Result<(), StoreError> {
+    match fs::read_to_string(path) {
+        Ok(found) if found.trim_end() == FORMAT => Ok(()),
+        Ok(found) => Err(StoreError::Format {
+            path: path.to_owned(),
+            found: found.trim_end().chars().take(80).collect(),
+            expected: FORMAT,
+        }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::write(path, format!("{FORMAT}\n")).map_err(cannot("write", path))
+        }
+        Err(error) => Err(StoreError::io("read", path, error)),
+    }
+}
+
+fn describe(
+    manifest: &Manifest,
+    hashes: &PieceHashes,
+    fingerprints: Option<Vec<Fingerprint>>,
+) -> Described {
+    let hashes = hashes.as_bytes().to_vec();
+    Described { manifest: manifest.encode(), hashes, fingerprints }
+}
+
+fn entry_of(manifest: &Manifest, in_place: Option<PathBuf>) -> Entry {
+    let now = unix_seconds();
+    Entry {
+        name: manifest.name().to_owned(),
+        total_bytes: manifest.layout().total_bytes(),
+        piece_count: manifest.layout().piece_count(),
+        pinned: false,
+        added_unix_s: now,
+        last_used_unix_s: now,
+        in_place,
+    }
+}
+
+/// A clock before 1970 is no reason to stop.
+fn unix_seconds() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,228 @@
+//! What a store knows of its contents, in one `redb` file.
+
+use std::path::{Path, PathBuf};
+
+use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use shoal_core::{PeerId, content::ContentId};
+use uuid::Uuid;
+
+use super::{StoreError, scan::Fingerprint};
+
+/// redb would take 1 GiB.
+const CACHE_BYTES: usize = 8 << 20;
+
+const IDENTITY: TableDefinition<&str, &[u8; 16]> = TableDefinition::new("identity");
+const CONTENTS: TableDefinition<&[u8; 32], Row> = TableDefinition::new("contents");
+const MANIFESTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("manifests");
+const HASHES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("piece_hashes");
+/// Of contents whose files others can change.
+const FINGERPRINTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("fingerprints");
+
+/// Name, bytes, pieces, pinned, seconds since 1970 when added and when last used, path if in place.
+type Row = (&'static str, u64, u32, bool, u64, u64, Option<&'static str>);
+
+/// What a store knows of one content without opening it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: String,
+    /// Bytes of all its files.
+    pub total_bytes: u64,
+    /// Pieces of all its files.
+    pub piece_count: u32,
+    /// It is never evicted.
+    pub pinned: bool,
+    /// Seconds since 1970 when it was added.
+    pub added_unix_s: u64,
+    /// Seconds since 1970 when it was last read or written.
+    pub last_used_unix_s: u64,
+    /// Where it lies, if it is not ours.
+    pub in_place: Option<PathBuf>,
+}
+
+/// The manifest and the piece hashes of a content, as they were added.
+pub(super) struct Described {
+    pub(super) manifest: Vec<u8>,
+    pub(super) hashes: Vec<u8>,
+    pub(super) fingerprints: Option<Vec<Fingerprint>>,
+}
+
+pub(super) struct Database {
+    redb: redb::Database,
+    path: PathBuf,
+}
+
+impl Database {
+    /// Opens or creates the file, with all of its tables.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let redb = redb::Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|error| StoreError::database(path, error))?;
+        let database = Self { redb, path: path.to_owned() };
+        database.write(Durability::Immediate, |transaction| {
+            transaction.open_table(CONTENTS)?;
+            transaction.open_table(MANIFESTS)?;
+            transaction.open_table(HASHES)?;
+            transaction.open_table(FINGERPRINTS)?;
+            Ok(())
+        })?;
+        Ok(database)
+    }
+
+    /// This peer's id, chosen at random the first time.
+    pub(super) fn peer_id(&self) -> Result<PeerId, StoreError> {
+        let mut bytes = Uuid::new_v4().into_bytes();
+        self.write(Durability::Immediate, |transaction| {
+            let mut table = transaction.open_table(IDENTITY)?;
+            let known = table.get("peer_id")?.map(|known| *known.value());
+            match known {
+                Some(known) => bytes = known,
+                None => drop(table.insert("peer_id", &bytes)?),
+            }
+            Ok(())
+        })?;
+        Ok(PeerId::new(Uuid::from_bytes(bytes)))
+    }
+
+    pub(super) fn entries(&self) -> Result<Vec<(ContentId, Entry)>, StoreError> {
+        self.read(|transaction| {
+            let table = transaction.open_table(CONTENTS)?;
+            let entries = table.iter()?.map(|row| {
+                let (id, row) = row?;
+                let (name, total_bytes, piece_count, pinned, added_unix_s, last_used_unix_s, path) =
+                    row.value();
+                let entry = Entry {
+                    name: name.to_owned(),
+                    total_bytes,
+                    piece_count,
+                    pinned,
+                    added_unix_s,
+                    last_used_unix_s,
+                    in_place: path.map(PathBuf::from),
+                };
+                Ok((ContentId::from_bytes(*id.value()), entry))
+            });
+            entries.collect()
+        })
+    }
+
+    pub(super) fn described(&self, id: ContentId) -> Result<Described, StoreError> {
+        let found = self.read(|transaction| {
+            let manifest = transaction.open_table(MANIFESTS)?.get(id.as_bytes())?;
+            let hashes = transaction.open_table(HASHES)?.get(id.as_bytes())?;
+            let fingerprints = transaction.open_table(FINGERPRINTS)?.get(id.as_bytes())?;
+            Ok(manifest.zip(hashes).map(|(manifest, hashes)| Described {
+                manifest: manifest.value().to_vec(),
+                hashes: hashes.value().to_vec(),
+                fingerprints: fingerprints.map(|list| decode(list.value())),
+            }))
+        })?;
+        found.ok_or(StoreError::Unknown(id))
+    }
+
+    pub(super) fn add(
+        &self,
+        id: ContentId,
+        entry: &Entry,
+        described: &Described,
+    ) -> Result<(), StoreError> {
+        self.write(Durability::Immediate, |transaction| {
+            transaction.open_table(MANIFESTS)?.insert(id.as_bytes(), &*described.manifest)?;
+            transaction.open_table(HASHES)?.insert(id.as_bytes(), &*described.hashes)?;
+            insert_fingerprints(transaction, id, described.fingerprints.as_deref())?;
+            insert_entry(transaction, id, entry)
+        })
+    }
+
+    /// Replaces what is known of a content. What is said to be no more than its last use may be
+    /// lost with the power.
+    pub(super) fn update(
+        &self,
+        id: ContentId,
+        entry: &Entry,
+        durability: Durability,
+    ) -> Result<(), StoreError> {
+        self.write(durability, |transaction| insert_entry(transaction, id, entry))
+    }
+
+    /// Others can change the files of this content from now on.
+    pub(super) fn guard(
+        &self,
+        id: ContentId,
+        fingerprints: &[Fingerprint],
+    ) -> Result<(), StoreError> {
+        self.write(Durability::Immediate, |transaction| {
+            insert_fingerprints(transaction, id, Some(fingerprints))
+        })
+    }
+
+    pub(super) fn remove(&self, id: ContentId) -> Result<(), StoreError> {
+        self.write(Durability::Immediate, |transaction| {
+            transaction.open_table(CONTENTS)?.remove(id.as_bytes())?;
+            for table in [MANIFESTS, HASHES, FINGERPRINTS] {
+                transaction.open_table(table)?.remove(id.as_bytes())?;
+            }
+            Ok(())
+        })
+    }
+
+    fn read<T>(
+        &self,
+        look: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        self.redb
+            .begin_read()
+            .map_err(redb::Error::from)
+            .and_then(|transaction| look(&transaction))
+            .map_err(|error| StoreError::database(&self.path, error))
+    }
+
+    fn write(
+        &self,
+        durability: Durability,
+        change: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
+    ) -> Result<(), StoreError> {
+        let attempt = || {
+            let mut transaction = self.redb.begin_write()?;
+            transaction.set_durability(durability)?;
+            change(&transaction)?;
+            Ok(transaction.commit()?)
+        };
+        attempt().map_err(|error: redb::Error| StoreError::database(&self.path, error))
+    }
+}
+
+fn insert_entry(
+    transaction: &WriteTransaction,
+    id: ContentId,
+    entry: &Entry,
+) -> Result<(), redb::Error> {
+    let row = (
+        entry.name.as_str(),
+        entry.total_bytes,
+        entry.piece_count,
+        entry.pinned,
+        entry.added_unix_s,
+        entry.last_used_unix_s,
+        entry.in_place.as_deref().and_then(Path::to_str),
+    );
+    transaction.open_table(CONTENTS)?.insert(id.as_bytes(), row)?;
+    Ok(())
+}
+
+fn insert_fingerprints(
+    transaction: &WriteTransaction,
+    id: ContentId,
+    fingerprints: Option<&[Fingerprint]>,
+) -> Result<(), redb::Error> {
+    let Some(fingerprints) = fingerprints else { return Ok(()) };
+    let bytes: Vec<u8> = fingerprints.iter().flat_map(Fingerprint::encode).collect();
+    transaction.open_table(FINGERPRINTS)?.insert(id.as_bytes(), &*bytes)?;
+    Ok(())
+}
+
+fn decode(bytes: &[u8]) -> Vec<Fingerprint> {
+    let (list, _) = bytes.as_chunks::<{ Fingerprint::BYTES }>();
+    list.iter().map(|bytes| Fingerprint::decode(*bytes)).collect()
+}

@@ -1,0 +1,215 @@
+//! A content that is streamed in: hashed while it is written, and in the store once it is whole.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::PathBuf,
+    sync::Arc,
+};
+
+use shoal_core::content::{
+    Bitfield, FileEntry, Layout, Manifest, PieceHash, PieceHasher, PieceHashes, PieceIndex,
+    PieceLength, file_root,
+};
+use uuid::Uuid;
+
+use super::{
+    Store, StoreError, Stored,
+    content::{ContentDirectory, create_directory},
+    error::cannot,
+    files::{create_file, create_parent},
+    hash::seal,
+    held,
+};
+
+/// What is going to be imported.
+#[derive(Clone, Debug)]
+pub struct ImportPlan {
+    /// Name of the content.
+    pub name: String,
+    /// A directory tree, not one file.
+    pub is_directory: bool,
+    /// Bytes of all files, at most: room for them is promised.
+    pub total_bytes: u64,
+    /// None: chosen by size.
+    pub piece_length: Option<PieceLength>,
+}
+
+/// An import under way. Dropped before [`Import::finish`] it leaves nothing behind.
+pub struct Import {
+    store: Arc<Store>,
+    plan: ImportPlan,
+    piece_length: PieceLength,
+    /// Its own, below the store's `import`.
+    directory: ContentDirectory,
+    /// Bytes of `plan` that no file has claimed yet.
+    unclaimed: u64,
+    current: Option<Current>,
+    files: Vec<(FileEntry, Vec<PieceHash>)>,
+    empty_directories: Vec<String>,
+}
+
+/// The file that bytes are coming for.
+struct Current {
+    entry: FileEntry,
+    path: PathBuf,
+    file: File,
+    /// Of this file alone.
+    layout: Layout,
+    written: u64,
+    /// Of the piece that `written` lies in.
+    hasher: Option<PieceHasher>,
+    pieces: Vec<PieceHash>,
+}
+
+impl Import {
+    /// Starts an import, if there is room for it.
+    pub fn start(store: &Arc<Store>, plan: ImportPlan) -> Result<Self, StoreError> {
+        store.reserve(plan.total_bytes)?;
+        let piece_length =
+            plan.piece_length.unwrap_or_else(|| PieceLength::for_size(plan.total_bytes));
+        let staged = store.import_directory().join(Uuid::new_v4().simple().to_string());
+        let import = Self {
+            store: store.clone(),
+            piece_length,
+            directory: ContentDirectory(staged),
+            unclaimed: plan.total_bytes,
+            plan,
+            current: None,
+            files: Vec::new(),
+            empty_directories: Vec::new(),
+        };
+        create_directory(&import.directory.0)?;
+        Ok(import)
+    }
+
+    /// The next file. Its bytes follow in chunks; those of the file before must be whole.
+    pub fn file(&mut self, path: String, size: u64, executable: bool) -> Result<(), StoreError> {
+        self.end_file()?;
+        self.unclaimed = self
+            .unclaimed
+            .checked_sub(size)
+            .ok_or(StoreError::Import("the files are larger than announced"))?;
+        let entry = FileEntry { path, size, executable, root: [0; 32] };
+        let layout = self.check_path(&entry)?;
+        let mut place = self.directory.data();
+        if self.plan.is_directory {
+            place.push(&entry.path);
+            create_parent(&place)?;
+        }
+        let file = create_file(&place, &entry)?;
+        let (hasher, pieces) = (None, Vec::new());
+        self.current =
+            Some(Current { entry, path: place, file, layout, written: 0, hasher, pieces });
+        Ok(())
+    }
+
+    /// The next bytes of the file named last.
+    pub fn chunk(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        let current =
+            self.current.as_mut().ok_or(StoreError::Import("bytes came before a file"))?;
+        current.write(bytes)
+    }
+
+    /// A directory that holds nothing.
+    pub fn empty_directory(&mut self, path: String) -> Result<(), StoreError> {
+        Manifest::of_directory(
+            self.plan.name.clone(),
+            self.piece_length,
+            Vec::new(),
+            vec![path.clone()],
+        )?;
+        let place = self.directory.data().join(&path);
+        fs::create_dir_all(&place).map_err(cannot("create", &place))?;
+        self.empty_directories.push(path);
+        Ok(())
+    }
+
+    /// All parts came: the content is in the store.
+    pub fn finish(mut self) -> Result<Arc<Stored>, StoreError> {
+        self.end_file()?;
+        if !self.plan.is_directory && self.files.len() != 1 {
+            return Err(StoreError::Import("a content that is no directory is one file"));
+        }
+        if self.plan.is_directory {
+            let place = self.directory.data();
+            fs::create_dir_all(&place).map_err(cannot("create", &place))?;
+        }
+        let mut files = std::mem::take(&mut self.files);
+        files.sort_by(|(a, _), (b, _)| a.path.cmp(&b.path));
+        let (entries, pieces): (Vec<_>, Vec<_>) = files.into_iter().unzip();
+        let manifest = seal(
+            self.plan.name.clone(),
+            self.plan.is_directory,
+            self.piece_length,
+            entries,
+            std::mem::take(&mut self.empty_directories),
+        )?;
+        let hashes = PieceHashes::verify(&manifest, pieces.concat().as_flattened())?;
+        self.sync()?;
+        held::HeldLog::create(
+            &self.directory.log(),
+            &Bitfield::full(manifest.layout().piece_count()),
+        )?;
+        self.store.add_complete(manifest, hashes, &self.directory.0)
+    }
+
+    /// One call for all files: they may be many.
+    fn sync(&self) -> Result<(), StoreError> {
+        let path = &self.directory.0;
+        let directory = File::open(path).map_err(cannot("open", path))?;
+        rustix::fs::syncfs(directory).map_err(|error| StoreError::io("sync", path, error.into()))
+    }
+
+    /// Whether the file's path is one that a manifest may have; and its layout.
+    fn check_path(&self, entry: &FileEntry) -> Result<Layout, StoreError> {
+        if !self.plan.is_directory && entry.path != self.plan.name {
+            return Err(StoreError::Import("a single file is named as the content"));
+        }
+        let files = vec![entry.clone()];
+        let alone =
+            Manifest::of_directory(self.plan.name.clone(), self.piece_length, files, Vec::new())?;
+        Ok(alone.layout().clone())
+    }
+
+    fn end_file(&mut self) -> Result<(), StoreError> {
+        let Some(mut current) = self.current.take() else { return Ok(()) };
+        if current.written != current.entry.size {
+            return Err(StoreError::Import("a file is shorter than announced"));
+        }
+        current.entry.root = file_root(&current.pieces);
+        self.files.push((current.entry, current.pieces));
+        Ok(())
+    }
+}
+
+impl Drop for Import {
+    fn drop(&mut self) {
+        // Gone already if the import was finished; else what stays is deleted when next opened.
+        let _ = fs::remove_dir_all(&self.directory.0);
+        self.store.release(self.plan.total_bytes);
+    }
+}
+
+impl Current {
+    fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        if bytes.len() as u64 > self.entry.size - self.written {
+            return Err(StoreError::Import("a file is longer than announced"));
+        }
+        self.file.write_all_at(bytes, self.written).map_err(cannot("write", &self.path))?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let span = self.layout.span(PieceIndex::new(self.pieces.len() as u32));
+            let end = span.offset + u64::from(span.length);
+            let (part, later) = rest.split_at(rest.len().min((end - self.written) as usize));
+            let hasher = self.hasher.get_or_insert_with(|| PieceHasher::new(&self.layout, span));
+            hasher.update(part);
+            self.written += part.len() as u64;
+            if self.written == end {
+                self.pieces.extend(self.hasher.take().map(|hasher| hasher.finish()));
+            }
+            rest = later;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,48 @@
+//! Everything that touches the disk: hashing, reading and writing contents, and the data directory.
+//!
+//! ```text
+//! DIR/VERSION              the format of all this
+//! DIR/lock                 held by the process that has it open
+//! DIR/store.redb           manifests, piece hashes, what is pinned and when it was used
+//! DIR/contents/ID/data     the file, or the directory of files; sparse, written in place
+//! DIR/contents/ID/held.log the pieces held
+//! DIR/import/              contents that are being streamed in; emptied when opened
+//! ```
+//!
+//! Invariants: a piece counts as held only after its verified bytes were written; a directory under
+//! `contents` that the database does not know is left over from a crash and is deleted.
+//!
+//! All calls block on the disk: they do not belong on an async worker, but for [`Stored::read`] and
+//! [`Stored::accept`] on the threads that do nothing else.
+
+mod accept;
+mod assembly;
+mod content;
+mod data_dir;
+mod database;
+mod error;
+mod export;
+mod files;
+mod hash;
+mod held;
+mod import;
+mod one_shot;
+mod scan;
+mod writer;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use accept::Accepted;
+pub use content::Stored;
+pub use data_dir::Store;
+pub use database::Entry;
+pub use error::StoreError;
+pub use export::Exported;
+pub use hash::{Hashed, hash};
+pub use import::{Import, ImportPlan};
+pub use one_shot::OneShot;
+
+/// Locks what one panic elsewhere must not take away from all others.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,91 @@
+//! Verified pieces on their way to disk, written by one thread at a time.
+//!
+//! Threads that write to one file at once wait for each other in the kernel, spinning on the
+//! inode's lock. Here whoever finds no active writer becomes it and takes along what the others
+//! bring meanwhile; the others go back to their sockets at once.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+
+use bytes::Bytes;
+use shoal_core::content::{FileSpan, PieceIndex};
+
+use super::{StoreError, lock};
+
+/// Pieces that wait, at most; who brings one more waits for room. It bounds memory and is the back
+/// pressure of a slow disk.
+const MAX_WAITING: usize = 8;
+
+/// A verified piece.
+pub(super) struct Verified {
+    pub(super) piece: PieceIndex,
+    pub(super) span: FileSpan,
+    /// Its bytes, in order; empty if they are written already.
+    pub(super) bytes: Vec<Bytes>,
+}
+
+/// The pieces of one content that wait to be written.
+#[derive(Default)]
+pub(super) struct Writer {
+    queue: Mutex<Queue>,
+    room: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Verified>,
+    has_writer: bool,
+    /// Threads that wait for room.
+    blocked: usize,
+}
+
+/// A batch could not be written.
+pub(super) struct WriteFailed {
+    pub(super) error: StoreError,
+    /// Pieces that are lost: those of the batch, and those that waited behind it.
+    pub(super) lost: Vec<PieceIndex>,
+}
+
+impl Writer {
+    /// Hands over a piece. Returns the pieces that this thread had `write` write: none if another
+    /// thread is at it, and takes this one along.
+    pub(super) fn submit(
+        &self,
+        verified: Verified,
+        mut write: impl FnMut(&[Verified]) -> Result<(), StoreError>,
+    ) -> Result<Vec<PieceIndex>, WriteFailed> {
+        let mut queue = lock(&self.queue);
+        while queue.has_writer && queue.waiting.len() >= MAX_WAITING {
+            queue.blocked += 1;
+            queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue.blocked -= 1;
+        }
+        queue.waiting.push(verified);
+        if queue.has_writer {
+            return Ok(Vec::new());
+        }
+        queue.has_writer = true;
+        let mut written = Vec::new();
+        loop {
+            let batch = std::mem::take(&mut queue.waiting);
+            drop(queue);
+            self.room.notify_all();
+            let outcome = write(&batch);
+            queue = lock(&self.queue);
+            let pieces = batch.iter().map(|verified| verified.piece);
+            if let Err(error) = outcome {
+                let behind = std::mem::take(&mut queue.waiting);
+                let lost = pieces.chain(behind.iter().map(|verified| verified.piece)).collect();
+                queue.has_writer = false;
+                self.room.notify_all();
+                return Err(WriteFailed { error, lost });
+            }
+            written.extend(pieces);
+            // A blocked thread takes over, so that none writes for the others forever.
+            if queue.waiting.is_empty() || queue.blocked > 0 {
+                queue.has_writer = false;
+                self.room.notify_all();
+                return Ok(written);
+            }
+        }
+    }
+}

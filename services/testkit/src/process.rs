@@ -1,0 +1,207 @@
+//! The shipped binaries as processes: started, read, killed, never left behind.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Condvar, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// A port of 127.0.0.1 that nobody listened on a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// Where cargo put a binary of this workspace: beside the program that runs now.
+pub fn binary(name: &str) -> PathBuf {
+    let mut folder = env::current_exe().expect("this program has a path");
+    folder.pop();
+    if folder.ends_with("deps") {
+        folder.pop();
+    }
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run `cargo build --workspace` first", path.display());
+    path
+}
+
+/// Waits until `condition` gives something, and fails after `patience`.
+pub fn wait_for<T>(what: &str, patience: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "waited {patience:?} in vain for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// A child process whose output is kept; killed when dropped.
+pub struct Process {
+    child: Child,
+    name: String,
+    output: Arc<Output>,
+}
+
+#[derive(Default)]
+struct Output {
+    state: Mutex<Lines>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    stdout: Vec<String>,
+    stdout_ended: bool,
+    stderr: String,
+}
+
+impl Process {
+    /// Starts a binary of this workspace.
+    pub fn start(name: &str, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = Command::new(binary(name));
+        command.args(arguments);
+        Self::spawn(name, command)
+    }
+
+    /// Starts a command as it is.
+    pub fn spawn(name: &str, mut command: Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let output = Arc::new(Output::default());
+        let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
+        let mut stderr = child.stderr.take().expect("stderr is piped");
+        let lines = output.clone();
+        thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                lines.update(|state| state.stdout.push(line));
+            }
+            lines.update(|state| state.stdout_ended = true);
+        });
+        let errors = output.clone();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(length @ 1..) = stderr.read(&mut buffer) {
+                let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                errors.update(|state| state.stderr.push_str(&text));
+            }
+        });
+        Self { child, name: name.to_owned(), output }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// What it wrote to stderr so far.
+    pub fn stderr(&self) -> String {
+        self.output.lock().stderr.clone()
+    }
+
+    /// The lines it wrote to stdout so far.
+    pub fn stdout(&self) -> Vec<String> {
+        self.output.lock().stdout.clone()
+    }
+
+    /// The first JSON line on stdout with this `event`, waited for.
+    pub fn event(&self, event: &str, patience: Duration) -> Value {
+        let deadline = Instant::now() + patience;
+        let mut state = self.output.lock();
+        loop {
+            let found = state
+                .stdout
+                .iter()
+                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+                .find(|value| value["event"] == event);
+            if let Some(found) = found {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            assert!(
+                !left.is_zero() && !state.stdout_ended,
+                "{} did not say {event:?} within {patience:?}; stdout: {:#?}; stderr: {}",
+                self.name,
+                state.stdout,
+                state.stderr
+            );
+            state = self
+                .output
+                .changed
+                .wait_timeout(state, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// The last JSON line on stdout with this `event`, if there is one.
+    pub fn last_event(&self, event: &str) -> Option<Value> {
+        let lines = self.stdout();
+        let values = lines.iter().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        values.into_iter().find(|value| value["event"] == event)
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_none()
+    }
+
+    /// Ends it at once, as `kill -9` does.
+    pub fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let id = self.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        assert!(status.success(), "{} is gone", self.name);
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self, patience: Duration) -> ExitStatus {
+        let name = self.name.clone();
+        wait_for(&format!("the end of {name}"), patience, || {
+            self.child.try_wait().expect("a child can be waited for")
+        })
+    }
+
+    /// Peak resident memory in bytes (VmHWM).
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+        Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Output {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Lines)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+}

@@ -1,0 +1,140 @@
+//! One host: its brain, and a shell of the simplest kind around it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use shoal_core::{
+    content::{BLOCK_UNIT, Bitfield, BlockRange, Layout, PieceIndex},
+    swarm::{FetchKey, LinkKey, ServeKey, Swarm},
+};
+
+use super::{
+    network::Wire,
+    report::{Idle, IdleTimes},
+    setup::HostSetup,
+};
+
+/// A host and what is known of it only there.
+#[derive(Debug)]
+pub(super) struct Host {
+    pub(super) setup: HostSetup,
+    /// None while it is away.
+    pub(super) brain: Option<Swarm>,
+    /// Which of its lives this is; events of earlier ones are void.
+    pub(super) life: u32,
+    pub(super) held: Bitfield,
+    pub(super) links: BTreeMap<LinkKey, usize>,
+    pub(super) fetches: BTreeMap<FetchKey, LinkKey>,
+    pub(super) serves: BTreeMap<ServeKey, Serve>,
+    assembly: BTreeMap<PieceIndex, Assembly>,
+    /// Who sent rubbish of a piece, until its true bytes are known.
+    pub(super) suspects: BTreeMap<PieceIndex, BTreeSet<LinkKey>>,
+    pub(super) wire: Wire,
+    /// When its downlink will have drained all that arrived, in ns.
+    pub(super) down_free_at: u64,
+    /// The tick that is set.
+    pub(super) tick_at: Option<Instant>,
+    pub(super) completed_at: Option<Duration>,
+    pub(super) received: u64,
+    pub(super) wasted: u64,
+    pub(super) sent: u64,
+    /// Why its uplink idles, since when (ns), and how long it did so far.
+    pub(super) idle: Option<(Idle, u64)>,
+    pub(super) idle_times: IdleTimes,
+}
+
+/// A call for this host's blocks.
+#[derive(Debug)]
+pub(super) struct Serve {
+    pub(super) fetch: FetchKey,
+    pub(super) connection: usize,
+    pub(super) block_length: u32,
+    /// Not granted yet.
+    pub(super) ranges: VecDeque<BlockRange>,
+}
+
+/// A piece of which something arrived.
+#[derive(Debug, Default)]
+struct Assembly {
+    units: BTreeSet<u32>,
+    /// Who sent rubbish.
+    liars: BTreeSet<LinkKey>,
+}
+
+/// A piece all bytes of which are there.
+#[derive(Debug)]
+pub(super) struct Assembled {
+    /// Whose bytes are rubbish; none if it matches its hash.
+    pub(super) liars: BTreeSet<LinkKey>,
+}
+
+impl Host {
+    pub(super) fn new(setup: HostSetup, held: Bitfield) -> Self {
+        Self {
+            setup,
+            brain: None,
+            life: 0,
+            held,
+            links: BTreeMap::new(),
+            fetches: BTreeMap::new(),
+            serves: BTreeMap::new(),
+            assembly: BTreeMap::new(),
+            suspects: BTreeMap::new(),
+            wire: Wire::default(),
+            down_free_at: 0,
+            tick_at: None,
+            completed_at: None,
+            received: 0,
+            wasted: 0,
+            sent: 0,
+            idle: None,
+            idle_times: IdleTimes::default(),
+        }
+    }
+
+    /// Forgets all that dies with the process.
+    pub(super) fn vanish(&mut self) {
+        self.brain = None;
+        self.life += 1;
+        self.links.clear();
+        self.fetches.clear();
+        self.serves.clear();
+        self.assembly.clear();
+        self.tick_at = None;
+    }
+
+    /// Puts a block where it belongs; the whole piece once it is there.
+    pub(super) fn assemble(
+        &mut self,
+        layout: &Layout,
+        block: BlockRange,
+        from: LinkKey,
+        is_rubbish: bool,
+    ) -> Option<Assembled> {
+        if self.held.has(block.piece) {
+            return None;
+        }
+        let assembly = self.assembly.entry(block.piece).or_default();
+        let before = assembly.units.len();
+        assembly.units.extend(block.offset / BLOCK_UNIT..block.end().div_ceil(BLOCK_UNIT));
+        let is_news = assembly.units.len() > before;
+        if is_rubbish && is_news {
+            assembly.liars.insert(from);
+        }
+        let units = layout.length_of(block.piece).div_ceil(BLOCK_UNIT) as usize;
+        (is_news && assembly.units.len() == units)
+            .then(|| Assembled { liars: std::mem::take(&mut assembly.liars) })
+    }
+
+    /// Units of a piece that are there.
+    pub(super) fn units_of(&self, piece: PieceIndex) -> usize {
+        self.assembly.get(&piece).map_or(0, |assembly| assembly.units.len())
+    }
+
+    /// Throws away what there is of a piece.
+    pub(super) fn discard(&mut self, piece: PieceIndex) {
+        self.assembly.remove(&piece);
+    }
+}

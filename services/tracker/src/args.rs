@@ -1,0 +1,95 @@
+//! The tracker's command line.
+
+use std::path::PathBuf;
+
+use clap::{Args as Flatten, Parser, Subcommand};
+use serde::Serialize;
+
+const EXAMPLES: &str = "\
+Examples:
+  shoal-tracker                                     listen on all addresses, port 7070
+  shoal-tracker --listen 127.0.0.1:7170 --admin off
+  SHOAL__LIMITS__SWARMS=1000 shoal-tracker      the same as --limits-swarms 1000
+  shoal-tracker --config /etc/shoal/tracker.toml --check-config
+  shoal-tracker health                              exit 0 if the tracker here is ready, else 1
+
+Settings come from defaults, then the file, then the environment (SHOAL__SECTION__KEY), then flags.
+RUST_LOG filters the log; OTEL_EXPORTER_OTLP_ENDPOINT names a collector of traces.";
+
+/// The tracker of shoal: tells peers who else takes part in a swarm.
+#[derive(Debug, Parser)]
+#[command(name = "shoal-tracker", version, after_help = EXAMPLES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    /// TOML file with settings
+    #[arg(long, value_name = "FILE", env = "SHOAL_CONFIG", global = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the settings that would hold, and exit
+    #[arg(long)]
+    pub(crate) check_config: bool,
+    #[command(flatten)]
+    pub(crate) flags: Flags,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask the tracker on this machine whether it is ready: exit 0 if it is, else 1
+    Health,
+}
+
+/// Shaped like the settings. The values are read with all others, to tell all mistakes at once.
+#[derive(Debug, Flatten, Serialize)]
+pub(crate) struct Flags {
+    /// Where to listen [default: 0.0.0.0:7070]
+    #[arg(long, value_name = "ADDR:PORT", global = true)]
+    listen: Option<String>,
+    /// Where /metrics and gRPC health are served in plaintext [default: 0.0.0.0:9070]
+    #[arg(long, value_name = "ADDR:PORT|off")]
+    admin: Option<String>,
+    /// Time between two announces of a peer, which is forgotten after two missed ones [default: 30s]
+    #[arg(long, value_name = "DURATION")]
+    interval: Option<String>,
+    /// Part of a handout, in percent, for peers of the asker's node and zone first [default: 25]
+    #[arg(long, value_name = "PERCENT")]
+    near_percent: Option<String>,
+    #[command(flatten)]
+    limits: LimitFlags,
+    #[command(flatten)]
+    log: LogFlags,
+}
+
+#[derive(Debug, Flatten, Serialize)]
+struct LimitFlags {
+    /// Connections open at a time [default: 20000]
+    #[arg(long = "limits-connections", value_name = "N")]
+    connections: Option<String>,
+    /// Swarms kept [default: 100000]
+    #[arg(long = "limits-swarms", value_name = "N")]
+    swarms: Option<String>,
+    /// Peers kept in one swarm [default: 100000]
+    #[arg(long = "limits-peers-per-swarm", value_name = "N")]
+    peers_per_swarm: Option<String>,
+    /// Peers kept in one swarm that announce from one address [default: 1000]
+    #[arg(long = "limits-peers-per-address", value_name = "N")]
+    peers_per_address: Option<String>,
+}
+
+#[derive(Debug, Flatten, Serialize)]
+struct LogFlags {
+    /// How a log line looks: human or json [default: human]
+    #[arg(long = "log-format", value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,120 @@
+//! Requests, checked field by field before anything is done.
+
+use std::net::IpAddr;
+
+use shoal_common::{Address, address::AddressError, status::Violations};
+use shoal_core::{
+    content::ContentId,
+    registry::{Announce, Location, Peer},
+};
+use shoal_proto::{
+    tracker::v1::{AnnounceEvent, AnnounceRequest, GetSwarmRequest, ListSwarmsRequest},
+    types::v1 as pb,
+};
+use tonic::{Request, Status};
+
+/// The longest request, in bytes: some seven times the longest that is not refused.
+pub(crate) const MAX_BYTES: usize = 8 << 10;
+
+const DEFAULT_PEERS: u32 = 50;
+const MAX_PEERS: u32 = 200;
+const DEFAULT_PAGE: u32 = 100;
+const MAX_PAGE: u32 = 1_000;
+/// The longest name of a region, zone or node, as that of a DNS label.
+const MAX_LOCATION_BYTES: usize = 63;
+
+/// A good [`AnnounceRequest`].
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) announce: Announce,
+    pub(crate) event: AnnounceEvent,
+}
+
+/// A good [`ListSwarmsRequest`].
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) after: Option<ContentId>,
+    pub(crate) size: usize,
+}
+
+/// A good [`GetSwarmRequest`].
+#[derive(Debug)]
+pub(crate) struct SwarmAsked {
+    pub(crate) content: ContentId,
+    pub(crate) max_peers: usize,
+}
+
+impl TryFrom<Request<AnnounceRequest>> for Asked {
+    type Error = Status;
+
+    fn try_from(request: Request<AnnounceRequest>) -> Result<Self, Status> {
+        let source = request.remote_addr().map(|remote| remote.ip());
+        let source = source.ok_or_else(|| Status::internal("the connection has no address"))?;
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let event = AnnounceEvent::try_from(request.event);
+        let event = violations.take("event", event.map_err(|_| "no such event"));
+        let content = violations.take("content_id", request.content_id.parse());
+        let peer = violations
+            .take("peer", request.peer.ok_or("is missing"))
+            .and_then(|peer| checked_peer(peer, source, &mut violations));
+        let (Some(event), Some(content), Some(mut peer)) = (event, content, peer) else {
+            return Err(violations.into());
+        };
+        peer.complete |= event == AnnounceEvent::Completed;
+        let numwant = or_default(request.numwant, DEFAULT_PEERS, MAX_PEERS);
+        Ok(Self { announce: Announce { content, peer, source, numwant }, event })
+    }
+}
+
+impl TryFrom<ListSwarmsRequest> for Page {
+    type Error = Status;
+
+    fn try_from(request: ListSwarmsRequest) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let after = Some(request.page_token).filter(|token| !token.is_empty());
+        let after = after.and_then(|token| violations.take("page_token", token.parse()));
+        violations.refuse()?;
+        Ok(Self { after, size: or_default(request.page_size, DEFAULT_PAGE, MAX_PAGE) })
+    }
+}
+
+impl TryFrom<GetSwarmRequest> for SwarmAsked {
+    type Error = Status;
+
+    fn try_from(request: GetSwarmRequest) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let content = violations.take("content_id", request.content_id.parse());
+        let content = content.ok_or(violations)?;
+        Ok(Self { content, max_peers: or_default(request.max_peers, DEFAULT_PEERS, MAX_PEERS) })
+    }
+}
+
+/// The peer, if nothing about it is wrong. An unspecified host becomes the observed one.
+fn checked_peer(peer: pb::PeerInfo, source: IpAddr, violations: &mut Violations) -> Option<Peer> {
+    let pb::Location { region, zone, node } = peer.location.unwrap_or_default();
+    let id = violations.take("peer.peer_id", peer.peer_id.parse());
+    let address = violations.take("peer.address", dialable(&peer.address));
+    let region = violations.short("peer.location.region", region, MAX_LOCATION_BYTES);
+    let zone = violations.short("peer.location.zone", zone, MAX_LOCATION_BYTES);
+    let node = violations.short("peer.location.node", node, MAX_LOCATION_BYTES);
+    Some(Peer {
+        id: id?,
+        address: address?.or_observed(source).to_string(),
+        location: Location { region: region?, zone: zone?, node: node? },
+        complete: peer.complete,
+    })
+}
+
+fn dialable(address: &str) -> Result<Address, String> {
+    let address: Address = address.parse().map_err(|error: AddressError| error.to_string())?;
+    if address.port() == 0 {
+        return Err("nobody can dial port 0; name the port you listen on".to_owned());
+    }
+    Ok(address)
+}
+
+/// Zero means the default; more than the most means the most.
+fn or_default(asked: u32, default: u32, max: u32) -> usize {
+    (if asked == 0 { default } else { asked.min(max) }) as usize
+}

@@ -1,0 +1,138 @@
+//! The gRPC service.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use shoal_common::status;
+use shoal_core::{
+    content::ContentId,
+    registry::{Counts, Handout, Location, Peer, Refusal},
+};
+use shoal_proto::{
+    tracker::v1::{
+        AnnounceEvent, AnnounceRequest, AnnounceResponse, GetSwarmRequest, GetSwarmResponse,
+        ListSwarmsRequest, ListSwarmsResponse, SwarmInfo, tracker_service_server::TrackerService,
+    },
+    types::v1 as pb,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    request::{Asked, Page, SwarmAsked},
+    shards::Shards,
+};
+
+/// Answers peers out of the shards.
+#[derive(Debug)]
+pub(crate) struct Tracker {
+    shards: Arc<Shards>,
+}
+
+impl Tracker {
+    pub(crate) fn new(shards: Arc<Shards>) -> Self {
+        Self { shards }
+    }
+}
+
+#[tonic::async_trait]
+impl TrackerService for Tracker {
+    async fn announce(
+        &self,
+        request: Request<AnnounceRequest>,
+    ) -> Result<Response<AnnounceResponse>, Status> {
+        let Asked { announce, event } = request.try_into()?;
+        metrics::counter!("shoal_tracker_announces_total", "event" => label(event)).increment(1);
+        let now = Instant::now();
+        let observed_address = announce.peer.address.clone();
+        let mut registry = self.shards.of(announce.content);
+        let handout = if event == AnnounceEvent::Stopped {
+            let counts = registry.stop(now, announce.content, announce.peer.id, announce.source);
+            Handout { peers: Vec::new(), counts, interval: self.shards.interval }
+        } else {
+            registry
+                .announce(now, announce, &mut rand::rng())
+                .map_err(|refusal| refused(refusal, self.shards.interval))?
+        };
+        let warming = registry.is_warming(now);
+        drop(registry);
+        Ok(Response::new(AnnounceResponse {
+            peers: handout.peers.into_iter().map(peer_info).collect(),
+            interval: handout.interval.try_into().ok(),
+            complete_count: handout.counts.complete as u32,
+            incomplete_count: handout.counts.incomplete as u32,
+            warming,
+            observed_address,
+        }))
+    }
+
+    async fn list_swarms(
+        &self,
+        request: Request<ListSwarmsRequest>,
+    ) -> Result<Response<ListSwarmsResponse>, Status> {
+        let Page { after, size } = request.into_inner().try_into()?;
+        // One more than wanted tells whether there is another page.
+        let mut swarms = self.shards.swarms_after(Instant::now(), after, size + 1);
+        let more = swarms.len() > size;
+        swarms.truncate(size);
+        let last = swarms.last().filter(|_| more);
+        let next_page_token = last.map(|(content, _)| content.to_string()).unwrap_or_default();
+        let swarms = swarms.into_iter().map(|(content, counts)| swarm_info(content, counts));
+        Ok(Response::new(ListSwarmsResponse { swarms: swarms.collect(), next_page_token }))
+    }
+
+    async fn get_swarm(
+        &self,
+        request: Request<GetSwarmRequest>,
+    ) -> Result<Response<GetSwarmResponse>, Status> {
+        let SwarmAsked { content, max_peers } = request.into_inner().try_into()?;
+        let swarm =
+            self.shards.of(content).swarm(Instant::now(), content, max_peers, &mut rand::rng());
+        let (counts, peers) = swarm.ok_or_else(|| {
+            Status::not_found(format!("no peer announces {content} here; is the id right?"))
+        })?;
+        Ok(Response::new(GetSwarmResponse {
+            swarm: Some(swarm_info(content, counts)),
+            peers: peers.into_iter().map(peer_info).collect(),
+        }))
+    }
+}
+
+/// A limit is reached; by the next interval, peers that left may have made room.
+fn refused(refusal: Refusal, interval: Duration) -> Status {
+    let limit = match refusal {
+        Refusal::Swarms(_) => "swarms",
+        Refusal::PeersOfSwarm(_) => "peers_per_swarm",
+        Refusal::PeersOfAddress(_) => "peers_per_address",
+    };
+    metrics::counter!("shoal_tracker_refused_total", "limit" => limit).increment(1);
+    status::exhausted(refusal.to_string(), interval)
+}
+
+fn label(event: AnnounceEvent) -> &'static str {
+    match event {
+        AnnounceEvent::Unspecified => "periodic",
+        AnnounceEvent::Started => "started",
+        AnnounceEvent::Completed => "completed",
+        AnnounceEvent::Stopped => "stopped",
+    }
+}
+
+fn swarm_info(content: ContentId, counts: Counts) -> SwarmInfo {
+    SwarmInfo {
+        content_id: content.to_string(),
+        complete_count: counts.complete as u32,
+        incomplete_count: counts.incomplete as u32,
+    }
+}
+
+fn peer_info(Peer { id, address, location, complete }: Peer) -> pb::PeerInfo {
+    let Location { region, zone, node } = location;
+    pb::PeerInfo {
+        peer_id: id.to_string(),
+        address,
+        location: Some(pb::Location { region, zone, node }),
+        complete,
+    }
+}

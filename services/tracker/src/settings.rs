@@ -1,0 +1,116 @@
+//! The tracker's settings.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use shoal_common::{Address, admin::Admin, telemetry::Log, units};
+use shoal_core::registry;
+
+use crate::shards::SHARDS;
+
+/// The settings of a tracker, as a TOML file holds them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Where to listen for peers.
+    pub listen: Address,
+    /// Where operators look in.
+    pub admin: Admin,
+    /// The time between two announces of a peer; 30 s lets a dead one be named for a minute or so.
+    #[serde(with = "units::duration")]
+    pub interval: Duration,
+    /// The part of a handout that goes to peers of the asker's node and zone first, if known.
+    pub near_percent: Percent,
+    /// What is kept at most.
+    pub limits: LimitSettings,
+    /// The log.
+    pub log: Log,
+}
+
+/// What a tracker keeps at most, whoever asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitSettings {
+    /// Connections open at a time.
+    pub connections: u32,
+    /// Swarms.
+    pub swarms: u32,
+    /// Peers of one swarm.
+    pub peers_per_swarm: u32,
+    /// Peers that announce from one address, in one swarm or in a sixteenth of all.
+    pub peers_per_address: u32,
+}
+
+/// A part of a whole, from 0 to 100.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
+pub struct Percent(u8);
+
+/// A number above 100.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} is no percentage; write a number from 0 to 100")]
+pub struct PercentError(u8);
+
+impl TryFrom<u8> for Percent {
+    type Error = PercentError;
+
+    fn try_from(percent: u8) -> Result<Self, PercentError> {
+        if percent <= 100 { Ok(Self(percent)) } else { Err(PercentError(percent)) }
+    }
+}
+
+impl From<Percent> for u8 {
+    fn from(Percent(percent): Percent) -> Self {
+        percent
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let everywhere = |port| Address::from(SocketAddr::from(([0, 0, 0, 0], port)));
+        Self {
+            listen: everywhere(7070),
+            admin: Admin::On(everywhere(9070)),
+            interval: Duration::from_secs(30),
+            near_percent: Percent(25),
+            limits: LimitSettings::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            swarms: 100_000,
+            peers_per_swarm: 100_000,
+            peers_per_address: 1_000,
+        }
+    }
+}
+
+impl Settings {
+    /// What each shard grants.
+    pub(crate) fn of_shard(&self) -> registry::Settings {
+        let LimitSettings { swarms, peers_per_swarm, peers_per_address, .. } = self.limits;
+        registry::Settings {
+            interval: self.interval,
+            max_swarms: (swarms as usize).div_ceil(SHARDS),
+            max_peers_per_swarm: peers_per_swarm as usize,
+            max_peers_per_address: peers_per_address as usize,
+            near_percent: usize::from(u8::from(self.near_percent)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentage_is_at_most_100() {
+        assert!(Percent::try_from(100).is_ok());
+        assert!(Percent::try_from(101).is_err());
+    }
+}

@@ -4,6 +4,7 @@ use std::{error::Error, fmt, io, process::ExitCode};
 
 use serde::Serialize;
 use shoal_common::{channel::ConnectError, server::BindError};
+use shoal_peer::store::StoreError;
 use tonic::{Code, Status};
 
 use crate::{
@@ -21,6 +22,19 @@ pub(crate) enum Exit {
     Unreachable = 4,
     Storage = 5,
     Interrupted = 130,
+}
+
+impl Exit {
+    pub(crate) fn of_store(error: &StoreError) -> Self {
+        match error {
+            StoreError::DiskFull { .. }
+            | StoreError::Denied { .. }
+            | StoreError::QuotaExceeded { .. } => Self::Storage,
+            StoreError::Unknown(_) | StoreError::Removed(_) => Self::NotFound,
+            StoreError::Io { source, .. } => of_io(source.kind()),
+            _ => Self::Failed,
+        }
+    }
 }
 
 /// An error whose exit status is known where it is made.
@@ -59,6 +73,19 @@ impl fmt::Display for Failure {
 }
 
 impl Error for Failure {}
+
+// Both say themselves what their cause says.
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::new(Exit::of_store(&error), error.to_string())
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        Self::new(Exit::Failed, error.to_string())
+    }
+}
 
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
@@ -112,9 +139,6 @@ fn exit_of(cause: &(dyn Error + 'static)) -> Option<Exit> {
     }
     if cause.is::<ConnectError>() {
         return Some(Exit::Unreachable);
-    }
-    if cause.is::<BindError>() {
-        return Some(Exit::Failed);
     }
     cause.downcast_ref::<io::Error>().map(|error| of_io(error.kind()))
 }

@@ -6,6 +6,8 @@ mod explain;
 mod fetch;
 mod get;
 mod hash;
+mod local;
+mod one_shot;
 mod publish;
 mod seed;
 mod swarm;

@@ -52,8 +52,8 @@ impl Rate {
     }
 }
 
-/// A rate is not computed over less, lest the first bytes make it infinite.
-const MIN_AGE: Duration = Duration::from_micros(100);
+/// A rate is not computed over less: the first bytes only fill the transport's buffers.
+const MIN_AGE: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {

@@ -290,15 +290,15 @@ impl Swarm {
         let ranked = waiting.filter_map(|(key, serve)| {
             let content = self.contents.get(&serve.content)?;
             let neighbour = serve.link.and_then(|link| self.neighbours.get(&link));
-            let (credit, last_turn) = neighbour.map_or((0, 0), |neighbour| {
+            let (credit, held, last_turn) = neighbour.map_or((0, 0, 0), |neighbour| {
                 let credit = match (content.is_seeding(), is_patient_turn) {
                     (true, _) => -neighbour.up.turn.cast_signed(),
                     (false, true) => 0,
                     (false, false) => neighbour.deficit(),
                 };
-                (credit, neighbour.up.last_turn)
+                (credit, neighbour.has.held(), neighbour.up.last_turn)
             });
-            Some(((content.turn, Reverse(credit), last_turn), *key))
+            Some(((content.turn, Reverse(credit), held, last_turn), *key))
         });
         ranked.min().map(|(_, key)| key)
     }

@@ -27,8 +27,8 @@ use super::{
 
 const FORMAT: &str = "shoal store 1";
 
-/// How exact the time of the last use is: it spares a write for each use.
-const USE_GRANULARITY_S: u64 = 60;
+/// How exact the time of the last use is after a restart: it spares a write for each use.
+const USE_GRANULARITY_MS: u64 = 60_000;
 
 /// A data directory, open for this process alone.
 pub struct Store {
@@ -215,13 +215,12 @@ impl Store {
         })
     }
 
-    /// Notes that a content is in use, for eviction. Cheap: to the minute.
+    /// Notes that a content is in use, for eviction. Cheap enough for each use.
     pub fn touch(&self, id: ContentId) -> Result<(), StoreError> {
-        let now = unix_seconds();
+        let now = unix_milliseconds();
         self.change(id, Durability::None, |entry| {
-            let is_new = now >= entry.last_used_unix_s + USE_GRANULARITY_S;
-            entry.last_used_unix_s = now;
-            is_new
+            let before = std::mem::replace(&mut entry.last_used_unix_ms, now);
+            before / USE_GRANULARITY_MS != now / USE_GRANULARITY_MS
         })
     }
 
@@ -237,8 +236,8 @@ impl Store {
         let mut changed = entry.clone();
         if change(&mut changed) {
             self.database.update(id, &changed, durability)?;
-            *entry = changed;
         }
+        *entry = changed;
         Ok(())
     }
 
@@ -257,7 +256,7 @@ impl Store {
             .into_iter()
             .filter(|(id, entry)| !entry.pinned && self.is_whole_and_ours(*id, entry))
             .collect();
-        evictable.sort_by_key(|(_, entry)| entry.last_used_unix_s);
+        evictable.sort_by_key(|(_, entry)| entry.last_used_unix_ms);
         let mut evicted = Vec::new();
         for (id, entry) in evictable {
             if missing == 0 {
@@ -396,19 +395,19 @@ fn describe(
 }
 
 fn entry_of(manifest: &Manifest, in_place: Option<PathBuf>) -> Entry {
-    let now = unix_seconds();
+    let now = unix_milliseconds();
     Entry {
         name: manifest.name().to_owned(),
         total_bytes: manifest.layout().total_bytes(),
         piece_count: manifest.layout().piece_count(),
         pinned: false,
-        added_unix_s: now,
-        last_used_unix_s: now,
+        added_unix_ms: now,
+        last_used_unix_ms: now,
         in_place,
     }
 }
 
 /// A clock before 1970 is no reason to stop.
-fn unix_seconds() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+fn unix_milliseconds() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64)
 }

@@ -18,7 +18,7 @@ const HASHES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("piece_ha
 /// Of contents whose files others can change.
 const FINGERPRINTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("fingerprints");
 
-/// Name, bytes, pieces, pinned, seconds since 1970 when added and when last used, path if in place.
+/// Name, bytes, pieces, pinned, milliseconds since 1970 when added and when last used, path if in place.
 type Row = (&'static str, u64, u32, bool, u64, u64, Option<&'static str>);
 
 /// What a store knows of one content without opening it.
@@ -32,10 +32,10 @@ pub struct Entry {
     pub piece_count: u32,
     /// It is never evicted.
     pub pinned: bool,
-    /// Seconds since 1970 when it was added.
-    pub added_unix_s: u64,
-    /// Seconds since 1970 when it was last read or written.
-    pub last_used_unix_s: u64,
+    /// Milliseconds since 1970 when it was added.
+    pub added_unix_ms: u64,
+    /// Milliseconds since 1970 when it was last read or written.
+    pub last_used_unix_ms: u64,
     /// Where it lies, if it is not ours.
     pub in_place: Option<PathBuf>,
 }
@@ -90,15 +90,22 @@ impl Database {
             let table = transaction.open_table(CONTENTS)?;
             let entries = table.iter()?.map(|row| {
                 let (id, row) = row?;
-                let (name, total_bytes, piece_count, pinned, added_unix_s, last_used_unix_s, path) =
-                    row.value();
+                let (
+                    name,
+                    total_bytes,
+                    piece_count,
+                    pinned,
+                    added_unix_ms,
+                    last_used_unix_ms,
+                    path,
+                ) = row.value();
                 let entry = Entry {
                     name: name.to_owned(),
                     total_bytes,
                     piece_count,
                     pinned,
-                    added_unix_s,
-                    last_used_unix_s,
+                    added_unix_ms,
+                    last_used_unix_ms,
                     in_place: path.map(PathBuf::from),
                 };
                 Ok((ContentId::from_bytes(*id.value()), entry))
@@ -203,8 +210,8 @@ fn insert_entry(
         entry.total_bytes,
         entry.piece_count,
         entry.pinned,
-        entry.added_unix_s,
-        entry.last_used_unix_s,
+        entry.added_unix_ms,
+        entry.last_used_unix_ms,
         entry.in_place.as_deref().and_then(Path::to_str),
     );
     transaction.open_table(CONTENTS)?.insert(id.as_bytes(), row)?;

@@ -1,6 +1,6 @@
 //! Connections and uplinks: who sends a block next, and when it is through.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use shoal_core::{
     content::BlockRange,
@@ -12,6 +12,9 @@ const LOW_WATER: u64 = 16 * 1024;
 
 /// Bytes that a receiver lets be under way before its downlink drained them.
 pub(super) const RECEIVE_WINDOW: u64 = 256 * 1024;
+
+/// And besides what is sent in this time, since TCP's windows grow with the rate.
+pub(super) const RECEIVER_DELAY: Duration = Duration::from_millis(1);
 
 /// What a connection carries.
 #[derive(Clone, Copy, Debug)]

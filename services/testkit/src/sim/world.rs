@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::{
     event::{Event, Life, Queue},
     host::Host,
-    network::{Connection, RECEIVE_WINDOW},
+    network::{Connection, RECEIVE_WINDOW, RECEIVER_DELAY},
     report::Report,
     setup::{Fault, Setup},
 };
@@ -179,9 +179,9 @@ impl<'a> World<'a> {
         let there = self.connections.len();
         let link = LinkKey(there as u64 / 2);
         let latency = self.setup.latency;
-        let slowest = self.hosts[host].setup.up.max(self.hosts[other].setup.up);
-        let on_the_way = (slowest as f64 * latency.as_secs_f64()) as u64;
-        let window = RECEIVE_WINDOW + on_the_way;
+        let fastest = self.hosts[host].setup.up.max(self.hosts[other].setup.up);
+        let on_the_way = fastest as f64 * (latency + RECEIVER_DELAY).as_secs_f64();
+        let window = RECEIVE_WINDOW + on_the_way as u64;
         self.connections.push(Connection::new(link, host, other, window));
         self.connections.push(Connection::new(link, other, host, window));
         self.hosts[host].links.insert(link, there);

@@ -1,0 +1,253 @@
+//! `shoal get`: fetches a content without a daemon.
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+
+use shoal_common::shutdown;
+use shoal_core::{
+    content::{ContentId, Manifest, PieceHashes},
+    swarm::Priority,
+};
+use shoal_peer::{
+    Node, Options, Phase, StatusWatch,
+    store::{self, OneShot, StoreError, Stored},
+};
+use shoal_proto::control::v1::Priority as WirePriority;
+use tokio::{
+    task::spawn_blocking,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{one_shot, seed};
+use crate::{
+    args::GetArgs,
+    destination::Destination,
+    exit::{Exit, Failure},
+    progress::{Progress, Snapshot},
+    summary::Seen,
+};
+
+/// After so long without a byte people want to know why.
+const STALL: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(args: GetArgs, mut progress: Progress) -> anyhow::Result<()> {
+    let started = Instant::now();
+    let interrupted = shutdown::on_signal()?;
+    let destination = Destination::new(&args.output)?;
+    let trackers = one_shot::trackers(&args.take_part, Some(&args.link))?;
+    let options = options(&args)?;
+    let (node, running) = one_shot::start(&args.take_part, trackers).await?;
+    progress.set_id(args.link.id);
+    let mut get = Get { node: &node, id: args.link.id, interrupted, progress: &mut progress };
+    let outcome = get.run(destination, options, started, args.seed).await;
+    node.stop();
+    running.ended().await;
+    outcome
+}
+
+fn options(args: &GetArgs) -> anyhow::Result<Options> {
+    let priorities = args.priorities.iter().map(|wanted| {
+        let priority = match wanted.priority {
+            WirePriority::High => Priority::High,
+            WirePriority::Unspecified => Priority::Normal,
+            WirePriority::Low => Priority::Low,
+            WirePriority::Skip => {
+                let message = "a get is of everything; shoal fetch can skip files";
+                return Err(Failure::new(Exit::Usage, message));
+            }
+        };
+        Ok((wanted.path.clone(), priority))
+    });
+    Ok(Options {
+        sequential: args.sequential,
+        priorities: priorities.collect::<Result<_, _>>()?,
+        ..Options::default()
+    })
+}
+
+struct Get<'a> {
+    node: &'a Node,
+    id: ContentId,
+    interrupted: CancellationToken,
+    progress: &'a mut Progress,
+}
+
+impl Get<'_> {
+    async fn run(
+        &mut self,
+        destination: Destination,
+        options: Options,
+        started: Instant,
+        seed_for: Option<Option<Duration>>,
+    ) -> anyhow::Result<()> {
+        let place = Arc::new(Place { destination, outcome: Mutex::default() });
+        let mut status = self.join(&place, options).await?;
+        let mut seen = Seen::new(started);
+        self.complete(&mut status, &mut seen, &place).await?;
+        spawn_blocking(move || place.finish()).await??;
+        self.progress.completed(self.id, &seen, Instant::now())?;
+        match seed_for {
+            None => Ok(()),
+            Some(time) => {
+                let stop = self.stop_after(time);
+                seed::share(status, &stop, self.progress).await
+            }
+        }
+    }
+
+    /// Joins the swarm, with what an earlier run has left.
+    async fn join(&self, place: &Arc<Place>, options: Options) -> anyhow::Result<StatusWatch> {
+        let (id, earlier) = (self.id, place.clone());
+        if let Some(stored) = spawn_blocking(move || earlier.resume(id)).await?? {
+            return Ok(self.node.add(stored, options).await?);
+        }
+        let place = place.clone();
+        let begin = move |manifest, hashes| place.begin(manifest, hashes);
+        Ok(self.node.fetch(id, options, begin).await?)
+    }
+
+    /// Shows how it goes until everything is here.
+    async fn complete(
+        &mut self,
+        status: &mut StatusWatch,
+        seen: &mut Seen,
+        place: &Place,
+    ) -> anyhow::Result<()> {
+        loop {
+            let now = status.borrow_and_update().clone();
+            one_shot::check(&now).map_err(|failure| place.why(failure))?;
+            let snapshot = Snapshot::from(&*now);
+            seen.add(Instant::now(), snapshot);
+            self.progress.update(&snapshot)?;
+            if now.phase == Phase::Seeding {
+                return Ok(());
+            }
+            tokio::select! {
+                changed = timeout(STALL, status.changed()) => match changed {
+                    Ok(changed) => changed?,
+                    Err(_) => self.explain().await?,
+                },
+                () = self.interrupted.cancelled() => {
+                    self.progress.clear();
+                    let message = "interrupted; the same command resumes";
+                    return Err(Failure::new(Exit::Interrupted, message).into());
+                }
+            }
+        }
+    }
+
+    /// Nothing changes: says why.
+    async fn explain(&self) -> anyhow::Result<()> {
+        if let Some(explanation) = self.node.explain(self.id).await? {
+            self.progress.note(&explanation.summary);
+        }
+        Ok(())
+    }
+
+    /// Cancelled when it was shared for so long, or by a signal.
+    fn stop_after(&self, time: Option<Duration>) -> CancellationToken {
+        let stop = self.interrupted.child_token();
+        if let Some(time) = time {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                sleep(time).await;
+                stop.cancel();
+            });
+        }
+        stop
+    }
+}
+
+/// Where the content is put, and what came of that. Its methods block on the disk.
+struct Place {
+    destination: Destination,
+    outcome: Mutex<Outcome>,
+}
+
+#[derive(Default)]
+enum Outcome {
+    /// Nobody had the manifest yet.
+    #[default]
+    Unknown,
+    /// On its way, beside the destination.
+    Begun(OneShot),
+    /// It was there already.
+    Present,
+    /// No room was made for it.
+    Failed(Exit),
+}
+
+impl Place {
+    /// An earlier run that left its state, if that can be told without the content's name.
+    fn resume(&self, id: ContentId) -> anyhow::Result<Option<Arc<Stored>>> {
+        let Destination::As(path) = &self.destination else { return Ok(None) };
+        if path.exists() {
+            return Ok(None);
+        }
+        let resumed = OneShot::resume(path, id).map_err(Failure::from)?;
+        Ok(resumed.map(|one_shot| self.keep(one_shot)))
+    }
+
+    /// Makes room for the content.
+    fn begin(&self, manifest: Manifest, hashes: PieceHashes) -> Result<Arc<Stored>, StoreError> {
+        let path = self.destination.of(manifest.name());
+        let begun = if path.exists() {
+            self.present(&path, &manifest)
+        } else {
+            OneShot::begin(&path, manifest, hashes).map(|one_shot| self.keep(one_shot))
+        };
+        if let Err(error) = &begun {
+            self.set(Outcome::Failed(Exit::of_store(error)));
+        }
+        begun
+    }
+
+    /// The content as an earlier run has left it, complete; an error if it is something else.
+    fn present(&self, path: &Path, manifest: &Manifest) -> Result<Arc<Stored>, StoreError> {
+        let hashed = store::hash(path, Some(manifest.layout().piece_length()), |_| ())?;
+        if hashed.manifest.id() != manifest.id() {
+            return Err(StoreError::Exists(path.to_owned()));
+        }
+        self.set(Outcome::Present);
+        Ok(Stored::in_place(hashed))
+    }
+
+    fn keep(&self, one_shot: OneShot) -> Arc<Stored> {
+        let stored = one_shot.stored().clone();
+        self.set(Outcome::Begun(one_shot));
+        stored
+    }
+
+    /// Moves what is complete to its destination.
+    fn finish(&self) -> anyhow::Result<()> {
+        match std::mem::take(&mut *self.lock()) {
+            Outcome::Begun(one_shot) => {
+                one_shot.finish().map_err(Failure::from)?;
+                Ok(())
+            }
+            Outcome::Present => Ok(()),
+            Outcome::Unknown | Outcome::Failed(_) => Err(anyhow::anyhow!("the download was lost")),
+        }
+    }
+
+    /// The failure of the content, with what is known here of its kind.
+    fn why(&self, failure: Failure) -> Failure {
+        match &*self.lock() {
+            Outcome::Failed(exit) => Failure::new(*exit, failure.to_string()),
+            _ => failure,
+        }
+    }
+
+    fn set(&self, outcome: Outcome) {
+        *self.lock() = outcome;
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Outcome> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,76 @@
+//! The peer that lives as long as a one-shot command.
+
+use shoal_common::{Address, server};
+use shoal_core::{PeerId, content::Link};
+use shoal_peer::{Node, NodeConfig, Phase, Running, Status};
+use uuid::Uuid;
+
+use crate::{
+    args::TakePartArgs,
+    exit::{Exit, Failure},
+    progress::{Snapshot, State},
+};
+
+/// Starts a peer that nobody knew before and nobody will know again.
+pub(super) async fn start(
+    args: &TakePartArgs,
+    trackers: Vec<Address>,
+) -> anyhow::Result<(Node, Running)> {
+    let listener = server::bind(&args.listen).await.map_err(Failure::from)?;
+    let config = NodeConfig {
+        advertise: args.advertise.clone(),
+        trackers,
+        max_upload: args.up,
+        max_download: args.down,
+        ..NodeConfig::new(PeerId::new(Uuid::new_v4()))
+    };
+    Ok(Node::start(config, listener).await?)
+}
+
+/// The trackers named by flags and by the link; there has to be one.
+pub(super) fn trackers(args: &TakePartArgs, link: Option<&Link>) -> anyhow::Result<Vec<Address>> {
+    let mut trackers = args.trackers.clone();
+    for address in link.map_or(&[][..], Link::trackers) {
+        let address = address.parse()?;
+        if !trackers.contains(&address) {
+            trackers.push(address);
+        }
+    }
+    if trackers.is_empty() {
+        let message = "no tracker to find peers by; give --tracker HOST:PORT, or a link that names one";
+        return Err(Failure::new(Exit::Usage, message).into());
+    }
+    Ok(trackers)
+}
+
+/// Why a content was stopped, if it was.
+pub(super) fn check(status: &Status) -> Result<(), Failure> {
+    match &status.phase {
+        Phase::Failed(reason) => Err(Failure::new(Exit::Failed, reason.as_str())),
+        Phase::Resolving | Phase::Downloading | Phase::Seeding => Ok(()),
+    }
+}
+
+impl From<&Status> for Snapshot {
+    fn from(status: &Status) -> Self {
+        Self {
+            state: match status.phase {
+                Phase::Resolving => State::Resolving,
+                Phase::Downloading => State::Downloading,
+                Phase::Seeding => State::Seeding,
+                Phase::Failed(_) => State::Failed,
+            },
+            held_bytes: status.held_bytes,
+            total_bytes: status.total_bytes,
+            held_pieces: status.held_pieces,
+            piece_count: status.piece_count,
+            neighbours: status.neighbours,
+            down_bytes_per_s: status.down_bytes_per_s,
+            up_bytes_per_s: status.up_bytes_per_s,
+            downloaded_bytes: status.downloaded_bytes,
+            uploaded_bytes: status.uploaded_bytes,
+            wasted_bytes: status.wasted_bytes,
+            from_seeders_bytes: status.from_seeders_bytes,
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! `shoal seed`: shares a file or directory until interrupted.
+
+use shoal_common::shutdown;
+use shoal_core::content::Link;
+use shoal_peer::{Options, StatusWatch, store::Stored};
+use tokio_util::sync::CancellationToken;
+
+use super::{local, one_shot};
+use crate::{
+    args::SeedArgs,
+    exit::{Exit, Failure},
+    output::bytes,
+    progress::{Progress, Snapshot},
+};
+
+pub(crate) async fn run(args: SeedArgs, mut progress: Progress) -> anyhow::Result<()> {
+    let interrupted = shutdown::on_signal()?;
+    let trackers = one_shot::trackers(&args.take_part, None)?;
+    let hashed = tokio::select! {
+        hashed = local::hash(&args.path, &mut progress) => hashed?,
+        () = interrupted.cancelled() => {
+            return Err(Failure::new(Exit::Interrupted, "interrupted; nothing was shared").into());
+        }
+    };
+    let named = trackers.iter().map(ToString::to_string).collect();
+    let (node, running) = one_shot::start(&args.take_part, trackers).await?;
+    let stored = Stored::in_place(hashed);
+    let id = stored.id();
+    let options = Options { super_seeding: args.super_seeding, ..Options::default() };
+    let status = node.add(stored, options).await?;
+    progress.set_id(id);
+    progress.published(&id.to_string(), &Link::new(id, named, Vec::new())?.to_string())?;
+    let outcome = share(status, &interrupted, &mut progress).await;
+    node.stop();
+    running.ended().await;
+    outcome
+}
+
+/// Shows whom it is shared with, until there is a reason to stop.
+pub(super) async fn share(
+    mut status: StatusWatch,
+    stop: &CancellationToken,
+    progress: &mut Progress,
+) -> anyhow::Result<()> {
+    loop {
+        let now = status.borrow_and_update().clone();
+        one_shot::check(&now)?;
+        progress.update(&Snapshot::from(&*now))?;
+        tokio::select! {
+            changed = status.changed() => changed?,
+            () = stop.cancelled() => {
+                progress.clear();
+                progress.note(&format!("stopped; {} were sent", bytes(now.uploaded_bytes)));
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,178 @@
+use std::{fs, path::Path, sync::Arc};
+
+use shoal_core::{
+    content::{ContentId, PieceIndex},
+    swarm::LinkKey,
+};
+use shoal_peer::store::{Store, StoreError};
+use tempfile::TempDir;
+
+use crate::support::{Source, names, snapshot};
+
+/// A store with room for three contents of 100,000 bytes.
+fn small_store() -> (TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), Some(300_000)).unwrap();
+    (directory, store)
+}
+
+/// Contents of 100,000 bytes, all different.
+fn contents(count: usize) -> Vec<Source> {
+    (0..count).map(|number| Source::tree(&[100_000 - number, number], 65_536)).collect()
+}
+
+#[test]
+fn a_second_store_in_the_directory_is_told_so() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let error = Store::open(directory.path(), None).err().unwrap();
+    assert!(matches!(&error, StoreError::InUse(path) if path == directory.path()));
+    drop(store);
+    Store::open(directory.path(), None).unwrap();
+}
+
+#[test]
+fn the_peer_id_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Store::open(directory.path(), None).unwrap().peer_id();
+    assert_eq!(Store::open(directory.path(), None).unwrap().peer_id(), first);
+    let other = tempfile::tempdir().unwrap();
+    assert_ne!(Store::open(other.path(), None).unwrap().peer_id(), first);
+}
+
+#[test]
+fn a_format_of_the_future_is_refused_with_words() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Store::open(directory.path(), None).unwrap());
+    fs::write(directory.path().join("VERSION"), "shoal store 2\n").unwrap();
+    let message = Store::open(directory.path(), None).err().unwrap().to_string();
+    assert!(message.contains("shoal store 2") && message.contains("VERSION"), "{message}");
+}
+
+#[test]
+fn contents_are_there_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::tree(&[0, 100_000, 5, 70_000], 65_536);
+    let store = Store::open(directory.path(), None).unwrap();
+    let download = source.add_to(&store);
+    assert!(Arc::ptr_eq(&download, &source.add_to(&store)));
+    assert!(Arc::ptr_eq(&download, &store.load(download.id()).unwrap()));
+    source.send_all(&download);
+    store.pin(download.id(), true).unwrap();
+    let listed = store.contents();
+    drop((store, download));
+
+    let store = Store::open(directory.path(), None).unwrap();
+    assert_eq!(store.contents(), listed);
+    let (id, entry) = &listed[0];
+    assert!(entry.pinned && entry.total_bytes == 170_005 && entry.name == "model");
+    let download = store.load(*id).unwrap();
+    assert!(download.is_complete());
+    assert_eq!(snapshot(&download.path()), snapshot(&source.path));
+}
+
+#[test]
+fn a_content_that_is_removed_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::file(100_000, 65_536);
+    let store = Store::open(directory.path(), None).unwrap();
+    let download = source.add_to(&store);
+    source.send_all(&download);
+    store.remove(download.id()).unwrap();
+    let block = download.layout().whole(PieceIndex::new(0));
+    let read = download.read(block, &mut vec![0; block.length as usize]);
+    assert!(matches!(read, Err(StoreError::Removed(_))));
+    let sent = source.send(&download, LinkKey(1), PieceIndex::new(1));
+    assert!(matches!(sent, Err(StoreError::Removed(_))));
+    assert!(names(&directory.path().join("contents")).is_empty());
+    assert!(matches!(store.load(download.id()), Err(StoreError::Unknown(_))));
+    assert!(matches!(store.remove(download.id()), Err(StoreError::Unknown(_))));
+    let again = source.add_to(&store);
+    assert_eq!(again.held_bytes(), 0);
+}
+
+#[test]
+fn what_a_crash_left_behind_is_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(Store::open(directory.path(), None).unwrap());
+    fs::create_dir_all(directory.path().join("contents").join("0".repeat(64)).join("data"))
+        .unwrap();
+    fs::create_dir_all(directory.path().join("import/x")).unwrap();
+    let _store = Store::open(directory.path(), None).unwrap();
+    assert!(names(&directory.path().join("contents")).is_empty());
+    assert!(names(&directory.path().join("import")).is_empty());
+}
+
+#[test]
+fn the_quota_evicts_whole_unpinned_contents_only() {
+    let (_directory, store) = small_store();
+    let sources = contents(4);
+    let downloads: Vec<_> = sources[..3].iter().map(|source| source.add_to(&store)).collect();
+    sources[0].send_all(&downloads[0]);
+    sources[1].send_all(&downloads[1]);
+    store.pin(downloads[1].id(), true).unwrap();
+
+    let manifest = sources[3].stored.manifest().clone();
+    let refused = store.add(manifest, sources[3].stored.hashes().clone());
+    let Err(StoreError::QuotaExceeded { missing: 100_000, .. }) = refused else {
+        panic!("a fourth content fits in room for three");
+    };
+    // The second is pinned, and the third under way.
+    assert!(matches!(
+        store.make_room(100_001),
+        Err(StoreError::QuotaExceeded { missing: 1, quota: 300_000, .. })
+    ));
+    assert_eq!(store.contents().len(), 3);
+    assert_eq!(store.make_room(100_000).unwrap(), [downloads[0].id()]);
+    sources[3].add_to(&store);
+    assert!(store.make_room(0).unwrap().is_empty());
+}
+
+#[test]
+fn the_content_not_used_for_longest_is_evicted_first() {
+    let (_directory, store) = small_store();
+    let sources = contents(3);
+    sources.iter().for_each(|source| source.send_all(&source.add_to(&store)));
+    let [first, second, third] = [0, 1, 2].map(|number: usize| sources[number].stored.id());
+    for id in [second, third, first] {
+        touch_later_than_all(&store, id);
+    }
+    assert_eq!(store.make_room(100_000).unwrap(), [second]);
+    assert_eq!(store.make_room(300_000).unwrap(), [third, first]);
+}
+
+/// Uses a content until the clock has moved on.
+fn touch_later_than_all(store: &Store, id: ContentId) {
+    let latest = store.contents().iter().map(|(_, entry)| entry.last_used_unix_ms).max();
+    let last_use = || {
+        store.touch(id).unwrap();
+        let contents = store.contents();
+        contents.iter().find(|(found, _)| *found == id).map(|(_, entry)| entry.last_used_unix_ms)
+    };
+    while last_use() <= latest {}
+}
+
+#[test]
+fn the_store_of_version_1_is_read() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store-v1");
+    let directory = tempfile::tempdir().unwrap();
+    for (inside, bytes) in snapshot(&fixture) {
+        let path = directory.path().join(inside);
+        match bytes {
+            Some(bytes) => fs::write(path, bytes).unwrap(),
+            None => fs::create_dir_all(path).unwrap(),
+        }
+    }
+    let store = Store::open(directory.path(), None).unwrap();
+    assert_eq!(store.peer_id().to_string(), PEER_ID);
+    let contents = store.contents();
+    let names: Vec<_> = contents.iter().map(|(_, entry)| (&*entry.name, entry.pinned)).collect();
+    assert_eq!(names, [("model", true), ("model.bin", false)]);
+    let [whole, begun] = [0, 1].map(|number: usize| store.load(contents[number].0).unwrap());
+    // The trees of a test of today are still the same bytes.
+    let source = Source::tree(&[70_000, 5, 0], 65_536);
+    assert_eq!(snapshot(&whole.path()), snapshot(&source.path));
+    let held: Vec<_> = begun.held().iter().map(PieceIndex::get).collect();
+    assert_eq!(held, [1, 2]);
+    Source::file(200_000, 65_536).send_all(&begun);
+}

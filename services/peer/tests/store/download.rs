@@ -1,0 +1,230 @@
+use std::{collections::BTreeSet, fs, sync::Mutex, thread};
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use shoal_core::{
+    content::{BlockRange, PieceIndex},
+    swarm::LinkKey,
+};
+use shoal_peer::store::{Accepted, OneShot, Store, StoreError};
+
+use crate::support::{MIB, Source, snapshot};
+
+const ALICE: LinkKey = LinkKey(1);
+const MALLORY: LinkKey = LinkKey(2);
+const PIECE: PieceIndex = PieceIndex::new(0);
+
+/// A piece in memory until it is whole, and one that is written as it comes.
+const BOTH_WAYS: [usize; 2] = [256 << 10, 2 * MIB];
+
+fn garbled(bytes: &Bytes) -> Bytes {
+    bytes.iter().map(|byte| byte ^ 1).collect()
+}
+
+fn stored(piece: PieceIndex) -> Accepted {
+    Accepted::Stored { pieces: vec![piece], liars: Vec::new() }
+}
+
+#[test]
+fn blocks_that_are_here_already_are_told() {
+    for length in BOTH_WAYS {
+        let source = Source::file(length, length as u64);
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), None).unwrap();
+        let download = source.add_to(&store);
+        let blocks = source.blocks(PIECE, length as u32 / 4);
+        let send = |(block, bytes): &(BlockRange, Bytes)| {
+            download.accept(ALICE, *block, bytes.clone()).unwrap()
+        };
+        for block in &blocks[..3] {
+            assert_eq!(send(block), Accepted::Partial);
+            assert_eq!(send(block), Accepted::Duplicate);
+        }
+        assert_eq!(download.held_bytes(), 0);
+        assert_eq!(send(&blocks[3]), stored(PIECE));
+        assert_eq!(send(&blocks[3]), Accepted::Duplicate);
+        assert_eq!(download.held_bytes(), length as u64);
+    }
+}
+
+#[test]
+fn a_piece_of_one_liar_names_it() {
+    for length in BOTH_WAYS {
+        let source = Source::file(length, length as u64);
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), None).unwrap();
+        let download = source.add_to(&store);
+        let whole = source.stored.layout().whole(PIECE);
+        let bytes = source.bytes(whole);
+        assert_eq!(
+            download.accept(MALLORY, whole, garbled(&bytes)).unwrap(),
+            Accepted::Corrupt { contributors: vec![MALLORY] }
+        );
+        assert!(!download.has(PIECE));
+        assert!(matches!(
+            download.read(whole, &mut vec![0; length]),
+            Err(StoreError::NotHeld(PIECE))
+        ));
+        assert_eq!(source.send(&download, ALICE, PIECE).unwrap(), stored(PIECE));
+    }
+}
+
+#[test]
+fn a_liar_among_several_is_found_once_the_piece_is_whole() {
+    for length in BOTH_WAYS {
+        let source = Source::file(length, length as u64);
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), None).unwrap();
+        let download = source.add_to(&store);
+        let blocks = source.blocks(PIECE, 64 << 10);
+        let last = blocks.len() - 1;
+        for (number, (block, bytes)) in blocks.iter().enumerate().rev() {
+            let lies = number % 3 == 1;
+            let (from, bytes) = match lies {
+                true => (MALLORY, garbled(bytes)),
+                false => (ALICE, bytes.clone()),
+            };
+            let accepted = download.accept(from, *block, bytes).unwrap();
+            match number {
+                0 => assert_eq!(accepted, Accepted::Corrupt { contributors: vec![ALICE, MALLORY] }),
+                _ => assert_eq!(accepted, Accepted::Partial),
+            }
+        }
+        for (block, bytes) in &blocks[..last] {
+            assert_eq!(download.accept(ALICE, *block, bytes.clone()).unwrap(), Accepted::Partial);
+        }
+        let (block, bytes) = blocks[last].clone();
+        assert_eq!(
+            download.accept(ALICE, block, bytes).unwrap(),
+            Accepted::Stored { pieces: vec![PIECE], liars: vec![MALLORY] }
+        );
+    }
+}
+
+#[test]
+fn an_abandoned_piece_starts_anew() {
+    let source = Source::file(256 << 10, 256 << 10);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let download = source.add_to(&store);
+    let blocks = source.blocks(PIECE, 128 << 10);
+    let send =
+        |number: usize| download.accept(ALICE, blocks[number].0, blocks[number].1.clone()).unwrap();
+    assert_eq!(send(0), Accepted::Partial);
+    download.abandon(PIECE);
+    assert_eq!(send(1), Accepted::Partial);
+    assert_eq!(send(0), stored(PIECE));
+}
+
+#[test]
+fn blocks_that_do_not_fit_the_content_are_refused() {
+    let source = Source::file(100_000, 65_536);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let download = source.add_to(&store);
+    let accept = |piece, offset, length, bytes| {
+        let block = BlockRange { piece: PieceIndex::new(piece), offset, length };
+        download.accept(ALICE, block, Bytes::from(vec![0; bytes]))
+    };
+    assert!(matches!(accept(2, 0, 10, 10), Err(StoreError::Layout(_))));
+    assert!(matches!(accept(1, 34_000, 1000, 1000), Err(StoreError::Layout(_))));
+    assert!(matches!(accept(0, u32::MAX, 10, 10), Err(StoreError::Layout(_))));
+    assert!(matches!(accept(0, 0, 10, 11), Err(StoreError::WrongLength { actual: 11, .. })));
+    assert!(matches!(
+        accept(0, 0, 0, 0),
+        Err(StoreError::WrongLength { .. } | StoreError::Layout(_))
+    ));
+}
+
+#[test]
+fn a_download_through_many_threads_tells_of_each_piece_once() {
+    let source = Source::file(16 * MIB + 3, 64 << 10);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let download = source.add_to(&store);
+    let told = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for neighbour in 0..4_u32 {
+            let (source, download, told) = (&source, &download, &told);
+            scope.spawn(move || {
+                let count = source.stored.layout().piece_count();
+                for number in 0..count {
+                    let piece = PieceIndex::new((number + neighbour * count / 4) % count);
+                    for (block, bytes) in source.blocks(piece, 16 << 10) {
+                        let link = LinkKey(neighbour.into());
+                        match download.accept(link, block, bytes).unwrap() {
+                            Accepted::Stored { pieces, .. } => told.lock().unwrap().extend(pieces),
+                            Accepted::Corrupt { .. } => panic!("nobody lies"),
+                            Accepted::Partial | Accepted::Duplicate => {}
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let told = told.into_inner().unwrap();
+    assert_eq!(told.len() as u32, download.layout().piece_count());
+    assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len());
+    assert!(download.is_complete());
+    assert_eq!(snapshot(&download.path()), snapshot(&source.path));
+}
+
+#[test]
+fn a_thousand_files_are_not_all_kept_open() {
+    let source = Source::tree(&[100; 1000], 64 << 10);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let download = source.add_to(&store);
+    source.send_all(&download);
+    let open = fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| fs::read_link(entry.unwrap().path()).ok())
+        .filter(|file| file.starts_with(directory.path()))
+        .count();
+    assert!(open < 300, "{open} files are open");
+    assert_eq!(snapshot(&download.path()), snapshot(&source.path));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn blocks_in_any_order_and_split_become_the_same_files(
+        lengths in prop::collection::vec(0_usize..3 * MIB, 1..4),
+        piece_length in prop::sample::select(vec![64_u64 << 10, 2 << 20]),
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<u32>(), 1_u32..300_000, 1..4_u64), 0..60),
+        order in any::<u64>(),
+    ) {
+        let source = Source::tree(&lengths, piece_length);
+        let layout = source.stored.layout();
+        prop_assume!(layout.piece_count() > 0);
+        // Some random and overlapping blocks, and then all that there is.
+        let mut blocks: Vec<_> = cuts
+            .into_iter()
+            .map(|(piece, offset, length, from)| {
+                let piece = PieceIndex::new(piece.index(layout.piece_count() as usize) as u32);
+                let whole = layout.length_of(piece);
+                let offset = offset % whole;
+                (LinkKey(from), BlockRange { piece, offset, length: length.min(whole - offset) })
+            })
+            .collect();
+        let mut rest: Vec<_> = layout
+            .pieces()
+            .flat_map(|piece| source.blocks(piece, 100_000))
+            .map(|(block, _)| (LinkKey(9), block))
+            .collect();
+        rest.sort_by_key(|(_, block)| blake3::hash(&[order.to_le_bytes(), (u64::from(block.piece.get()) << 32 | u64::from(block.offset)).to_le_bytes()].concat()).to_hex());
+        blocks.extend(rest);
+
+        let directory = tempfile::tempdir().unwrap();
+        let destination = directory.path().join("copy");
+        let download = OneShot::begin(&destination, source.stored.manifest().clone(), source.stored.hashes().clone()).unwrap();
+        for (from, block) in blocks {
+            let accepted = download.stored().accept(from, block, source.bytes(block)).unwrap();
+            let is_corrupt = matches!(accepted, Accepted::Corrupt { .. });
+            prop_assert!(!is_corrupt);
+        }
+        download.finish().unwrap();
+        prop_assert_eq!(snapshot(&destination), snapshot(&source.path));
+    }
+}

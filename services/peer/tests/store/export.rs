@@ -1,0 +1,121 @@
+use std::{
+    fs::{self, File},
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::Arc,
+};
+
+use shoal_core::content::PieceIndex;
+use shoal_peer::store::{Exported, Store, StoreError, Stored};
+use tempfile::TempDir;
+
+use crate::support::{Mount, Source, hashed, names, snapshot};
+
+/// A store with one complete content.
+fn complete(source: &Source) -> (TempDir, Store, Arc<Stored>) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let stored = source.add_to(&store);
+    source.send_all(&stored);
+    (directory, store, stored)
+}
+
+fn read(stored: &Stored) -> Result<(), StoreError> {
+    let block = stored.layout().whole(PieceIndex::new(0));
+    stored.read(block, &mut vec![0; block.length as usize])
+}
+
+#[test]
+fn files_and_trees_are_exported_whole() {
+    for source in [Source::file(200_000, 65_536), Source::tree(&[200_000, 0, 7], 65_536)] {
+        let (_directory, store, stored) = complete(&source);
+        let target = tempfile::tempdir().unwrap();
+        let destination = target.path().join("copy");
+        let how = store.export(&stored, &destination).unwrap();
+        assert!(how == Exported::Reflink || how == Exported::HardLink, "{how:?}");
+        assert_eq!(snapshot(&destination), snapshot(&source.path));
+        assert_eq!(names(target.path()), ["copy"]);
+        assert_eq!(store.export(&stored, &destination).unwrap(), Exported::Unchanged);
+        read(&stored).unwrap();
+    }
+}
+
+#[test]
+fn another_file_system_gets_a_copy() {
+    let Some(mount) = Mount::tmpfs("size=1m") else { return };
+    let source = Source::tree(&[200_000, 0, 7], 65_536);
+    let (_directory, store, stored) = complete(&source);
+    let destination = mount.path().join("copy");
+    assert_eq!(store.export(&stored, &destination).unwrap(), Exported::Copy);
+    assert_eq!(snapshot(&destination), snapshot(&source.path));
+}
+
+#[test]
+fn an_export_that_fails_leaves_nothing_behind() {
+    let Some(mount) = Mount::tmpfs("size=100k") else { return };
+    let (_directory, store, stored) = complete(&Source::tree(&[50_000, 200_000], 65_536));
+    let error = store.export(&stored, &mount.path().join("copy")).err().unwrap();
+    assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+    assert!(names(mount.path()).is_empty());
+}
+
+#[test]
+fn what_lies_at_the_destination_is_left_alone() {
+    let source = Source::file(100_000, 65_536);
+    let (_directory, store, stored) = complete(&source);
+    let target = tempfile::tempdir().unwrap();
+    let destination = target.path().join("copy");
+    fs::write(&destination, b"mine").unwrap();
+    assert!(matches!(store.export(&stored, &destination), Err(StoreError::Exists(_))));
+    assert_eq!(fs::read(&destination).unwrap(), b"mine");
+    fs::remove_file(&destination).unwrap();
+    fs::create_dir(&destination).unwrap();
+    assert!(matches!(store.export(&stored, &destination), Err(StoreError::Exists(_))));
+}
+
+#[test]
+fn an_incomplete_content_is_not_exported() {
+    let source = Source::file(100_000, 65_536);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let exported = store.export(&source.add_to(&store), &directory.path().join("copy"));
+    assert!(matches!(exported, Err(StoreError::Incomplete(_))));
+}
+
+#[test]
+fn who_edits_an_exported_file_does_not_make_the_peer_lie() {
+    let source = Source::file(100_000, 65_536);
+    let (directory, store, stored) = complete(&source);
+    let target = tempfile::tempdir().unwrap();
+    let destination = target.path().join("copy");
+    let how = store.export(&stored, &destination).unwrap();
+    File::options().write(true).open(&destination).unwrap().write_all_at(b"edited", 9).unwrap();
+
+    let expect = |outcome: Result<(), StoreError>| match how {
+        Exported::HardLink => assert!(matches!(outcome, Err(StoreError::SourceChanged(_)))),
+        _ => outcome.unwrap(),
+    };
+    expect(read(&stored));
+    expect(store.export(&stored, &target.path().join("second")).map(drop));
+    let id = stored.id();
+    drop((store, stored));
+    let store = Store::open(directory.path(), None).unwrap();
+    expect(store.load(id).map(drop));
+}
+
+#[test]
+fn what_is_in_place_shares_no_file_with_its_export() {
+    let source = Source::file(100_000, 65_536);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let stored = store.add_in_place(hashed(&source.path, 65_536)).unwrap();
+    let destination = directory.path().join("copy");
+    let how = store.export(&stored, &destination).unwrap();
+    assert!(how == Exported::Reflink || how == Exported::Copy, "{how:?}");
+    File::options().write(true).open(&destination).unwrap().set_len(0).unwrap();
+    assert_eq!(length(&source.path), 100_000);
+}
+
+fn length(path: &Path) -> u64 {
+    fs::metadata(path).unwrap().len()
+}

@@ -1,0 +1,102 @@
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+use shoal_core::content::PieceIndex;
+use shoal_peer::store::{Store, StoreError, Stored};
+
+use crate::support::{Source, hashed, noise};
+
+const LENGTH: usize = 200_000;
+
+/// What others do to a file that is seeded, and what must then be noticed.
+const CHANGES: [(&str, fn(&Path) -> io::Result<()>); 3] = [
+    ("rewritten", |path| File::options().write(true).open(path)?.write_all_at(b"new", 70_000)),
+    ("truncated", |path| File::options().write(true).open(path)?.set_len(10)),
+    ("extended", |path| File::options().write(true).open(path)?.set_len(1 << 20)),
+];
+
+fn read(stored: &Stored, piece: u32) -> Result<(), StoreError> {
+    let block = stored.layout().whole(PieceIndex::new(piece));
+    stored.read(block, &mut vec![0; block.length as usize])
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_seeded_is_refused() {
+    for (what, change) in CHANGES {
+        let source = Source::file(LENGTH, 65_536);
+        read(&source.stored, 0).unwrap();
+        change(&source.path).unwrap();
+        for piece in 0..4 {
+            let outcome = read(&source.stored, piece);
+            assert!(matches!(outcome, Err(StoreError::SourceChanged(_))), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_replaced_is_never_mixed_with_the_old() {
+    let source = Source::file(LENGTH, 65_536);
+    let before = source.bytes(source.stored.layout().whole(PieceIndex::new(0)));
+    let other = source.path.with_extension("new");
+    fs::write(&other, noise(LENGTH, 2)).unwrap();
+    fs::rename(&other, &source.path).unwrap();
+    // The file that is open is still the old one.
+    assert_eq!(source.bytes(source.stored.layout().whole(PieceIndex::new(0))), before);
+}
+
+#[test]
+fn a_content_in_place_is_served_after_a_restart_unless_it_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = Source::tree(&[LENGTH, 5], 65_536);
+    let id = {
+        let store = Store::open(directory.path(), Some(10)).unwrap();
+        store.add_in_place(hashed(&source.path, 65_536)).unwrap().id()
+    };
+    {
+        let store = Store::open(directory.path(), Some(10)).unwrap();
+        let stored = store.load(id).unwrap();
+        read(&stored, 3).unwrap();
+        assert_eq!(stored.path(), source.path);
+        assert!(stored.is_in_place());
+    }
+    fs::write(source.path.join("part-1/1.bin"), b"12345").unwrap();
+    let store = Store::open(directory.path(), Some(10)).unwrap();
+    let error = store.load(id).err().unwrap();
+    assert!(error.to_string().contains("1.bin"), "{error}");
+    // It is forgotten without harm to the files.
+    store.remove(id).unwrap();
+    assert_eq!(fs::read(source.path.join("part-1/1.bin")).unwrap(), b"12345");
+}
+
+#[test]
+fn publishing_in_place_again_serves_what_lies_there_now() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let source = Source::file(LENGTH, 65_536);
+    let first = store.add_in_place(hashed(&source.path, 65_536)).unwrap();
+    let moved = source.path.with_file_name("elsewhere");
+    fs::create_dir(&moved).unwrap();
+    let moved = moved.join("model.bin");
+    fs::rename(&source.path, &moved).unwrap();
+    let second = store.add_in_place(hashed(&moved, 65_536)).unwrap();
+    assert_eq!(first.id(), second.id());
+    assert!(matches!(read(&first, 0), Err(StoreError::Removed(_))));
+    read(&second, 0).unwrap();
+}
+
+#[test]
+fn a_copy_in_the_store_is_preferred_and_a_download_not_disturbed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let source = Source::file(LENGTH, 65_536);
+    let download = source.add_to(&store);
+    let refused = store.add_in_place(hashed(&source.path, 65_536));
+    assert!(matches!(refused, Err(StoreError::Downloading(_))));
+    source.send_all(&download);
+    let kept = store.add_in_place(hashed(&source.path, 65_536)).unwrap();
+    assert!(!kept.is_in_place());
+}

@@ -1,0 +1,14 @@
+//! The store, from outside: what a peer may rely on whatever happens to its disk and its process.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod data_dir;
+mod disk;
+mod download;
+mod export;
+mod hash;
+mod import;
+mod in_place;
+mod one_shot;
+mod resume;
+mod support;

@@ -1,0 +1,164 @@
+use std::{
+    fs::{self, File},
+    io::Write,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use shoal_core::{
+    content::{ContentId, PieceIndex},
+    swarm::LinkKey,
+};
+use shoal_peer::store::{Store, Stored};
+use tempfile::TempDir;
+
+use crate::support::{Source, snapshot};
+
+const PIECE_LENGTH: u64 = 65_536;
+
+/// A store with a download of ten pieces.
+struct Begun {
+    directory: TempDir,
+    source: Source,
+}
+
+impl Begun {
+    fn new() -> Self {
+        let source = Source::file(10 * PIECE_LENGTH as usize, PIECE_LENGTH);
+        Self { directory: tempfile::tempdir().unwrap(), source }
+    }
+
+    fn id(&self) -> ContentId {
+        self.source.stored.id()
+    }
+
+    fn inside(&self, name: &str) -> PathBuf {
+        self.directory.path().join("contents").join(self.id().to_string()).join(name)
+    }
+
+    /// Opens the store as if the process had died before: nothing is flushed or closed on purpose.
+    fn open(&self) -> (Store, Arc<Stored>) {
+        let store = Store::open(self.directory.path(), None).unwrap();
+        let download = self.source.add_to(&store);
+        (store, download)
+    }
+
+    fn send(&self, to: &Stored, pieces: impl IntoIterator<Item = u32>) {
+        for piece in pieces {
+            self.source.send(to, LinkKey(1), PieceIndex::new(piece)).unwrap();
+        }
+    }
+
+    fn held(&self) -> Vec<u32> {
+        let (_store, download) = self.open();
+        download.held().iter().map(PieceIndex::get).collect()
+    }
+
+    fn complete(&self) {
+        let (_store, download) = self.open();
+        self.source.send_all(&download);
+        assert_eq!(snapshot(&download.path()), snapshot(&self.source.path));
+    }
+}
+
+/// Another boot than the one that the log was written in.
+fn reboot(log: &Path) {
+    File::options().write(true).open(log).unwrap().write_all_at(&[7; 16], 8).unwrap();
+}
+
+/// What a piece has become when its data did not reach the disk.
+fn lose(data: &Path, piece: u64) {
+    let file = File::options().write(true).open(data).unwrap();
+    file.write_all_at(&[0; PIECE_LENGTH as usize], piece * PIECE_LENGTH).unwrap();
+}
+
+#[test]
+fn a_killed_process_loses_no_piece_held() {
+    let begun = Begun::new();
+    let (store, download) = begun.open();
+    begun.send(&download, [7, 0, 3]);
+    drop((store, download));
+    assert_eq!(begun.held(), [0, 3, 7]);
+    begun.complete();
+}
+
+#[test]
+fn a_torn_end_of_the_log_costs_what_it_tore() {
+    for torn in [&[1, 0, 0][..], &[0; 8], &[9, 0, 0, 0, 1, 2, 3, 4], &[0xff; 50]] {
+        let begun = Begun::new();
+        let (store, download) = begun.open();
+        begun.send(&download, [2, 5]);
+        drop((store, download));
+        let log = begun.inside("held.log");
+        File::options().append(true).open(&log).unwrap().write_all(torn).unwrap();
+        assert_eq!(begun.held(), [2, 5], "{torn:?}");
+        let (store, download) = begun.open();
+        begun.send(&download, [6]);
+        drop((store, download));
+        assert_eq!(begun.held(), [2, 5, 6], "{torn:?}");
+    }
+}
+
+#[test]
+fn a_log_cut_anywhere_lists_only_pieces_that_are_there() {
+    let begun = Begun::new();
+    let (store, download) = begun.open();
+    begun.send(&download, [4, 1, 8]);
+    drop((store, download));
+    let log = begun.inside("held.log");
+    let bytes = fs::read(&log).unwrap();
+    for end in (0..bytes.len()).rev() {
+        fs::write(&log, &bytes[..end]).unwrap();
+        let held = begun.held();
+        assert!(held.iter().all(|piece| [1, 4, 8].contains(piece)), "{end}: {held:?}");
+    }
+    begun.complete();
+}
+
+#[test]
+fn a_reboot_has_only_the_pieces_since_the_checkpoint_hashed_again() {
+    let begun = Begun::new();
+    let (store, download) = begun.open();
+    begun.send(&download, [0, 1, 2]);
+    download.checkpoint().unwrap();
+    begun.send(&download, [3, 4, 5]);
+    drop((store, download));
+    // Piece 1 shows what is not hashed again: the checkpoint vouches for it.
+    lose(&begun.inside("data"), 1);
+    lose(&begun.inside("data"), 4);
+    assert_eq!(begun.held(), [0, 1, 2, 3, 4, 5]);
+    reboot(&begun.inside("held.log"));
+    assert_eq!(begun.held(), [0, 1, 2, 3, 5]);
+    // What survived is vouched for from then on.
+    lose(&begun.inside("data"), 5);
+    reboot(&begun.inside("held.log"));
+    assert_eq!(begun.held(), [0, 1, 2, 3, 5]);
+}
+
+#[test]
+fn files_that_a_reboot_lost_are_fetched_again() {
+    let begun = Begun::new();
+    let (store, download) = begun.open();
+    begun.send(&download, [0, 1, 2]);
+    drop((store, download));
+    fs::remove_file(begun.inside("data")).unwrap();
+    reboot(&begun.inside("held.log"));
+    assert!(begun.held().is_empty());
+    begun.complete();
+}
+
+#[test]
+fn a_checkpoint_is_due_after_64_mib() {
+    let source = Source::file(65 << 20, 1 << 20);
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let download = source.add_to(&store);
+    assert!(!download.is_checkpoint_due());
+    for piece in 0..64 {
+        source.send(&download, LinkKey(1), PieceIndex::new(piece)).unwrap();
+    }
+    assert!(download.is_checkpoint_due());
+    download.checkpoint().unwrap();
+    assert!(!download.is_checkpoint_due());
+}

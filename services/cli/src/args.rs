@@ -473,10 +473,10 @@ impl FromStr for FilePriority {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (path, level) = text
-            .rsplit_once('=')
-            .filter(|(path, _)| !path.is_empty())
-            .ok_or_else(|| format!("{text:?} is not of the form PATH=high, PATH=low or PATH=skip"))?;
+        let (path, level) =
+            text.rsplit_once('=').filter(|(path, _)| !path.is_empty()).ok_or_else(|| {
+                format!("{text:?} is not of the form PATH=high, PATH=low or PATH=skip")
+            })?;
         let priority = match level {
             "high" => Priority::High,
             "normal" => Priority::Unspecified,
@@ -513,10 +513,9 @@ impl FromStr for PeerCounts {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let count = |number: &str| {
-            number
-                .trim_start_matches('=')
-                .parse::<NonZeroU64>()
-                .map_err(|_| format!("{text:?} is neither a number from 1 on nor a range such as 1..50"))
+            number.trim_start_matches('=').parse::<NonZeroU64>().map_err(|_| {
+                format!("{text:?} is neither a number from 1 on nor a range such as 1..50")
+            })
         };
         let (first, last) = match text.split_once("..") {
             None => (count(text)?, count(text)?),
@@ -555,7 +554,8 @@ mod tests {
     #[test]
     fn peer_counts_are_a_number_or_a_range() {
         let all = |text: &str| {
-            text.parse().map(|counts: PeerCounts| counts.iter().map(NonZeroU64::get).collect::<Vec<_>>())
+            text.parse()
+                .map(|counts: PeerCounts| counts.iter().map(NonZeroU64::get).collect::<Vec<_>>())
         };
         assert_eq!(all("3"), Ok(vec![3]));
         assert_eq!(all("2..4"), Ok(vec![2, 3, 4]));

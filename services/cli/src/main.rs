@@ -13,7 +13,8 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-#[tokio::main]
+// One thread: what moves blocks has threads of its own.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let cli = args::Cli::parse();
     let report = exit::Report { json: cli.reports_json() };

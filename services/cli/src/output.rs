@@ -115,12 +115,9 @@ mod tests {
         assert_eq!(rate(999), "999 B/s");
         assert_eq!(count(1, "peer"), "1 peer");
         assert_eq!(count(0, "peer"), "0 peers");
-        for (millis, text) in [
-            (250, "0.25 s"),
-            (14_400, "14 s"),
-            (200_000, "3 min 20 s"),
-            (7_500_000, "2 h 5 min"),
-        ] {
+        for (millis, text) in
+            [(250, "0.25 s"), (14_400, "14 s"), (200_000, "3 min 20 s"), (7_500_000, "2 h 5 min")]
+        {
             assert_eq!(duration(Duration::from_millis(millis)), text);
         }
     }

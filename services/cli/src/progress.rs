@@ -282,17 +282,17 @@ fn bar() -> ProgressBar {
 /// One line about it.
 fn describe(snapshot: &Snapshot, bytes_per_s: u64) -> String {
     let peers = count(u64::from(snapshot.neighbours), "peer");
-    let amount =
-        format!("{} of {}", bytes(snapshot.held_bytes), bytes(snapshot.total_bytes));
-    let pace = match (snapshot.total_bytes - snapshot.held_bytes.min(snapshot.total_bytes))
-        .checked_div(bytes_per_s)
-    {
-        Some(seconds) => format!(
-            "{}, {} left",
-            rate(bytes_per_s),
-            output::duration(Duration::from_secs(seconds.max(1)))
-        ),
-        None => rate(0),
+    let amount = match snapshot.total_bytes {
+        0 => bytes(snapshot.held_bytes),
+        total => format!("{} of {}", bytes(snapshot.held_bytes), bytes(total)),
+    };
+    let left = snapshot.total_bytes.saturating_sub(snapshot.held_bytes);
+    let pace = match left.checked_div(bytes_per_s) {
+        Some(seconds) if left > 0 => {
+            let time = Duration::from_secs(seconds.max(1));
+            format!("{}, {} left", rate(bytes_per_s), output::duration(time))
+        }
+        _ => rate(bytes_per_s),
     };
     match snapshot.state {
         State::Hashing => format!("hashing: {amount}, {pace}"),
@@ -324,9 +324,8 @@ impl Pace {
     }
 
     fn is_due(&mut self, now: Instant, state: State) -> bool {
-        let too_soon = self
-            .last
-            .is_some_and(|(last, known)| known == state && now < last + self.interval);
+        let too_soon =
+            self.last.is_some_and(|(last, known)| known == state && now < last + self.interval);
         if !too_soon {
             self.last = Some((now, state));
         }
@@ -406,7 +405,8 @@ mod tests {
     #[test]
     fn events_have_the_names_that_scripts_rely_on() {
         let json = |event: &Event| serde_json::to_value(event).unwrap();
-        let progress = json(&Event::Progress { id: Some("x"), snapshot: &downloading(), unix_ms: 1 });
+        let progress =
+            json(&Event::Progress { id: Some("x"), snapshot: &downloading(), unix_ms: 1 });
         assert_eq!(progress["event"], "progress");
         assert_eq!(progress["state"], "downloading");
         assert_eq!(progress["held_bytes"], 12_500_000);

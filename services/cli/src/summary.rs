@@ -43,9 +43,8 @@ impl Seen {
         if took < WINDOW {
             return;
         }
-        let per_s = |now: u64, before: u64| {
-            (now.saturating_sub(before) as f64 / took.as_secs_f64()) as u64
-        };
+        let per_s =
+            |now: u64, before: u64| (now.saturating_sub(before) as f64 / took.as_secs_f64()) as u64;
         self.down = self.down.max(per_s(snapshot.downloaded_bytes, before.downloaded_bytes));
         self.from_seeders =
             self.from_seeders.max(per_s(snapshot.from_seeders_bytes, before.from_seeders_bytes));

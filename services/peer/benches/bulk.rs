@@ -72,7 +72,8 @@ fn compare(words: &[&str]) -> Result<()> {
 
     for clients in [1, 8] {
         for _ in 0..RUNS {
-            let tcp = Race { server: vec!["serve-tcp", source], client: vec!["fetch-tcp"], clients };
+            let tcp =
+                Race { server: vec!["serve-tcp", source], client: vec!["fetch-tcp"], clients };
             let plain = tcp.run(directory.path(), &[])?;
             let client = vec!["fetch", source];
             let ours = Race { server: vec!["serve", source], client, clients };

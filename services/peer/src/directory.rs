@@ -56,6 +56,12 @@ impl Directory {
         Some((entry.key, found.clone()?))
     }
 
+    /// All contents whose manifests are here.
+    pub(crate) fn stored(&self) -> Vec<Arc<Stored>> {
+        let contents = self.contents.read().unwrap_or_else(PoisonError::into_inner);
+        contents.values().filter_map(|entry| entry.stored.borrow().clone()).collect()
+    }
+
     fn entry(&self, id: ContentId) -> Option<Entry> {
         self.contents.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
     }

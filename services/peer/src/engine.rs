@@ -25,12 +25,13 @@ use shoal_core::{
 };
 use tokio::{
     sync::mpsc,
-    time::{MissedTickBehavior, interval, sleep_until},
+    time::{MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
 };
+use tracing::Span;
 
 use self::{contents::Content, links::Link};
 use crate::{
@@ -45,6 +46,9 @@ pub(crate) const QUEUE: usize = 4096;
 
 /// Events handled before the deadlines are looked at again.
 const BATCH: usize = 256;
+
+/// How long what is being sent may take to end.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 /// How often who watches a content hears of it.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
@@ -93,6 +97,8 @@ pub(crate) struct Engine {
     events: mpsc::Sender<Event>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    /// It ends: nothing new is begun.
+    is_leaving: bool,
 }
 
 impl Engine {
@@ -114,24 +120,46 @@ impl Engine {
             events,
             tasks: TaskTracker::new(),
             stop,
+            is_leaving: false,
         }
     }
 
-    /// Runs until it is told to stop, then says farewell to trackers.
+    /// Runs until it is told to stop. Then it says farewell to trackers, completes what it is
+    /// sending, and ends.
     pub(crate) async fn run(
         mut self,
         mut events: mpsc::Receiver<Event>,
         mut transfers: mpsc::Receiver<bulk::Event>,
     ) {
+        let stop = self.stop.clone();
+        stop.run_until_cancelled(self.work(&mut events, &mut transfers, |_| false)).await;
+        self.is_leaving = true;
+        for content in self.contents.values() {
+            content.stop_announcing();
+        }
+        let sent = self.work(&mut events, &mut transfers, |engine| engine.bulk.uploads.is_idle());
+        let _ = timeout(FAREWELL, sent).await;
+        self.contents.clear();
+        self.links.clear();
+        self.tasks.close();
+        // Tasks that report to the engine must not wait for it any more.
+        drop((events, transfers));
+        self.tasks.wait().await;
+    }
+
+    /// Handles what happens until `done`. Cancel safe.
+    async fn work(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        transfers: &mut mpsc::Receiver<bulk::Event>,
+        done: impl Fn(&Self) -> bool,
+    ) {
         let mut reports = interval(REPORT_EVERY);
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let stop = self.stop.clone();
         let (mut batch, mut moved) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
-        loop {
+        while !done(self) {
             let deadline = self.next_deadline();
             tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
                 _ = reports.tick() => self.report(),
                 _ = events.recv_many(&mut batch, BATCH) => {
                     for event in batch.drain(..) {
@@ -145,14 +173,10 @@ impl Engine {
                 }
                 () = sleep_until(deadline.into()) => self.brain(Input::Tick),
             }
-            self.dial();
+            if !self.is_leaving {
+                self.dial();
+            }
         }
-        self.contents.clear();
-        self.links.clear();
-        self.tasks.close();
-        // Tasks that report to the engine must not wait for it any more.
-        drop((events, transfers));
-        self.tasks.wait().await;
     }
 
     /// The earliest deadline of the brains; far away if they have none.
@@ -176,16 +200,18 @@ impl Engine {
             Event::DialFailed { content, peer, error } => self.dial_failed(content, peer, &error),
             Event::Announced(report) => self.announced(report),
             Event::Resolved { content, outcome } => self.resolved(content, outcome),
-            Event::Command(command) => self.obey(command),
+            Event::Command(command, asked) => self.obey(command, &asked),
         }
     }
 
-    fn obey(&mut self, command: Command) {
+    fn obey(&mut self, command: Command, asked: &Span) {
         // Who asked may have gone away: an answer that nobody hears is no error.
         match command {
-            Command::Add { stored, options, done } => drop(done.send(self.add(stored, options))),
+            Command::Add { stored, options, done } => {
+                drop(done.send(self.add(stored, options, asked)))
+            }
             Command::Fetch { id, options, place, done } => {
-                drop(done.send(self.fetch(id, options, place)));
+                drop(done.send(self.fetch(id, options, place, asked)));
             }
             Command::Remove { id, done } => drop(done.send(self.remove(id))),
             Command::List { done } => {

@@ -9,6 +9,7 @@ use shoal_core::{
     swarm::{ContentKey, Input, LinkKey, Priority},
 };
 use tokio::sync::{oneshot, watch};
+use tracing::Span;
 
 use crate::{
     link::{Admitted, Handshake, LinkError},
@@ -36,16 +37,25 @@ pub(crate) enum Event {
     Announced(Report),
     /// A content's manifest was found and room made for it, or not.
     Resolved { content: ContentKey, outcome: Result<Arc<Stored>, StoreError> },
-    /// Someone on this machine wants something.
-    Command(Command),
+    /// Someone on this machine wants something, as part of this span.
+    Command(Command, Span),
 }
 
 /// What someone on this machine wants.
 pub(crate) enum Command {
     /// Share what is stored already, and fetch what it lacks.
-    Add { stored: Arc<Stored>, options: Options, done: oneshot::Sender<watch::Receiver<Arc<Status>>> },
+    Add {
+        stored: Arc<Stored>,
+        options: Options,
+        done: oneshot::Sender<watch::Receiver<Arc<Status>>>,
+    },
     /// Find a content by its id, and fetch it.
-    Fetch { id: ContentId, options: Options, place: Place, done: oneshot::Sender<watch::Receiver<Arc<Status>>> },
+    Fetch {
+        id: ContentId,
+        options: Options,
+        place: Place,
+        done: oneshot::Sender<watch::Receiver<Arc<Status>>>,
+    },
     /// Stop fetching and sharing a content.
     Remove { id: ContentId, done: oneshot::Sender<bool> },
     /// How all contents are.

@@ -4,6 +4,7 @@
 //! what to do; `link`, `tracker`, `resolve` and `bulk` are the hands; `store` is the disk.
 
 pub mod bulk;
+mod checkpoint;
 mod control;
 mod directory;
 mod engine;

@@ -20,9 +20,7 @@ use shoal_core::{
     roster::{Direction, Refusal},
     swarm::{ContentKey, Input, LinkKey},
 };
-use shoal_proto::peer::v1::{
-    ExchangeRequest, LinkMessage, peer_service_client::PeerServiceClient,
-};
+use shoal_proto::peer::v1::{ExchangeRequest, LinkMessage, peer_service_client::PeerServiceClient};
 use tokio::{
     sync::{mpsc, oneshot},
     time::timeout,
@@ -198,7 +196,9 @@ impl Guest {
         };
         let (link, closed) = admit(&self.events, handshake).await?;
         let incoming = incoming.map(|request| request.map(|request| request.message));
-        tokio::spawn(Reader { link, layout: self.layout, events: self.events, closed }.run(incoming));
+        tokio::spawn(
+            Reader { link, layout: self.layout, events: self.events, closed }.run(incoming),
+        );
         Ok(said)
     }
 }
@@ -232,14 +232,12 @@ struct Reader {
 }
 
 impl Reader {
-    async fn run(
-        self,
-        incoming: impl Stream<Item = Result<Option<LinkMessage>, Status>>,
-    ) {
+    async fn run(self, incoming: impl Stream<Item = Result<Option<LinkMessage>, Status>>) {
         let read = self.read(incoming);
         let offence = self.closed.run_until_cancelled(read).await.unwrap_or(Ok(()));
         // The engine that is gone has no links either.
-        let _ = self.events.send(Event::LinkEnded { link: self.link, offence: offence.err() }).await;
+        let _ =
+            self.events.send(Event::LinkEnded { link: self.link, offence: offence.err() }).await;
     }
 
     /// Ends without an error if the connection breaks: that is no offence.

@@ -22,9 +22,11 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use crate::{
     bulk::{Desk as _, Downloads, Lanes, RateCap, RequestPiece, SocketTuning, Uploads},
+    checkpoint,
     directory::Directory,
     engine::{self, Bulk, Engine, Parts},
     event::{Command, Event, Options, Place},
@@ -107,6 +109,7 @@ pub struct Node {
 pub struct Running {
     engine: JoinHandle<()>,
     server: JoinHandle<()>,
+    checkpoints: JoinHandle<()>,
 }
 
 impl Node {
@@ -129,7 +132,11 @@ impl Node {
         let lanes = Arc::new(Lanes::start(LANES)?);
         let bulk = Bulk {
             lanes: lanes.clone(),
-            downloads: Downloads::new(moved.clone(), RateCap::new(config.max_download), FETCH_PATIENCE),
+            downloads: Downloads::new(
+                moved.clone(),
+                RateCap::new(config.max_download),
+                FETCH_PATIENCE,
+            ),
             uploads: Uploads::new(moved.clone(), RateCap::new(config.max_upload)),
             max_download: config.max_download,
             moved,
@@ -160,7 +167,8 @@ impl Node {
             stop: stop.clone(),
         });
         let engine = tokio::spawn(engine.run(inbox, transfers));
-        Ok((Self { events, identity, directory, stop }, Running { engine, server }))
+        let checkpoints = tokio::spawn(checkpoint::keep(directory.clone(), stop.clone()));
+        Ok((Self { events, identity, directory, stop }, Running { engine, server, checkpoints }))
     }
 
     /// Who it is.
@@ -219,9 +227,15 @@ impl Node {
         self.stop.cancel();
     }
 
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Stopped> {
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Stopped> {
         let (done, answer) = oneshot::channel();
-        self.events.send(Event::Command(command(done))).await.map_err(|_| Stopped)?;
+        self.events
+            .send(Event::Command(command(done), Span::current()))
+            .await
+            .map_err(|_| Stopped)?;
         answer.await.map_err(|_| Stopped)
     }
 }
@@ -229,7 +243,7 @@ impl Node {
 impl Running {
     /// Waits until the peer has said farewell and its calls have ended.
     pub async fn ended(self) {
-        for task in [self.engine, self.server] {
+        for task in [self.engine, self.server, self.checkpoints] {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a part of the peer failed");
             }

@@ -104,7 +104,8 @@ async fn ask(id: ContentId, peer: &Address) -> Result<(Manifest, PieceHashes), R
     }
     let manifest = Manifest::decode(&encoded)?;
 
-    let mut chunks = client.get_piece_hashes(GetPieceHashesRequest { content_id }).await?.into_inner();
+    let mut chunks =
+        client.get_piece_hashes(GetPieceHashesRequest { content_id }).await?.into_inner();
     let expected = manifest.layout().piece_count() as usize * 32;
     let mut hashes = Vec::new();
     while let Some(message) = chunks.message().await? {

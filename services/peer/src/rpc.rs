@@ -97,9 +97,9 @@ impl PeerService for PeerRpc {
     ) -> Result<Response<Self::GetManifestStream>, Status> {
         let encoded = Bytes::from(self.content(&request.get_ref().content_id)?.manifest().encode());
         let total_bytes = encoded.len() as u64;
-        let answers = chunks(encoded)
-            .enumerate()
-            .map(move |(n, chunk)| Ok(GetManifestResponse { chunk, total_bytes: if n == 0 { total_bytes } else { 0 } }));
+        let answers = chunks(encoded).enumerate().map(move |(n, chunk)| {
+            Ok(GetManifestResponse { chunk, total_bytes: if n == 0 { total_bytes } else { 0 } })
+        });
         Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
     }
 
@@ -117,9 +117,9 @@ impl PeerService for PeerRpc {
 
 impl PeerRpc {
     fn content(&self, id: &str) -> Result<Arc<Stored>, Status> {
-        let id: ContentId = id
-            .parse()
-            .map_err(|error: shoal_core::content::ContentIdError| Status::invalid_argument(error.to_string()))?;
+        let id: ContentId = id.parse().map_err(|error: shoal_core::content::ContentIdError| {
+            Status::invalid_argument(error.to_string())
+        })?;
         let (_, stored) = self.directory.content(id).ok_or_else(|| unknown(id))?;
         Ok(stored)
     }
@@ -131,7 +131,5 @@ fn unknown(id: ContentId) -> Status {
 
 /// Cuts bytes into messages, without a copy; nothing makes no message.
 fn chunks(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
-    std::iter::from_fn(move || {
-        (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(CHUNK)))
-    })
+    std::iter::from_fn(move || (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(CHUNK))))
 }

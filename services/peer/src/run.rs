@@ -72,8 +72,11 @@ pub async fn run(
     let _ends_with_this = end.clone().drop_guard();
     admin::start(&settings.admin, &health, end.clone()).await?;
     let (node, running) = Node::start(settings.node(store.peer_id()), &health, listener)?;
-    let desk =
-        Desk { node: node.clone(), store: store.clone(), trackers: settings.tracker.clone().into() };
+    let desk = Desk {
+        node: node.clone(),
+        store: store.clone(),
+        trackers: settings.tracker.clone().into(),
+    };
     info!(peer_id = %node.peer(), addr = %node.address(), "peer started");
     tokio::spawn(rejoin(node.clone(), store));
     health.ready().await;

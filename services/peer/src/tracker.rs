@@ -17,7 +17,8 @@ use shoal_common::{
 use shoal_core::{content::ContentId, roster::Candidate, swarm::ContentKey};
 use shoal_proto::{
     tracker::v1::{
-        AnnounceEvent, AnnounceRequest, AnnounceResponse, tracker_service_client::TrackerServiceClient,
+        AnnounceEvent, AnnounceRequest, AnnounceResponse,
+        tracker_service_client::TrackerServiceClient,
     },
     types::v1::PeerInfo,
 };
@@ -27,6 +28,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Status};
+use tracing::Instrument as _;
 
 use crate::event::Event;
 
@@ -83,7 +85,7 @@ impl Announcer {
     /// Starts a task for each tracker that this content is announced to.
     pub(crate) fn start(&self, trackers: &[Address], tasks: &TaskTracker) {
         for tracker in chosen(self.content, trackers) {
-            tasks.spawn(self.clone().announce_to(tracker));
+            tasks.spawn(self.clone().announce_to(tracker).in_current_span());
         }
     }
 

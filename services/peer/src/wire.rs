@@ -176,7 +176,9 @@ pub(crate) fn send(message: PeerMessage) -> Vec<pb::LinkMessage> {
         }
         PeerMessage::Have(pieces) => {
             let haves = pieces.chunks(MAX_HAVE);
-            return haves.map(|part| self::message(Kind::Have(pb::Have { pieces: numbers(part) }))).collect();
+            return haves
+                .map(|part| self::message(Kind::Have(pb::Have { pieces: numbers(part) })))
+                .collect();
         }
         PeerMessage::Suggest(pieces) => {
             let first = &pieces[..pieces.len().min(MAX_SUGGEST)];

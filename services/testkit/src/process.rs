@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    io::{BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read},
     net::TcpListener,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
@@ -14,6 +14,9 @@ use std::{
 };
 
 use serde_json::Value;
+
+/// Linux counts processor time in hundredths of a second for its users, on every architecture.
+const MS_PER_TICK: u64 = 10;
 
 /// A port of 127.0.0.1 that nobody listened on a moment ago.
 pub fn free_port() -> u16 {
@@ -74,19 +77,29 @@ impl Process {
     }
 
     /// Starts a command as it is.
-    pub fn spawn(name: &str, mut command: Command) -> Self {
+    pub fn spawn(name: &str, command: Command) -> Self {
+        Self::spawn_with(name, command, |_| ())
+            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"))
+    }
+
+    /// Starts a command, and hands on each line of its stdout as it comes.
+    pub fn spawn_with(
+        name: &str,
+        mut command: Command,
+        mut on_line: impl FnMut(&str) + Send + 'static,
+    ) -> io::Result<Self> {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+            .spawn()?;
         let output = Arc::new(Output::default());
         let stdout = BufReader::new(child.stdout.take().expect("stdout is piped"));
         let mut stderr = child.stderr.take().expect("stderr is piped");
         let lines = output.clone();
         thread::spawn(move || {
             for line in stdout.lines().map_while(Result::ok) {
+                on_line(&line);
                 lines.update(|state| state.stdout.push(line));
             }
             lines.update(|state| state.stdout_ended = true);
@@ -99,7 +112,12 @@ impl Process {
                 errors.update(|state| state.stderr.push_str(&text));
             }
         });
-        Self { child, name: name.to_owned(), output }
+        Ok(Self { child, name: name.to_owned(), output })
+    }
+
+    /// What it was called at its start.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Its process id.
@@ -186,6 +204,16 @@ impl Process {
         let status = fs::read_to_string(format!("/proc/{}/status", self.id())).ok()?;
         let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
         Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+    }
+
+    /// Processor time that all its threads have used.
+    pub fn cpu_time(&self) -> Option<Duration> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).ok()?;
+        // The program's name, in parentheses, may hold spaces: fields count from what follows it.
+        let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+        let mut ticks = || fields.next()?.parse::<u64>().ok();
+        let (user, system) = (ticks()?, ticks()?);
+        Some(Duration::from_millis((user + system) * MS_PER_TICK))
     }
 }
 

@@ -2,7 +2,9 @@
 
 use serde::Serialize;
 use shoal_core::content::ContentId;
-use shoal_proto::control::v1::{ContentState, ContentStatus, ListRequest, PinRequest, RemoveRequest};
+use shoal_proto::control::v1::{
+    ContentState, ContentStatus, ListRequest, PinRequest, RemoveRequest,
+};
 use tonic::Status;
 
 use crate::{
@@ -136,13 +138,23 @@ mod tests {
             ..ContentStatus::default()
         };
         let table = table(&[content]).render();
-        let row: Vec<_> = table.lines().nth(1).unwrap().split("  ").filter(|c| !c.is_empty()).collect();
+        let row: Vec<_> =
+            table.lines().nth(1).unwrap().split("  ").filter(|c| !c.is_empty()).collect();
         assert_eq!(
             row,
-            ["ab", "model\u{fffd}", "50.00 MB", "99 %", "downloading, pinned", "    3", "0 B/s", "0 B/s"]
-                .map(str::trim_start)
-                .into_iter()
-                .collect::<Vec<_>>()
+            [
+                "ab",
+                "model\u{fffd}",
+                "50.00 MB",
+                "99 %",
+                "downloading, pinned",
+                "    3",
+                "0 B/s",
+                "0 B/s"
+            ]
+            .map(str::trim_start)
+            .into_iter()
+            .collect::<Vec<_>>()
         );
     }
 

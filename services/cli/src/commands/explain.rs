@@ -136,10 +136,9 @@ fn millis(time: &prost_types::Duration) -> String {
 }
 
 fn to_json(answer: &ExplainResponse) -> Value {
-    let seconds = |time: Option<&prost_types::Duration>| {
-        time.and_then(to_std).map(|time| time.as_secs_f64())
-    };
-    let neighbours: Vec<_> = answer.neighbours.iter().map(|neighbour| {
+    let seconds =
+        |time: Option<&prost_types::Duration>| time.and_then(to_std).map(|time| time.as_secs_f64());
+    let neighbours = answer.neighbours.iter().map(|neighbour| {
         json!({
             "peer_id": neighbour.peer_id,
             "address": neighbour.address,
@@ -156,7 +155,6 @@ fn to_json(answer: &ExplainResponse) -> Value {
             "idle_reason": neighbour.idle_reason,
         })
     });
-    let neighbours: Vec<_> = neighbours.collect();
     let trackers = answer.trackers.iter().map(|tracker| {
         json!({
             "address": tracker.address,
@@ -170,7 +168,7 @@ fn to_json(answer: &ExplainResponse) -> Value {
         "summary": answer.summary,
         "unavailable_pieces": answer.unavailable_pieces,
         "rarest_copies": answer.rarest_copies,
-        "neighbours": neighbours,
+        "neighbours": neighbours.collect::<Vec<_>>(),
         "trackers": trackers.collect::<Vec<_>>(),
     })
 }

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-
 use shoal_common::shutdown;
 use shoal_core::{
     content::{ContentId, Manifest, PieceHashes},

@@ -18,7 +18,7 @@ pub(crate) async fn run(
     format: Format,
     mut progress: Progress,
 ) -> anyhow::Result<()> {
-    let hashed = local::hash(&args.path, &mut progress).await?;
+    let hashed = local::hash(&args.path, None, &mut progress).await?;
     progress.clear();
     match format {
         Format::Json => output::json(&to_json(&hashed)),
@@ -31,8 +31,7 @@ pub(crate) async fn run(
 fn describe(path: &Path, manifest: &Manifest) -> String {
     let mut lines = vec![manifest.id().to_string()];
     for file in manifest.files() {
-        let shown =
-            if manifest.is_directory() { path.join(&file.path) } else { path.to_owned() };
+        let shown = if manifest.is_directory() { path.join(&file.path) } else { path.to_owned() };
         lines.push(format!("{}  {}", hex(&file.root), shown.display()));
     }
     lines.join("\n")
@@ -40,9 +39,10 @@ fn describe(path: &Path, manifest: &Manifest) -> String {
 
 fn to_json(hashed: &Hashed) -> serde_json::Value {
     let manifest = &hashed.manifest;
-    let files = manifest.files().iter().map(|file| {
-        json!({ "path": file.path, "bytes": file.size, "blake3": hex(&file.root) })
-    });
+    let files = manifest
+        .files()
+        .iter()
+        .map(|file| json!({ "path": file.path, "bytes": file.size, "blake3": hex(&file.root) }));
     json!({
         "id": manifest.id().to_string(),
         "name": manifest.name(),

@@ -9,7 +9,8 @@ use std::{
     time::Duration,
 };
 
-use shoal_peer::store::{self, Found, Hashed};
+use shoal_core::content::PieceLength;
+use shoal_peer::store::{self, Hashed};
 use tokio::{pin, task::spawn_blocking, time::interval};
 
 use crate::{
@@ -20,21 +21,25 @@ use crate::{
 /// How often the display looks how far it is.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Hashes a file or tree on all cores.
-pub(super) async fn hash(path: &Path, progress: &mut Progress) -> anyhow::Result<Hashed> {
-    let owned = path.to_owned();
-    let tree = spawn_blocking(move || store::walk(&owned)).await?.map_err(Failure::from)?;
-    let total_bytes = tree.files.iter().map(Found::size).sum();
+/// Hashes a file or tree on all cores. Without a `piece_length` one is chosen by size.
+pub(super) async fn hash(
+    path: &Path,
+    piece_length: Option<PieceLength>,
+    progress: &mut Progress,
+) -> anyhow::Result<Hashed> {
     let done = Arc::new(AtomicU64::new(0));
     let hashing = spawn_blocking({
         let (path, done) = (path.to_owned(), done.clone());
         move || {
             // Threads tell their sums in any order.
-            store::hash(&path, None, |bytes| {
+            store::hash(&path, piece_length, |bytes| {
                 done.fetch_max(bytes, Ordering::Relaxed);
             })
         }
     });
+    // How much it is, nobody knows before the tree is walked; of one file it is told.
+    let total_bytes =
+        path.metadata().map_or(0, |found| if found.is_file() { found.len() } else { 0 });
     let hashed = shown(progress, State::Hashing, total_bytes, &done, hashing).await??;
     Ok(hashed.map_err(Failure::from)?)
 }

@@ -1,6 +1,6 @@
 //! The peer that lives as long as a one-shot command.
 
-use shoal_common::{Address, server};
+use shoal_common::{Address, health::Health, server};
 use shoal_core::{PeerId, content::Link};
 use shoal_peer::{Node, NodeConfig, Phase, Running, Status};
 use uuid::Uuid;
@@ -24,7 +24,9 @@ pub(super) async fn start(
         max_download: args.down,
         ..NodeConfig::new(PeerId::new(Uuid::new_v4()))
     };
-    Ok(Node::start(config, listener).await?)
+    let health = Health::new(&shoal_peer::services()).await;
+    health.ready().await;
+    Ok(Node::start(config, &health, listener)?)
 }
 
 /// The trackers named by flags and by the link; there has to be one.
@@ -37,7 +39,8 @@ pub(super) fn trackers(args: &TakePartArgs, link: Option<&Link>) -> anyhow::Resu
         }
     }
     if trackers.is_empty() {
-        let message = "no tracker to find peers by; give --tracker HOST:PORT, or a link that names one";
+        let message =
+            "no tracker to find peers by; give --tracker HOST:PORT, or a link that names one";
         return Err(Failure::new(Exit::Usage, message).into());
     }
     Ok(trackers)

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read as _,
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,7 +13,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use shoal_common::shutdown;
-use shoal_peer::store::{self, Found, Tree};
+use shoal_core::content::{FileEntry, PieceLength};
+use shoal_peer::store::Hashed;
 use shoal_proto::control::v1::{
     PublishRequest, UploadEnd, UploadFile, UploadRequest, UploadStart, upload_request::Part,
 };
@@ -62,42 +63,41 @@ async fn in_place(args: &PublishArgs, control: &mut Control) -> anyhow::Result<P
     let Some(path) = path.to_str() else { bail!("{} is not valid UTF-8", path.display()) };
     let request = PublishRequest {
         path: path.to_owned(),
-        piece_length: piece_length(args),
+        piece_length: args.piece_length.map_or(0, |length| length.bytes()),
         super_seeding: args.super_seeding,
     };
     let answer = control.change.publish(request).await.map_err(Failure::from)?.into_inner();
     Ok((answer.content_id, answer.link))
 }
 
+/// Streams a copy to the peer.
+///
+/// The files are hashed first: then it is known that what the peer has is what lies here, and a
+/// file that changes meanwhile does not become a content that nobody ever had.
 async fn upload(
     args: &PublishArgs,
     control: &mut Control,
     progress: &mut Progress,
 ) -> anyhow::Result<Published> {
-    let path = args.path.clone();
-    let tree = spawn_blocking(move || store::walk(&path)).await?.map_err(Failure::from)?;
-    let total_bytes = tree.files.iter().map(Found::size).sum();
-    let start = UploadStart {
-        name: tree.name.clone(),
-        directory: tree.is_directory,
-        piece_length: piece_length(args),
-        total_bytes,
-        pin: args.pin,
-    };
+    let piece_length = args.piece_length.map(|length| PieceLength::new(length.bytes()));
+    let hashed = local::hash(&args.path, piece_length.transpose()?, progress).await?;
+    let id = hashed.manifest.id();
+    progress.set_id(id);
+    let total_bytes = hashed.manifest.layout().total_bytes();
     let (messages, parts) = mpsc::channel(READ_AHEAD);
     let sent = Arc::new(AtomicU64::new(0));
     let outlet = Outlet { messages, sent: sent.clone() };
-    let reader = spawn_blocking(move || outlet.send_tree(start, tree));
+    let pin = args.pin;
+    let reader = spawn_blocking(move || outlet.send_all(&hashed, pin));
     let call = control.change.upload(ReceiverStream::new(parts));
     let answer = local::shown(progress, State::Uploading, total_bytes, &sent, call).await?;
     // A file that cannot be read ends the upload early, and the peer complains of that.
     reader.await??;
     let answer = answer.map_err(Failure::from)?.into_inner();
+    if answer.content_id != id.to_string() {
+        bail!("the files changed while they were read; publish them again");
+    }
     Ok((answer.content_id, answer.link))
-}
-
-fn piece_length(args: &PublishArgs) -> u64 {
-    args.piece_length.map_or(0, |length| length.bytes())
 }
 
 /// Where the parts of an upload go, from the thread that reads the files.
@@ -112,43 +112,49 @@ struct Ended;
 
 impl Outlet {
     /// Sends all parts. An error tells what could not be read.
-    fn send_tree(self, start: UploadStart, tree: Tree) -> anyhow::Result<()> {
+    fn send_all(self, hashed: &Hashed, pin: bool) -> anyhow::Result<()> {
+        let manifest = &hashed.manifest;
+        let start = UploadStart {
+            name: manifest.name().to_owned(),
+            directory: manifest.is_directory(),
+            piece_length: manifest.layout().piece_length().get().into(),
+            total_bytes: manifest.layout().total_bytes(),
+            pin,
+        };
         if self.send(Part::Start(start)).is_err() {
             return Ok(());
         }
-        for file in &tree.files {
-            if self.send_file(file)?.is_err() {
+        for file in manifest.files() {
+            let source = match manifest.is_directory() {
+                true => hashed.path.join(&file.path),
+                false => hashed.path.clone(),
+            };
+            if self.send_file(file, &source)?.is_err() {
                 return Ok(());
             }
         }
-        let empty = tree.empty_directories.into_iter().map(Part::EmptyDirectory);
+        let empty = manifest.empty_directories().iter().cloned().map(Part::EmptyDirectory);
         // If the peer has ended the call, there is nobody to tell more.
         let _ = empty.chain([Part::End(UploadEnd {})]).try_for_each(|part| self.send(part));
         Ok(())
     }
 
-    fn send_file(&self, found: &Found) -> anyhow::Result<Result<(), Ended>> {
-        let source = &found.source;
-        let mut file = File::open(source).with_context(|| format!("cannot open {}", source.display()))?;
-        let header = UploadFile {
-            path: found.path.clone(),
-            size: found.size(),
-            executable: found.executable,
-        };
+    fn send_file(&self, entry: &FileEntry, source: &Path) -> anyhow::Result<Result<(), Ended>> {
+        let cannot = |what| format!("cannot {what} {}", source.display());
+        let mut file = File::open(source).with_context(|| cannot("open"))?;
+        let header =
+            UploadFile { path: entry.path.clone(), size: entry.size, executable: entry.executable };
         if self.send(Part::File(header)).is_err() {
             return Ok(Err(Ended));
         }
-        let mut left = found.size();
+        let mut left = entry.size;
         while left > 0 {
-            let chunk = read_chunk(&mut file, left, source)?;
+            let chunk = read_chunk(&mut file, left).with_context(|| cannot("read"))?;
             left -= chunk.len() as u64;
             self.sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
             if self.send(Part::Chunk(chunk)).is_err() {
                 return Ok(Err(Ended));
             }
-        }
-        if file.read(&mut [0])? > 0 {
-            bail!("{} grew while it was read; publish it again", source.display());
         }
         Ok(Ok(()))
     }
@@ -158,29 +164,26 @@ impl Outlet {
     }
 }
 
-/// The next bytes of a file that has so many left.
-fn read_chunk(file: &mut File, left: u64, path: &Path) -> anyhow::Result<Bytes> {
-    let length = left.min(CHUNK_BYTES);
-    let mut chunk = Vec::with_capacity(length as usize);
-    let read = file.take(length).read_to_end(&mut chunk);
-    let read = read.with_context(|| format!("cannot read {}", path.display()))?;
-    if (read as u64) < length {
-        bail!("{} became shorter while it was read; publish it again", path.display());
-    }
+/// The next bytes of a file that has so many left. One that has become shorter is an error.
+fn read_chunk(file: &mut File, left: u64) -> io::Result<Bytes> {
+    let mut chunk = vec![0; left.min(CHUNK_BYTES) as usize];
+    file.read_exact(&mut chunk)?;
     Ok(chunk.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use shoal_peer::store;
+
     use super::*;
 
-    /// The parts of an upload of what lies at `path`, with files grown or cut after the walk.
-    async fn parts_of(path: &Path, meanwhile: impl FnOnce()) -> (Vec<Part>, anyhow::Result<()>) {
-        let tree = store::walk(path).unwrap();
-        meanwhile();
+    /// The parts of an upload of what lies at `path`, changed after it was hashed.
+    async fn parts_of(path: &Path, change: impl FnOnce()) -> (Vec<Part>, anyhow::Result<()>) {
+        let hashed = store::hash(path, None, |_| ()).unwrap();
+        change();
         let (messages, mut receiver) = mpsc::channel(READ_AHEAD);
         let outlet = Outlet { messages, sent: Arc::default() };
-        let reader = spawn_blocking(move || outlet.send_tree(UploadStart::default(), tree));
+        let reader = spawn_blocking(move || outlet.send_all(&hashed, false));
         let mut parts = Vec::new();
         while let Some(message) = receiver.recv().await {
             parts.push(message.part.unwrap());
@@ -209,15 +212,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_changes_meanwhile_is_not_published() {
+    async fn a_file_that_becomes_shorter_is_not_published() {
         let here = tempfile::tempdir().unwrap();
         let file = here.path().join("a");
-        for (bytes, complaint) in [(5, "became shorter"), (15, "grew")] {
-            std::fs::write(&file, vec![7; 10]).unwrap();
-            let change = || std::fs::write(&file, vec![7; bytes]).unwrap();
-            let (parts, result) = parts_of(&file, change).await;
-            assert!(result.unwrap_err().to_string().contains(complaint));
-            assert!(!parts.iter().any(|part| matches!(part, Part::End(_))));
-        }
+        std::fs::write(&file, vec![7; 10]).unwrap();
+        let (parts, result) = parts_of(&file, || std::fs::write(&file, [7; 5]).unwrap()).await;
+        assert!(result.unwrap_err().to_string().starts_with("cannot read "));
+        assert!(!parts.iter().any(|part| matches!(part, Part::End(_))));
     }
 }

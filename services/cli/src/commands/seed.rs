@@ -17,7 +17,7 @@ pub(crate) async fn run(args: SeedArgs, mut progress: Progress) -> anyhow::Resul
     let interrupted = shutdown::on_signal()?;
     let trackers = one_shot::trackers(&args.take_part, None)?;
     let hashed = tokio::select! {
-        hashed = local::hash(&args.path, &mut progress) => hashed?,
+        hashed = local::hash(&args.path, None, &mut progress) => hashed?,
         () = interrupted.cancelled() => {
             return Err(Failure::new(Exit::Interrupted, "interrupted; nothing was shared").into());
         }

@@ -7,7 +7,9 @@ use shoal_common::{
 };
 use shoal_core::content::Link;
 use shoal_proto::{
-    tracker::v1::{GetSwarmRequest, GetSwarmResponse, tracker_service_client::TrackerServiceClient},
+    tracker::v1::{
+        GetSwarmRequest, GetSwarmResponse, tracker_service_client::TrackerServiceClient,
+    },
     types::v1::{Location, PeerInfo},
 };
 

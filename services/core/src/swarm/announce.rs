@@ -27,11 +27,12 @@ impl Swarm {
         }
     }
 
-    /// A piece is news to neighbours; they are told in a moment.
+    /// A piece is news to neighbours; they are told at once, unless they were told others just now.
     pub(super) fn gather_have(&mut self, now: Instant, content: ContentKey, piece: PieceIndex) {
         let Some(content) = self.contents.get_mut(&content) else { return };
         content.fresh.push(piece);
-        let due = *content.haves_at.get_or_insert(now + self.settings.have_delay);
+        let earliest = content.haves_sent_at.map_or(now, |sent| sent + self.settings.have_delay);
+        let due = *content.haves_at.get_or_insert(earliest.max(now));
         self.haves_at = Some(self.haves_at.map_or(due, |at| at.min(due)));
     }
 
@@ -61,6 +62,7 @@ impl Swarm {
         let Some(content) = self.contents.get_mut(&content) else { return };
         let fresh = std::mem::take(&mut content.fresh);
         content.haves_at = None;
+        content.haves_sent_at = Some(now);
         for link in &content.links {
             let Some(neighbour) = self.neighbours.get_mut(link) else { continue };
             neighbour.idle_haves.extend(&fresh);

@@ -58,12 +58,14 @@ impl Swarm {
     pub(super) fn on_interested(&mut self, now: Instant, link: LinkKey) {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
         neighbour.interested = true;
-        let choked = neighbour.choked;
+        let (choked, has_nothing) = (neighbour.choked, neighbour.has.held() == 0);
         let seeding = self.neighbours.get(&link).is_some_and(|n| self.seeds_to(n));
         let used = self.slots_used(seeding);
+        // Who has nothing can repay nobody, and keeps what it was lent until slots are dealt anew.
+        let exceeds = used > self.slots(seeding) && !has_nothing && !self.uplink.is_idle();
         if choked && used < self.slots(seeding) {
             self.unchoke(link);
-        } else if !choked && used > self.slots(seeding) && !self.uplink.is_idle() {
+        } else if !choked && exceeds {
             self.choke(link);
         }
         self.lend_slot(now);

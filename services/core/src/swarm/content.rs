@@ -36,6 +36,7 @@ pub(super) struct Content {
     /// Pieces stored since HAVEs were last sent, and when they will be.
     pub(super) fresh: Vec<PieceIndex>,
     pub(super) haves_at: Option<Instant>,
+    pub(super) haves_sent_at: Option<Instant>,
     pub(super) idle_haves_at: Option<Instant>,
     pub(super) starved_at: Option<Instant>,
     /// Bytes granted, by which the uplink is shared among contents.
@@ -60,6 +61,7 @@ impl Content {
             links: BTreeSet::new(),
             fresh: Vec::new(),
             haves_at: None,
+            haves_sent_at: None,
             idle_haves_at: None,
             starved_at: None,
             turn: 0,

@@ -50,6 +50,10 @@ impl Swarm {
         self.choker.rechoke_at.get_or_insert(now + self.settings.rechoke_interval);
         self.sweep_at.get_or_insert(now + self.settings.sweep_interval);
         self.introduce(link);
+        if self.uplink.is_idle() {
+            // It need not ask for a slot first; once the uplink is busy, slots count.
+            self.unchoke(link);
+        }
     }
 
     /// Forgets a link; what was asked of it is asked elsewhere.

@@ -135,7 +135,7 @@ impl Default for Settings {
             max_block_length: 256 << 10,
             random_first: 4,
             endgame_sources: 4,
-            endgame_patience: Duration::from_millis(20),
+            endgame_patience: Duration::from_millis(80),
             have_delay: Duration::from_millis(10),
             idle_have_delay: Duration::from_secs(1),
             super_seed_pieces: 2,

@@ -51,6 +51,15 @@ struct Serve {
     progress_at: Instant,
 }
 
+/// Who goes before whom within a content. A stranger has no credit and never had a turn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    credit: Reverse<i64>,
+    /// Of equals, whoever holds least: it has least to send on.
+    pieces: u32,
+    last: u64,
+}
+
 impl Uplink {
     pub(super) fn new() -> Self {
         Self {
@@ -282,23 +291,24 @@ impl Swarm {
 
     /// The call to be granted something next. A slow receiver waits for what it was granted.
     fn next_turn(&self) -> Option<ServeKey> {
-        let is_patient_turn = self.uplink.turns.is_multiple_of(self.settings.patience.max(1));
         let waiting =
             self.uplink.serves.iter().filter(|(_, serve)| {
                 !serve.waiting.is_empty() && (serve.counts || serve.unsent == 0)
             });
+        let is_patient_turn = self.uplink.turns.is_multiple_of(self.settings.patience.max(1));
         let ranked = waiting.filter_map(|(key, serve)| {
             let content = self.contents.get(&serve.content)?;
             let neighbour = serve.link.and_then(|link| self.neighbours.get(&link));
-            let (credit, held, last_turn) = neighbour.map_or((0, 0, 0), |neighbour| {
-                let credit = match (content.is_seeding(), is_patient_turn) {
-                    (true, _) => -neighbour.up.turn.cast_signed(),
-                    (false, true) => 0,
-                    (false, false) => neighbour.deficit(),
-                };
-                (credit, neighbour.has.held(), neighbour.up.last_turn)
+            let turn = neighbour.map_or(Turn::default(), |neighbour| Turn {
+                credit: match (content.is_seeding(), is_patient_turn) {
+                    (true, _) => Reverse(-neighbour.up.turn.cast_signed()),
+                    (false, true) => Reverse(0),
+                    (false, false) => Reverse(neighbour.deficit()),
+                },
+                pieces: if is_patient_turn { 0 } else { neighbour.has.held() },
+                last: neighbour.up.last_turn,
             });
-            Some(((content.turn, Reverse(credit), held, last_turn), *key))
+            Some(((content.turn, turn), *key))
         });
         ranked.min().map(|(_, key)| key)
     }

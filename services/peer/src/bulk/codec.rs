@@ -14,6 +14,7 @@ use tonic::{
     codec::{BufferSettings, Codec, EncodeBuf, Encoder},
 };
 use tonic_prost::ProstDecoder;
+use tracing::warn;
 
 use crate::store::{StoreError, Stored};
 
@@ -63,7 +64,10 @@ impl Encoder for BlockEncoder {
         encode_key(3, WireType::LengthDelimited, message);
         encode_varint(u64::from(block.length), message);
         append(message, length, |bytes| stored.read_uninit(block, bytes)).map_err(|error| {
-            Status::internal(format!("piece {} cannot be read: {error}", block.piece.get()))
+            let piece = block.piece.get();
+            // Paths are nothing that a stranger need know.
+            warn!(content_id = %stored.id(), piece, %error, "cannot read what is asked for");
+            Status::internal(format!("piece {piece} cannot be read; ask another peer"))
         })
     }
 

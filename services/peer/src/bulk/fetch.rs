@@ -25,7 +25,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, Request, Status, Streaming, client::Grpc};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt as _;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 use super::{Event, Intake, IntakeError, Lanes, MAX_BLOCK_LENGTH, RateCap, serve::PATH};
 use crate::store::Stored;
@@ -139,7 +139,7 @@ impl Source {
             shared: Arc::clone(&self.shared),
             cancelled: cancelled.clone(),
         };
-        connection.lane.spawn(fetch.run());
+        connection.lane.spawn(fetch.run().in_current_span());
         cancelled.drop_guard()
     }
 

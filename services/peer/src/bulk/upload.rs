@@ -155,6 +155,11 @@ impl Uploads {
         self.0.open().retain(|_, open| open.link != Some(link));
     }
 
+    /// No call is open.
+    pub fn is_idle(&self) -> bool {
+        self.0.open().is_empty()
+    }
+
     fn decide(&self, serve: ServeKey, verdict: Verdict) {
         let mut calls = self.0.open();
         if let Some(open) = calls.get(&serve)

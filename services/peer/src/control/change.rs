@@ -175,7 +175,12 @@ impl Desk {
     }
 
     /// Puts a copy at `destination` once everything is here.
-    async fn export_when_complete(self, id: ContentId, mut watch: StatusWatch, destination: PathBuf) {
+    async fn export_when_complete(
+        self,
+        id: ContentId,
+        mut watch: StatusWatch,
+        destination: PathBuf,
+    ) {
         let complete = watch.wait_for(|status| status.phase == Phase::Seeding).await.is_ok();
         if !complete {
             return;

@@ -38,7 +38,8 @@ impl Desk {
 
     /// A link that carries the id with the trackers to start at.
     fn link(&self, id: ContentId) -> String {
-        let trackers: Vec<_> = self.trackers.iter().map(|tracker| format!("tr={tracker}")).collect();
+        let trackers: Vec<_> =
+            self.trackers.iter().map(|tracker| format!("tr={tracker}")).collect();
         match trackers.as_slice() {
             [] => format!("shoal:{id}"),
             some => format!("shoal:{id}?{}", some.join("&")),
@@ -55,7 +56,9 @@ impl From<Stopped> for Status {
 impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
         let code = match &error {
-            StoreError::DiskFull { .. } | StoreError::QuotaExceeded { .. } => Code::ResourceExhausted,
+            StoreError::DiskFull { .. } | StoreError::QuotaExceeded { .. } => {
+                Code::ResourceExhausted
+            }
             StoreError::Denied { .. } => Code::PermissionDenied,
             StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 Code::NotFound

@@ -20,7 +20,7 @@ use tokio::{
     task::spawn_blocking,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{debug, info, warn};
+use tracing::{Instrument as _, Span, debug, info, info_span, warn};
 
 use super::Engine;
 use crate::{
@@ -46,6 +46,8 @@ pub(super) struct Content {
     news: watch::Sender<News>,
     pub(super) status: watch::Sender<Arc<Status>>,
     pub(super) trackers: BTreeMap<Address, TrackerView>,
+    /// What is done for it belongs to the trace of who asked for it.
+    pub(super) span: Span,
     /// Ends its announces.
     stop: CancellationToken,
     _stop_with_it: DropGuard,
@@ -78,6 +80,11 @@ impl Content {
         self.status.subscribe()
     }
 
+    /// Trackers hear that this peer leaves the swarm.
+    pub(super) fn stop_announcing(&self) {
+        self.stop.cancel();
+    }
+
     pub(super) const fn id(&self) -> ContentId {
         self.id
     }
@@ -85,12 +92,17 @@ impl Content {
 
 impl Engine {
     /// Shares what is stored, and fetches what it lacks.
-    pub(super) fn add(&mut self, stored: Arc<Stored>, options: Options) -> watch::Receiver<Arc<Status>> {
+    pub(super) fn add(
+        &mut self,
+        stored: Arc<Stored>,
+        options: Options,
+        asked: &Span,
+    ) -> watch::Receiver<Arc<Status>> {
         let id = stored.id();
         if let Some(key) = self.ids.get(&id) {
             return self.contents[key].watch();
         }
-        let key = self.insert(id, options, Search::Found);
+        let key = self.insert(id, options, Search::Found, asked);
         self.join(key, stored);
         self.contents[&key].watch()
     }
@@ -101,6 +113,7 @@ impl Engine {
         id: ContentId,
         options: Options,
         place: Place,
+        asked: &Span,
     ) -> watch::Receiver<Arc<Status>> {
         if let Some(content) = self.ids.get(&id).map(|key| &self.contents[key]) {
             if !matches!(content.search, Search::Failed(_)) {
@@ -109,15 +122,17 @@ impl Engine {
             self.remove(id);
         }
         let (ask, peers) = mpsc::channel(MANIFEST_PEERS);
-        let key = self.insert(id, options, Search::Manifest { ask, candidates: Vec::new() });
+        let search = Search::Manifest { ask, candidates: Vec::new() };
+        let key = self.insert(id, options, search, asked);
         let events = self.events.clone();
-        self.tasks.spawn(async move {
-            // The content was removed before anybody had its manifest.
+        let resolving = async move {
+            // Without a manifest: the content was removed before anybody had it.
             let Some((manifest, hashes)) = resolve(id, peers).await else { return };
             let outcome = spawn_blocking(move || place(manifest, hashes)).await;
             let outcome = outcome.expect("making room for a content does not panic");
             let _ = events.send(Event::Resolved { content: key, outcome }).await;
-        });
+        };
+        self.tasks.spawn(resolving.instrument(self.contents[&key].span.clone()));
         self.announce(key);
         self.contents[&key].watch()
     }
@@ -137,7 +152,13 @@ impl Engine {
         true
     }
 
-    fn insert(&mut self, id: ContentId, options: Options, search: Search) -> ContentKey {
+    fn insert(
+        &mut self,
+        id: ContentId,
+        options: Options,
+        search: Search,
+        asked: &Span,
+    ) -> ContentKey {
         let key = ContentKey(self.next_key() as u32);
         let (stored, in_directory) = watch::channel(None);
         self.directory.insert(id, key, in_directory);
@@ -152,6 +173,7 @@ impl Engine {
             news: watch::Sender::new(News::default()),
             status: watch::Sender::new(Arc::new(Status::unresolved(id))),
             trackers: BTreeMap::new(),
+            span: info_span!(parent: asked, "content", content_id = %id),
             _stop_with_it: stop.clone().drop_guard(),
             stop,
         };
@@ -172,7 +194,7 @@ impl Engine {
             events: self.events.clone(),
             stop: content.stop.clone(),
         };
-        announcer.start(&trackers, &self.tasks);
+        content.span.in_scope(|| announcer.start(&trackers, &self.tasks));
     }
 
     /// The manifest was found, and room for the content made or not.
@@ -194,7 +216,9 @@ impl Engine {
         let is_new = matches!(search, Search::Found);
         let options = content.options.clone();
         let held = stored.held();
-        content.left_bytes.store(stored.layout().total_bytes() - stored.held_bytes(), Ordering::Relaxed);
+        content
+            .left_bytes
+            .store(stored.layout().total_bytes() - stored.held_bytes(), Ordering::Relaxed);
         content.stored.send_replace(Some(stored.clone()));
         self.roster.add_content(key, held.is_full());
         if let Search::Manifest { candidates, .. } = search {

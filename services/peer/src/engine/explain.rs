@@ -25,8 +25,7 @@ impl Engine {
             describe(&mut status, stored);
         }
         let links: Vec<_> = self.links_of(key, now);
-        let wants_nothing =
-            self.swarm.content_status(key).is_some_and(|swarm| swarm.missing == 0);
+        let wants_nothing = self.swarm.content_status(key).is_some_and(|swarm| swarm.missing == 0);
         status.phase = match &content.search {
             Search::Manifest { .. } => Phase::Resolving,
             Search::Failed(reason) => Phase::Failed(reason.clone()),
@@ -34,7 +33,8 @@ impl Engine {
             Search::Found => Phase::Downloading,
         };
         status.neighbours = links.len() as u32;
-        status.down_bytes_per_s = links.iter().map(|link| link.down_bytes_per_s).sum::<f64>() as u64;
+        status.down_bytes_per_s =
+            links.iter().map(|link| link.down_bytes_per_s).sum::<f64>() as u64;
         status.up_bytes_per_s = links.iter().map(|link| link.up_bytes_per_s).sum::<f64>() as u64;
         let totals = self.swarm.totals();
         status.downloaded_bytes = totals.from_seeders + totals.from_leechers;

@@ -143,8 +143,7 @@ impl Engine {
         let cancelled = CancellationToken::new();
         entry.on_link.serves.insert(request_id, cancelled.clone().drop_guard());
         let content = entry.content;
-        let ask =
-            Ask { content, stored, link: Some(link), ranges, block_length: BLOCK_LENGTH };
+        let ask = Ask { content, stored, link: Some(link), ranges, block_length: BLOCK_LENGTH };
         let (uploads, blocks) = (self.bulk.uploads.clone(), entry.voice.blocks.clone());
         self.bulk.lanes.spawn(async move {
             let serving = serve(request_id, ask, uploads, &blocks);

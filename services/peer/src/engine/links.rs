@@ -5,11 +5,11 @@ use std::time::Instant;
 use shoal_common::Address;
 use shoal_core::{
     PeerId,
-    roster::{Admission, Candidate, Direction},
+    roster::{Admission, Candidate, Direction, Refusal},
     swarm::{BanReason, Capabilities, ContentKey, Input, LinkKey, PeerMessage},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 use super::{Engine, inlink::OnLink};
 use crate::{
@@ -39,10 +39,8 @@ impl Engine {
     /// Dials whom the roster names.
     pub(super) fn dial(&mut self) {
         for (content, candidate) in self.roster.dials(Instant::now(), &mut self.rng) {
-            let Some(stored) = self.contents.get(&content).and_then(|content| content.stored())
-            else {
-                continue;
-            };
+            let Some(entry) = self.contents.get(&content) else { continue };
+            let Some(stored) = entry.stored() else { continue };
             let Ok(address) = candidate.address.parse() else { continue };
             let dial = Dial {
                 content,
@@ -54,12 +52,14 @@ impl Engine {
             };
             let events = self.events.clone();
             let stop = self.stop.clone();
-            self.tasks.spawn(async move {
+            let dialling = async move {
                 if let Some(Err(error)) = stop.run_until_cancelled(dial.run()).await {
                     let peer = candidate.peer;
+                    // An engine that is gone needs no word.
                     let _ = events.send(Event::DialFailed { content, peer, error }).await;
                 }
-            });
+            };
+            self.tasks.spawn(dialling.instrument(entry.span.clone()));
         }
     }
 
@@ -71,6 +71,9 @@ impl Engine {
     /// Takes up a link, or says why not.
     pub(super) fn admit(&mut self, handshake: Handshake) -> Admitted {
         let now = Instant::now();
+        if self.is_leaving {
+            return Err(Refusal::NoContent);
+        }
         let Handshake { content, peer, .. } = handshake;
         let candidate = Candidate {
             peer,

@@ -1,12 +1,17 @@
 //! Blocks asked for, and what the data plane tells of them.
 
+use std::time::Duration;
+
 use shoal_core::{
     content::BlockRange,
-    swarm::{BanReason, FetchKey, Input, LinkKey},
+    swarm::{BanReason, FetchKey, Input, LinkKey, RefuseReason},
 };
 
 use super::Engine;
 use crate::bulk::{self, Intake, Order};
+
+/// When to look again for a peer that is stopping: it may be restarting.
+const COME_BACK: Duration = Duration::from_secs(5);
 
 impl Engine {
     /// Asks a neighbour for blocks.
@@ -19,9 +24,8 @@ impl Engine {
     ) {
         // Links and contents may go while the brain's outputs are carried out; it is told of that.
         let Some(neighbour) = self.links.get(&link) else { return };
-        let Some(stored) = self.contents.get(&neighbour.content).and_then(|c| c.stored()) else {
-            return;
-        };
+        let Some(content) = self.contents.get(&neighbour.content) else { return };
+        let Some(stored) = content.stored() else { return };
         if neighbour.on_link.only_way {
             let content = neighbour.content;
             let events = self.bulk.moved.clone();
@@ -38,7 +42,7 @@ impl Engine {
             block_length,
             link_token: neighbour.their_token.to_bytes(),
         };
-        let call = neighbour.source.fetch(order);
+        let call = content.span.in_scope(|| neighbour.source.fetch(order));
         self.fetches.insert(fetch, (link, call));
     }
 
@@ -52,6 +56,10 @@ impl Engine {
     /// What the data plane says.
     pub(super) fn transferred(&mut self, event: bulk::Event) {
         match event {
+            bulk::Event::Brain(Input::ServeRequested { serve, .. }) if self.is_leaving => {
+                let reason = RefuseReason::Busy { retry_after: COME_BACK };
+                self.bulk.uploads.refuse(serve, reason);
+            }
             bulk::Event::Brain(input) => {
                 if let Input::FetchEnded { fetch, .. } = &input {
                     self.fetches.remove(fetch);

@@ -214,8 +214,8 @@ impl Stored {
         if self.was_removed.load(Ordering::Relaxed) {
             return Err(StoreError::Removed(self.id));
         }
-        self.layout().range(range.piece.get(), range.offset, range.length)?;
-        if actual != range.length as usize {
+        let checked = self.layout().range(range.piece.get(), range.offset, range.length)?;
+        if actual != checked.length as usize {
             return Err(StoreError::WrongLength { range, actual });
         }
         Ok(())

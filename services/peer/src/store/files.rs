@@ -254,7 +254,8 @@ impl Files {
 
     fn sync_names(&self) -> Result<(), StoreError> {
         let place = self.place();
-        let mut directories = BTreeSet::from([place.parent().unwrap_or(&place).to_owned()]);
+        let above = place.ancestors().skip(1).take(2).map(Path::to_owned);
+        let mut directories: BTreeSet<_> = above.collect();
         if self.manifest.is_directory() {
             directories.insert(place.clone());
             let files = self.manifest.files().iter().map(|file| file.path.as_str());

@@ -183,3 +183,39 @@ fn current_boot() -> Boot {
         .unwrap_or_else(Uuid::new_v4)
         .into_bytes()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pieces(numbers: &[u32]) -> Vec<PieceIndex> {
+        numbers.iter().copied().map(PieceIndex::new).collect()
+    }
+
+    #[test]
+    fn a_checkpoint_vouches_only_for_what_was_there_when_it_began() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("held.log");
+        let mut log = HeldLog::open(&path, &read(&path, 10).unwrap()).unwrap();
+        log.append(&pieces(&[7, 2]), 2).unwrap();
+        let begun = log.begin_checkpoint().unwrap();
+        log.append(&pieces(&[5]), 1).unwrap();
+        log.end_checkpoint(begun).unwrap();
+        let bytes = fs::read(&path).unwrap();
+        let here = parse(&bytes, 10, &current_boot());
+        assert_eq!(here.held.iter().collect::<Vec<_>>(), pieces(&[2, 5, 7]));
+        let elsewhere = parse(&bytes, 10, &[0; 16]);
+        assert_eq!(elsewhere.held.iter().collect::<Vec<_>>(), pieces(&[2, 7]));
+        assert_eq!(elsewhere.doubtful, pieces(&[5]));
+        // The third piece is still to be vouched for.
+        assert_eq!(log.begin_checkpoint(), Some(3));
+    }
+
+    #[test]
+    fn pieces_that_the_content_does_not_have_are_ignored() {
+        let bytes = [&MAGIC[..], &current_boot(), &record(10), &record(9)].concat();
+        let contents = parse(&bytes, 10, &current_boot());
+        assert_eq!(contents.held.iter().collect::<Vec<_>>(), pieces(&[9]));
+        assert!(parse(&bytes, 10, &[0; 16]).doubtful == pieces(&[9]));
+    }
+}

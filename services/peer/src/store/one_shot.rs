@@ -10,31 +10,37 @@ use std::{
 use shoal_core::content::{ContentId, Manifest, PieceHashes};
 
 use super::{
-    StoreError, Stored, content::create_directory, data_dir::lock_file, error::cannot,
+    StoreError, Stored,
+    content::{ContentDirectory, create_directory},
+    data_dir::lock_file,
+    error::cannot,
     export::rename_new,
 };
 
 /// A download whose state lies in `.NAME.shoal` beside its destination until it is complete.
 pub struct OneShot {
     stored: Arc<Stored>,
-    destination: PathBuf,
-    state: PathBuf,
+    place: Place,
     _lock: File,
+}
+
+/// Where a download goes, and its state until then.
+struct Place {
+    destination: PathBuf,
+    /// `.NAME.shoal` beside the destination `NAME`.
+    state: PathBuf,
 }
 
 impl OneShot {
     /// Goes on with an interrupted download of this content to this destination, if there is one.
     pub fn resume(destination: &Path, id: ContentId) -> Result<Option<Self>, StoreError> {
-        let state = state_of(destination)?;
-        let Some(manifest) = read_if_there(&state.join("manifest"))? else { return Ok(None) };
-        let Some(hashes) = read_if_there(&state.join("hashes"))? else { return Ok(None) };
-        let found = ContentId::of_manifest(&manifest);
-        if found != id {
-            return Err(StoreError::OtherDownload { path: state, id: found });
+        let place = Place::of(destination)?;
+        if !place.state.is_dir() {
+            return Ok(None);
         }
-        let manifest = Manifest::decode(&manifest)?;
-        let hashes = PieceHashes::verify(&manifest, &hashes)?;
-        Self::open(destination, state, manifest, hashes).map(Some)
+        let lock = place.lock()?;
+        let Some((manifest, hashes)) = place.described(id)? else { return Ok(None) };
+        Self::open(place, lock, manifest, hashes).map(Some)
     }
 
     /// Starts a download, or goes on with one that was interrupted.
@@ -43,34 +49,24 @@ impl OneShot {
         manifest: Manifest,
         hashes: PieceHashes,
     ) -> Result<Self, StoreError> {
-        if let Some(resumed) = Self::resume(destination, manifest.id())? {
-            return Ok(resumed);
+        let place = Place::of(destination)?;
+        create_directory(&place.state)?;
+        let lock = place.lock()?;
+        if place.described(manifest.id())?.is_none() {
+            place.describe(&manifest, &hashes)?;
         }
-        let state = state_of(destination)?;
-        create_directory(&state)?;
-        // The manifest comes last: it makes the state one that can be resumed.
-        for (name, bytes) in [("hashes", hashes.as_bytes()), ("manifest", &*manifest.encode())] {
-            let path = state.join(name);
-            let fresh = path.with_extension("new");
-            fs::write(&fresh, bytes).map_err(cannot("write", &fresh))?;
-            fs::rename(&fresh, &path).map_err(cannot("rename", &fresh))?;
-        }
-        Self::open(destination, state, manifest, hashes)
+        Self::open(place, lock, manifest, hashes)
     }
 
     fn open(
-        destination: &Path,
-        state: PathBuf,
+        place: Place,
+        lock: File,
         manifest: Manifest,
         hashes: PieceHashes,
     ) -> Result<Self, StoreError> {
-        if destination.symlink_metadata().is_ok() {
-            return Err(StoreError::Exists(destination.to_owned()));
-        }
-        let lock = lock_file(&state.join("lock"), &state)?;
-        let directory = create_directory(&state)?;
+        let directory = ContentDirectory(place.state.clone());
         let stored = Stored::resume(manifest, hashes, &directory, Arc::default())?;
-        Ok(Self { stored, destination: destination.to_owned(), state, _lock: lock })
+        Ok(Self { stored, place, _lock: lock })
     }
 
     /// The content.
@@ -86,21 +82,57 @@ impl OneShot {
         }
         self.stored.checkpoint()?;
         self.stored.files.guard_as_is()?;
-        rename_new(&self.stored.path(), &self.destination)?;
-        self.stored.files.moved_to(self.destination);
-        fs::remove_dir_all(&self.state).map_err(cannot("delete", &self.state))?;
+        let Place { destination, state } = self.place;
+        rename_new(&self.stored.path(), &destination)?;
+        self.stored.files.moved_to(destination);
+        fs::remove_dir_all(&state).map_err(cannot("delete", &state))?;
         Ok(self.stored)
     }
 }
 
-/// `.NAME.shoal` beside the destination `NAME`.
-fn state_of(destination: &Path) -> Result<PathBuf, StoreError> {
-    let name = destination
-        .file_name()
-        .ok_or_else(|| StoreError::Unnamed(destination.to_owned()))?
-        .to_str()
-        .ok_or_else(|| StoreError::NotUtf8(destination.to_owned()))?;
-    Ok(destination.with_file_name(format!(".{name}.shoal")))
+impl Place {
+    /// Of a destination where nothing lies yet.
+    fn of(destination: &Path) -> Result<Self, StoreError> {
+        let destination = std::path::absolute(destination).map_err(cannot("find", destination))?;
+        if destination.symlink_metadata().is_ok() {
+            return Err(StoreError::Exists(destination));
+        }
+        let name = match destination.file_name().map(|name| name.to_str()) {
+            Some(Some(name)) => name,
+            Some(None) => return Err(StoreError::NotUtf8(destination)),
+            None => return Err(StoreError::Unnamed(destination)),
+        };
+        let state = destination.with_file_name(format!(".{name}.shoal"));
+        Ok(Self { destination, state })
+    }
+
+    fn lock(&self) -> Result<File, StoreError> {
+        lock_file(&self.state.join("lock"), &self.state)
+    }
+
+    /// What was begun here; of another content it is an error.
+    fn described(&self, id: ContentId) -> Result<Option<(Manifest, PieceHashes)>, StoreError> {
+        let Some(manifest) = read_if_there(&self.state.join("manifest"))? else { return Ok(None) };
+        let Some(hashes) = read_if_there(&self.state.join("hashes"))? else { return Ok(None) };
+        let found = ContentId::of_manifest(&manifest);
+        if found != id {
+            return Err(StoreError::OtherDownload { path: self.state.clone(), id: found });
+        }
+        let manifest = Manifest::decode(&manifest)?;
+        let hashes = PieceHashes::verify(&manifest, &hashes)?;
+        Ok(Some((manifest, hashes)))
+    }
+
+    /// Notes what is downloaded. The manifest comes last: it makes the state one to resume.
+    fn describe(&self, manifest: &Manifest, hashes: &PieceHashes) -> Result<(), StoreError> {
+        for (name, bytes) in [("hashes", hashes.as_bytes()), ("manifest", &*manifest.encode())] {
+            let path = self.state.join(name);
+            let fresh = path.with_extension("new");
+            fs::write(&fresh, bytes).map_err(cannot("write", &fresh))?;
+            fs::rename(&fresh, &path).map_err(cannot("rename", &fresh))?;
+        }
+        Ok(())
+    }
 }
 
 fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {

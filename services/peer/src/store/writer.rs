@@ -89,3 +89,63 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::PathBuf,
+        sync::atomic::{AtomicBool, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    fn verified(piece: u32) -> Verified {
+        let span = FileSpan { file: 0, offset: 0, length: 1 };
+        Verified { piece: PieceIndex::new(piece), span, bytes: Vec::new() }
+    }
+
+    #[test]
+    fn each_piece_is_written_once_and_by_one_thread_at_a_time() {
+        const THREADS: u32 = 2 * MAX_WAITING as u32;
+        const PIECES: u32 = 200;
+        let writer = Writer::default();
+        let is_writing = AtomicBool::new(false);
+        let write = |batch: &[Verified]| {
+            assert!(!is_writing.swap(true, Ordering::SeqCst));
+            assert!(batch.len() <= MAX_WAITING + 1);
+            thread::yield_now();
+            is_writing.store(false, Ordering::SeqCst);
+            Ok(())
+        };
+        let written = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            for first in (0..THREADS).map(|number| number * PIECES) {
+                let (writer, write, written) = (&writer, &write, &written);
+                scope.spawn(move || {
+                    for piece in first..first + PIECES {
+                        let pieces = writer.submit(verified(piece), write).ok().unwrap();
+                        lock(written).extend(pieces.into_iter().map(PieceIndex::get));
+                    }
+                });
+            }
+        });
+        let mut written = written.into_inner().unwrap();
+        written.sort_unstable();
+        assert_eq!(written, (0..THREADS * PIECES).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_batch_that_fails_is_lost_with_what_waits_behind_it() {
+        let writer = Writer::default();
+        let fail = |_: &[Verified]| {
+            // Another thread comes by while this one writes.
+            let taken_along = writer.submit(verified(2), |_| Ok(())).ok().unwrap();
+            assert!(taken_along.is_empty());
+            Err(StoreError::DiskFull { path: PathBuf::new() })
+        };
+        let failed = writer.submit(verified(1), fail).err().unwrap();
+        assert_eq!(failed.lost, [1, 2].map(PieceIndex::new));
+        assert_eq!(writer.submit(verified(1), |_| Ok(())).ok().unwrap(), [PieceIndex::new(1)]);
+    }
+}

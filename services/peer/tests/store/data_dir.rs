@@ -1,4 +1,8 @@
-use std::{fs, path::Path, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use shoal_core::{
     content::{ContentId, PieceIndex},
@@ -132,7 +136,9 @@ fn the_quota_evicts_whole_unpinned_contents_only() {
 fn the_content_not_used_for_longest_is_evicted_first() {
     let (_directory, store) = small_store();
     let sources = contents(3);
-    sources.iter().for_each(|source| source.send_all(&source.add_to(&store)));
+    for source in &sources {
+        source.send_all(&source.add_to(&store));
+    }
     let [first, second, third] = [0, 1, 2].map(|number: usize| sources[number].stored.id());
     for id in [second, third, first] {
         touch_later_than_all(&store, id);
@@ -164,15 +170,20 @@ fn the_store_of_version_1_is_read() {
         }
     }
     let store = Store::open(directory.path(), None).unwrap();
-    assert_eq!(store.peer_id().to_string(), PEER_ID);
+    assert_eq!(store.peer_id().to_string(), "d62058da-6dbf-4680-99b9-9aeeda7ebeea");
     let contents = store.contents();
     let names: Vec<_> = contents.iter().map(|(_, entry)| (&*entry.name, entry.pinned)).collect();
     assert_eq!(names, [("model", true), ("model.bin", false)]);
     let [whole, begun] = [0, 1].map(|number: usize| store.load(contents[number].0).unwrap());
     // The trees of a test of today are still the same bytes.
     let source = Source::tree(&[70_000, 5, 0], 65_536);
-    assert_eq!(snapshot(&whole.path()), snapshot(&source.path));
+    assert_eq!(files(&whole.path()), files(&source.path));
     let held: Vec<_> = begun.held().iter().map(PieceIndex::get).collect();
     assert_eq!(held, [1, 2]);
     Source::file(200_000, 65_536).send_all(&begun);
+}
+
+/// Without the directories: git keeps none that is empty.
+fn files(path: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    snapshot(path).into_iter().filter(|(_, bytes)| bytes.is_some()).collect()
 }

@@ -107,6 +107,7 @@ fn parts_that_do_not_fit_are_refused() {
     assert!(refused(import.chunk(b"abc")));
     import.chunk(b"a").unwrap();
     assert!(refused(file(&mut import, "b", 2)));
+    drop(import);
 
     let mut import = start(true);
     for _ in 0..2 {

@@ -12,8 +12,10 @@ use crate::support::{Source, hashed, noise};
 
 const LENGTH: usize = 200_000;
 
-/// What others do to a file that is seeded, and what must then be noticed.
-const CHANGES: [(&str, fn(&Path) -> io::Result<()>); 3] = [
+/// What others do to a file that is seeded.
+type Change = fn(&Path) -> io::Result<()>;
+
+const CHANGES: [(&str, Change); 3] = [
     ("rewritten", |path| File::options().write(true).open(path)?.write_all_at(b"new", 70_000)),
     ("truncated", |path| File::options().write(true).open(path)?.set_len(10)),
     ("extended", |path| File::options().write(true).open(path)?.set_len(1 << 20)),

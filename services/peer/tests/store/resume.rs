@@ -70,7 +70,7 @@ fn reboot(log: &Path) {
 /// What a piece has become when its data did not reach the disk.
 fn lose(data: &Path, piece: u64) {
     let file = File::options().write(true).open(data).unwrap();
-    file.write_all_at(&[0; PIECE_LENGTH as usize], piece * PIECE_LENGTH).unwrap();
+    file.write_all_at(&vec![0; PIECE_LENGTH as usize], piece * PIECE_LENGTH).unwrap();
 }
 
 #[test]

@@ -165,7 +165,6 @@ impl World<'_> {
         }
         if let Some((reason, since)) = state.idle.take() {
             state.idle_times.add(reason, self.now - since);
-            eprintln!("IDLE {host} {since} {} {reason:?}", self.now);
         }
         if let Some((connection, parcel)) = state.wire.next(&mut self.connections) {
             state.wire.busy = true;

@@ -71,9 +71,7 @@ fn sum_in_turn(rates: &[Rate], peers: u64) -> u64 {
 }
 
 fn to_json(point: &Point) -> Value {
-    let bound = |bound: &Bound| {
-        json!({ "seconds": bound.time.as_secs_f64(), "term": bound.term.to_string() })
-    };
+    let bound = |bound: &Bound| json!({ "seconds": bound.time.as_secs_f64(), "term": bound.term.to_string() });
     json!({
         "peers": point.peers,
         "client_server": bound(&point.client_server),
@@ -125,11 +123,8 @@ fn table(points: &[Point]) -> Table<5> {
 
 fn caption(args: &BoundArgs) -> String {
     let rates = |rates: &[Rate]| rates.iter().map(bits).collect::<Vec<_>>().join(", ");
-    let down = if args.di.is_empty() {
-        String::new()
-    } else {
-        format!(", di = {}", rates(&args.di))
-    };
+    let down =
+        if args.di.is_empty() { String::new() } else { format!(", di = {}", rates(&args.di)) };
     format!(
         "F = {}, us = {}, ui = {}{down}",
         output::bytes(args.size.bytes()),

@@ -14,14 +14,18 @@ const BOTTOM: f64 = 70.0;
 /// About how many labels an axis has.
 const TICKS: f64 = 8.0;
 
-const CLIENT_SERVER: Curve =
-    Curve { name: "Client-server", colour: "#c0392b", dash: "9 5", time: |point| {
-        point.client_server.time.as_secs_f64()
-    } };
-const PEER_TO_PEER: Curve =
-    Curve { name: "P2P", colour: "#1f5fa8", dash: "none", time: |point| {
-        point.peer_to_peer.time.as_secs_f64()
-    } };
+const CLIENT_SERVER: Curve = Curve {
+    name: "Client-server",
+    colour: "#c0392b",
+    dash: "9 5",
+    time: |point| point.client_server.time.as_secs_f64(),
+};
+const PEER_TO_PEER: Curve = Curve {
+    name: "P2P",
+    colour: "#1f5fa8",
+    dash: "none",
+    time: |point| point.peer_to_peer.time.as_secs_f64(),
+};
 
 struct Curve {
     name: &'static str,
@@ -180,7 +184,10 @@ fn line(body: &mut String, from: (f64, f64), to: (f64, f64), colour: &str) {
 fn text(body: &mut String, at: (f64, f64), anchor: &str, text: &str) {
     writing(
         body,
-        format_args!(r#"<text x="{:.1}" y="{:.1}" text-anchor="{anchor}">{text}</text>"#, at.0, at.1),
+        format_args!(
+            r#"<text x="{:.1}" y="{:.1}" text-anchor="{anchor}">{text}</text>"#,
+            at.0, at.1
+        ),
     );
 }
 
@@ -219,10 +226,8 @@ mod tests {
     use super::*;
 
     fn points(last: u64, seconds: f64) -> Vec<Point> {
-        let bound = |seconds| Bound {
-            time: Duration::from_secs_f64(seconds),
-            term: Term::ServerCopies,
-        };
+        let bound =
+            |seconds| Bound { time: Duration::from_secs_f64(seconds), term: Term::ServerCopies };
         (1..=last)
             .map(|peers| Point {
                 peers,
@@ -236,7 +241,8 @@ mod tests {
     fn a_figure_has_two_curves_axes_with_units_and_a_legend() {
         let svg = figure(&points(50, 2.0), "F = 50 MB");
         assert_eq!(svg.matches("<polyline").count(), 2);
-        for part in ["Client-server", "P2P", "N (peers)", "time (s)", "F = 50 MB", ">100<", ">50<"] {
+        for part in ["Client-server", "P2P", "N (peers)", "time (s)", "F = 50 MB", ">100<", ">50<"]
+        {
             assert!(svg.contains(part), "{part}");
         }
     }

@@ -1,0 +1,6 @@
+//! The data plane over real sockets.
+
+mod caps;
+mod fetching;
+mod harness;
+mod serving;

@@ -1,0 +1,154 @@
+//! A swarm of real processes on loopback: a tracker, seeders, and one-shot downloads.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use tempfile::TempDir;
+
+use crate::process::{Process, free_port, wait_for};
+
+/// Long enough for anything on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A tracker, and a directory for all that its peers write.
+pub struct Cluster {
+    directory: TempDir,
+    tracker: Process,
+    tracker_port: u16,
+}
+
+/// A process that shares a content.
+pub struct Seeder {
+    /// `shoal seed`.
+    pub process: Process,
+    /// What it shares.
+    pub id: String,
+}
+
+/// A process that fetches a content.
+pub struct Getter {
+    /// `shoal get`.
+    pub process: Process,
+    /// The directory that it fetches into.
+    pub directory: PathBuf,
+}
+
+impl Cluster {
+    /// Starts a tracker.
+    pub fn start() -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        let tracker_port = free_port();
+        let tracker = start_tracker(tracker_port);
+        Self { directory, tracker, tracker_port }
+    }
+
+    /// Where everything is written.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// HOST:PORT of the tracker.
+    pub fn tracker(&self) -> String {
+        format!("127.0.0.1:{}", self.tracker_port)
+    }
+
+    /// Kills the tracker.
+    pub fn kill_tracker(&mut self) {
+        self.tracker.kill();
+    }
+
+    /// Starts the tracker again, at the same port, knowing nothing.
+    pub fn restart_tracker(&mut self) {
+        self.tracker.kill();
+        self.tracker = start_tracker(self.tracker_port);
+    }
+
+    /// A file of so many bytes that do not compress, the same for the same seed.
+    pub fn file(&self, name: &str, bytes: usize, seed: u64) -> PathBuf {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().expect("below the directory")).expect("it is made");
+        fs::write(&path, random_bytes(bytes, seed)).expect("the file is written");
+        path
+    }
+
+    /// Shares what lies at `path`.
+    pub fn seed(&self, path: &Path, more: &[&str]) -> Seeder {
+        let path = path.to_str().expect("the paths of tests are UTF-8");
+        let tracker = self.tracker();
+        let mut arguments = vec!["seed", path, "--tracker", &tracker];
+        arguments.extend(["--listen", "127.0.0.1:0", "--progress", "json"]);
+        arguments.extend(more);
+        let process = Process::start("shoal", arguments);
+        let published = process.event("published", PATIENCE);
+        let id = published["id"].as_str().expect("it has an id").to_owned();
+        Seeder { process, id }
+    }
+
+    /// Fetches a content into a directory of that name.
+    pub fn get(&self, id: &str, name: &str, more: &[&str]) -> Getter {
+        let directory = self.path().join(name);
+        fs::create_dir_all(&directory).expect("the directory is made");
+        let output = directory.to_str().expect("the paths of tests are UTF-8").to_owned();
+        let tracker = self.tracker();
+        let mut arguments = vec!["get", id, "-o", &output, "--tracker", &tracker];
+        arguments.extend(["--listen", "127.0.0.1:0", "--progress", "json"]);
+        arguments.extend(more);
+        Getter { process: Process::start("shoal", arguments), directory }
+    }
+}
+
+impl Getter {
+    /// Waits for the `completed` event.
+    pub fn completed(&self) -> serde_json::Value {
+        self.process.event("completed", PATIENCE)
+    }
+
+    /// Waits until so many bytes are held, as its progress tells.
+    pub fn wait_for_bytes(&self, bytes: u64) {
+        wait_for("progress of a download", PATIENCE, || {
+            let held = self.process.last_event("progress")?["held_bytes"].as_u64()?;
+            (held >= bytes).then_some(())
+        });
+    }
+}
+
+fn start_tracker(port: u16) -> Process {
+    let listen = format!("127.0.0.1:{port}");
+    let tracker = Process::start("shoal-tracker", ["--listen", &listen, "--admin", "off"]);
+    wait_for("the tracker", PATIENCE, || std::net::TcpStream::connect(&listen).ok());
+    tracker
+}
+
+/// Bytes that do not compress, the same for the same seed.
+pub fn random_bytes(count: usize, seed: u64) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
+    bytes
+}
+
+/// Fails unless two files, or two directory trees, hold the same bytes under the same names.
+pub fn assert_same(left: &Path, right: &Path) {
+    if left.is_dir() {
+        let names = |path: &Path| {
+            let entries = fs::read_dir(path).expect("the directory can be read");
+            let mut names: Vec<_> =
+                entries.map(|entry| entry.expect("an entry").file_name()).collect();
+            names.sort();
+            names
+        };
+        let expected = names(left);
+        assert_eq!(expected, names(right), "{} and {}", left.display(), right.display());
+        for name in expected {
+            assert_same(&left.join(&name), &right.join(&name));
+        }
+        return;
+    }
+    let read = |path: &Path| {
+        fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    assert!(read(left) == read(right), "{} and {} differ", left.display(), right.display());
+}

@@ -1,17 +1,19 @@
 //! What can be typed after `shoal`, and its help.
 
-use std::{num::NonZeroU64, path::PathBuf, str::FromStr, time::Duration};
+mod values;
+
+use std::path::PathBuf;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use shoal_common::{
     Address,
-    units::{ByteSize, Rate, duration},
+    units::{ByteSize, Rate},
 };
 use shoal_core::content::{ContentId, Link};
-use shoal_proto::control::v1::Priority;
-
 use shoal_peer::Control as ControlAddress;
+
+pub(crate) use values::{FilePriority, PeerCounts, SeedFor};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -229,15 +231,15 @@ pub(crate) struct GetArgs {
         value_name = "DURATION",
         num_args = 0..=1,
         require_equals = true,
-        value_parser = duration::parse
+        default_missing_value = SeedFor::UNTIL_INTERRUPTED
     )]
-    pub(crate) seed: Option<Option<Duration>>,
+    pub(crate) seed: Option<SeedFor>,
 
     /// First piece first, for readers that stream
     #[arg(long)]
     pub(crate) sequential: bool,
 
-    /// PATH=high|low|skip, for a file or directory of the content; may be repeated
+    /// PATH=high or PATH=low, for a file or directory of the content; may be repeated
     #[arg(long = "priority", value_name = "PATH=LEVEL")]
     pub(crate) priorities: Vec<FilePriority>,
 
@@ -462,77 +464,10 @@ pub(crate) struct CompletionsArgs {
     pub(crate) shell: Shell,
 }
 
-/// How much a file or directory of a content is wanted: `PATH=high|low|skip`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FilePriority {
-    pub(crate) path: String,
-    pub(crate) priority: Priority,
-}
-
-impl FromStr for FilePriority {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (path, level) =
-            text.rsplit_once('=').filter(|(path, _)| !path.is_empty()).ok_or_else(|| {
-                format!("{text:?} is not of the form PATH=high, PATH=low or PATH=skip")
-            })?;
-        let priority = match level {
-            "high" => Priority::High,
-            "normal" => Priority::Unspecified,
-            "low" => Priority::Low,
-            "skip" => Priority::Skip,
-            _ => return Err(format!("{level:?} is no priority; use high, normal, low or skip")),
-        };
-        Ok(Self { path: path.trim_end_matches('/').to_owned(), priority })
-    }
-}
-
-/// How many peers, from the first number to the last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PeerCounts {
-    pub(crate) first: NonZeroU64,
-    pub(crate) last: NonZeroU64,
-}
-
-impl PeerCounts {
-    /// More points than this are no figure any more, and no table that anybody reads.
-    const MAX_SPAN: u64 = 10_000;
-
-    pub(crate) fn is_one(self) -> bool {
-        self.first == self.last
-    }
-
-    pub(crate) fn iter(self) -> impl Iterator<Item = NonZeroU64> {
-        (self.first.get()..=self.last.get()).filter_map(NonZeroU64::new)
-    }
-}
-
-impl FromStr for PeerCounts {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let count = |number: &str| {
-            number.trim_start_matches('=').parse::<NonZeroU64>().map_err(|_| {
-                format!("{text:?} is neither a number from 1 on nor a range such as 1..50")
-            })
-        };
-        let (first, last) = match text.split_once("..") {
-            None => (count(text)?, count(text)?),
-            Some((first, last)) => (count(first)?, count(last)?),
-        };
-        if last < first {
-            return Err(format!("the range {text} ends before it begins"));
-        }
-        if last.get() - first.get() >= Self::MAX_SPAN {
-            return Err(format!("the range {text} has more than {} numbers", Self::MAX_SPAN));
-        }
-        Ok(Self { first, last })
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::CommandFactory as _;
 
     use super::*;
@@ -540,29 +475,6 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn a_priority_names_a_path_and_a_level() {
-        let parsed: FilePriority = "a=b/c/=skip".parse().unwrap();
-        assert_eq!(parsed, FilePriority { path: "a=b/c".to_owned(), priority: Priority::Skip });
-        for bad in ["a", "=high", "a=urgent", "a="] {
-            assert!(bad.parse::<FilePriority>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn peer_counts_are_a_number_or_a_range() {
-        let all = |text: &str| {
-            text.parse()
-                .map(|counts: PeerCounts| counts.iter().map(NonZeroU64::get).collect::<Vec<_>>())
-        };
-        assert_eq!(all("3"), Ok(vec![3]));
-        assert_eq!(all("2..4"), Ok(vec![2, 3, 4]));
-        assert_eq!(all("2..=4"), Ok(vec![2, 3, 4]));
-        for bad in ["0", "", "4..2", "0..3", "1..", "..", "1..1000000", "1-5"] {
-            assert!(all(bad).is_err(), "{bad}");
-        }
     }
 
     #[test]
@@ -574,7 +486,7 @@ mod tests {
             args.seed
         };
         assert_eq!(seed(&[]), None);
-        assert_eq!(seed(&["--seed"]), Some(None));
-        assert_eq!(seed(&["--seed=1h"]), Some(Some(Duration::from_secs(3600))));
+        assert_eq!(seed(&["--seed"]), Some(SeedFor::UntilInterrupted));
+        assert_eq!(seed(&["--seed=1h"]), Some(SeedFor::Duration(Duration::from_secs(3600))));
     }
 }

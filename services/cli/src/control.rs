@@ -2,7 +2,6 @@
 
 use std::{path::Path, time::Duration};
 
-use anyhow::Context as _;
 use shoal_common::channel::{Channel, Options};
 use shoal_peer::Control as ControlAddress;
 use shoal_proto::control::v1::{
@@ -14,6 +13,8 @@ use tonic::{
     transport::{self, Endpoint},
 };
 use tower::util::BoxCloneSyncService;
+
+use crate::exit::{Exit, Failure};
 
 /// Hashing or sending a large content takes long, and its answer comes at the end. That the peer is
 /// gone, the connection's keepalive tells.
@@ -33,14 +34,14 @@ impl Control {
         let wire = match address {
             ControlAddress::Tcp(address) => {
                 let options = Options { call_timeout: LONGEST_CALL, ..Options::default() };
-                let channel = Channel::connect(address, &options).await;
-                channel.map(Wire::new).map_err(anyhow::Error::from)
+                Channel::connect(address, &options).await.map(Wire::new).map_err(|e| e.to_string())
             }
             ControlAddress::Unix(path) => dial_socket(path).await.map(Wire::new),
         };
-        let wire = wire.context(
-            "no peer answers there; start shoal-peer, or say with --control where it is",
-        )?;
+        let wire = wire.map_err(|error| {
+            let advice = "start shoal-peer, or say with --control where it is";
+            Failure::new(Exit::Unreachable, format!("{error}; {advice}"))
+        })?;
         Ok(Self {
             change: ControlServiceClient::new(wire.clone()),
             observe: ObserveServiceClient::new(wire),
@@ -48,8 +49,13 @@ impl Control {
     }
 }
 
-async fn dial_socket(path: &Path) -> anyhow::Result<transport::Channel> {
-    let socket = path.display();
-    let endpoint = Endpoint::from_shared(format!("unix:{socket}"))?.timeout(LONGEST_CALL);
-    endpoint.connect().await.with_context(|| format!("cannot connect to unix:{socket}"))
+async fn dial_socket(path: &Path) -> Result<transport::Channel, String> {
+    let socket = format!("unix:{}", path.display());
+    let dial =
+        async { Endpoint::from_shared(socket.clone())?.timeout(LONGEST_CALL).connect().await };
+    dial.await.map_err(|error| {
+        let error = anyhow::Error::from(error);
+        // What the system said, not what the layers above made of it.
+        format!("cannot connect to {socket}: {}", error.root_cause())
+    })
 }

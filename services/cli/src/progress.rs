@@ -1,7 +1,8 @@
 //! How far something is: as a bar, as lines, or as JSON for scripts.
 
+mod pace;
+
 use std::{
-    collections::VecDeque,
     io::{self, IsTerminal as _},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -11,6 +12,7 @@ use serde::Serialize;
 use shoal_core::content::ContentId;
 use shoal_proto::control::v1::{ContentState, ContentStatus};
 
+use self::pace::{Pace, RateMeter};
 use crate::{
     args::ProgressMode,
     exit::Exit,
@@ -22,8 +24,6 @@ use crate::{
 const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 /// Time between two JSON objects.
 const JSON_INTERVAL: Duration = Duration::from_millis(250);
-/// Rates are taken over so long: steady enough to read, quick enough to show a stall.
-const RATE_WINDOW: Duration = Duration::from_secs(3);
 
 /// What goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -169,7 +169,8 @@ pub(crate) struct Progress {
 
 enum Style {
     Silent,
-    Bar(ProgressBar),
+    /// Drawn while there is something to show.
+    Bar(Option<ProgressBar>),
     Plain(Pace),
     Json(Pace),
 }
@@ -181,7 +182,7 @@ impl Progress {
             ProgressMode::Json => Style::Json(Pace::new(JSON_INTERVAL)),
             _ if quiet => Style::Silent,
             ProgressMode::Plain => Style::Plain(Pace::new(PLAIN_INTERVAL)),
-            ProgressMode::Auto if io::stderr().is_terminal() => Style::Bar(bar()),
+            ProgressMode::Auto if io::stderr().is_terminal() => Style::Bar(None),
             ProgressMode::Auto | ProgressMode::None => Style::Silent,
         };
         Self { mode, style, quiet, id: None, meter: RateMeter::default() }
@@ -198,7 +199,8 @@ impl Progress {
         let rate = self.meter.add(now, snapshot.state, snapshot.held_bytes);
         match &mut self.style {
             Style::Silent => {}
-            Style::Bar(bar) => {
+            Style::Bar(shown) => {
+                let bar = shown.get_or_insert_with(bar);
                 bar.set_length(snapshot.total_bytes.max(1));
                 bar.set_position(snapshot.held_bytes);
                 bar.set_message(describe(snapshot, rate));
@@ -259,16 +261,17 @@ impl Progress {
         match &self.style {
             Style::Json(_) => {}
             _ if self.quiet => {}
-            Style::Bar(bar) => bar.suspend(|| eprintln!("{text}")),
-            Style::Plain(_) | Style::Silent => eprintln!("{text}"),
+            Style::Bar(Some(bar)) => bar.suspend(|| eprintln!("{text}")),
+            Style::Bar(None) | Style::Plain(_) | Style::Silent => eprintln!("{text}"),
         }
     }
 
     /// Takes the bar away, until the next update.
     pub(crate) fn clear(&mut self) {
-        if let Style::Bar(shown) = &mut self.style {
-            shown.finish_and_clear();
-            *shown = bar();
+        if let Style::Bar(shown) = &mut self.style
+            && let Some(bar) = shown.take()
+        {
+            bar.finish_and_clear();
         }
     }
 }
@@ -289,8 +292,7 @@ fn describe(snapshot: &Snapshot, bytes_per_s: u64) -> String {
     let left = snapshot.total_bytes.saturating_sub(snapshot.held_bytes);
     let pace = match left.checked_div(bytes_per_s) {
         Some(seconds) if left > 0 => {
-            let time = Duration::from_secs(seconds.max(1));
-            format!("{}, {} left", rate(bytes_per_s), output::duration(time))
+            format!("{}, {} left", rate(bytes_per_s), left_time(seconds.max(1)))
         }
         _ => rate(bytes_per_s),
     };
@@ -312,47 +314,11 @@ fn describe(snapshot: &Snapshot, bytes_per_s: u64) -> String {
     }
 }
 
-/// Lets one of many updates through, and each change of state.
-struct Pace {
-    interval: Duration,
-    last: Option<(Instant, State)>,
-}
-
-impl Pace {
-    const fn new(interval: Duration) -> Self {
-        Self { interval, last: None }
-    }
-
-    fn is_due(&mut self, now: Instant, state: State) -> bool {
-        let too_soon =
-            self.last.is_some_and(|(last, known)| known == state && now < last + self.interval);
-        if !too_soon {
-            self.last = Some((now, state));
-        }
-        !too_soon
-    }
-}
-
-/// The rate at which bytes are done, whatever it is that is done to them.
-#[derive(Default)]
-struct RateMeter {
-    state: Option<State>,
-    samples: VecDeque<(Instant, u64)>,
-}
-
-impl RateMeter {
-    /// Bytes a second over the window, this sample included.
-    fn add(&mut self, now: Instant, state: State, done: u64) -> u64 {
-        if self.state.replace(state) != Some(state) {
-            self.samples.clear();
-        }
-        self.samples.push_back((now, done));
-        while self.samples.len() > 2 && self.samples[1].0 + RATE_WINDOW <= now {
-            self.samples.pop_front();
-        }
-        let (start, before) = self.samples[0];
-        let seconds = now.duration_since(start).as_secs_f64();
-        if seconds == 0.0 { 0 } else { (done.saturating_sub(before) as f64 / seconds) as u64 }
+/// An estimate, so to the second at most.
+fn left_time(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        _ => output::duration(Duration::from_secs(seconds)),
     }
 }
 
@@ -376,30 +342,6 @@ mod tests {
             "12.50 MB of 50.00 MB, 1.25 MB/s, 30 s left, 3 peers, 5/20 pieces"
         );
         assert!(describe(&downloading(), 0).contains("0 B/s, 3 peers"));
-    }
-
-    #[test]
-    fn the_rate_is_that_of_the_last_seconds() {
-        let start = Instant::now();
-        let mut meter = RateMeter::default();
-        let mut at = |seconds, done| {
-            meter.add(start + Duration::from_secs(seconds), State::Downloading, done)
-        };
-        assert_eq!(at(0, 100), 0);
-        assert_eq!(at(1, 300), 200);
-        assert_eq!(at(2, 300), 100);
-        assert_eq!(at(10, 300), 0);
-        assert_eq!(meter.add(start + Duration::from_secs(11), State::Seeding, 9000), 0);
-    }
-
-    #[test]
-    fn a_change_of_state_is_shown_at_once() {
-        let now = Instant::now();
-        let mut pace = Pace::new(Duration::from_secs(2));
-        assert!(pace.is_due(now, State::Resolving));
-        assert!(!pace.is_due(now + Duration::from_secs(1), State::Resolving));
-        assert!(pace.is_due(now + Duration::from_secs(1), State::Downloading));
-        assert!(pace.is_due(now + Duration::from_secs(3), State::Downloading));
     }
 
     #[test]

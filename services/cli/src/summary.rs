@@ -57,9 +57,10 @@ impl Seen {
         self.snapshots.as_ref().map(|(_, last)| last)
     }
 
-    /// Most neighbours at a time.
-    pub(crate) const fn peers(&self) -> u32 {
-        self.peers
+    /// Most neighbours seen at a time; a download that was over before any was seen had one.
+    pub(crate) fn peers(&self) -> u32 {
+        let fetched = self.last().is_some_and(|last| last.downloaded_bytes > 0);
+        self.peers.max(u32::from(fetched))
     }
 
     pub(crate) fn took(&self, now: Instant) -> Duration {
@@ -70,25 +71,26 @@ impl Seen {
     pub(crate) fn summary(&self, now: Instant) -> String {
         let Some((first, last)) = &self.snapshots else { return "nothing came".to_owned() };
         let fetched = last.downloaded_bytes.saturating_sub(first.downloaded_bytes);
-        let came = last.held_bytes.saturating_sub(first.held_bytes);
+        let seeders = last.from_seeders_bytes.saturating_sub(first.from_seeders_bytes);
+        let wasted = last.wasted_bytes.saturating_sub(first.wasted_bytes);
+        let came = fetched.saturating_sub(wasted);
         if came == 0 {
             return format!("{} were here already", bytes(last.total_bytes));
         }
         let took = self.took(now);
         let pace = rate((came as f64 / took.as_secs_f64()) as u64);
-        let mut parts = vec![format!("{} in {}, {pace}", bytes(came), duration(took))];
-        if fetched > 0 {
-            let seeders = last.from_seeders_bytes.saturating_sub(first.from_seeders_bytes);
-            let wasted = last.wasted_bytes.saturating_sub(first.wasted_bytes);
-            parts.push(format!(
-                "{:.0} % from publishers and {:.0} % from other peers ({} at most)",
+        let mut parts = vec![
+            format!("{} in {}, {pace}", bytes(came), duration(took)),
+            format!(
+                "{:.0} % from the publisher and other complete peers, \
+                 {:.0} % from peers still downloading",
                 percent(seeders, fetched),
                 percent(fetched.saturating_sub(seeders), fetched),
-                count(u64::from(self.peers), "neighbour")
-            ));
-            parts.push(format!("{:.1} % fetched in vain", percent(wasted, fetched)));
-        }
-        if let Some(bound) = self.bound(came) {
+            ),
+            count(u64::from(self.peers()), "neighbour"),
+            format!("{:.1} % fetched in vain", percent(wasted, fetched)),
+        ];
+        if let Some(bound) = self.bound(took, came, seeders) {
             parts.push(format!(
                 "the textbook's bound at the rates seen is {} ({:.2} x)",
                 duration(bound),
@@ -102,13 +104,19 @@ impl Seen {
     ///
     /// One peer sees its own links alone, so the others of the swarm are taken to be like it: of N,
     /// each gets an N-th of what publishers send, so us is N times what came from them.
-    fn bound(&self, bytes: u64) -> Option<Duration> {
-        let down = NonZeroU64::new(self.down)?;
-        let peers = NonZeroU64::new(u64::from(self.peers))?;
-        let server_up_per_s = NonZeroU64::new(self.from_seeders.saturating_mul(peers.get()))
+    fn bound(&self, took: Duration, bytes: u64, from_seeders: u64) -> Option<Duration> {
+        if self.down == 0 {
+            return None;
+        }
+        // A second in which less came than on average is not the fastest.
+        let fastest = |seen: u64, sum: u64| seen.max((sum as f64 / took.as_secs_f64()) as u64);
+        let down = NonZeroU64::new(fastest(self.down, bytes))?;
+        let from_seeders = fastest(self.from_seeders, from_seeders);
+        let peers = NonZeroU64::new(u64::from(self.peers()))?;
+        let server_up_per_s = NonZeroU64::new(from_seeders.saturating_mul(peers.get()))
             .unwrap_or(down.saturating_mul(peers));
         // What others sent here left their uplinks, however little was asked of this one.
-        let up = self.up.max(self.down.saturating_sub(self.from_seeders));
+        let up = self.up.max(down.get().saturating_sub(from_seeders));
         let distribution = Distribution {
             bytes,
             peers,
@@ -150,8 +158,9 @@ mod tests {
         seen.add(at(4), snapshot(40_000_000, 10_000_000, 400_000));
         assert_eq!(
             seen.summary(at(4)),
-            "40.00 MB in 4.00 s, 10.00 MB/s; 25 % from publishers and 75 % from other peers \
-             (4 neighbours at most); 1.0 % fetched in vain; \
+            "40.00 MB in 4.00 s, 10.00 MB/s; \
+             25 % from the publisher and other complete peers, 75 % from peers still downloading; \
+             4 neighbours; 1.0 % fetched in vain; \
              the textbook's bound at the rates seen is 2.00 s (2.00 x)"
         );
     }

@@ -189,8 +189,8 @@ fn the_hash_of_a_directory_names_each_file() {
 fn bound_prints_the_textbooks_times() {
     let links = ["bound", "--us", "200mbit", "--ui", "20mbit", "--di", "400mbit", "--size", "50MB"];
     let printed = answer(&[&links[..], &["-n", "30"]].concat());
-    assert!(printed.contains("client-server        60 s   N*F/us"), "{printed}");
-    assert!(printed.contains("P2P                  15 s   N*F/(us + sum ui)"), "{printed}");
+    assert!(printed.contains("client-server     60.00 s   N*F/us"), "{printed}");
+    assert!(printed.contains("P2P               15.00 s   N*F/(us + sum ui)"), "{printed}");
 
     let json = answer(&[&links[..], &["-n", "1..30", "--json"]].concat());
     let points: Value = serde_json::from_str(&json).unwrap();

@@ -5,9 +5,11 @@
 
 mod connection;
 
-use std::{io, time::Duration};
+use std::{convert::Infallible, io, time::Duration};
 
+use bytes::Bytes;
 use futures_util::Stream;
+use http::{Request, Response};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -16,9 +18,12 @@ use tokio::{
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{
+    Status,
+    body::Body,
     service::Routes,
     transport::{self, Server, server::Connected},
 };
+use tower::{Layer as _, Service};
 use tracing::debug;
 
 pub use connection::{Connection, accept};
@@ -95,6 +100,21 @@ fn reflection(health: &Health) -> tonic_reflection::server::Builder<'static> {
         .with_service_name("grpc.reflection.v1.ServerReflection")
         .with_service_name("grpc.reflection.v1alpha.ServerReflection");
     health.services().iter().fold(builder, |builder, name| builder.with_service_name(*name))
+}
+
+/// The routes with a span, a count and a duration for every call, as [`serve`] has them: for who
+/// serves connections with another server.
+pub fn observed(
+    routes: Routes,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<impl http_body::Body<Data = Bytes, Error = Status> + Send + 'static>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Clone
++ Send
++ 'static {
+    RpcLayer.layer(routes.prepare())
 }
 
 /// Serves what `listener` accepts until `shutdown`, then ends open calls within the drain time.

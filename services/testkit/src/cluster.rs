@@ -3,13 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use tempfile::TempDir;
 
-use crate::process::{Process, free_port, wait_for};
+use crate::process::{Process, binary, free_port, wait_for};
 
 /// Long enough for anything on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -27,6 +28,8 @@ pub struct Seeder {
     pub process: Process,
     /// What it shares.
     pub id: String,
+    /// HOST:PORT where it listens.
+    pub address: String,
 }
 
 /// A process that fetches a content.
@@ -80,16 +83,26 @@ impl Cluster {
         let path = path.to_str().expect("the paths of tests are UTF-8");
         let tracker = self.tracker();
         let mut arguments = vec!["seed", path, "--tracker", &tracker];
-        arguments.extend(["--listen", "127.0.0.1:0", "--progress", "json"]);
+        let address = format!("127.0.0.1:{}", free_port());
+        arguments.extend(["--listen", &address, "--progress", "json"]);
         arguments.extend(more);
         let process = Process::start("shoal", arguments);
         let published = process.event("published", PATIENCE);
         let id = published["id"].as_str().expect("it has an id").to_owned();
-        Seeder { process, id }
+        Seeder { process, id, address }
     }
 
     /// Fetches a content into a directory of that name.
     pub fn get(&self, id: &str, name: &str, more: &[&str]) -> Getter {
+        self.start_get(id, name, more, "warn")
+    }
+
+    /// The same, with what is logged to stderr.
+    pub fn get_with_log(&self, id: &str, name: &str, log: &str) -> Getter {
+        self.start_get(id, name, &[], log)
+    }
+
+    fn start_get(&self, id: &str, name: &str, more: &[&str], log: &str) -> Getter {
         let directory = self.path().join(name);
         fs::create_dir_all(&directory).expect("the directory is made");
         let output = directory.to_str().expect("the paths of tests are UTF-8").to_owned();
@@ -97,7 +110,9 @@ impl Cluster {
         let mut arguments = vec!["get", id, "-o", &output, "--tracker", &tracker];
         arguments.extend(["--listen", "127.0.0.1:0", "--progress", "json"]);
         arguments.extend(more);
-        Getter { process: Process::start("shoal", arguments), directory }
+        let mut command = Command::new(binary("shoal"));
+        command.args(arguments).env("RUST_LOG", log);
+        Getter { process: Process::spawn("shoal get", command), directory }
     }
 }
 
@@ -147,8 +162,7 @@ pub fn assert_same(left: &Path, right: &Path) {
         }
         return;
     }
-    let read = |path: &Path| {
-        fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-    };
+    let read =
+        |path: &Path| fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     assert!(read(left) == read(right), "{} and {} differ", left.display(), right.display());
 }

@@ -1,5 +1,11 @@
 //! Clusters for tests, the simulator, the lab and the benches.
 
 pub mod cluster;
+pub mod demo;
+pub mod files;
+pub mod fleet;
+pub mod interrupt;
+pub mod lab;
 pub mod process;
 pub mod sim;
+pub mod villain;

@@ -1,6 +1,9 @@
 //! Swarms of real processes: what users rely on.
 
-use std::{fs, thread, time::{Duration, Instant}};
+use std::{
+    fs, thread,
+    time::{Duration, Instant},
+};
 
 use shoal_testkit::{
     cluster::{Cluster, Getter, PATIENCE, assert_same},
@@ -26,7 +29,8 @@ fn eight_peers_get_a_file_byte_for_byte() {
     let seeder = cluster.seed(&file, &[]);
     for getter in eight_get(&cluster, &seeder.id) {
         assert_same(&file, &getter.directory.join("data.bin"));
-        let left: Vec<_> = fs::read_dir(&getter.directory).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let left: Vec<_> =
+            fs::read_dir(&getter.directory).unwrap().map(|e| e.unwrap().file_name()).collect();
         assert_eq!(left, ["data.bin"], "the state beside the destination is gone");
     }
 }

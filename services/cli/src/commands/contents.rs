@@ -1,11 +1,9 @@
 //! `shoal ls`, `rm` and `pin`: what the peer holds.
 
 use serde::Serialize;
-use shoal_core::content::ContentId;
 use shoal_proto::control::v1::{
     ContentState, ContentStatus, ListRequest, PinRequest, RemoveRequest,
 };
-use tonic::Status;
 
 use crate::{
     args::{Format, LsArgs, PinArgs, RmArgs},
@@ -30,7 +28,7 @@ pub(crate) async fn remove(args: RmArgs) -> anyhow::Result<()> {
     let mut control = Control::connect(&args.control.control).await?;
     for id in args.ids {
         let request = RemoveRequest { content_id: id.to_string() };
-        control.change.remove(request).await.map_err(|status| about(id, &status))?;
+        control.change.remove(request).await.map_err(Failure::from)?;
     }
     Ok(())
 }
@@ -39,14 +37,9 @@ pub(crate) async fn pin(args: PinArgs) -> anyhow::Result<()> {
     let mut control = Control::connect(&args.control.control).await?;
     for id in args.ids {
         let request = PinRequest { content_id: id.to_string(), pinned: !args.off };
-        control.change.pin(request).await.map_err(|status| about(id, &status))?;
+        control.change.pin(request).await.map_err(Failure::from)?;
     }
     Ok(())
-}
-
-/// Of several contents, the one that something went wrong with.
-fn about(id: ContentId, status: &Status) -> anyhow::Error {
-    anyhow::Error::from(Failure::refused(status)).context(id)
 }
 
 /// A content as JSON has it.

@@ -75,9 +75,9 @@ async fn follow(
         let snapshot = Snapshot::from(&status);
         let now = Instant::now();
         seen.add(now, snapshot);
-        progress.update(&snapshot)?;
         if status.state() == ContentState::Seeding {
             return Ok(progress.completed(id, &seen, now)?);
         }
+        progress.update(&snapshot)?;
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{one_shot, seed};
 use crate::{
-    args::GetArgs,
+    args::{GetArgs, SeedFor},
     destination::Destination,
     exit::{Exit, Failure},
     progress::{Progress, Snapshot},
@@ -82,7 +82,7 @@ impl Get<'_> {
         destination: Destination,
         options: Options,
         started: Instant,
-        seed_for: Option<Option<Duration>>,
+        seed_for: Option<SeedFor>,
     ) -> anyhow::Result<()> {
         let place = Arc::new(Place { destination, outcome: Mutex::default() });
         let mut status = self.join(&place, options).await?;
@@ -92,8 +92,8 @@ impl Get<'_> {
         self.progress.completed(self.id, &seen, Instant::now())?;
         match seed_for {
             None => Ok(()),
-            Some(time) => {
-                let stop = self.stop_after(time);
+            Some(seed_for) => {
+                let stop = self.end_of(seed_for);
                 seed::share(status, &stop, self.progress).await
             }
         }
@@ -122,10 +122,10 @@ impl Get<'_> {
             one_shot::check(&now).map_err(|failure| place.why(failure))?;
             let snapshot = Snapshot::from(&*now);
             seen.add(Instant::now(), snapshot);
-            self.progress.update(&snapshot)?;
             if now.phase == Phase::Seeding {
                 return Ok(());
             }
+            self.progress.update(&snapshot)?;
             tokio::select! {
                 changed = timeout(STALL, status.changed()) => match changed {
                     Ok(changed) => changed?,
@@ -149,9 +149,9 @@ impl Get<'_> {
     }
 
     /// Cancelled when it was shared for so long, or by a signal.
-    fn stop_after(&self, time: Option<Duration>) -> CancellationToken {
+    fn end_of(&self, seed_for: SeedFor) -> CancellationToken {
         let stop = self.interrupted.child_token();
-        if let Some(time) = time {
+        if let SeedFor::Duration(time) = seed_for {
             let stop = stop.clone();
             tokio::spawn(async move {
                 sleep(time).await;
@@ -246,7 +246,7 @@ impl Place {
         *self.lock() = outcome;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Outcome> {
+    fn lock(&self) -> MutexGuard<'_, Outcome> {
         self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

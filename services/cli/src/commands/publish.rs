@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use shoal_common::shutdown;
+use shoal_common::{shutdown, units::ByteSize};
 use shoal_core::content::{FileEntry, PieceLength};
 use shoal_peer::store::Hashed;
 use shoal_proto::control::v1::{
@@ -63,7 +63,7 @@ async fn in_place(args: &PublishArgs, control: &mut Control) -> anyhow::Result<P
     let Some(path) = path.to_str() else { bail!("{} is not valid UTF-8", path.display()) };
     let request = PublishRequest {
         path: path.to_owned(),
-        piece_length: args.piece_length.map_or(0, |length| length.bytes()),
+        piece_length: args.piece_length.map_or(0, ByteSize::bytes),
         super_seeding: args.super_seeding,
     };
     let answer = control.change.publish(request).await.map_err(Failure::from)?.into_inner();
@@ -125,9 +125,10 @@ impl Outlet {
             return Ok(());
         }
         for file in manifest.files() {
-            let source = match manifest.is_directory() {
-                true => hashed.path.join(&file.path),
-                false => hashed.path.clone(),
+            let source = if manifest.is_directory() {
+                hashed.path.join(&file.path)
+            } else {
+                hashed.path.clone()
             };
             if self.send_file(file, &source)?.is_err() {
                 return Ok(());

@@ -37,13 +37,11 @@ pub(crate) async fn run(args: SwarmArgs, format: Format) -> anyhow::Result<()> {
 }
 
 fn first_tracker(link: &Link) -> anyhow::Result<Address> {
-    match link.trackers().first() {
-        Some(address) => Ok(address.parse()?),
-        None => {
-            let message = "which tracker? Give --tracker HOST:PORT, or a link that names one";
-            Err(Failure::new(Exit::Usage, message).into())
-        }
-    }
+    let Some(address) = link.trackers().first() else {
+        let message = "no tracker to ask; give --tracker HOST:PORT, or a link that names one";
+        return Err(Failure::new(Exit::Usage, message).into());
+    };
+    Ok(address.parse()?)
 }
 
 fn describe(answer: &GetSwarmResponse) -> String {

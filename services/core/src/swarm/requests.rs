@@ -311,7 +311,12 @@ impl Swarm {
             (waits.min().unwrap_or(Duration::MAX), *piece)
         });
         let (wait, piece) = slowest.max()?;
-        (wait > self.settings.endgame_patience + neighbour.round_trip).then_some(piece)
+        // It helps only if it would be through with the whole piece before the slow one.
+        let rate = neighbour.down.rate.bytes_per_s(now).max(1.0);
+        let length = f64::from(content.layout.length_of(piece));
+        let own = if neighbour.down.bytes == 0 { 0.0 } else { (length / rate).min(60.0) };
+        let own = Duration::from_secs_f64(own) + neighbour.round_trip;
+        (wait > self.settings.endgame_patience + own).then_some(piece)
     }
 
     /// When a call is expected to have brought a piece.

@@ -13,9 +13,7 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use hyper::{server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use shoal_common::server::{Connection, Limits, accept};
+use shoal_common::server::{Limits, accept, observed};
 use socket2::SockRef;
 use tokio::{
     net::TcpListener,
@@ -24,17 +22,15 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{codegen::Service as _, service::Routes, transport::server::Connected as _};
+use tonic::service::Routes;
 use tracing::{debug, warn};
 
-/// Bytes that a response may have buffered before it is asked for no more. Less than a block, so
-/// that no more than one waits while one is written; hyper's 400 KiB would let go of two too early.
-const SEND_BUFFER_BYTES: usize = 16 * 1024;
+use super::connection::{http2_server, serve_connection};
 
 /// The threads. Dropping them ends all that runs on them.
 #[derive(Debug)]
 pub struct Lanes {
-    lanes: Vec<Handle>,
+    threads: Vec<Handle>,
     /// Which lane's turn it is, counted round.
     next: AtomicUsize,
     _stop: DropGuard,
@@ -60,14 +56,15 @@ impl Lanes {
     /// Starts `count` threads. Two are best on two cores; a third needs one of its own.
     pub fn start(count: NonZeroUsize) -> io::Result<Self> {
         let stop = CancellationToken::new();
-        let lanes = (0..count.get())
+        let threads = (0..count.get())
             .map(|number| start_lane(number, stop.clone()))
             .collect::<io::Result<_>>()?;
-        Ok(Self { lanes, next: AtomicUsize::new(0), _stop: stop.drop_guard() })
+        Ok(Self { threads, next: AtomicUsize::new(0), _stop: stop.drop_guard() })
     }
 
     /// Serves what arrives at `listener`, the connections spread over the lanes in turns, until
-    /// `shutdown` and the drain time after it.
+    /// `shutdown` and the drain time after it. Only HTTP/2 is understood, and a call may take as
+    /// long as it likes.
     pub async fn serve(
         &self,
         listener: TcpListener,
@@ -77,7 +74,7 @@ impl Lanes {
         shutdown: CancellationToken,
     ) {
         tuning.apply(&listener);
-        let routes = routes.prepare();
+        let service = observed(routes);
         let http2 = http2_server(limits);
         let mut incoming = std::pin::pin!(accept(listener, limits.max_connections));
         let mut open = JoinSet::new();
@@ -88,7 +85,7 @@ impl Lanes {
                 Some(connection) = incoming.next() => connection,
             };
             let serving =
-                serve_connection(http2.clone(), connection, routes.clone(), shutdown.clone());
+                serve_connection(http2.clone(), connection, service.clone(), shutdown.clone());
             let lane = self.in_turn().next().expect("there is a lane");
             open.spawn_on(serving, lane);
         }
@@ -107,8 +104,8 @@ impl Lanes {
 
     /// What runs tasks on them: each lane once, from the one on whose turn it is.
     pub(super) fn in_turn(&self) -> impl Iterator<Item = &Handle> {
-        let first = self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len();
-        self.lanes.iter().cycle().skip(first).take(self.lanes.len())
+        let first = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
+        self.threads.iter().cycle().skip(first).take(self.threads.len())
     }
 }
 
@@ -138,43 +135,4 @@ fn start_lane(number: usize, stop: CancellationToken) -> io::Result<Handle> {
         runtime.shutdown_background();
     })?;
     Ok(handle)
-}
-
-fn http2_server(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_send_buf_size(SEND_BUFFER_BYTES)
-        .max_concurrent_streams(limits.max_streams)
-        .keep_alive_interval(limits.keepalive_interval)
-        .keep_alive_timeout(limits.keepalive_timeout)
-        .initial_stream_window_size(limits.http2.stream_window)
-        .initial_connection_window_size(limits.http2.connection_window)
-        .max_frame_size(limits.http2.max_frame_size);
-    builder
-}
-
-async fn serve_connection(
-    http2: http2::Builder<TokioExecutor>,
-    connection: Connection,
-    routes: Routes,
-    shutdown: CancellationToken,
-) {
-    let Ok(connection) = connection.adopt() else { return };
-    let info = connection.connect_info();
-    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(info.clone());
-        routes.clone().call(request)
-    });
-    let mut serving = std::pin::pin!(http2.serve_connection(TokioIo::new(connection), service));
-    let ended = tokio::select! {
-        ended = &mut serving => ended,
-        () = shutdown.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
-        }
-    };
-    if let Err(error) = ended {
-        debug!(%error, "connection broke");
-    }
 }

@@ -7,6 +7,7 @@
 
 mod cap;
 mod codec;
+mod connection;
 mod fetch;
 mod intake;
 mod lanes;

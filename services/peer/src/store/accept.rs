@@ -62,8 +62,9 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    pub(super) fn clear(&self) {
-        *lock(&self.assembly) = None;
+    /// Drops what came; true if there was an assembly to end.
+    pub(super) fn clear(&self) -> bool {
+        lock(&self.assembly).take().is_some()
     }
 }
 
@@ -83,9 +84,11 @@ impl Stored {
         let mut guard = lock(&slot.assembly);
         let Some(assembly) = guard.as_mut() else { return Ok(Accepted::Duplicate) };
         let fresh = assembly.add(&self.files, from, block.offset, bytes)?;
-        match guard.take_if(|assembly| assembly.is_whole()) {
+        let whole = guard.take_if(|assembly| assembly.is_whole());
+        drop(guard);
+        match whole {
             Some(whole) if whole.hash() == *self.hashes().of(block.piece) => {
-                self.keep(block.piece, whole)
+                self.store(block.piece, whole)
             }
             Some(whole) => Ok(self.throw_away(block.piece, &whole)),
             None if fresh == 0 => Ok(Accepted::Duplicate),
@@ -115,7 +118,7 @@ impl Stored {
         Some(slot)
     }
 
-    fn keep(&self, piece: PieceIndex, whole: Assembly) -> Result<Accepted, StoreError> {
+    fn store(&self, piece: PieceIndex, whole: Assembly) -> Result<Accepted, StoreError> {
         let statements = {
             let mut progress = lock(&self.progress);
             progress.close(piece);

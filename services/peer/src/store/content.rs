@@ -2,8 +2,9 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    fs,
     mem::MaybeUninit,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -18,6 +19,7 @@ use super::{
     StoreError,
     accept::Slot,
     assembly::{Keep, Statement},
+    error::cannot,
     files::{self, Access, Files, OpenFiles},
     hash::{BUFFER_BYTES, Hashed, hash_piece},
     held::{self, HeldLog},
@@ -56,6 +58,14 @@ pub(super) struct Progress {
 pub(super) struct ContentDirectory(pub(super) PathBuf);
 
 impl ContentDirectory {
+    pub(super) fn create(&self) -> Result<(), StoreError> {
+        fs::create_dir_all(&self.0).map_err(cannot("create", &self.0))
+    }
+
+    pub(super) fn delete(&self) -> Result<(), StoreError> {
+        fs::remove_dir_all(&self.0).map_err(cannot("delete", &self.0))
+    }
+
     /// The file, or the directory of files.
     pub(super) fn data(&self) -> PathBuf {
         self.0.join("data")
@@ -237,8 +247,10 @@ impl Stored {
 
     /// Forgets the blocks of a piece that did not become whole.
     pub fn abandon(&self, piece: PieceIndex) {
-        if let Some(slot) = lock(&self.progress).close(piece) {
-            slot.clear();
+        let slot = lock(&self.progress).slots.get(&piece).cloned();
+        // Cleared before it is closed: a block of it that is being written must not hit the next.
+        if slot.is_some_and(|slot| slot.clear()) {
+            lock(&self.progress).close(piece);
         }
     }
 
@@ -249,11 +261,11 @@ impl Stored {
 }
 
 impl Progress {
-    /// Ends the assembly of a piece.
-    pub(super) fn close(&mut self, piece: PieceIndex) -> Option<Arc<Slot>> {
-        let slot = self.slots.remove(&piece)?;
-        self.in_memory -= u32::from(slot.keep == Keep::Memory);
-        Some(slot)
+    /// Ends the assembly of a piece. Only who took it out of its slot does so.
+    pub(super) fn close(&mut self, piece: PieceIndex) {
+        if let Some(slot) = self.slots.remove(&piece) {
+            self.in_memory -= u32::from(slot.keep == Keep::Memory);
+        }
     }
 }
 
@@ -269,10 +281,4 @@ fn check(files: &Files, hashes: &PieceHashes, pieces: Vec<PieceIndex>) -> Vec<Pi
         })
     };
     pieces.into_iter().filter(|piece| matches(piece)).collect()
-}
-
-/// Creates the directory of a content that nothing is held of yet.
-pub(super) fn create_directory(path: &Path) -> Result<ContentDirectory, StoreError> {
-    std::fs::create_dir_all(path).map_err(super::error::cannot("create", path))?;
-    Ok(ContentDirectory(path.to_owned()))
 }

@@ -17,10 +17,10 @@ use shoal_core::{
 
 use super::{
     Entry, Hashed, StoreError, Stored,
-    content::{ContentDirectory, create_directory},
+    content::ContentDirectory,
     database::{Database, Described},
     error::cannot,
-    files::{OpenFiles, sync_directory},
+    files::{OpenFiles, sync_directory, write_whole},
     held, lock,
     scan::Fingerprint,
 };
@@ -55,6 +55,7 @@ impl Store {
     /// Opens a data directory, or makes one. `quota` bounds the bytes of all contents that are ours,
     /// whole or not.
     pub fn open(directory: &Path, quota: Option<u64>) -> Result<Self, StoreError> {
+        let directory = &std::path::absolute(directory).map_err(cannot("find", directory))?;
         fs::create_dir_all(directory).map_err(cannot("create", directory))?;
         let lock = lock_file(&directory.join("lock"), directory)?;
         check_format(&directory.join("VERSION"))?;
@@ -93,12 +94,12 @@ impl Store {
         }
         self.check_quota(manifest.layout().total_bytes())?;
         let directory = self.directory_of(id);
-        create_directory(&directory.0)?;
+        directory.create()?;
         let described = describe(&manifest, &hashes, None);
         let entry = entry_of(&manifest, None);
         let stored = Stored::resume(manifest, hashes, &directory, self.open.clone())
             .and_then(|stored| self.database.add(id, &entry, &described).map(|()| stored))
-            .inspect_err(|_| drop(fs::remove_dir_all(&directory.0)))?;
+            .inspect_err(|_| drop(directory.delete()))?;
         Ok(self.enter(id, entry, stored))
     }
 
@@ -199,11 +200,7 @@ impl Store {
         if let Some(stored) = index.opened.remove(&id).and_then(|opened| opened.upgrade()) {
             stored.retire();
         }
-        let directory = self.directory_of(id).0;
-        if is_ours {
-            fs::remove_dir_all(&directory).map_err(cannot("delete", &directory))?;
-        }
-        Ok(())
+        if is_ours { self.directory_of(id).delete() } else { Ok(()) }
     }
 
     /// Protects a content from eviction, or no longer.
@@ -379,7 +376,7 @@ fn check_format(path: &Path) -> Result<(), StoreError> {
             expected: FORMAT,
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::write(path, format!("{FORMAT}\n")).map_err(cannot("write", path))
+            write_whole(path, format!("{FORMAT}\n").as_bytes()).map(drop)
         }
         Err(error) => Err(StoreError::io("read", path, error)),
     }

@@ -139,9 +139,11 @@ impl Files {
             return self.check_all().map(|()| guard.as_slice());
         }
         let count = self.manifest.files().len();
-        let fingerprints: Result<_, _> =
-            (0..count).map(|file| Fingerprint::at(&self.path_of(file))).collect();
-        Ok(self.guard(fingerprints?))
+        let fingerprints = (0..count)
+            .map(|file| Fingerprint::at(&self.path_of(file)))
+            .collect::<Result<Vec<_>, _>>()?;
+        Fingerprint::settle(&fingerprints);
+        Ok(self.guard(fingerprints))
     }
 
     pub(super) fn path_of(&self, file: usize) -> PathBuf {
@@ -158,11 +160,14 @@ impl Files {
             return Ok(open);
         }
         let path = self.path_of(file);
+        let flags = match self.access {
+            Access::Write | Access::Read => OFlags::NOFOLLOW,
+            // What was a file may be a pipe by now: opening it must not wait for a writer.
+            Access::InPlace => OFlags::NONBLOCK,
+        };
         let mut options = OpenOptions::new();
         options.read(true).write(self.access == Access::Write);
-        if self.access != Access::InPlace {
-            options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-        }
+        options.custom_flags(flags.bits().cast_signed());
         let opened = Arc::new(options.open(&path).map_err(cannot("open", &path))?);
         self.open.insert((self.key, file), opened.clone());
         Ok(opened)
@@ -273,6 +278,16 @@ impl Drop for Files {
     fn drop(&mut self) {
         self.open.close_all_of(self.key);
     }
+}
+
+/// Writes a small file all or nothing, to survive a power cut.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<File, StoreError> {
+    let fresh = path.with_extension("new");
+    let file = File::create(&fresh).map_err(cannot("create", &fresh))?;
+    file.write_all_at(bytes, 0).map_err(cannot("write", &fresh))?;
+    file.sync_all().map_err(cannot("sync", &fresh))?;
+    fs::rename(&fresh, path).map_err(cannot("rename", &fresh))?;
+    Ok(file)
 }
 
 /// Has the names in a directory survive a power cut.

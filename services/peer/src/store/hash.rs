@@ -58,6 +58,7 @@ pub fn hash(
     let total_bytes = sizes.iter().copied().fold(0, u64::saturating_add);
     let piece_length = piece_length.unwrap_or_else(|| PieceLength::for_size(total_bytes));
     let layout = Layout::new(piece_length, sizes)?;
+    Fingerprint::settle(tree.files.iter().map(|file| &file.fingerprint));
     let pieces = hash_pieces(&tree.files, &layout, &progress)?;
     for file in &tree.files {
         if Fingerprint::at(&file.source)? != file.fingerprint {

@@ -16,7 +16,7 @@ use std::{
 use shoal_core::content::{Bitfield, PieceIndex};
 use uuid::Uuid;
 
-use super::{StoreError, error::cannot};
+use super::{StoreError, error::cannot, files::write_whole};
 
 const MAGIC: [u8; 8] = *b"shoalhl1";
 const HEADER_BYTES: usize = 24;
@@ -75,6 +75,7 @@ impl HeldLog {
         }
         let file = OpenOptions::new().write(true).open(path).map_err(cannot("open", path))?;
         let (end, pieces) = (contents.end, contents.pieces);
+        file.set_len(end).map_err(cannot("truncate", path))?;
         Ok(Self { file, path: path.to_owned(), end, pieces, unsynced: None })
     }
 
@@ -83,11 +84,7 @@ impl HeldLog {
         let mut bytes = [MAGIC.as_slice(), &current_boot()].concat();
         bytes.extend(held.iter().flat_map(|piece| record(piece.get())));
         bytes.extend(record(CHECKPOINT | held.held()));
-        let fresh = path.with_extension("new");
-        let file = File::create(&fresh).map_err(cannot("create", &fresh))?;
-        file.write_all_at(&bytes, 0).map_err(cannot("write", &fresh))?;
-        file.sync_all().map_err(cannot("sync", &fresh))?;
-        fs::rename(&fresh, path).map_err(cannot("rename", &fresh))?;
+        let file = write_whole(path, &bytes)?;
         let (end, pieces) = (bytes.len() as u64, held.held());
         Ok(Self { file, path: path.to_owned(), end, pieces, unsynced: None })
     }

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{
     Store, StoreError, Stored,
-    content::{ContentDirectory, create_directory},
+    content::ContentDirectory,
     error::cannot,
     files::{create_file, create_parent},
     hash::seal,
@@ -79,7 +79,7 @@ impl Import {
             files: Vec::new(),
             empty_directories: Vec::new(),
         };
-        create_directory(&import.directory.0)?;
+        import.directory.create()?;
         Ok(import)
     }
 
@@ -186,7 +186,7 @@ impl Import {
 impl Drop for Import {
     fn drop(&mut self) {
         // Gone already if the import was finished; else what stays is deleted when next opened.
-        let _ = fs::remove_dir_all(&self.directory.0);
+        let _ = self.directory.delete();
         self.store.release(self.plan.total_bytes);
     }
 }

@@ -10,11 +10,8 @@ use std::{
 use shoal_core::content::{ContentId, Manifest, PieceHashes};
 
 use super::{
-    StoreError, Stored,
-    content::{ContentDirectory, create_directory},
-    data_dir::lock_file,
-    error::cannot,
-    export::rename_new,
+    StoreError, Stored, content::ContentDirectory, data_dir::lock_file, error::cannot,
+    export::rename_new, files::write_whole,
 };
 
 /// A download whose state lies in `.NAME.shoal` beside its destination until it is complete.
@@ -28,14 +25,14 @@ pub struct OneShot {
 struct Place {
     destination: PathBuf,
     /// `.NAME.shoal` beside the destination `NAME`.
-    state: PathBuf,
+    state: ContentDirectory,
 }
 
 impl OneShot {
     /// Goes on with an interrupted download of this content to this destination, if there is one.
     pub fn resume(destination: &Path, id: ContentId) -> Result<Option<Self>, StoreError> {
         let place = Place::of(destination)?;
-        if !place.state.is_dir() {
+        if !place.state.0.is_dir() {
             return Ok(None);
         }
         let lock = place.lock()?;
@@ -50,7 +47,7 @@ impl OneShot {
         hashes: PieceHashes,
     ) -> Result<Self, StoreError> {
         let place = Place::of(destination)?;
-        create_directory(&place.state)?;
+        place.state.create()?;
         let lock = place.lock()?;
         if place.described(manifest.id())?.is_none() {
             place.describe(&manifest, &hashes)?;
@@ -64,8 +61,7 @@ impl OneShot {
         manifest: Manifest,
         hashes: PieceHashes,
     ) -> Result<Self, StoreError> {
-        let directory = ContentDirectory(place.state.clone());
-        let stored = Stored::resume(manifest, hashes, &directory, Arc::default())?;
+        let stored = Stored::resume(manifest, hashes, &place.state, Arc::default())?;
         Ok(Self { stored, place, _lock: lock })
     }
 
@@ -85,7 +81,7 @@ impl OneShot {
         let Place { destination, state } = self.place;
         rename_new(&self.stored.path(), &destination)?;
         self.stored.files.moved_to(destination);
-        fs::remove_dir_all(&state).map_err(cannot("delete", &state))?;
+        state.delete()?;
         Ok(self.stored)
     }
 }
@@ -102,21 +98,23 @@ impl Place {
             Some(None) => return Err(StoreError::NotUtf8(destination)),
             None => return Err(StoreError::Unnamed(destination)),
         };
-        let state = destination.with_file_name(format!(".{name}.shoal"));
+        let state = ContentDirectory(destination.with_file_name(format!(".{name}.shoal")));
         Ok(Self { destination, state })
     }
 
     fn lock(&self) -> Result<File, StoreError> {
-        lock_file(&self.state.join("lock"), &self.state)
+        lock_file(&self.state.0.join("lock"), &self.state.0)
     }
 
     /// What was begun here; of another content it is an error.
     fn described(&self, id: ContentId) -> Result<Option<(Manifest, PieceHashes)>, StoreError> {
-        let Some(manifest) = read_if_there(&self.state.join("manifest"))? else { return Ok(None) };
-        let Some(hashes) = read_if_there(&self.state.join("hashes"))? else { return Ok(None) };
+        let Some(manifest) = read_if_there(&self.state.0.join("manifest"))? else {
+            return Ok(None);
+        };
+        let Some(hashes) = read_if_there(&self.state.0.join("hashes"))? else { return Ok(None) };
         let found = ContentId::of_manifest(&manifest);
         if found != id {
-            return Err(StoreError::OtherDownload { path: self.state.clone(), id: found });
+            return Err(StoreError::OtherDownload { path: self.state.0.clone(), id: found });
         }
         let manifest = Manifest::decode(&manifest)?;
         let hashes = PieceHashes::verify(&manifest, &hashes)?;
@@ -125,13 +123,8 @@ impl Place {
 
     /// Notes what is downloaded. The manifest comes last: it makes the state one to resume.
     fn describe(&self, manifest: &Manifest, hashes: &PieceHashes) -> Result<(), StoreError> {
-        for (name, bytes) in [("hashes", hashes.as_bytes()), ("manifest", &*manifest.encode())] {
-            let path = self.state.join(name);
-            let fresh = path.with_extension("new");
-            fs::write(&fresh, bytes).map_err(cannot("write", &fresh))?;
-            fs::rename(&fresh, &path).map_err(cannot("rename", &fresh))?;
-        }
-        Ok(())
+        write_whole(&self.state.0.join("hashes"), hashes.as_bytes())?;
+        write_whole(&self.state.0.join("manifest"), &manifest.encode()).map(drop)
     }
 }
 

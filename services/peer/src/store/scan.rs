@@ -4,9 +4,14 @@ use std::{
     fs::{self, Metadata},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use super::{StoreError, error::cannot};
+
+/// Linux's slowest clock of file times ticks 100 times a second.
+const TICK: Duration = Duration::from_millis(10);
 
 /// What tells that a file was not changed: its size and the time of its last change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +40,18 @@ impl Fingerprint {
 
     pub(super) const fn size(&self) -> u64 {
         self.size
+    }
+
+    /// Waits until a later change would show: file systems keep time in ticks, and files that were
+    /// just written could change once more within theirs.
+    pub(super) fn settle<'a>(fingerprints: impl IntoIterator<Item = &'a Self>) {
+        let modified =
+            fingerprints.into_iter().map(|print| (print.seconds, print.nanoseconds)).max();
+        let Some((seconds @ 0.., nanoseconds)) = modified else { return };
+        let newest = UNIX_EPOCH + Duration::new(seconds as u64, nanoseconds as u32);
+        if let Some(rest) = newest.elapsed().ok().and_then(|age| TICK.checked_sub(age)) {
+            thread::sleep(rest);
+        }
     }
 
     pub(super) fn encode(&self) -> [u8; Self::BYTES] {

@@ -111,7 +111,9 @@ impl Seeder {
         let (sender, events) = mpsc::channel(16);
         let uploads = Uploads::new(sender, RateCap::new(cap));
         let desk = Arc::new(OneContent(stored.clone()));
-        let routes = RequestPiece::new(desk, uploads.clone()).add_to(Routes::default());
+        let routes = RequestPiece::new(desk, uploads.clone())
+            .with_patience(PATIENCE)
+            .add_to(Routes::default());
         let listening = listen(routes).await;
         Self { bytes, stored, uploads, events, listening, directory }
     }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{CONTENT, LINK, PIECE, Seeder};
+use crate::harness::{CONTENT, LINK, PATIENCE, PIECE, Seeder};
 
 /// Nothing more happens where nothing happened for so long.
 const QUIET: Duration = Duration::from_millis(300);
@@ -108,7 +108,7 @@ async fn what_cannot_be_served_is_refused_with_words() {
         ),
     ];
     for (request, code) in cases {
-        let refusal = seeder.call(request.clone()).await.err().expect("a refusal");
+        let refusal = seeder.call(request.clone()).await.expect_err("a refusal");
         assert_eq!(refusal.code(), code, "{refusal}: {request:?}");
         assert!(!refusal.message().is_empty());
     }
@@ -194,4 +194,28 @@ async fn a_reader_that_stalls_holds_up_its_sender() {
         () = events => {}
     }
     assert_eq!(received, 64 * PIECE);
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_nothing_is_hung_up_on() {
+    let mut seeder = Seeder::start(PIECE as usize * 64).await;
+    let pieces: Vec<u32> = (0..64).collect();
+    let mut blocks = seeder.call(seeder.request(&pieces)).await.unwrap();
+    let serve = requested(&mut seeder).await;
+    seeder.uploads.grant(serve, pieces.len());
+    blocks.message().await.unwrap().unwrap();
+    while !matches!(seeder.next().await, Event::Brain(Input::ServeDropped { .. })) {}
+    while let Ok(block) = blocks.message().await {
+        assert!(block.is_some(), "the call ended as if all were well");
+    }
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_for_its_grant_is_not_hung_up_on() {
+    let mut seeder = Seeder::start(PIECE as usize).await;
+    let mut blocks = seeder.call(seeder.request(&[0])).await.unwrap();
+    let serve = requested(&mut seeder).await;
+    assert!(timeout(PATIENCE * 3, blocks.message()).await.is_err());
+    seeder.uploads.grant(serve, 1);
+    assert!(blocks.message().await.unwrap().is_some());
 }

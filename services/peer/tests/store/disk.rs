@@ -27,7 +27,7 @@ fn a_full_disk_stops_a_download_until_there_is_room() {
         assert!(held.held() > 0 && !held.is_full());
 
         // The same download goes on, and so does one that starts over.
-        mount.remount("size=20m");
+        mount.resize("size=20m");
         let next = held.piece_count() - 1;
         let next = source.stored.layout().piece(next).unwrap();
         source.send(download.stored(), LinkKey(1), next).unwrap();
@@ -56,7 +56,7 @@ fn a_read_only_directory_says_so() {
     let Some(mount) = Mount::tmpfs("size=20m") else { return };
     let source = Source::tree(&[100_000], 65_536);
     drop(Store::open(mount.path(), None).unwrap());
-    mount.remount("ro");
+    mount.make_read_only();
     let before = snapshot(mount.path());
     let error = Store::open(mount.path(), None).err().unwrap();
     assert!(matches!(error, StoreError::Denied { .. }), "{error}");

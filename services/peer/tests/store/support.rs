@@ -1,13 +1,14 @@
 //! Contents to play with, a neighbour that has them, and file systems with a flaw.
 
 use std::{
+    ffi::CString,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     sync::Arc,
 };
 
 use bytes::Bytes;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use shoal_core::{
     content::{BlockRange, PieceIndex, PieceLength},
     swarm::LinkKey,
@@ -133,7 +134,8 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// A tmpfs of its own, unmounted when dropped.
+/// A tmpfs of its own, unmounted when dropped. Mounted without a process for it: one that is being
+/// started shares for a moment the locks that other tests hold.
 pub(crate) struct Mount {
     directory: TempDir,
 }
@@ -142,15 +144,23 @@ impl Mount {
     /// None, with a word, where mounting is not allowed: it needs root.
     pub(crate) fn tmpfs(options: &str) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
-        if mount(&["-t", "tmpfs", "-o", options, "tmpfs"], directory.path()) {
-            return Some(Self { directory });
+        let options = CString::new(options).unwrap();
+        match mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), &*options) {
+            Ok(()) => Some(Self { directory }),
+            Err(error) => {
+                eprintln!("not tested: cannot mount a file system here: {error}");
+                None
+            }
         }
-        eprintln!("not tested: this needs root, to mount a file system");
-        None
     }
 
-    pub(crate) fn remount(&self, options: &str) {
-        assert!(mount(&["-o", &format!("remount,{options}")], self.path()));
+    pub(crate) fn resize(&self, options: &str) {
+        let options = CString::new(options).unwrap();
+        mount_remount(self.path(), MountFlags::empty(), &*options).unwrap();
+    }
+
+    pub(crate) fn make_read_only(&self) {
+        mount_remount(self.path(), MountFlags::RDONLY, c"").unwrap();
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -160,12 +170,6 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+        let _ = unmount(self.path(), UnmountFlags::DETACH);
     }
-}
-
-fn mount(arguments: &[&str], directory: &Path) -> bool {
-    let mut command = Command::new("mount");
-    command.args(arguments).arg(directory).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }

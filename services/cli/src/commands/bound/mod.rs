@@ -2,7 +2,7 @@
 
 mod plot;
 
-use std::{fs, num::NonZeroU64};
+use std::{fs, num::NonZeroU64, time::Duration};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use shoal_core::bound::{Bound, Distribution};
 use crate::{
     args::{BoundArgs, Format},
     exit::{Exit, Failure},
-    output::{self, Align, Table, duration},
+    output::{self, Align, Table},
 };
 
 /// Both times for one N.
@@ -85,7 +85,7 @@ fn describe(args: &BoundArgs, points: &[Point]) -> String {
         let Point { peers, client_server, peer_to_peer } = point;
         lines[0] = format!("N = {peers}, {}", lines[0]);
         let line = |name: &str, bound: &Bound| {
-            format!("{name:<14} {:>10}   {}", duration(bound.time), bound.term)
+            format!("{name:<14} {:>10}   {}", seconds(bound.time), bound.term)
         };
         lines.push(line("client-server", client_server));
         lines.push(line("P2P", peer_to_peer));
@@ -112,9 +112,9 @@ fn table(points: &[Point]) -> Table<5> {
     for point in points {
         table.row([
             point.peers.to_string(),
-            duration(point.client_server.time),
+            seconds(point.client_server.time),
             point.client_server.term.to_string(),
-            duration(point.peer_to_peer.time),
+            seconds(point.peer_to_peer.time),
             point.peer_to_peer.term.to_string(),
         ]);
     }
@@ -122,19 +122,28 @@ fn table(points: &[Point]) -> Table<5> {
 }
 
 fn caption(args: &BoundArgs) -> String {
-    let rates = |rates: &[Rate]| rates.iter().map(bits).collect::<Vec<_>>().join(", ");
+    let rates = |rates: &[Rate]| rates.iter().copied().map(bits).collect::<Vec<_>>().join(", ");
     let down =
         if args.di.is_empty() { String::new() } else { format!(", di = {}", rates(&args.di)) };
     format!(
         "F = {}, us = {}, ui = {}{down}",
         output::bytes(args.size.bytes()),
-        bits(&args.us),
+        bits(args.us),
         rates(&args.ui)
     )
 }
 
+/// To the hundredth as long as that says something.
+fn seconds(time: Duration) -> String {
+    if time < Duration::from_secs(600) {
+        format!("{:.2} s", time.as_secs_f64())
+    } else {
+        output::duration(time)
+    }
+}
+
 /// Links are sold by bits.
-fn bits(rate: &Rate) -> String {
+fn bits(rate: Rate) -> String {
     let bits = rate.bytes_per_s().get() as f64 * 8.0;
     let (divisor, unit) = match bits {
         1e9.. => (1e9, "Gbit/s"),
@@ -168,7 +177,7 @@ mod tests {
         for (text, shown) in
             [("200mbit", "200 Mbit/s"), ("2.5gbit", "2.5 Gbit/s"), ("100kbit", "100 kbit/s")]
         {
-            assert_eq!(bits(&text.parse().unwrap()), shown);
+            assert_eq!(bits(text.parse().unwrap()), shown);
         }
     }
 }

@@ -1,0 +1,62 @@
+# Whatever is typed often. `make help` tells what.
+
+CARGO ?= cargo
+# The linter of the .proto files, fetched by npx when it is first asked for.
+BUF := npx --yes @bufbuild/buf@1.75.0
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# The least that a change of the lab's code can break, in a few seconds.
+SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fmt fmt-check clippy lint deny sim bench lab lab-check build release clean
+
+help: ## List this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: release ## Swarm of 8 peers on this machine (FILE=..., ARGS='--us 200mbit --ui 20mbit')
+	@$(TARGET)/release/shoal-demo $(if $(FILE),'$(FILE)') $(ARGS)
+
+test: build ## All tests
+	$(CARGO) test --workspace
+
+check: fmt-check clippy lint test ## What CI runs: formatting, clippy, buf lint, all tests
+
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+clippy:
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+
+lint: ## buf lint of the .proto files (needs npx, installs nothing)
+	@command -v npx > /dev/null || { echo 'make lint needs npx: apt-get install npm' >&2; exit 1; }
+	$(BUF) lint
+
+deny: ## Licences, bans and sources of all dependencies (needs cargo-deny)
+	@$(CARGO) deny --version > /dev/null 2>&1 || \
+		{ echo 'make deny needs cargo-deny: cargo install --locked cargo-deny' >&2; exit 1; }
+	$(CARGO) deny check licenses bans sources
+
+sim: ## Simulated swarm (SEED=1, ARGS='-n 100 --us 100')
+	$(CARGO) run --quiet --release -p shoal-testkit --bin shoal-sim -- --seed $(or $(SEED),1) $(ARGS)
+
+bench: ## Data plane on this machine, beside a plain copy over TCP
+	$(CARGO) bench -p shoal-peer --bench bulk -- $(ARGS)
+
+lab: release ## Shaped links in network namespaces (root; ARGS='-n 30' or --table)
+	@$(SUDO) $(TARGET)/release/shoal-lab $(ARGS)
+
+lab-check: build ## Three peers in the lab, to see that it works (root)
+	@$(SUDO) $(TARGET)/debug/shoal-lab $(SMALL_LAB)
+
+build:
+	$(CARGO) build --workspace --bins
+
+release:
+	$(CARGO) build --release --workspace --bins
+
+clean: ## Remove what was built
+	$(CARGO) clean

@@ -1,0 +1,84 @@
+//! How often something is shown, and how fast it goes.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use super::State;
+
+/// Rates are taken over so long: steady enough to read, quick enough to show a stall.
+const RATE_WINDOW: Duration = Duration::from_secs(3);
+
+/// Lets one of many updates through, and each change of state.
+pub(super) struct Pace {
+    interval: Duration,
+    last: Option<(Instant, State)>,
+}
+
+impl Pace {
+    pub(super) const fn new(interval: Duration) -> Self {
+        Self { interval, last: None }
+    }
+
+    pub(super) fn is_due(&mut self, now: Instant, state: State) -> bool {
+        let too_soon =
+            self.last.is_some_and(|(last, known)| known == state && now < last + self.interval);
+        if !too_soon {
+            self.last = Some((now, state));
+        }
+        !too_soon
+    }
+}
+
+/// The rate at which bytes are done, whatever it is that is done to them.
+#[derive(Default)]
+pub(super) struct RateMeter {
+    state: Option<State>,
+    samples: VecDeque<(Instant, u64)>,
+}
+
+impl RateMeter {
+    /// Bytes a second over the window, this sample included.
+    pub(super) fn add(&mut self, now: Instant, state: State, done: u64) -> u64 {
+        if self.state.replace(state) != Some(state) {
+            self.samples.clear();
+        }
+        self.samples.push_back((now, done));
+        while self.samples.len() > 2 && self.samples[1].0 + RATE_WINDOW <= now {
+            self.samples.pop_front();
+        }
+        let (start, before) = self.samples[0];
+        let seconds = now.duration_since(start).as_secs_f64();
+        if seconds == 0.0 { 0 } else { (done.saturating_sub(before) as f64 / seconds) as u64 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let start = Instant::now();
+        let mut meter = RateMeter::default();
+        let mut at = |seconds, done| {
+            meter.add(start + Duration::from_secs(seconds), State::Downloading, done)
+        };
+        assert_eq!(at(0, 100), 0);
+        assert_eq!(at(1, 300), 200);
+        assert_eq!(at(2, 300), 100);
+        assert_eq!(at(10, 300), 0);
+        assert_eq!(meter.add(start + Duration::from_secs(11), State::Seeding, 9000), 0);
+    }
+
+    #[test]
+    fn a_change_of_state_is_shown_at_once() {
+        let now = Instant::now();
+        let mut pace = Pace::new(Duration::from_secs(2));
+        assert!(pace.is_due(now, State::Resolving));
+        assert!(!pace.is_due(now + Duration::from_secs(1), State::Resolving));
+        assert!(pace.is_due(now + Duration::from_secs(1), State::Downloading));
+        assert!(pace.is_due(now + Duration::from_secs(3), State::Downloading));
+    }
+}

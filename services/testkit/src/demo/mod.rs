@@ -1,0 +1,218 @@
+//! The demonstration: a swarm on this machine, from start to checked copies.
+
+mod display;
+mod report;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    num::NonZeroU32,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, ensure};
+use indicatif::DecimalBytes;
+use shoal_common::units::{ByteSize, Rate};
+use tempfile::TempDir;
+
+use self::{display::Display, report::Report};
+use crate::{
+    files::{self, Fill},
+    fleet::{Event, Fleet, Member, Part, Place, Progress},
+    interrupt::Interrupt,
+    process::free_port,
+};
+
+/// Time between two looks at the display.
+const LOOK: Duration = Duration::from_millis(100);
+/// Without a byte at any peer for so long, something hangs.
+const STALL: Duration = Duration::from_secs(60);
+/// The seeder tells what it has sent a few times a second.
+const LAST_WORD: Duration = Duration::from_secs(2);
+
+/// What is demonstrated.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Given to all; none: `size` random bytes made on the spot.
+    pub file: Option<PathBuf>,
+    /// Of the file that is made.
+    pub size: ByteSize,
+    /// N.
+    pub peers: NonZeroU32,
+    /// The seeder sends at most this fast.
+    pub server_up: Option<Rate>,
+    /// Each peer sends at most this fast.
+    pub peer_up: Option<Rate>,
+}
+
+/// Distributes the file, shows how it goes, checks every copy and prints what it took.
+pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<()> {
+    let folder = tempfile::Builder::new().prefix("shoal-demo-").tempdir()?;
+    let file = prepare(setup, &folder, interrupt)?;
+    let bytes = fs::metadata(&file)?.len();
+    ensure!(bytes > 0, "{} is empty", file.display());
+    let tracker = format!("127.0.0.1:{}", free_port());
+    println!("tracker     {tracker}");
+    let mut fleet = Fleet::start(&Place::Here, tracker, interrupt)?;
+    let (seeder, id) = fleet.seed(&part(setup.server_up), &file)?;
+    println!("seeder      {}, {}, id {id}", file.display(), DecimalBytes(bytes));
+    println!("peers       {} fetch it", setup.peers);
+    let mut swarm = Swarm::start(setup, &mut fleet, seeder, &id, bytes, &folder)?;
+    let report = swarm.distribute(setup, &mut fleet)?;
+    let published = files::hash(&file)?;
+    for peer in &swarm.peers {
+        interrupt.check()?;
+        files::check_copy(&peer.copy, published)?;
+    }
+    println!("checked     {} copies, each with the BLAKE3 {published}", swarm.peers.len());
+    println!("{report}");
+    Ok(())
+}
+
+/// The file, and room for its copies.
+fn prepare(setup: &Setup, folder: &TempDir, interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
+    let copies = u64::from(setup.peers.get());
+    let room = |bytes: u64| {
+        files::ensure_room(folder.path(), bytes)
+            .context("too little room; TMPDIR names another folder")
+    };
+    let Some(file) = &setup.file else {
+        let file = folder.path().join("demo.bin");
+        room((copies + 1) * setup.size.bytes())?;
+        files::write(&file, setup.size.bytes(), Fill::Random, interrupt)?;
+        return Ok(file);
+    };
+    let file = file.canonicalize().with_context(|| file.display().to_string())?;
+    ensure!(file.is_file(), "{} is no file", file.display());
+    room(copies * fs::metadata(&file)?.len())?;
+    Ok(file)
+}
+
+fn part(up: Option<Rate>) -> Part {
+    Part { place: Place::Here, listen: "127.0.0.1:0".to_owned(), up }
+}
+
+/// The peers, and what they said last.
+struct Swarm {
+    seeder: Member,
+    bytes: u64,
+    started: Instant,
+    started_unix: Duration,
+    peers: Vec<Peer>,
+    by_member: BTreeMap<Member, usize>,
+    sent_by_seeder: Progress,
+}
+
+/// A leecher.
+struct Peer {
+    name: String,
+    copy: PathBuf,
+    progress: Progress,
+    /// Since the start.
+    completed: Option<Duration>,
+}
+
+impl Swarm {
+    fn start(
+        setup: &Setup,
+        fleet: &mut Fleet,
+        seeder: Member,
+        id: &str,
+        bytes: u64,
+        folder: &TempDir,
+    ) -> anyhow::Result<Self> {
+        let mut swarm = Self {
+            seeder,
+            bytes,
+            started: Instant::now(),
+            started_unix: SystemTime::now().duration_since(UNIX_EPOCH)?,
+            peers: Vec::new(),
+            by_member: BTreeMap::new(),
+            sent_by_seeder: Progress::default(),
+        };
+        for number in 1..=setup.peers.get() {
+            swarm.add(number, setup, fleet, id, folder.path())?;
+        }
+        Ok(swarm)
+    }
+
+    fn add(
+        &mut self,
+        number: u32,
+        setup: &Setup,
+        fleet: &mut Fleet,
+        id: &str,
+        folder: &Path,
+    ) -> anyhow::Result<()> {
+        let name = format!("peer {number}");
+        let copy = folder.join(format!("copy-{number}"));
+        let member = fleet.get(&name, &part(setup.peer_up), id, &copy)?;
+        self.by_member.insert(member, self.peers.len());
+        self.peers.push(Peer { name, copy, progress: Progress::default(), completed: None });
+        Ok(())
+    }
+
+    /// Follows the peers until all are complete and the seeder has told what it sent.
+    fn distribute(&mut self, setup: &Setup, fleet: &mut Fleet) -> anyhow::Result<Report> {
+        let mut display = Display::new(self.bytes, self.peers.iter().map(|peer| &*peer.name));
+        let mut last_gain = (0, Instant::now());
+        while self.peers.iter().any(|peer| peer.completed.is_none()) {
+            self.follow(fleet)?;
+            display.show(self.started.elapsed(), &self.peers);
+            let held = self.peers.iter().map(|peer| peer.progress.held_bytes).sum::<u64>();
+            if held > last_gain.0 {
+                last_gain = (held, Instant::now());
+            }
+            ensure!(last_gain.1.elapsed() < STALL, "no peer has received a byte in {STALL:?}");
+        }
+        display.end();
+        let last = self.last();
+        let deadline = Instant::now() + LAST_WORD;
+        let told_at = |swarm: &Self| Duration::from_millis(swarm.sent_by_seeder.unix_ms);
+        while told_at(self) < self.started_unix + last && Instant::now() < deadline {
+            self.follow(fleet)?;
+        }
+        Ok(Report {
+            bytes: self.bytes,
+            peers: setup.peers,
+            last,
+            sent_by_seeder: self.sent_by_seeder.uploaded_bytes,
+            server_up: setup.server_up,
+            peer_up: setup.peer_up,
+        })
+    }
+
+    fn follow(&mut self, fleet: &mut Fleet) -> anyhow::Result<()> {
+        let until = Instant::now() + LOOK;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            if let Some((member, event)) = fleet.next(left)? {
+                self.note(member, &event);
+            }
+        }
+    }
+
+    fn note(&mut self, member: Member, event: &Event) {
+        let peer = self.by_member.get(&member).map(|&number| &mut self.peers[number]);
+        match (event, peer) {
+            (Event::Progress(progress), Some(peer)) => peer.progress = *progress,
+            (Event::Progress(progress), None) if member == self.seeder => {
+                self.sent_by_seeder = *progress;
+            }
+            (Event::Completed { unix_ms, .. }, Some(peer)) => {
+                peer.progress.held_bytes = self.bytes;
+                let at = Duration::from_millis(*unix_ms);
+                peer.completed = Some(at.saturating_sub(self.started_unix));
+            }
+            _ => {}
+        }
+    }
+
+    fn last(&self) -> Duration {
+        self.peers.iter().filter_map(|peer| peer.completed).max().unwrap_or_default()
+    }
+}

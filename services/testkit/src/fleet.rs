@@ -1,0 +1,311 @@
+//! A swarm of the shipped binaries: a tracker, publishers and leechers, whose events arrive in one
+//! place.
+//!
+//! Unlike a `cluster` of the tests it fails with an error that a person can read. Invariant: dropping the fleet ends every process that it started, each by its id.
+
+use std::{
+    env,
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc::{Receiver, Sender, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use serde::Deserialize;
+use shoal_common::units::Rate;
+
+use crate::{
+    interrupt::Interrupt,
+    process::{Process, binary},
+};
+
+/// A tracker and a publisher are up within so long, or never. Hashing comes on top.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+/// Time between two questions whether something is up.
+const RETRY: Duration = Duration::from_millis(50);
+/// A leecher that is complete serves on until the fleet is dropped.
+const SEED_FOREVER: &str = "--seed";
+/// Lines of a failed process's stderr that are shown.
+const STDERR_LINES: usize = 5;
+
+/// The network that a process sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// That of this process.
+    Here,
+    /// That of a named Linux network namespace.
+    Namespace(String),
+}
+
+/// How a process takes part in the swarm.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// The network that it sees.
+    pub place: Place,
+    /// ADDR:PORT; port 0 is any free one.
+    pub listen: String,
+    /// It sends at most this fast.
+    pub up: Option<Rate>,
+}
+
+/// A process of the fleet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Member(usize);
+
+/// A line of `--progress json`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub enum Event {
+    /// A publisher has hashed its file.
+    Published {
+        /// The content's id.
+        id: String,
+    },
+    /// How far it is.
+    Progress(Progress),
+    /// A leecher has verified every byte.
+    Completed {
+        /// Bytes received in vain.
+        wasted_bytes: u64,
+        /// Milliseconds since 1970.
+        unix_ms: u64,
+    },
+    /// Why it gave up.
+    Error {
+        /// One sentence.
+        message: String,
+    },
+}
+
+/// How far a process is.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+pub struct Progress {
+    /// Verified.
+    pub held_bytes: u64,
+    /// Peers it is linked with.
+    pub neighbours: u32,
+    /// Received a second, lately.
+    pub down_bytes_per_s: u64,
+    /// Sent since its start.
+    pub uploaded_bytes: u64,
+    /// Milliseconds since 1970.
+    pub unix_ms: u64,
+}
+
+/// What the processes have used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time of all together.
+    pub cpu: Duration,
+    /// The most memory that one of them had resident, in bytes.
+    pub peak_memory: u64,
+}
+
+/// The processes, first of all a tracker.
+pub struct Fleet<'a> {
+    tracker: String,
+    interrupt: &'a Interrupt,
+    members: Vec<Process>,
+    /// What those that were killed had used.
+    past: Usage,
+    killed: Vec<Member>,
+    sender: Sender<(Member, Event)>,
+    events: Receiver<(Member, Event)>,
+}
+
+impl Place {
+    /// A command that will run here.
+    pub fn command(&self, program: impl AsRef<Path>) -> Command {
+        let program = program.as_ref();
+        match self {
+            Self::Here => Command::new(program),
+            Self::Namespace(name) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", name]).arg(program);
+                command
+            }
+        }
+    }
+}
+
+impl<'a> Fleet<'a> {
+    /// Starts a tracker on ADDR:PORT, and waits until it answers.
+    pub fn start(place: &Place, tracker: String, interrupt: &'a Interrupt) -> anyhow::Result<Self> {
+        let (sender, events) = channel();
+        let mut fleet = Self {
+            tracker,
+            interrupt,
+            members: Vec::new(),
+            past: Usage::default(),
+            killed: Vec::new(),
+            sender,
+            events,
+        };
+        let mut command = place.command(binary("shoal-tracker"));
+        command.args(["--listen", &fleet.tracker, "--admin", "off"]);
+        fleet.add("the tracker", command)?;
+        let mut health = place.command(binary("shoal-tracker"));
+        health.args(["health", "--listen", &fleet.tracker]);
+        fleet.retry(health).context("the tracker does not answer")?;
+        Ok(fleet)
+    }
+
+    /// Starts a publisher, and waits until the tracker knows it: its id, and that of the content.
+    pub fn seed(&mut self, part: &Part, file: &Path) -> anyhow::Result<(Member, String)> {
+        let mut command = part.place.command(binary("shoal"));
+        command.arg("seed").arg(file);
+        self.take_part(&mut command, part);
+        let seeder = self.add("the seeder", command)?;
+        let id = loop {
+            if let Some((_, Event::Published { id })) = self.next(RETRY)? {
+                break id;
+            }
+        };
+        let mut known = part.place.command(binary("shoal"));
+        known.args(["swarm", &id, "--tracker", &self.tracker]);
+        self.retry(known).context("the tracker does not know the seeder")?;
+        Ok((seeder, id))
+    }
+
+    /// Starts a leecher, which serves on when it is complete.
+    pub fn get(&mut self, name: &str, part: &Part, id: &str, to: &Path) -> anyhow::Result<Member> {
+        let mut command = part.place.command(binary("shoal"));
+        command.args(["get", id, SEED_FOREVER, "-o"]).arg(to);
+        self.take_part(&mut command, part);
+        self.add(name, command)
+    }
+
+    /// The next event, waited for; an error if a process failed or this one was interrupted.
+    pub fn next(&mut self, patience: Duration) -> anyhow::Result<Option<(Member, Event)>> {
+        self.interrupt.check()?;
+        match self.events.recv_timeout(patience) {
+            Ok((member, Event::Error { message })) => {
+                bail!("{} failed: {message}", self.members[member.0].name())
+            }
+            Ok(news) => Ok(Some(news)),
+            Err(_) => self.check_running().map(|()| None),
+        }
+    }
+
+    /// Ends a process at once.
+    pub fn kill(&mut self, member: Member) {
+        self.past = self.past.and(usage(&self.members[member.0]));
+        self.killed.push(member);
+        self.members[member.0].kill();
+    }
+
+    /// What all processes have used so far.
+    pub fn usage(&self) -> Usage {
+        self.running().map(|(_, process)| usage(process)).fold(self.past, Usage::and)
+    }
+
+    fn take_part(&self, command: &mut Command, part: &Part) {
+        command.args(["--tracker", &self.tracker, "--listen", &part.listen]);
+        command.args(["--progress", "json"]);
+        if let Some(rate) = part.up {
+            command.args(["--up", &rate.to_string()]);
+        }
+    }
+
+    fn add(&mut self, name: &str, mut command: Command) -> anyhow::Result<Member> {
+        let member = Member(self.members.len());
+        let sender = self.sender.clone();
+        if env::var_os("RUST_LOG").is_none() {
+            command.env("RUST_LOG", "warn");
+        }
+        // A Ctrl-C is for this process alone, which ends the others when it has looked at them.
+        command.process_group(0);
+        let process = Process::spawn_with(name, command, move |line| {
+            if let Ok(event) = serde_json::from_str(line) {
+                // Nobody listens any more when the fleet is being dropped.
+                let _ = sender.send((member, event));
+            }
+        });
+        self.members.push(process.with_context(|| format!("cannot start {name}"))?);
+        Ok(member)
+    }
+
+    /// Runs a command again and again until it succeeds.
+    fn retry(&mut self, mut command: Command) -> anyhow::Result<()> {
+        command.stdin(Stdio::null()).process_group(0);
+        let deadline = Instant::now() + START_PATIENCE;
+        loop {
+            self.interrupt.check()?;
+            self.check_running()?;
+            let output = command.output().context("cannot start a command")?;
+            if output.status.success() {
+                return Ok(());
+            }
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            ensure!(Instant::now() < deadline, "{}", last_lines(&stderr));
+            thread::sleep(RETRY);
+        }
+    }
+
+    fn check_running(&mut self) -> anyhow::Result<()> {
+        for (number, process) in self.members.iter_mut().enumerate() {
+            if !self.killed.contains(&Member(number)) && !process.is_running() {
+                return Err(anyhow!("{} ended: {}", process.name(), last_lines(&process.stderr())));
+            }
+        }
+        Ok(())
+    }
+
+    fn running(&self) -> impl Iterator<Item = (Member, &Process)> {
+        let members = self.members.iter().enumerate();
+        members
+            .map(|(number, process)| (Member(number), process))
+            .filter(|(member, _)| !self.killed.contains(member))
+    }
+}
+
+impl Usage {
+    fn and(self, other: Self) -> Self {
+        Self { cpu: self.cpu + other.cpu, peak_memory: self.peak_memory.max(other.peak_memory) }
+    }
+}
+
+fn usage(process: &Process) -> Usage {
+    Usage {
+        cpu: process.cpu_time().unwrap_or_default(),
+        peak_memory: process.peak_memory().unwrap_or_default(),
+    }
+}
+
+fn last_lines(stderr: &str) -> String {
+    let lines: Vec<&str> = stderr.lines().collect();
+    lines[lines.len().saturating_sub(STDERR_LINES)..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_read_and_others_are_not() {
+        let event = |line| serde_json::from_str::<Event>(line).ok();
+        let completed = r#"{"event":"completed","id":"x","bytes":1,"seconds":0.5,"peers":2,
+                            "wasted_bytes":3,"unix_ms":4}"#;
+        assert!(matches!(event(completed), Some(Event::Completed { wasted_bytes: 3, unix_ms: 4 })));
+        assert!(event(r#"{"event":"paused"}"#).is_none());
+        assert!(event("listening").is_none());
+    }
+
+    #[test]
+    fn a_command_in_a_namespace_goes_through_ip() {
+        let command = Place::Namespace("a".into()).command("/bin/true");
+        assert_eq!(command.get_program(), "ip");
+        let arguments: Vec<_> = command.get_args().collect();
+        assert_eq!(arguments, ["netns", "exec", "a", "/bin/true"]);
+        assert_eq!(Place::Here.command("/bin/true").get_program(), "/bin/true");
+    }
+
+    #[test]
+    fn the_end_of_a_long_stderr_is_shown() {
+        assert_eq!(last_lines("1\n2\n3\n4\n5\n6\n"), "2; 3; 4; 5; 6");
+        assert_eq!(last_lines(""), "");
+    }
+}

@@ -1,0 +1,78 @@
+//! Being asked to end: a run that is interrupted cleans up as one that fails does.
+
+use std::{
+    io,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{SignalKind, signal},
+};
+
+/// What a shell reports for a process that SIGINT ended.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Whether SIGINT, SIGTERM or SIGHUP came.
+pub struct Interrupt {
+    came: Arc<AtomicBool>,
+    /// It listens for the signals until it is dropped.
+    _listener: Runtime,
+}
+
+/// The error of a run that was asked to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("interrupted")]
+pub struct Interrupted;
+
+impl Interrupt {
+    /// Signals end this process no longer: it has to [`check`](Self::check).
+    pub fn listen() -> io::Result<Self> {
+        let listener = Builder::new_multi_thread().worker_threads(1).enable_io().build()?;
+        let came = Arc::new(AtomicBool::new(false));
+        let context = listener.enter();
+        for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
+            let (mut signals, came) = (signal(kind)?, came.clone());
+            listener.spawn(async move {
+                signals.recv().await;
+                came.store(true, Ordering::Relaxed);
+            });
+        }
+        drop(context);
+        Ok(Self { came, _listener: listener })
+    }
+
+    /// An error once a signal has come.
+    pub fn check(&self) -> Result<(), Interrupted> {
+        if self.came.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
+    }
+}
+
+/// Reports how a program ended.
+pub fn exit_code(program: &str, outcome: anyhow::Result<()>) -> ExitCode {
+    let Err(error) = outcome else { return ExitCode::SUCCESS };
+    eprintln!("{program}: {error:#}");
+    if error.is::<Interrupted>() { ExitCode::from(EXIT_INTERRUPTED) } else { ExitCode::FAILURE }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+    use crate::process::wait_for;
+
+    #[test]
+    fn a_signal_is_noticed() {
+        let interrupt = Interrupt::listen().unwrap();
+        assert_eq!(interrupt.check(), Ok(()));
+        kill_process(getpid(), Signal::TERM).unwrap();
+        wait_for("the signal", Duration::from_secs(10), || interrupt.check().err());
+    }
+}

@@ -1,0 +1,194 @@
+//! Hosts on shaped links: network namespaces, joined by a bridge in a namespace of its own.
+//!
+//! Invariant: dropping the network removes every namespace that it made. Outside of them one thing is
+//! changed, and only where it is not so anyway: cubic is allowed, as Linux demands before a namespace
+//! may use it.
+
+use std::{
+    fs, io,
+    net::Ipv4Addr,
+    os::unix::process::CommandExt as _,
+    process::{self, Command},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use rustix::process::geteuid;
+
+use super::{PREFIX, setup::LinkRate};
+use crate::{fleet::Place, interrupt::Interrupt};
+
+/// The interface of a host.
+const HOST_DEVICE: &str = "e0";
+/// Linux's usual congestion control, whatever this machine's default is.
+const CONGESTION_CONTROL: &str = "cubic";
+/// What namespaces may use.
+const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
+/// Bytes that a link may send at once, and how long a packet waits at most until it is dropped.
+const BUCKET: [&str; 4] = ["burst", "32kb", "latency", "100ms"];
+/// Hosts of a network: addresses count 250 a row.
+const ADDRESSES_PER_ROW: u32 = 250;
+const MAX_HOSTS: u32 = 250 * 250;
+
+/// The rates of a host's link.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    pub(super) up: LinkRate,
+    pub(super) down: LinkRate,
+}
+
+/// The namespaces.
+pub(super) struct Network {
+    made: Vec<String>,
+}
+
+/// An error that says what to do, unless the lab can work here.
+pub fn check_requirements() -> anyhow::Result<()> {
+    ensure!(cfg!(target_os = "linux"), "the lab needs Linux: it works with network namespaces");
+    ensure!(
+        geteuid().is_root(),
+        "the lab needs root, to make network namespaces; run it with sudo"
+    );
+    for tool in ["ip", "tc"] {
+        match Command::new(tool).arg("-V").output() {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                bail!("the lab needs {tool}, which is not installed: apt-get install iproute2")
+            }
+            Err(error) => return Err(error).with_context(|| format!("cannot run {tool}")),
+        }
+    }
+    Ok(())
+}
+
+impl Network {
+    /// One host for each link.
+    pub(super) fn new(links: &[Link], interrupt: &Interrupt) -> anyhow::Result<Self> {
+        ensure!(links.len() <= MAX_HOSTS as usize, "a network has at most {MAX_HOSTS} hosts");
+        allow_congestion_control().context("this kernel has no cubic: modprobe tcp_cubic")?;
+        let mut network = Self { made: Vec::new() };
+        let switch = network.add_namespace("switch")?;
+        ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"])?;
+        ip(&["-n", &switch, "link", "set", "br0", "up"])?;
+        // Where bridges pass their packets to iptables, those of the lab must not go there.
+        set(&switch, "/proc/sys/net/bridge/bridge-nf-call-iptables", "0")?;
+        for (host, link) in (0..).zip(links) {
+            interrupt.check()?;
+            network.add_host(&switch, host, *link)?;
+        }
+        Ok(network)
+    }
+
+    /// Where a host's processes run.
+    pub(super) fn place(host: u32) -> Place {
+        Place::Namespace(name(&host.to_string()))
+    }
+
+    fn add_host(&mut self, switch: &str, host: u32, link: Link) -> anyhow::Result<()> {
+        let namespace = self.add_namespace(&host.to_string())?;
+        let port = format!("p{host}");
+        ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
+        let mut veth = vec!["-n", switch, "link", "add", &port, "type", "veth"];
+        veth.extend(["peer", "name", HOST_DEVICE, "netns", &namespace]);
+        ip(&veth)?;
+        ip(&["-n", switch, "link", "set", &port, "master", "br0", "up"])?;
+        let network = format!("{}/16", address(host));
+        ip(&["-n", &namespace, "addr", "add", &network, "dev", HOST_DEVICE])?;
+        ip(&["-n", &namespace, "link", "set", HOST_DEVICE, "up"])?;
+        set(&namespace, "/proc/sys/net/ipv4/tcp_congestion_control", CONGESTION_CONTROL)?;
+        shape(&namespace, HOST_DEVICE, link.up)?;
+        shape(switch, &port, link.down)
+    }
+
+    fn add_namespace(&mut self, part: &str) -> anyhow::Result<String> {
+        let name = name(part);
+        ip(&["netns", "add", &name])?;
+        self.made.push(name.clone());
+        Ok(name)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        for name in &self.made {
+            if let Err(error) = ip(&["netns", "del", name]) {
+                eprintln!("cannot remove the namespace {name}: {error:#}");
+            }
+        }
+    }
+}
+
+/// The address of a host, the same in every lab: no packet leaves the namespaces.
+pub(super) fn address(host: u32) -> Ipv4Addr {
+    let (row, column) = (host / ADDRESSES_PER_ROW, host % ADDRESSES_PER_ROW);
+    Ipv4Addr::new(10, 77, row as u8, column as u8 + 1)
+}
+
+fn name(part: &str) -> String {
+    format!("{PREFIX}{}-{part}", process::id())
+}
+
+fn allow_congestion_control() -> io::Result<()> {
+    let allowed = fs::read_to_string(ALLOWED)?;
+    if allowed.split_whitespace().any(|name| name == CONGESTION_CONTROL) {
+        return Ok(());
+    }
+    fs::write(ALLOWED, format!("{} {CONGESTION_CONTROL}", allowed.trim_end()))
+}
+
+/// Limits what leaves a device.
+fn shape(namespace: &str, device: &str, rate: LinkRate) -> anyhow::Result<()> {
+    let Some(bits_per_s) = rate.bits_per_s() else { return Ok(()) };
+    let rate = format!("{bits_per_s}bit");
+    let mut arguments = vec!["-n", namespace, "qdisc", "add", "dev", device, "root", "tbf"];
+    arguments.extend(["rate", &rate]);
+    arguments.extend(BUCKET);
+    run("tc", &arguments)
+}
+
+/// Writes a setting of a namespace's network, if the kernel has it.
+fn set(namespace: &str, path: &str, value: &str) -> anyhow::Result<()> {
+    let script = format!("[ ! -e {path} ] || echo {value} > {path}");
+    ip(&["netns", "exec", namespace, "sh", "-c", &script])
+}
+
+pub(super) fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+    run("ip", arguments)
+}
+
+fn run(tool: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    // A Ctrl-C is for this process, which must be able to clean up.
+    let output = Command::new(tool)
+        .args(arguments)
+        .process_group(0)
+        .output()
+        .with_context(|| format!("cannot run {tool}"))?;
+    ensure!(
+        output.status.success(),
+        "`{tool} {}` failed: {}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn hosts_have_addresses_of_their_own() {
+        assert_eq!(address(0), Ipv4Addr::new(10, 77, 0, 1));
+        assert_eq!(address(249), Ipv4Addr::new(10, 77, 0, 250));
+        assert_eq!(address(250), Ipv4Addr::new(10, 77, 1, 1));
+        let all: HashSet<Ipv4Addr> = (0..MAX_HOSTS).map(address).collect();
+        assert_eq!(all.len(), MAX_HOSTS as usize);
+    }
+
+    #[test]
+    fn names_carry_the_process() {
+        let expected = format!("shoal-lab-{}-3", process::id());
+        assert_eq!(Network::place(3), Place::Namespace(expected));
+    }
+}

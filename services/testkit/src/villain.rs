@@ -1,0 +1,351 @@
+//! Peers that break the rules, to see that the others do not suffer.
+//!
+//! A villain joins a swarm with the manifest of an honest peer, claims to hold everything, and then
+//! does one thing wrong.
+
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream};
+use shoal_core::content::Manifest;
+use shoal_proto::{
+    peer::v1::{
+        self as pb, ExchangeRequest, ExchangeResponse, GetBitfieldRequest, GetBitfieldResponse,
+        GetManifestRequest, GetManifestResponse, GetPieceHashesRequest, GetPieceHashesResponse,
+        LinkMessage, RequestPieceRequest, RequestPieceResponse,
+        link_message::Kind,
+        peer_service_client::PeerServiceClient,
+        peer_service_server::{PeerService, PeerServiceServer},
+    },
+    tracker::v1::{AnnounceEvent, AnnounceRequest, tracker_service_client::TrackerServiceClient},
+    types::v1::PeerInfo,
+};
+use tokio::{net::TcpListener, runtime::Runtime};
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    server::{Grpc, ServerStreamingService},
+    service::Routes,
+    transport::Server,
+};
+use tonic_prost::ProstCodec;
+use tower::Service;
+use uuid::Uuid;
+
+/// What a villain does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vice {
+    /// Sends bytes that are not the piece's.
+    Poisons,
+    /// Unchokes, takes requests, and never sends.
+    Stalls,
+    /// Claims every piece, and then does not hold it.
+    Lies,
+    /// Sends another piece than was asked for.
+    SendsAnother,
+    /// Names pieces that the content does not have.
+    Babbles,
+    /// Speaks a version of the future.
+    IsFromTheFuture,
+    /// Gives another content's manifest, and hashes of nothing.
+    ForgesManifest,
+    /// Asks for everything at once, again and again.
+    Floods,
+}
+
+/// A running villain; stops when dropped.
+pub struct Villain {
+    seen: Arc<Seen>,
+    _runtime: Runtime,
+}
+
+/// What happened to a villain.
+#[derive(Default)]
+pub struct Seen {
+    links: AtomicUsize,
+    requests: AtomicUsize,
+}
+
+#[derive(Clone)]
+struct Rogue {
+    vice: Vice,
+    id: String,
+    peer: Uuid,
+    address: String,
+    manifest: Arc<Vec<u8>>,
+    hashes: Arc<Vec<u8>>,
+    seen: Arc<Seen>,
+}
+
+impl Villain {
+    /// Joins the swarm of a content that `honest` (HOST:PORT) shares.
+    pub fn join(vice: Vice, id: &str, honest: &str, tracker: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let seen = Arc::new(Seen::default());
+        let task = start(vice, id.to_owned(), honest.to_owned(), tracker.to_owned(), seen.clone());
+        runtime.block_on(task).expect("the villain joins");
+        Self { seen, _runtime: runtime }
+    }
+
+    /// Links that others made to it, or let it make.
+    pub fn links(&self) -> usize {
+        self.seen.links.load(Ordering::Relaxed)
+    }
+
+    /// Calls for blocks that reached it.
+    pub fn requests(&self) -> usize {
+        self.seen.requests.load(Ordering::Relaxed)
+    }
+}
+
+async fn start(
+    vice: Vice,
+    id: String,
+    honest: String,
+    tracker: String,
+    seen: Arc<Seen>,
+) -> anyhow::Result<()> {
+    let (manifest, hashes) = copy_manifest(&id, &honest).await?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    let rogue = Rogue {
+        vice,
+        id: id.clone(),
+        peer: Uuid::new_v4(),
+        address: address.clone(),
+        manifest: Arc::new(manifest),
+        hashes: Arc::new(hashes),
+        seen,
+    };
+    let routes: Routes = Routes::new(PeerServiceServer::new(rogue.clone()))
+        .into_axum_router()
+        .route_service("/shoal.peer.v1.PeerService/RequestPiece", rogue.clone())
+        .into();
+    let incoming = stream::unfold(listener, |listener| async {
+        Some((listener.accept().await.map(|(socket, _)| socket), listener))
+    });
+    tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
+    if vice == Vice::Floods {
+        tokio::spawn(flood(rogue.clone(), honest));
+    }
+    let mut tracker = TrackerServiceClient::connect(format!("http://{tracker}")).await?;
+    tracker
+        .announce(AnnounceRequest {
+            content_id: id,
+            peer: Some(rogue.info()),
+            event: AnnounceEvent::Started.into(),
+            ..AnnounceRequest::default()
+        })
+        .await?;
+    Ok(())
+}
+
+async fn copy_manifest(id: &str, honest: &str) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+    let mut client = PeerServiceClient::connect(format!("http://{honest}")).await?;
+    let request = GetManifestRequest { content_id: id.to_owned() };
+    let mut chunks = client.get_manifest(request).await?.into_inner();
+    let mut manifest = Vec::new();
+    while let Some(chunk) = chunks.message().await? {
+        manifest.extend_from_slice(&chunk.chunk);
+    }
+    let request = GetPieceHashesRequest { content_id: id.to_owned() };
+    let mut chunks = client.get_piece_hashes(request).await?.into_inner();
+    let mut hashes = Vec::new();
+    while let Some(chunk) = chunks.message().await? {
+        hashes.extend_from_slice(&chunk.hashes);
+    }
+    Ok((manifest, hashes))
+}
+
+/// Links to a peer and asks it for every piece, far beyond any limit, on the link itself.
+async fn flood(rogue: Rogue, victim: String) {
+    let Ok(mut client) = PeerServiceClient::connect(format!("http://{victim}")).await else {
+        return;
+    };
+    let pieces = rogue.piece_count();
+    let hello = rogue.hello();
+    let requests = stream::iter([hello, message(Kind::Interested(pb::Interested {}))]).chain(
+        stream::iter(0_u64..10_000).map(move |request_id| {
+            let ranges = (0..64).map(|n| pb::PieceRange {
+                piece: (request_id as u32 * 64 + n) % pieces,
+                offset: 0,
+                length: 0,
+            });
+            message(Kind::Request(pb::Request { request_id, ranges: ranges.collect() }))
+        }),
+    );
+    let requests = requests.map(|message| ExchangeRequest { message: Some(message) });
+    if let Ok(answer) = client.exchange(requests.chain(stream::pending())).await {
+        let mut answers = answer.into_inner();
+        while let Ok(Some(_)) = answers.message().await {}
+    }
+}
+
+const fn message(kind: Kind) -> LinkMessage {
+    LinkMessage { kind: Some(kind) }
+}
+
+impl Rogue {
+    fn info(&self) -> PeerInfo {
+        PeerInfo {
+            peer_id: self.peer.to_string(),
+            address: self.address.clone(),
+            complete: true,
+            ..PeerInfo::default()
+        }
+    }
+
+    fn hello(&self) -> LinkMessage {
+        let version = if self.vice == Vice::IsFromTheFuture { 1000 } else { 1 };
+        message(Kind::Hello(pb::Hello {
+            min_version: version,
+            max_version: version,
+            content_id: self.id.clone(),
+            peer: Some(self.info()),
+            link_token: vec![7; 16].into(),
+            serves_nothing: false,
+        }))
+    }
+
+    fn piece_count(&self) -> u32 {
+        let manifest = Manifest::decode(&self.manifest).expect("an honest peer's manifest");
+        manifest.layout().piece_count()
+    }
+
+    fn bitfield(&self) -> pb::Bitfield {
+        let count = self.piece_count();
+        let full = shoal_core::content::Bitfield::full(count);
+        pb::Bitfield { pieces: full.to_wire().into() }
+    }
+
+    /// What it says on a link after its Hello.
+    fn opening(&self) -> Vec<LinkMessage> {
+        let mut said = vec![
+            self.hello(),
+            message(Kind::Bitfield(self.bitfield())),
+            message(Kind::Unchoke(pb::Unchoke {})),
+        ];
+        if self.vice == Vice::Babbles {
+            said.push(message(Kind::Have(pb::Have { pieces: vec![u32::MAX] })));
+        }
+        said
+    }
+
+    /// What it sends for one range.
+    fn answer(&self, range: &pb::PieceRange) -> RequestPieceResponse {
+        let manifest = Manifest::decode(&self.manifest).expect("an honest peer's manifest");
+        let length = manifest
+            .layout()
+            .range(range.piece, range.offset, range.length)
+            .map_or(1, |range| range.length);
+        // Longer than a message may be, the rest is left out.
+        let data = vec![0xbad_u16 as u8; length.min(256 * 1024) as usize].into();
+        let piece = match self.vice {
+            Vice::SendsAnother => range.piece.wrapping_add(1),
+            _ => range.piece,
+        };
+        RequestPieceResponse { piece, offset: range.offset, data }
+    }
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl PeerService for Rogue {
+    type ExchangeStream = Answers<ExchangeResponse>;
+    type GetManifestStream = Answers<GetManifestResponse>;
+    type GetPieceHashesStream = Answers<GetPieceHashesResponse>;
+
+    async fn exchange(
+        &self,
+        request: Request<Streaming<ExchangeRequest>>,
+    ) -> Result<Response<Self::ExchangeStream>, Status> {
+        self.seen.links.fetch_add(1, Ordering::Relaxed);
+        let incoming = request.into_inner().filter_map(|_| async { None });
+        let said = stream::iter(self.opening())
+            .map(|message| Ok(ExchangeResponse { message: Some(message) }));
+        Ok(Response::new(Box::pin(said.chain(incoming))))
+    }
+
+    async fn get_bitfield(
+        &self,
+        _: Request<GetBitfieldRequest>,
+    ) -> Result<Response<GetBitfieldResponse>, Status> {
+        let count = self.piece_count();
+        Ok(Response::new(GetBitfieldResponse {
+            bitfield: Some(self.bitfield()),
+            piece_count: count,
+            held_count: count,
+        }))
+    }
+
+    async fn get_manifest(
+        &self,
+        _: Request<GetManifestRequest>,
+    ) -> Result<Response<Self::GetManifestStream>, Status> {
+        let mut bytes = self.manifest.to_vec();
+        if self.vice == Vice::ForgesManifest {
+            bytes.reverse();
+        }
+        let total_bytes = bytes.len() as u64;
+        let answer = GetManifestResponse { chunk: bytes.into(), total_bytes };
+        Ok(Response::new(Box::pin(stream::iter([Ok(answer)]))))
+    }
+
+    async fn get_piece_hashes(
+        &self,
+        _: Request<GetPieceHashesRequest>,
+    ) -> Result<Response<Self::GetPieceHashesStream>, Status> {
+        let answer = GetPieceHashesResponse { hashes: self.hashes.to_vec().into() };
+        Ok(Response::new(Box::pin(stream::iter([Ok(answer)]))))
+    }
+}
+
+impl ServerStreamingService<RequestPieceRequest> for Rogue {
+    type Response = RequestPieceResponse;
+    type ResponseStream = Answers<RequestPieceResponse>;
+    type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<RequestPieceRequest>) -> Self::Future {
+        self.seen.requests.fetch_add(1, Ordering::Relaxed);
+        let rogue = self.clone();
+        let ranges = request.into_inner().ranges;
+        Box::pin(async move {
+            let answers: Answers<RequestPieceResponse> = match rogue.vice {
+                Vice::Lies => return Err(Status::not_found("not here after all")),
+                Vice::Stalls => Box::pin(stream::pending()),
+                _ => Box::pin(stream::iter(ranges).map(move |range| Ok(rogue.answer(&range)))),
+            };
+            Ok(Response::new(answers))
+        })
+    }
+}
+
+impl Service<http::Request<axum::body::Body>> for Rogue {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<axum::body::Body>) -> Self::Future {
+        let rogue = self.clone();
+        Box::pin(async move {
+            let codec = ProstCodec::<RequestPieceResponse, RequestPieceRequest>::default();
+            Ok(Grpc::new(codec).server_streaming(rogue, request).await)
+        })
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::{
     error::Error,
+    path::Path,
     task::{Context, Poll},
     time::Duration,
 };
@@ -50,9 +51,9 @@ impl Default for Options {
 
 /// A process could not be reached.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot connect to {address}: {reason}")]
+#[error("cannot connect to {target}: {reason}")]
 pub struct ConnectError {
-    address: Address,
+    target: String,
     /// What the innermost layer said: "connection refused", not "transport error".
     reason: String,
 }
@@ -60,21 +61,38 @@ pub struct ConnectError {
 impl Channel {
     /// Connects now.
     pub async fn connect(address: &Address, options: &Options) -> Result<Self, ConnectError> {
-        match endpoint(address, options).connect().await {
-            Ok(channel) => Ok(Self(channel)),
-            Err(error) => Err(ConnectError { address: address.clone(), reason: innermost(&error) }),
-        }
+        Self::dial(&endpoint(address, options), &address.to_string()).await
+    }
+
+    /// Connects now to the Unix socket at `path`.
+    pub async fn connect_unix(path: &Path, options: &Options) -> Result<Self, ConnectError> {
+        let target = format!("unix:{}", path.display());
+        let endpoint = Endpoint::from_shared(target.clone())
+            .map_err(|error| ConnectError { target: target.clone(), reason: innermost(&error) })?;
+        Self::dial(&set_up(endpoint, options), &target).await
     }
 
     /// Connects when first used, and again whenever the connection is lost.
     pub fn lazy(address: &Address, options: &Options) -> Self {
         Self(endpoint(address, options).connect_lazy())
     }
+
+    async fn dial(endpoint: &Endpoint, target: &str) -> Result<Self, ConnectError> {
+        endpoint.connect().await.map(Self).map_err(|error| ConnectError {
+            target: target.to_owned(),
+            reason: innermost(&error),
+        })
+    }
 }
 
 fn endpoint(address: &Address, options: &Options) -> Endpoint {
-    Endpoint::from_shared(format!("http://{address}"))
-        .expect("an address holds no character that a URI would not")
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .expect("an address holds no character that a URI would not");
+    set_up(endpoint, options)
+}
+
+fn set_up(endpoint: Endpoint, options: &Options) -> Endpoint {
+    endpoint
         .connect_timeout(options.connect_timeout)
         .timeout(options.call_timeout)
         .tcp_nodelay(true)
@@ -122,6 +140,14 @@ mod tests {
                 endpoint(&address, &Options::default());
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_is_not_there_is_named_with_the_reason() {
+        let path = Path::new("/nowhere/shoal.sock");
+        let error = Channel::connect_unix(path, &Options::default()).await.expect_err("it is not");
+        let message = error.to_string();
+        assert!(message.starts_with("cannot connect to unix:/nowhere/shoal.sock: "), "{message}");
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use opentelemetry::{global, trace::TracerProvider as _};
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use serde::{Deserialize, Serialize};
-use tracing::level_filters::LevelFilter;
+pub use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::filter_fn,
@@ -67,11 +67,14 @@ impl Drop for Telemetry {
     }
 }
 
-/// Starts logging, at level INFO unless `RUST_LOG` says otherwise, and tracing if the variable
-/// `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector. Call it within a multi-threaded runtime.
-pub fn init(service: &'static str, log: &Log) -> Result<Telemetry, TelemetryError> {
-    let filter =
-        EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env()?;
+/// Starts logging, at `level` unless `RUST_LOG` says otherwise, and tracing if the variable
+/// `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector. Call it within a runtime.
+pub fn init(
+    service: &'static str,
+    log: &Log,
+    level: LevelFilter,
+) -> Result<Telemetry, TelemetryError> {
+    let filter = EnvFilter::builder().with_default_directive(level.into()).from_env()?;
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let lines = match log.format {
         LogFormat::Human => lines.boxed(),

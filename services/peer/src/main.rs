@@ -5,7 +5,10 @@ mod args;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use shoal_common::{config, health, server, shutdown, telemetry};
+use shoal_common::{
+    config, health, server, shutdown,
+    telemetry::{self, LevelFilter},
+};
 use shoal_peer::Settings;
 
 use crate::args::{Args, Command};
@@ -31,7 +34,7 @@ async fn start(args: &Args) -> anyhow::Result<()> {
     if let Some(Command::Health) = args.command {
         return Ok(health::check(&settings.listen.or_loopback()).await?);
     }
-    let _telemetry = telemetry::init("shoal-peer", &settings.log)?;
+    let _telemetry = telemetry::init("shoal-peer", &settings.log, LevelFilter::INFO)?;
     let shutdown = shutdown::on_signal()?;
     let listener = server::bind(&settings.listen).await?;
     Ok(shoal_peer::run(settings, listener, shutdown).await?)

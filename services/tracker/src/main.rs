@@ -5,7 +5,10 @@ mod args;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use shoal_common::{config, health, server, shutdown, telemetry};
+use shoal_common::{
+    config, health, server, shutdown,
+    telemetry::{self, LevelFilter},
+};
 use shoal_tracker::Settings;
 
 use crate::args::{Args, Command};
@@ -30,7 +33,7 @@ async fn start(args: &Args) -> anyhow::Result<()> {
     if let Some(Command::Health) = args.command {
         return Ok(health::check(&settings.listen.or_loopback()).await?);
     }
-    let _telemetry = telemetry::init("shoal-tracker", &settings.log)?;
+    let _telemetry = telemetry::init("shoal-tracker", &settings.log, LevelFilter::INFO)?;
     let shutdown = shutdown::on_signal()?;
     let listener = server::bind(&settings.listen).await?;
     Ok(shoal_tracker::run(settings, listener, shutdown).await?)

@@ -15,7 +15,7 @@ mod watch;
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
-use shoal_common::telemetry::{self, Log};
+use shoal_common::telemetry::{self, LevelFilter, Log};
 use tracing::{Instrument as _, info_span};
 
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
-    let _telemetry = telemetry::init("shoal", &Log::default())
+    let _telemetry = telemetry::init("shoal", &Log::default(), LevelFilter::WARN)
         .map_err(|error| Failure::new(Exit::Usage, format!("{:#}", anyhow::Error::from(error))))?;
     // The root of the trace that goes on in the peer and the tracker.
     let span = info_span!("shoal", command = cli.command.name());

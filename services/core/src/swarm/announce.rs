@@ -145,17 +145,22 @@ impl Swarm {
     /// Super-seeding: pieces turned up at a neighbour, so whoever else was shown them earned more.
     pub(super) fn on_passed_on(&mut self, content: ContentKey, by: LinkKey, pieces: &[PieceIndex]) {
         let Some(content) = self.contents.get(&content) else { return };
-        let is_alone = content.links.len() < 2;
-        for link in content.links.clone() {
+        for link in content.links.clone().into_iter().filter(|link| *link != by) {
             let Some(neighbour) = self.neighbours.get_mut(&link) else { continue };
-            if link == by && !is_alone {
-                continue;
-            }
             let before = neighbour.shown.len();
             neighbour.shown.retain(|piece| !pieces.contains(piece));
             for _ in neighbour.shown.len()..before {
                 self.show_next(link);
             }
+        }
+    }
+
+    /// Super-seeding: a lone neighbour has nobody to pass pieces on to; it sees more as it takes.
+    pub(super) fn show_to_lone(&mut self, link: LinkKey) {
+        let Some(neighbour) = self.neighbours.get(&link) else { return };
+        let Some(content) = self.contents.get(&neighbour.content) else { return };
+        if content.super_seeding && content.is_seeding() && content.links.len() == 1 {
+            self.show_next(link);
         }
     }
 

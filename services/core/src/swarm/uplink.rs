@@ -286,6 +286,7 @@ impl Swarm {
         if let Some(link) = link {
             self.promise(link, range.piece);
             self.suggest(link);
+            self.show_to_lone(link);
         }
     }
 

@@ -181,3 +181,16 @@ async fn several_neighbours_and_calls_share_a_download() {
     }
     assert_eq!(fs::read(leecher.copy.stored().path()).unwrap(), bytes);
 }
+
+#[tokio::test]
+async fn a_block_that_cannot_be_kept_stops_the_download() {
+    let seeder = Seeder::start(PIECE as usize * 4).await;
+    let mut leecher = Leecher::start(&seeder);
+    fs::remove_dir_all(leecher.copy.stored().path().parent().unwrap()).unwrap();
+    let source = leecher.source(&seeder.listening.address);
+    let call = leecher.order(&[0]);
+    let _serving = seeder.grant_all();
+    let _call = source.fetch(call);
+    assert_eq!(leecher.until_end().await.1, FetchEnd::Failed);
+    assert!(matches!(leecher.next().await, Event::StoreFailed { content: CONTENT, .. }));
+}

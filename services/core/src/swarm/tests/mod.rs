@@ -1,0 +1,6 @@
+//! The brain's behaviour, in the textbook's words.
+
+mod choking;
+mod picking;
+mod serving;
+mod trouble;

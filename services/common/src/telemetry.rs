@@ -9,6 +9,7 @@ use opentelemetry::{global, trace::TracerProvider as _};
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::SdkTracerProvider};
 use serde::{Deserialize, Serialize};
+use tokio::runtime::{Builder, Runtime};
 pub use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
     EnvFilter, Layer as _,
@@ -49,6 +50,9 @@ pub enum TelemetryError {
     /// The collector's address cannot be used.
     #[error("{ENDPOINT} cannot be used")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The thread that sends traces cannot be started.
+    #[error("the thread that sends traces cannot be started")]
+    Thread(#[from] io::Error),
     /// It was set up before.
     #[error(transparent)]
     Twice(#[from] TryInitError),
@@ -57,18 +61,28 @@ pub enum TelemetryError {
 /// Sends what is still to be sent when it is dropped; keep it until the end of `main`.
 #[must_use = "traces are sent only while it lives"]
 #[derive(Debug)]
-pub struct Telemetry(Option<SdkTracerProvider>);
+pub struct Telemetry(Option<Exporting>);
+
+/// Traces on their way to the collector, from a thread of their own: who waits for them at the end
+/// of a process with one thread would wait for itself.
+#[derive(Debug)]
+struct Exporting {
+    provider: SdkTracerProvider,
+    runtime: Runtime,
+}
 
 impl Drop for Telemetry {
     fn drop(&mut self) {
-        if let Some(Err(error)) = self.0.as_ref().map(SdkTracerProvider::shutdown) {
+        let Some(Exporting { provider, runtime }) = self.0.take() else { return };
+        if let Err(error) = provider.shutdown() {
             tracing::warn!(%error, "the last traces were not sent");
         }
+        runtime.shutdown_background();
     }
 }
 
 /// Starts logging, at `level` unless `RUST_LOG` says otherwise, and tracing if the variable
-/// `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector. Call it within a runtime.
+/// `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector.
 pub fn init(
     service: &'static str,
     log: &Log,
@@ -80,28 +94,30 @@ pub fn init(
         LogFormat::Human => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
-    let provider = tracer_provider(service)?;
-    let spans = provider.as_ref().map(|provider| {
+    let exporting = export(service)?;
+    let spans = exporting.as_ref().map(|Exporting { provider, .. }| {
         // Spans of the exporter's own connection would be exported in turn, forever.
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("shoal"))
             .with_filter(filter_fn(|metadata| metadata.target().starts_with("shoal")))
     });
     tracing_subscriber::registry().with(filter).with(lines).with(spans).try_init()?;
-    Ok(Telemetry(provider))
+    Ok(Telemetry(exporting))
 }
 
-fn tracer_provider(
-    service: &'static str,
-) -> Result<Option<SdkTracerProvider>, opentelemetry_otlp::ExporterBuildError> {
+fn export(service: &'static str) -> Result<Option<Exporting>, TelemetryError> {
     if env::var_os(ENDPOINT).is_none_or(|endpoint| endpoint.is_empty()) {
         return Ok(None);
     }
     global::set_text_map_propagator(TraceContextPropagator::new());
-    let exporter = SpanExporter::builder().with_tonic().build()?;
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let exporter = {
+        let _within = runtime.enter();
+        SpanExporter::builder().with_tonic().build()?
+    };
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         .with_resource(Resource::builder().with_service_name(service).build())
         .build();
-    Ok(Some(provider))
+    Ok(Some(Exporting { provider, runtime }))
 }

@@ -219,8 +219,8 @@ impl Engine {
                 drop(done.send(statuses.collect()));
             }
             Command::Watch { id, done } => {
-                let content = self.ids.get(&id).and_then(|key| self.contents.get(key));
-                drop(done.send(content.map(Content::watch)));
+                let key = self.ids.get(&id).copied();
+                drop(done.send(key.map(|key| self.watch(key))));
             }
             Command::Explain { id, done } => {
                 let key = self.ids.get(&id).copied();

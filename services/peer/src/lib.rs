@@ -25,4 +25,4 @@ pub use event::Options;
 pub use node::{Node, NodeConfig, Running, StatusWatch, Stopped, services};
 pub use run::{RunError, run};
 pub use settings::{Control, LimitSettings, LocationSettings, Settings, SwarmSettings};
-pub use status::{Cause, Explanation, Neighbour, Phase, Status, Tracker};
+pub use status::{Cause, Explanation, Failure, Neighbour, Phase, Status, Tracker};

@@ -1,6 +1,6 @@
 //! The peer as a daemon: a node with a data directory and a local API.
 
-use std::{fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc};
+use std::{fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc, time::Duration};
 
 use shoal_common::{
     admin::{self, AdminError},
@@ -13,6 +13,7 @@ use shoal_proto::control::v1::{
 use tokio::{
     net::{TcpListener, UnixListener},
     task::{JoinError, spawn_blocking},
+    time::sleep,
 };
 use tokio_stream::{StreamExt as _, wrappers::UnixListenerStream};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,9 @@ use crate::{
     settings::{Control, Settings},
     store::{Store, StoreError},
 };
+
+/// How often it is noted which contents are in use.
+const NOTE_USE_EVERY: Duration = Duration::from_secs(10);
 
 /// A peer could not start, or ended before it was told to.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +82,8 @@ pub async fn run(
         trackers: settings.tracker.clone().into(),
     };
     info!(peer_id = %node.peer(), addr = %node.address(), "peer started");
-    tokio::spawn(rejoin(node.clone(), store));
+    tokio::spawn(rejoin(node.clone(), store.clone()));
+    tokio::spawn(note_use(node.clone(), store));
     health.ready().await;
 
     let result = serve_control(&settings.control, desk, shutdown).await;
@@ -101,6 +106,26 @@ async fn rejoin(node: Node, store: Arc<Store>) {
             }
             Ok(Err(error)) => warn!(content_id = %id, %error, "the content is left out"),
             Err(error) => warn!(content_id = %id, %error, "the content is left out"),
+        }
+    }
+}
+
+/// Notes which contents others ask for, for who has to make room.
+async fn note_use(node: Node, store: Arc<Store>) {
+    loop {
+        sleep(NOTE_USE_EVERY).await;
+        let Ok(contents) = node.list().await else { return };
+        let asked_for = contents
+            .iter()
+            .filter(|status| status.last_asked.is_some_and(|at| at.elapsed() <= NOTE_USE_EVERY));
+        let in_use: Vec<_> = asked_for.map(|status| status.id).collect();
+        let store = store.clone();
+        let noting = spawn_blocking(move || {
+            // One may have been removed meanwhile.
+            in_use.into_iter().for_each(|id| drop(store.touch(id)));
+        });
+        if let Err(error) = noting.await {
+            warn!(%error, "it is not noted which contents are in use");
         }
     }
 }

@@ -1,9 +1,13 @@
 //! How a content is doing, for people and programs.
 
-use std::time::Duration;
+use std::{fmt, ops::Deref, sync::Arc,
+    time::{Duration, Instant},
+};
 
 use shoal_common::Address;
 use shoal_core::{PeerId, content::ContentId};
+
+use crate::store::StoreError;
 
 /// What a content is at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +19,40 @@ pub enum Phase {
     /// Holds every piece that is wanted.
     Seeding,
     /// Stopped, for the reason given.
-    Failed(String),
+    Failed(Failure),
 }
+
+/// Why the disk failed a content. Equal only to itself.
+#[derive(Clone, Debug)]
+pub struct Failure(Arc<StoreError>);
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self(Arc::new(error))
+    }
+}
+
+impl Deref for Failure {
+    type Target = StoreError;
+
+    fn deref(&self) -> &StoreError {
+        &self.0
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl PartialEq for Failure {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Failure {}
 
 /// A snapshot of one content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +85,8 @@ pub struct Status {
     pub wasted_bytes: u64,
     /// Sent since the start.
     pub uploaded_bytes: u64,
+    /// When a neighbour last asked for blocks.
+    pub last_asked: Option<Instant>,
 }
 
 impl Status {
@@ -69,6 +107,7 @@ impl Status {
             from_seeders_bytes: 0,
             wasted_bytes: 0,
             uploaded_bytes: 0,
+            last_asked: None,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -19,6 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Cluster {
     directory: TempDir,
     tracker: Process,
+    tracker_arguments: Vec<String>,
     tracker_port: u16,
 }
 
@@ -43,10 +45,21 @@ pub struct Getter {
 impl Cluster {
     /// Starts a tracker.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// Starts a tracker with more arguments.
+    pub fn start_with(more: &[&str]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         let tracker_port = free_port();
-        let tracker = start_tracker(tracker_port);
-        Self { directory, tracker, tracker_port }
+        let listen = format!("127.0.0.1:{tracker_port}");
+        let tracker_arguments: Vec<_> = ["--listen", &listen, "--admin", "off"]
+            .iter()
+            .chain(more)
+            .map(ToString::to_string)
+            .collect();
+        let tracker = start_tracker(&tracker_arguments, tracker_port);
+        Self { directory, tracker, tracker_arguments, tracker_port }
     }
 
     /// Where everything is written.
@@ -67,7 +80,7 @@ impl Cluster {
     /// Starts the tracker again, at the same port, knowing nothing.
     pub fn restart_tracker(&mut self) {
         self.tracker.kill();
-        self.tracker = start_tracker(self.tracker_port);
+        self.tracker = start_tracker(&self.tracker_arguments, self.tracker_port);
     }
 
     /// A file of so many bytes that do not compress, the same for the same seed.
@@ -131,10 +144,9 @@ impl Getter {
     }
 }
 
-fn start_tracker(port: u16) -> Process {
-    let listen = format!("127.0.0.1:{port}");
-    let tracker = Process::start("shoal-tracker", ["--listen", &listen, "--admin", "off"]);
-    wait_for("the tracker", PATIENCE, || std::net::TcpStream::connect(&listen).ok());
+fn start_tracker(arguments: &[String], port: u16) -> Process {
+    let tracker = Process::start("shoal-tracker", arguments);
+    wait_for("the tracker", PATIENCE, || TcpStream::connect(("127.0.0.1", port)).ok());
     tracker
 }
 

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, anyhow, bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use serde::Deserialize;
 use shoal_common::units::Rate;
 
@@ -247,8 +247,11 @@ impl<'a> Fleet<'a> {
 
     fn check_running(&mut self) -> anyhow::Result<()> {
         for (number, process) in self.members.iter_mut().enumerate() {
-            if !self.killed.contains(&Member(number)) && !process.is_running() {
-                return Err(anyhow!("{} ended: {}", process.name(), last_lines(&process.stderr())));
+            if self.killed.contains(&Member(number)) {
+                continue;
+            }
+            if let Some(status) = process.ended() {
+                bail!("{} ended, {status}: {}", process.name(), last_lines(&process.stderr()));
             }
         }
         Ok(())

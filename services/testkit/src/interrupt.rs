@@ -20,8 +20,8 @@ const EXIT_INTERRUPTED: u8 = 130;
 /// Whether SIGINT, SIGTERM or SIGHUP came.
 pub struct Interrupt {
     came: Arc<AtomicBool>,
-    /// It listens for the signals until it is dropped.
-    _listener: Runtime,
+    /// It waits for the signals until it is dropped.
+    listener: Runtime,
 }
 
 /// The error of a run that was asked to end.
@@ -32,18 +32,22 @@ pub struct Interrupted;
 impl Interrupt {
     /// Signals end this process no longer: it has to [`check`](Self::check).
     pub fn listen() -> io::Result<Self> {
-        let listener = Builder::new_multi_thread().worker_threads(1).enable_io().build()?;
-        let came = Arc::new(AtomicBool::new(false));
-        let context = listener.enter();
+        let interrupt = Self::deaf()?;
+        let _context = interrupt.listener.enter();
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()] {
-            let (mut signals, came) = (signal(kind)?, came.clone());
-            listener.spawn(async move {
+            let (mut signals, came) = (signal(kind)?, interrupt.came.clone());
+            interrupt.listener.spawn(async move {
                 signals.recv().await;
                 came.store(true, Ordering::Relaxed);
             });
         }
-        drop(context);
-        Ok(Self { came, _listener: listener })
+        Ok(interrupt)
+    }
+
+    /// One that no signal reaches.
+    pub(crate) fn deaf() -> io::Result<Self> {
+        let listener = Builder::new_multi_thread().worker_threads(1).enable_io().build()?;
+        Ok(Self { came: Arc::default(), listener })
     }
 
     /// An error once a signal has come.

@@ -1,11 +1,14 @@
 //! Clusters for tests, the simulator, the lab and the benches.
 
 pub mod cluster;
+pub mod collector;
+pub mod daemon;
 pub mod demo;
 pub mod files;
 pub mod fleet;
 pub mod interrupt;
 pub mod lab;
 pub mod process;
+pub mod serve;
 pub mod sim;
 pub mod villain;

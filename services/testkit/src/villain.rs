@@ -39,6 +39,8 @@ use tonic_prost::ProstCodec;
 use tower::Service;
 use uuid::Uuid;
 
+use crate::serve::connections;
+
 /// What a villain does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vice {
@@ -46,6 +48,8 @@ pub enum Vice {
     Poisons,
     /// Unchokes, takes requests, and never sends.
     Stalls,
+    /// Serves nobody.
+    NeverUnchokes,
     /// Claims every piece, and then does not hold it.
     Lies,
     /// Sends another piece than was asked for.
@@ -132,10 +136,7 @@ async fn start(
         .into_axum_router()
         .route_service("/shoal.peer.v1.PeerService/RequestPiece", rogue.clone())
         .into();
-    let incoming = stream::unfold(listener, |listener| async {
-        Some((listener.accept().await.map(|(socket, _)| socket), listener))
-    });
-    tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(incoming));
+    tokio::spawn(Server::builder().add_routes(routes).serve_with_incoming(connections(listener)));
     if vice == Vice::Floods {
         tokio::spawn(flood(rogue.clone(), honest));
     }
@@ -234,8 +235,10 @@ impl Rogue {
         let mut said = vec![
             self.hello(),
             message(Kind::Bitfield(self.bitfield())),
-            message(Kind::Unchoke(pb::Unchoke {})),
         ];
+        if self.vice != Vice::NeverUnchokes {
+            said.push(message(Kind::Unchoke(pb::Unchoke {})));
+        }
         if self.vice == Vice::Babbles {
             said.push(message(Kind::Have(pb::Have { pieces: vec![u32::MAX] })));
         }

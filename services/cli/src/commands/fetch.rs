@@ -21,12 +21,20 @@ pub(crate) async fn run(args: FetchArgs, mut progress: Progress) -> anyhow::Resu
     progress.set_id(id);
     let mut control = Control::connect(&args.control.control).await?;
     let started = Instant::now();
-    control.change.fetch(request(&args)?).await.map_err(Failure::from)?;
+    let request = request(&args)?;
     if args.detach {
+        control.change.fetch(request).await.map_err(Failure::from)?;
         progress.note(&format!("the peer fetches it; shoal watch {id} shows how it goes"));
         return Ok(());
     }
-    follow(&mut control, id, started, &mut progress).await
+    let without_copy = FetchRequest { export_to: String::new(), ..request.clone() };
+    control.change.fetch(without_copy).await.map_err(Failure::from)?;
+    let seen = follow(&mut control, id, started, &mut progress).await?;
+    if args.to.is_some() {
+        // Complete by now: the copy is there, or cannot be made, when this is answered.
+        control.change.fetch(request).await.map_err(Failure::from)?;
+    }
+    Ok(progress.completed(id, &seen, Instant::now())?)
 }
 
 fn request(args: &FetchArgs) -> anyhow::Result<FetchRequest> {
@@ -55,7 +63,7 @@ async fn follow(
     id: ContentId,
     started: Instant,
     progress: &mut Progress,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Seen> {
     let interrupted = shutdown::on_signal()?;
     let mut changes = Changes::of(control, id).await?;
     let mut seen = Seen::new(started);
@@ -76,7 +84,7 @@ async fn follow(
         let now = Instant::now();
         seen.add(now, snapshot);
         if status.state() == ContentState::Seeding {
-            return Ok(progress.completed(id, &seen, now)?);
+            return Ok(seen);
         }
         progress.update(&snapshot)?;
     }

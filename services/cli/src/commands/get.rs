@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// After so long without a byte people want to know why.
-const STALL: Duration = Duration::from_secs(10);
+const STALL: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(args: GetArgs, mut progress: Progress) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -87,7 +87,7 @@ impl Get<'_> {
         let place = Arc::new(Place { destination, outcome: Mutex::default() });
         let mut status = self.join(&place, options).await?;
         let mut seen = Seen::new(started);
-        self.complete(&mut status, &mut seen, &place).await?;
+        self.complete(&mut status, &mut seen).await?;
         spawn_blocking(move || place.finish()).await??;
         self.progress.completed(self.id, &seen, Instant::now())?;
         match seed_for {
@@ -115,11 +115,10 @@ impl Get<'_> {
         &mut self,
         status: &mut StatusWatch,
         seen: &mut Seen,
-        place: &Place,
     ) -> anyhow::Result<()> {
         loop {
             let now = status.borrow_and_update().clone();
-            one_shot::check(&now).map_err(|failure| place.why(failure))?;
+            one_shot::check(&now)?;
             let snapshot = Snapshot::from(&*now);
             seen.add(Instant::now(), snapshot);
             if now.phase == Phase::Seeding {
@@ -177,8 +176,6 @@ enum Outcome {
     Begun(OneShot),
     /// It was there already.
     Present,
-    /// No room was made for it.
-    Failed(Exit),
 }
 
 impl Place {
@@ -195,15 +192,10 @@ impl Place {
     /// Makes room for the content.
     fn begin(&self, manifest: Manifest, hashes: PieceHashes) -> Result<Arc<Stored>, StoreError> {
         let path = self.destination.of(manifest.name());
-        let begun = if path.exists() {
-            self.present(&path, &manifest)
-        } else {
-            OneShot::begin(&path, manifest, hashes).map(|one_shot| self.keep(one_shot))
-        };
-        if let Err(error) = &begun {
-            self.set(Outcome::Failed(Exit::of_store(error)));
+        if path.exists() {
+            return self.present(&path, &manifest);
         }
-        begun
+        OneShot::begin(&path, manifest, hashes).map(|one_shot| self.keep(one_shot))
     }
 
     /// The content as an earlier run has left it, complete; an error if it is something else.
@@ -212,6 +204,7 @@ impl Place {
         if hashed.manifest.id() != manifest.id() {
             return Err(StoreError::Exists(path.to_owned()));
         }
+        OneShot::tidy(path, manifest.id())?;
         self.set(Outcome::Present);
         Ok(Stored::in_place(hashed))
     }
@@ -230,15 +223,7 @@ impl Place {
                 Ok(())
             }
             Outcome::Present => Ok(()),
-            Outcome::Unknown | Outcome::Failed(_) => Err(anyhow::anyhow!("the download was lost")),
-        }
-    }
-
-    /// The failure of the content, with what is known here of its kind.
-    fn why(&self, failure: Failure) -> Failure {
-        match &*self.lock() {
-            Outcome::Failed(exit) => Failure::new(*exit, failure.to_string()),
-            _ => failure,
+            Outcome::Unknown => Err(anyhow::anyhow!("the download was lost")),
         }
     }
 

@@ -49,7 +49,7 @@ pub(super) fn trackers(args: &TakePartArgs, link: Option<&Link>) -> anyhow::Resu
 /// Why a content was stopped, if it was.
 pub(super) fn check(status: &Status) -> Result<(), Failure> {
     match &status.phase {
-        Phase::Failed(reason) => Err(Failure::new(Exit::Failed, reason.as_str())),
+        Phase::Failed(error) => Err(Failure::new(Exit::of_store(error), error.to_string())),
         Phase::Resolving | Phase::Downloading | Phase::Seeding => Ok(()),
     }
 }

@@ -120,6 +120,7 @@ impl Outlet {
             piece_length: manifest.layout().piece_length().get().into(),
             total_bytes: manifest.layout().total_bytes(),
             pin,
+            content_id: manifest.id().to_string(),
         };
         if self.send(Part::Start(start)).is_err() {
             return Ok(());

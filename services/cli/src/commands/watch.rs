@@ -48,7 +48,8 @@ impl Changes {
         while let Some(change) = self.0.message().await.map_err(lost)? {
             match change.status {
                 Some(status) if status.state() == ContentState::Failed => {
-                    return Err(Failure::new(Exit::Failed, status.error).into());
+                    let error = Status::new(status.error_code.into(), status.error);
+                    return Err(Failure::refused(&error).into());
                 }
                 Some(status) => return Ok(Some(status)),
                 // Only pieces came.

@@ -30,6 +30,8 @@ pub(super) struct Choker {
     lent_at: Option<Instant>,
     /// When the uplink last had nothing to do.
     idle_at: Option<Instant>,
+    /// Slots of a seeder, by the rate of the uplink.
+    seeder_slots: Option<usize>,
 }
 
 /// Slots lent are kept when slots are dealt anew, if the uplink idled as recently as this.
@@ -39,9 +41,21 @@ impl Swarm {
     /// Slots for neighbours that cannot repay, or for those that can.
     pub(super) fn slots(&self, seeding: bool) -> usize {
         if seeding {
-            return self.settings.seeder_slots;
+            return self.choker.seeder_slots.unwrap_or(self.settings.seeder_slots);
         }
         self.settings.regular_slots + self.settings.optimistic_slots
+    }
+
+    /// A seeder serves as many as it can give a piece each in [`super::Settings::seeder_round`]:
+    /// long pieces on a slow uplink would else keep each waiting for minutes.
+    fn fit_seeder_slots(&mut self, now: Instant, idle_lately: bool) {
+        let seeding = self.contents.values().filter(|content| content.is_seeding());
+        let longest = seeding.map(|content| content.layout.piece_length().get()).max();
+        self.choker.seeder_slots = longest.filter(|_| !idle_lately).map(|length| {
+            let round = self.settings.seeder_round.as_secs_f64();
+            let pieces = self.uplink.bytes_per_s(now) * round / f64::from(length);
+            (pieces as usize).max(self.slots(false)).min(self.settings.seeder_slots)
+        });
     }
 
     /// Slots taken of either kind.
@@ -133,11 +147,12 @@ impl Swarm {
             return;
         }
         self.choker.rechoke_at = Some(now + self.settings.rechoke_interval);
+        let idle_lately = self.choker.idle_at.is_some_and(|at| now < at + IDLE_LATELY);
+        self.fit_seeder_slots(now, idle_lately);
         let mut chosen = self.fastest(now);
         self.choose_optimistic(now, &chosen);
         chosen.extend(self.choker.optimistic);
         chosen.extend(self.least_served());
-        let idle_lately = self.choker.idle_at.is_some_and(|at| now < at + IDLE_LATELY);
         let links: Vec<_> = self.neighbours.keys().copied().collect();
         for link in links {
             if chosen.contains(&link) {

@@ -264,19 +264,22 @@ pub enum Output {
         /// Why.
         reason: RefuseReason,
     },
-    /// Close the links of a peer, and neither dial nor let it in for the ban's time.
+    /// Close the links of a peer, and neither dial nor let it in for the ban's time. The brain has
+    /// forgotten the link by now, and its fetches and serves with it.
     Ban {
         /// The link on which it showed. The shell answers with `LinkDown`.
         link: LinkKey,
         /// Why.
         reason: BanReason,
     },
-    /// Close a link that serves neither side: both hold everything, or a neighbour is of no use.
+    /// Close a link that serves neither side: both hold everything, or a neighbour is of no use. The
+    /// brain has forgotten it by now, and its fetches and serves with it.
     Close {
         /// Which. The shell answers with `LinkDown`.
         link: LinkKey,
     },
-    /// Every piece wanted is held.
+    /// Every piece wanted is held. Said once: when the last was stored, or when the content was added
+    /// if none was missing; and again if more became wanted meanwhile.
     Completed {
         /// Of which content.
         content: ContentKey,

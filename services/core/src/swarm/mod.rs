@@ -33,6 +33,8 @@ mod settings;
 mod status;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod uplink;
 
 pub use event::{

@@ -87,6 +87,8 @@ pub(super) struct Upload {
     pub(super) turn: u64,
     /// Number of its last turn.
     pub(super) last_turn: u64,
+    /// Number of the last turn it had that went round among all.
+    pub(super) last_free_turn: u64,
     /// Calls waiting or under way.
     pub(super) calls: usize,
     /// Its last grant stalled: it receives more slowly than we send.
@@ -218,6 +220,7 @@ impl Upload {
             bytes: 0,
             turn: 0,
             last_turn: 0,
+            last_free_turn: 0,
             calls: 0,
             slow_receiver: false,
             suggestions: 0,

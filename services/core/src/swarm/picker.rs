@@ -235,3 +235,143 @@ fn nth_common(
     }
     Err(nth)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+    use rand::{SeedableRng, rngs::Xoshiro256PlusPlus};
+
+    use super::*;
+    use crate::swarm::testing::bitfield;
+
+    const COUNT: u32 = 150;
+
+    /// The same by the plainest means.
+    struct Model {
+        copies: Vec<u32>,
+        priorities: Vec<Priority>,
+        open: BTreeSet<u32>,
+    }
+
+    impl Model {
+        fn rank(&self, piece: u32) -> (std::cmp::Reverse<Priority>, u32) {
+            let at = piece as usize;
+            (std::cmp::Reverse(self.priorities[at]), self.copies[at])
+        }
+
+        fn is_open(&self, piece: u32) -> bool {
+            self.open.contains(&piece) && self.priorities[piece as usize] != Priority::Skip
+        }
+
+        /// What may be picked of these.
+        fn best(&self, from: impl Iterator<Item = u32>) -> BTreeSet<u32> {
+            let open: Vec<_> = from.filter(|piece| self.is_open(*piece)).collect();
+            let least = open.iter().map(|piece| self.rank(*piece)).min();
+            open.into_iter().filter(|piece| Some(self.rank(*piece)) == least).collect()
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Gain(u32),
+        Lose(u32),
+        Open(u32),
+        Close(u32),
+        Prioritise(u32, Priority),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let piece = 0..COUNT;
+        let priority = prop_oneof![
+            Just(Priority::Skip),
+            Just(Priority::Low),
+            Just(Priority::Normal),
+            Just(Priority::High)
+        ];
+        let step = prop_oneof![
+            4 => piece.clone().prop_map(Step::Gain),
+            1 => piece.clone().prop_map(Step::Lose),
+            4 => piece.clone().prop_map(Step::Open),
+            1 => piece.clone().prop_map(Step::Close),
+            1 => (piece, priority).prop_map(|(piece, priority)| Step::Prioritise(piece, priority)),
+        ];
+        prop::collection::vec(step, 0..400)
+    }
+
+    fn play(steps: Vec<Step>) -> (Picker, Model) {
+        let mut picker = Picker::new(COUNT, Order::RarestFirst);
+        let size = COUNT as usize;
+        let priorities = vec![Priority::Normal; size];
+        let mut model = Model { copies: vec![0; size], priorities, open: BTreeSet::new() };
+        for step in steps {
+            match step {
+                Step::Gain(piece) => {
+                    picker.gain(PieceIndex::new(piece));
+                    model.copies[piece as usize] += 1;
+                }
+                Step::Lose(piece) => {
+                    picker.lose(PieceIndex::new(piece));
+                    let copies = &mut model.copies[piece as usize];
+                    *copies = copies.saturating_sub(1);
+                }
+                Step::Open(piece) => {
+                    picker.open(PieceIndex::new(piece));
+                    model.open.insert(piece);
+                }
+                Step::Close(piece) => {
+                    picker.close(PieceIndex::new(piece));
+                    model.open.remove(&piece);
+                }
+                Step::Prioritise(piece, priority) => {
+                    picker.set_priority(PieceIndex::new(piece), priority);
+                    model.priorities[piece as usize] = priority;
+                }
+            }
+        }
+        (picker, model)
+    }
+
+    proptest! {
+        #[test]
+        fn it_agrees_with_the_plainest_picker(
+            steps in steps(),
+            has in prop::collection::btree_set(0..COUNT, 0..100),
+            seed: u64,
+        ) {
+            let (picker, model) = play(steps);
+            let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+            for piece in 0..COUNT {
+                let index = PieceIndex::new(piece);
+                prop_assert_eq!(picker.copies(index), model.copies[piece as usize]);
+                prop_assert_eq!(picker.is_open(index), model.is_open(piece));
+            }
+            let open = (0..COUNT).filter(|piece| model.is_open(*piece));
+            prop_assert_eq!(picker.open_count() as usize, open.count());
+            let held = bitfield(COUNT, has.iter().copied());
+            let check = |picked: Option<PieceIndex>, best: BTreeSet<u32>| match picked {
+                Some(piece) => best.contains(&piece.get()),
+                None => best.is_empty(),
+            };
+            let best = model.best(has.iter().copied());
+            prop_assert!(check(picker.pick(&held, &mut rng), best));
+            let none = Bitfield::empty(COUNT);
+            let outside = model.best((0..COUNT).filter(|piece| !has.contains(piece)));
+            prop_assert!(check(picker.pick_outside(&held, &none, &mut rng), outside));
+            let any = picker.pick_at_random(&held, &mut rng).map(PieceIndex::get);
+            prop_assert_eq!(any.is_some(), has.iter().any(|piece| model.is_open(*piece)));
+            prop_assert!(any.is_none_or(|piece| has.contains(&piece) && model.is_open(piece)));
+        }
+    }
+
+    #[test]
+    fn pieces_the_content_does_not_have_are_ignored() {
+        let mut picker = Picker::new(3, Order::RarestFirst);
+        for piece in [3, u32::MAX] {
+            picker.gain(PieceIndex::new(piece));
+            picker.open(PieceIndex::new(piece));
+        }
+        assert_eq!(picker.open_count(), 0);
+    }
+}

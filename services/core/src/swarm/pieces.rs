@@ -61,6 +61,9 @@ impl Swarm {
 
     pub(super) fn on_piece_stored(&mut self, now: Instant, content: ContentKey, piece: PieceIndex) {
         let Some(state) = self.contents.get_mut(&content) else { return };
+        if piece.get() >= state.layout.piece_count() {
+            return;
+        }
         let (was_seeding, was_wanted) = (state.is_seeding(), state.wants(piece));
         if !state.store(piece) {
             return;

@@ -135,11 +135,15 @@ impl Swarm {
         let window = neighbour.down.window(neighbour.round_trip, &self.settings, now);
         let piece_length = u64::from(content.layout.piece_length().get());
         let room = window.saturating_sub(neighbour.down.outstanding);
-        let budget = self.settings.max_outstanding.saturating_sub(self.requests.outstanding);
-        let room = room.min(budget);
+        // The last piece may reach beyond the window, but not beyond what memory allows.
+        let link_limit = self.settings.max_window.saturating_sub(neighbour.down.outstanding);
+        let limit = self.settings.max_outstanding.saturating_sub(self.requests.outstanding);
+        let limit = limit.min(link_limit);
         let mut asked = 0;
         while ranges.is_empty()
-            || (asked + piece_length <= room && ranges.len() < self.settings.ranges_per_call)
+            || (asked < room
+                && asked + piece_length <= limit
+                && ranges.len() < self.settings.ranges_per_call)
         {
             let random_first = self.settings.random_first;
             let Some(next) = content.next_ranges(neighbour, random_first, &mut self.rng) else {

@@ -41,9 +41,9 @@ pub struct Settings {
     /// While the uplink idles, another choked neighbour is served each so often: about the time in
     /// which the last one so favoured asks.
     pub lend_interval: Duration,
-    /// Of so many turns on the uplink of a leecher one goes to whoever waits longest, which is the
+    /// Of so many turns on the uplink of a leecher one goes round among all it serves, which is the
     /// share of the optimistic slot: 1 of 4 + 1.
-    pub patience: u64,
+    pub free_turn_interval: u64,
     /// Bytes granted ahead of the transport: what the uplink sends in this time, at least a piece.
     /// Own measurement: hides the way between transport and brain at 2 GB/s.
     pub uplink_ahead: Duration,
@@ -119,7 +119,7 @@ impl Default for Settings {
             seeder_slots: 50,
             seeder_round: Duration::from_secs(2),
             lend_interval: Duration::from_millis(5),
-            patience: 5,
+            free_turn_interval: 5,
             uplink_ahead: Duration::from_millis(5),
             stall: Duration::from_millis(20),
             stall_blocks: 4,
@@ -132,7 +132,7 @@ impl Default for Settings {
             max_outstanding: 32 << 20,
             calls_per_link: 2,
             ranges_per_call: 64,
-            block_time: Duration::from_millis(5),
+            block_time: Duration::from_millis(1),
             max_block_length: 256 << 10,
             random_first: 4,
             endgame_sources: 3,

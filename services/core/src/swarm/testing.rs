@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::{
-    Capabilities, ContentKey, FetchKey, Input, LinkKey, Output, PeerMessage, RefuseReason, ServeKey,
-    Settings, Swarm,
+    Capabilities, ContentKey, FetchKey, Input, LinkKey, Output, PeerMessage, RefuseReason,
+    ServeKey, Settings, Swarm,
 };
 use crate::{
     PeerId,

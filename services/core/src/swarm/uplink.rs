@@ -3,7 +3,7 @@
 //! Of all calls that wait, one range at a time is granted, the next when little of it is left
 //! unsent. Between contents the one that had the least goes first. Within a content a seeder serves
 //! the neighbour it served least; a leecher the one whose deficit (received minus sent) is greatest,
-//! but for every fifth turn, which goes to who waits longest.
+//! but for every fifth turn: those go round, so that who has nothing to give gets its small share.
 
 use std::{
     cmp::Reverse,
@@ -17,7 +17,7 @@ use super::{
     rate::Rate,
     settings::Settings,
 };
-use crate::content::BlockRange;
+use crate::content::{BLOCK_UNIT, BlockRange};
 
 /// The calls for our blocks.
 #[derive(Debug)]
@@ -94,10 +94,11 @@ impl Uplink {
 
     /// How long a grant may stand still before it stops counting.
     fn stall(&self, now: Instant, settings: &Settings) -> Duration {
-        let block = f64::from(crate::content::BLOCK_UNIT);
-        let rate = self.bytes_per_s(now).max(1.0);
-        let blocks = f64::from(settings.stall_blocks) * block / rate;
-        settings.stall.max(Duration::from_secs_f64(blocks.min(1.0)))
+        let blocks = f64::from(settings.stall_blocks) * f64::from(BLOCK_UNIT);
+        let seconds = blocks / self.bytes_per_s(now).max(1.0);
+        // Beyond the span of the rate nothing is known.
+        let longest = settings.pace_span.as_secs_f64();
+        settings.stall.max(Duration::from_secs_f64(seconds.min(longest)))
     }
 
     /// Takes a call out, with what it still held.
@@ -256,6 +257,7 @@ impl Swarm {
     }
 
     fn grant_one(&mut self, now: Instant, key: ServeKey, range: BlockRange) {
+        let is_free_turn = self.is_free_turn();
         let Some(serve) = self.uplink.serves.get_mut(&key) else { return };
         let bytes = u64::from(range.length);
         let (content, link) = (serve.content, serve.link);
@@ -270,6 +272,9 @@ impl Swarm {
         if let Some(neighbour) = link.and_then(|link| self.neighbours.get_mut(&link)) {
             neighbour.up.turn += bytes;
             neighbour.up.last_turn = self.uplink.turns;
+            if is_free_turn {
+                neighbour.up.last_free_turn = self.uplink.turns;
+            }
             serve.counts &= !neighbour.up.slow_receiver;
         }
         serve.unsent += bytes;
@@ -290,24 +295,32 @@ impl Swarm {
         }
     }
 
+    /// A leecher's next turn does not depend on what it got.
+    fn is_free_turn(&self) -> bool {
+        self.uplink.turns.is_multiple_of(self.settings.free_turn_interval.max(1))
+    }
+
     /// The call to be granted something next. A slow receiver waits for what it was granted.
     fn next_turn(&self) -> Option<ServeKey> {
         let waiting =
             self.uplink.serves.iter().filter(|(_, serve)| {
                 !serve.waiting.is_empty() && (serve.counts || serve.unsent == 0)
             });
-        let is_patient_turn = self.uplink.turns.is_multiple_of(self.settings.patience.max(1));
+        let is_free_turn = self.is_free_turn();
         let ranked = waiting.filter_map(|(key, serve)| {
             let content = self.contents.get(&serve.content)?;
             let neighbour = serve.link.and_then(|link| self.neighbours.get(&link));
-            let turn = neighbour.map_or(Turn::default(), |neighbour| Turn {
-                credit: match (content.is_seeding(), is_patient_turn) {
-                    (true, _) => Reverse(-neighbour.up.turn.cast_signed()),
-                    (false, true) => Reverse(0),
-                    (false, false) => Reverse(neighbour.deficit()),
-                },
-                pieces: if is_patient_turn { 0 } else { neighbour.has.held() },
-                last: neighbour.up.last_turn,
+            let turn = neighbour.map_or(Turn::default(), |neighbour| {
+                let (pieces, up) = (neighbour.has.held(), &neighbour.up);
+                match (content.is_seeding(), is_free_turn) {
+                    (true, _) => {
+                        Turn { credit: Reverse(-up.turn.cast_signed()), pieces, last: up.last_turn }
+                    }
+                    (false, true) => Turn { last: up.last_free_turn, ..Turn::default() },
+                    (false, false) => {
+                        Turn { credit: Reverse(neighbour.deficit()), pieces, last: up.last_turn }
+                    }
+                }
             });
             Some(((content.turn, turn), *key))
         });

@@ -36,6 +36,11 @@ impl ControlService for Desk {
             return Err(Status::invalid_argument("the first part of an upload is its start"));
         };
         let pin = start.pin;
+        if let Some(stored) = self.known(&start).await? {
+            let response = self.uploaded(&stored);
+            self.share(stored, pin, Options::default()).await?;
+            return Ok(Response::new(response));
+        }
         self.make_room(start.total_bytes).await?;
         let (to_disk, queue) = mpsc::channel(UPLOAD_QUEUE);
         let store = self.store.clone();
@@ -52,11 +57,7 @@ impl ControlService for Desk {
         drop(to_disk);
         let imported = importing.await.map_err(|_| Status::internal("the import failed"))?;
         let stored = imported?;
-        let response = UploadResponse {
-            content_id: stored.id().to_string(),
-            link: self.link(stored.id()),
-            bytes: stored.layout().total_bytes(),
-        };
+        let response = self.uploaded(&stored);
         self.share(stored, pin, Options::default()).await?;
         Ok(Response::new(response))
     }
@@ -103,19 +104,27 @@ impl ControlService for Desk {
             super_seeding: false,
             priorities: wire::priorities(request.priorities)?,
         };
+        let pin = request.pin;
+        self.on_disk(move |store| note_use(store, id, pin)).await?;
         let desk = self.clone();
         let place = move |manifest: Manifest, hashes| {
-            desk.evict_for(manifest.layout().total_bytes())?;
+            if !desk.store.contains(id) {
+                desk.evict_for(manifest.layout().total_bytes())?;
+            }
             let stored = desk.store.add(manifest, hashes)?;
-            if request.pin {
+            if pin {
                 desk.store.pin(id, true)?;
             }
             Ok(stored)
         };
         let watch = self.node.fetch(id, options, place).await?;
         let complete = watch.borrow().phase == Phase::Seeding;
-        if let Some(destination) = export_to {
-            tokio::spawn(self.clone().export_when_complete(id, watch, destination));
+        match export_to {
+            Some(destination) if complete => self.export(id, destination).await?,
+            Some(destination) => {
+                tokio::spawn(self.clone().export_when_complete(id, watch, destination));
+            }
+            None => {}
         }
         Ok(Response::new(FetchResponse { complete }))
     }
@@ -144,6 +153,28 @@ impl ControlService for Desk {
 }
 
 impl Desk {
+    /// What is about to be uploaded, if it is here whole already.
+    async fn known(&self, start: &UploadStart) -> Result<Option<Arc<Stored>>, Status> {
+        if start.content_id.is_empty() {
+            return Ok(None);
+        }
+        let id = parse_id(&start.content_id)?;
+        let find = move |store: &Store| match store.load(id) {
+            Ok(stored) => Ok(stored.is_complete().then_some(stored)),
+            Err(StoreError::Unknown(_)) => Ok(None),
+            Err(error) => Err(error),
+        };
+        self.on_disk(find).await
+    }
+
+    fn uploaded(&self, stored: &Stored) -> UploadResponse {
+        UploadResponse {
+            content_id: stored.id().to_string(),
+            link: self.link(stored.id()),
+            bytes: stored.layout().total_bytes(),
+        }
+    }
+
     /// Joins the swarm of what is stored.
     async fn share(&self, stored: Arc<Stored>, pin: bool, options: Options) -> Result<(), Status> {
         let id = stored.id();
@@ -185,14 +216,29 @@ impl Desk {
         if !complete {
             return;
         }
-        let path = destination.clone();
-        match self.on_disk(move |store| store.export(&*store.load(id)?, &path)).await {
-            Ok(how) => info!(content_id = %id, path = %destination.display(), ?how, "exported"),
-            Err(error) => {
-                warn!(content_id = %id, path = %destination.display(), %error, "not exported");
-            }
+        if let Err(error) = self.export(id, destination.clone()).await {
+            warn!(content_id = %id, path = %destination.display(), %error, "not exported");
         }
     }
+
+    /// Puts a copy of a complete content at `destination`.
+    async fn export(&self, id: ContentId, destination: PathBuf) -> Result<(), Status> {
+        let path = destination.clone();
+        let how = self.on_disk(move |store| store.export(&*store.load(id)?, &path)).await?;
+        info!(content_id = %id, path = %destination.display(), ?how, "exported");
+        Ok(())
+    }
+}
+
+/// Notes that a content is wanted, if it is here: who makes room spares it.
+fn note_use(store: &Store, id: ContentId, pin: bool) -> Result<(), StoreError> {
+    if !store.contains(id) {
+        return Ok(());
+    }
+    if pin {
+        store.pin(id, true)?;
+    }
+    store.touch(id)
 }
 
 /// Writes an upload as it comes.

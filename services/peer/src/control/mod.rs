@@ -55,27 +55,30 @@ impl From<Stopped> for Status {
 
 impl From<StoreError> for Status {
     fn from(error: StoreError) -> Self {
-        let code = match &error {
-            StoreError::DiskFull { .. } | StoreError::QuotaExceeded { .. } => {
-                Code::ResourceExhausted
-            }
-            StoreError::Denied { .. } => Code::PermissionDenied,
-            StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                Code::NotFound
-            }
-            StoreError::Unknown(_) => Code::NotFound,
-            StoreError::Exists(_) => Code::AlreadyExists,
-            StoreError::LinkCycle(_)
-            | StoreError::NotAFile(_)
-            | StoreError::NotUtf8(_)
-            | StoreError::Unnamed(_)
-            | StoreError::Manifest(_)
-            | StoreError::Layout(_)
-            | StoreError::Import(_) => Code::InvalidArgument,
-            StoreError::SourceChanged(_) | StoreError::Incomplete(_) => Code::FailedPrecondition,
-            _ => Code::Internal,
-        };
-        Self::new(code, error.to_string())
+        Self::new(code_of(&error), error.to_string())
+    }
+}
+
+fn code_of(error: &StoreError) -> Code {
+    match error {
+        StoreError::DiskFull { .. } | StoreError::QuotaExceeded { .. } => Code::ResourceExhausted,
+        StoreError::Denied { .. } => Code::PermissionDenied,
+        StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+            Code::NotFound
+        }
+        StoreError::Unknown(_) => Code::NotFound,
+        StoreError::Exists(_) => Code::AlreadyExists,
+        StoreError::LinkCycle(_)
+        | StoreError::NotAFile(_)
+        | StoreError::NotUtf8(_)
+        | StoreError::Unnamed(_)
+        | StoreError::Manifest(_)
+        | StoreError::Layout(_)
+        | StoreError::Import(_) => Code::InvalidArgument,
+        StoreError::SourceChanged(_) | StoreError::Incomplete(_) | StoreError::Downloading(_) => {
+            Code::FailedPrecondition
+        }
+        _ => Code::Internal,
     }
 }
 

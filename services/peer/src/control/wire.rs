@@ -2,8 +2,9 @@
 
 use shoal_core::swarm::Priority;
 use shoal_proto::control::v1 as pb;
-use tonic::Status as RpcStatus;
+use tonic::{Code, Status as RpcStatus};
 
+use super::code_of;
 use crate::status::{Cause, Explanation, Neighbour, Phase, Status, Tracker};
 
 /// What the store knows of a content, beside the swarm.
@@ -14,11 +15,11 @@ pub(super) struct Keeping {
 }
 
 pub(super) fn status(status: &Status, keeping: Keeping) -> pb::ContentStatus {
-    let (state, error) = match &status.phase {
-        Phase::Resolving => (pb::ContentState::Resolving, String::new()),
-        Phase::Downloading => (pb::ContentState::Downloading, String::new()),
-        Phase::Seeding => (pb::ContentState::Seeding, String::new()),
-        Phase::Failed(error) => (pb::ContentState::Failed, error.clone()),
+    let (state, failure) = match &status.phase {
+        Phase::Resolving => (pb::ContentState::Resolving, None),
+        Phase::Downloading => (pb::ContentState::Downloading, None),
+        Phase::Seeding => (pb::ContentState::Seeding, None),
+        Phase::Failed(failure) => (pb::ContentState::Failed, Some(failure)),
     };
     pb::ContentStatus {
         content_id: status.id.to_string(),
@@ -36,7 +37,8 @@ pub(super) fn status(status: &Status, keeping: Keeping) -> pb::ContentStatus {
         wasted_bytes: status.wasted_bytes,
         pinned: keeping.pinned,
         in_place: keeping.in_place,
-        error,
+        error: failure.map_or_else(String::new, ToString::to_string),
+        error_code: failure.map_or(Code::Ok, |failure| code_of(failure)).into(),
         from_seeders_bytes: status.from_seeders_bytes,
     }
 }

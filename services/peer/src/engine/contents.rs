@@ -11,7 +11,7 @@ use std::{
 
 use shoal_common::Address;
 use shoal_core::{
-    content::ContentId,
+    content::{ContentId, PieceIndex},
     roster::Candidate,
     swarm::{ContentKey, Input, Priority},
 };
@@ -26,7 +26,7 @@ use super::Engine;
 use crate::{
     event::{Event, Options, Place},
     resolve::resolve,
-    status::Status,
+    status::{Failure, Status},
     store::{StoreError, Stored},
     tracker::{Announcer, News, Report},
 };
@@ -46,6 +46,8 @@ pub(super) struct Content {
     news: watch::Sender<News>,
     pub(super) status: watch::Sender<Arc<Status>>,
     pub(super) trackers: BTreeMap<Address, TrackerView>,
+    /// When a neighbour last asked for blocks.
+    pub(super) last_asked: Option<Instant>,
     /// What is done for it belongs to the trace of who asked for it.
     pub(super) span: Span,
     /// Ends its announces.
@@ -60,7 +62,7 @@ pub(super) enum Search {
     /// In the swarm.
     Found,
     /// The disk failed it.
-    Failed(String),
+    Failed(Failure),
 }
 
 /// What a tracker last said.
@@ -76,8 +78,10 @@ impl Content {
         self.stored.borrow().clone()
     }
 
-    pub(super) fn watch(&self) -> watch::Receiver<Arc<Status>> {
-        self.status.subscribe()
+    /// Trackers hear of all bytes that lack.
+    fn note_left(&self, stored: &Stored) {
+        let left = stored.layout().total_bytes() - stored.held_bytes();
+        self.left_bytes.store(left, Ordering::Relaxed);
     }
 
     /// Trackers hear that this peer leaves the swarm.
@@ -100,11 +104,11 @@ impl Engine {
     ) -> watch::Receiver<Arc<Status>> {
         let id = stored.id();
         if let Some(key) = self.ids.get(&id) {
-            return self.contents[key].watch();
+            return self.watch(*key);
         }
         let key = self.insert(id, options, Search::Found, asked);
         self.join(key, stored);
-        self.contents[&key].watch()
+        self.watch(key)
     }
 
     /// Looks for a content and fetches it to `place`.
@@ -115,9 +119,10 @@ impl Engine {
         place: Place,
         asked: &Span,
     ) -> watch::Receiver<Arc<Status>> {
-        if let Some(content) = self.ids.get(&id).map(|key| &self.contents[key]) {
-            if !matches!(content.search, Search::Failed(_)) {
-                return content.watch();
+        if let Some(key) = self.ids.get(&id).copied() {
+            if !matches!(self.contents[&key].search, Search::Failed(_)) {
+                self.want(key, options.priorities);
+                return self.watch(key);
             }
             self.remove(id);
         }
@@ -134,7 +139,28 @@ impl Engine {
         };
         self.tasks.spawn(resolving.instrument(self.contents[&key].span.clone()));
         self.announce(key);
-        self.contents[&key].watch()
+        self.watch(key)
+    }
+
+    /// How a content is from now on.
+    pub(super) fn watch(&self, key: ContentKey) -> watch::Receiver<Arc<Status>> {
+        // While nobody watched, nobody was told.
+        self.report_on(key);
+        self.contents[&key].status.subscribe()
+    }
+
+    /// Changes what is wanted of a content that is here, or on its way.
+    fn want(&mut self, key: ContentKey, priorities: Vec<(String, Priority)>) {
+        let Some(content) = self.contents.get_mut(&key) else { return };
+        if content.options.priorities == priorities {
+            return;
+        }
+        content.options.priorities = priorities;
+        let Some(stored) = content.stored() else { return };
+        content.note_left(&stored);
+        let pieces = stored.layout().pieces().collect();
+        self.brain(Input::Prioritise { content: key, pieces, priority: Priority::Normal });
+        self.prioritise(key, &stored);
     }
 
     /// Stops fetching and sharing a content; false if it was not here.
@@ -173,6 +199,7 @@ impl Engine {
             news: watch::Sender::new(News::default()),
             status: watch::Sender::new(Arc::new(Status::unresolved(id))),
             trackers: BTreeMap::new(),
+            last_asked: None,
             span: info_span!(parent: asked, "content", content_id = %id),
             _stop_with_it: stop.clone().drop_guard(),
             stop,
@@ -204,7 +231,7 @@ impl Engine {
         }
         match outcome {
             Ok(stored) => self.join(key, stored),
-            Err(error) => self.store_failed(key, &error),
+            Err(error) => self.store_failed(key, error),
         }
     }
 
@@ -216,9 +243,7 @@ impl Engine {
         let is_new = matches!(search, Search::Found);
         let options = content.options.clone();
         let held = stored.held();
-        content
-            .left_bytes
-            .store(stored.layout().total_bytes() - stored.held_bytes(), Ordering::Relaxed);
+        content.note_left(&stored);
         content.stored.send_replace(Some(stored.clone()));
         self.roster.add_content(key, held.is_full());
         if let Search::Manifest { candidates, .. } = search {
@@ -233,27 +258,19 @@ impl Engine {
             sequential: options.sequential,
             super_seeding: options.super_seeding,
         });
-        for (path, priority) in &options.priorities {
-            self.prioritise(key, &stored, path, *priority);
-        }
+        self.prioritise(key, &stored);
         if is_new {
             self.announce(key);
         }
         self.report_on(key);
     }
 
-    /// Wants the pieces of a path, or of all below it, more or less than others.
-    fn prioritise(&mut self, content: ContentKey, stored: &Stored, path: &str, priority: Priority) {
-        let path = path.trim_end_matches('/');
-        let is_within = |file: &str| {
-            file.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        };
-        let files = stored.manifest().files().iter().enumerate();
-        let pieces: Vec<_> = files
-            .filter(|(_, file)| is_within(&file.path))
-            .flat_map(|(number, _)| stored.layout().pieces_of_file(number))
-            .collect();
-        self.brain(Input::Prioritise { content, pieces, priority });
+    /// Wants the pieces of some paths, and of all below them, more or less than others.
+    fn prioritise(&mut self, content: ContentKey, stored: &Stored) {
+        for (path, priority) in self.contents[&content].options.priorities.clone() {
+            let pieces = pieces_within(stored, path.trim_end_matches('/'));
+            self.brain(Input::Prioritise { content, pieces, priority });
+        }
     }
 
     /// Everything wanted is here.
@@ -275,13 +292,13 @@ impl Engine {
     }
 
     /// The disk failed a content: it leaves the swarm, the others go on.
-    pub(super) fn store_failed(&mut self, key: ContentKey, error: &StoreError) {
+    pub(super) fn store_failed(&mut self, key: ContentKey, error: StoreError) {
         let Some(content) = self.contents.get_mut(&key) else { return };
         if matches!(content.search, Search::Failed(_)) {
             return;
         }
         warn!(content_id = %content.id, %error, "the content is stopped");
-        content.search = Search::Failed(error.to_string());
+        content.search = Search::Failed(error.into());
         content.stored.send_replace(None);
         let links: Vec<_> =
             self.links.iter().filter(|(_, l)| l.content == key).map(|(link, _)| *link).collect();
@@ -357,4 +374,16 @@ impl Engine {
             changed
         });
     }
+}
+
+/// The pieces of the file at a path, or of all files below it.
+fn pieces_within(stored: &Stored, path: &str) -> Vec<PieceIndex> {
+    let is_within = |file: &str| {
+        file.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let files = stored.manifest().files().iter().enumerate();
+    files
+        .filter(|(_, file)| is_within(&file.path))
+        .flat_map(|(number, _)| stored.layout().pieces_of_file(number))
+        .collect()
 }

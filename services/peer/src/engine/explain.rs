@@ -36,6 +36,7 @@ impl Engine {
         status.down_bytes_per_s =
             links.iter().map(|link| link.down_bytes_per_s).sum::<f64>() as u64;
         status.up_bytes_per_s = links.iter().map(|link| link.up_bytes_per_s).sum::<f64>() as u64;
+        status.last_asked = content.last_asked;
         let totals = self.swarm.totals();
         status.downloaded_bytes = totals.from_seeders + totals.from_leechers;
         status.from_seeders_bytes = totals.from_seeders;
@@ -61,7 +62,7 @@ impl Engine {
             })
             .collect();
         let (cause, summary) = match &content.search {
-            Search::Failed(reason) => (Cause::Disk, reason.clone()),
+            Search::Failed(reason) => (Cause::Disk, reason.to_string()),
             Search::Manifest { candidates, .. } => why_unresolved(candidates.len(), &trackers),
             Search::Found => {
                 let (missing, unavailable) = swarm.map_or((0, 0), |s| (s.missing, s.unavailable));

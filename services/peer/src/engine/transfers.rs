@@ -1,10 +1,10 @@
 //! Blocks asked for, and what the data plane tells of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shoal_core::{
     content::BlockRange,
-    swarm::{BanReason, FetchKey, Input, LinkKey, RefuseReason},
+    swarm::{BanReason, ContentKey, FetchKey, Input, LinkKey, RefuseReason},
 };
 
 use super::Engine;
@@ -53,6 +53,12 @@ impl Engine {
         }
     }
 
+    fn note_asked(&mut self, content: ContentKey) {
+        if let Some(content) = self.contents.get_mut(&content) {
+            content.last_asked = Some(Instant::now());
+        }
+    }
+
     /// What the data plane says.
     pub(super) fn transferred(&mut self, event: bulk::Event) {
         match event {
@@ -61,13 +67,15 @@ impl Engine {
                 self.bulk.uploads.refuse(serve, reason);
             }
             bulk::Event::Brain(input) => {
-                if let Input::FetchEnded { fetch, .. } = &input {
-                    self.fetches.remove(fetch);
+                match &input {
+                    Input::FetchEnded { fetch, .. } => drop(self.fetches.remove(fetch)),
+                    Input::ServeRequested { content, .. } => self.note_asked(*content),
+                    _ => {}
                 }
                 self.brain(input);
             }
             bulk::Event::ProtocolBroken { link } => self.ban(link, BanReason::Protocol),
-            bulk::Event::StoreFailed { content, error } => self.store_failed(content, &error),
+            bulk::Event::StoreFailed { content, error } => self.store_failed(content, error),
         }
     }
 }

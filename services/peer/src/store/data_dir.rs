@@ -85,6 +85,11 @@ impl Store {
         lock(&self.index).entries.iter().map(|(id, entry)| (*id, entry.clone())).collect()
     }
 
+    /// Whether the content is here, whole or not.
+    pub fn contains(&self, id: ContentId) -> bool {
+        self.entry(id).is_some()
+    }
+
     /// Adds a content that is to be downloaded, or opens it if it is here.
     pub fn add(&self, manifest: Manifest, hashes: PieceHashes) -> Result<Arc<Stored>, StoreError> {
         let id = manifest.id();

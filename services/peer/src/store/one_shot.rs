@@ -31,7 +31,7 @@ struct Place {
 impl OneShot {
     /// Goes on with an interrupted download of this content to this destination, if there is one.
     pub fn resume(destination: &Path, id: ContentId) -> Result<Option<Self>, StoreError> {
-        let place = Place::of(destination)?;
+        let place = Place::vacant(destination)?;
         if !place.state.0.is_dir() {
             return Ok(None);
         }
@@ -46,13 +46,25 @@ impl OneShot {
         manifest: Manifest,
         hashes: PieceHashes,
     ) -> Result<Self, StoreError> {
-        let place = Place::of(destination)?;
+        let place = Place::vacant(destination)?;
         place.state.create()?;
         let lock = place.lock()?;
         if place.described(manifest.id())?.is_none() {
             place.describe(&manifest, &hashes)?;
         }
         Self::open(place, lock, manifest, hashes)
+    }
+
+    /// Deletes the state that is left beside a complete download if its process was killed after
+    /// moving it there.
+    pub fn tidy(destination: &Path, id: ContentId) -> Result<(), StoreError> {
+        let place = Place::of(destination)?;
+        if !place.state.0.is_dir() || place.state.data().exists() {
+            return Ok(());
+        }
+        let _lock = place.lock()?;
+        place.described(id)?;
+        place.state.delete()
     }
 
     fn open(
@@ -88,11 +100,15 @@ impl OneShot {
 
 impl Place {
     /// Of a destination where nothing lies yet.
+    fn vacant(destination: &Path) -> Result<Self, StoreError> {
+        if destination.symlink_metadata().is_ok() {
+            return Err(StoreError::Exists(destination.to_owned()));
+        }
+        Self::of(destination)
+    }
+
     fn of(destination: &Path) -> Result<Self, StoreError> {
         let destination = std::path::absolute(destination).map_err(cannot("find", destination))?;
-        if destination.symlink_metadata().is_ok() {
-            return Err(StoreError::Exists(destination));
-        }
         let name = match destination.file_name().map(|name| name.to_str()) {
             Some(Some(name)) => name,
             Some(None) => return Err(StoreError::NotUtf8(destination)),

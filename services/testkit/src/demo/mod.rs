@@ -14,7 +14,6 @@ use std::{
 use anyhow::{Context as _, ensure};
 use indicatif::DecimalBytes;
 use shoal_common::units::{ByteSize, Rate};
-use tempfile::TempDir;
 
 use self::{display::Display, report::Report};
 use crate::{
@@ -49,7 +48,7 @@ pub struct Setup {
 /// Distributes the file, shows how it goes, checks every copy and prints what it took.
 pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("shoal-demo-").tempdir()?;
-    let file = prepare(setup, &folder, interrupt)?;
+    let file = prepare(setup, folder.path(), interrupt)?;
     let bytes = fs::metadata(&file)?.len();
     ensure!(bytes > 0, "{} is empty", file.display());
     let tracker = format!("127.0.0.1:{}", free_port());
@@ -58,7 +57,7 @@ pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<()> {
     let (seeder, id) = fleet.seed(&part(setup.server_up), &file)?;
     println!("seeder      {}, {}, id {id}", file.display(), DecimalBytes(bytes));
     println!("peers       {} fetch it", setup.peers);
-    let mut swarm = Swarm::start(setup, &mut fleet, seeder, &id, bytes, &folder)?;
+    let mut swarm = Swarm::start(setup, &mut fleet, seeder, &id, bytes, folder.path())?;
     let report = swarm.distribute(setup, &mut fleet)?;
     let published = files::hash(&file)?;
     for peer in &swarm.peers {
@@ -71,14 +70,13 @@ pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<()> {
 }
 
 /// The file, and room for its copies.
-fn prepare(setup: &Setup, folder: &TempDir, interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
+fn prepare(setup: &Setup, folder: &Path, interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
     let copies = u64::from(setup.peers.get());
     let room = |bytes: u64| {
-        files::ensure_room(folder.path(), bytes)
-            .context("too little room; TMPDIR names another folder")
+        files::ensure_room(folder, bytes).context("too little room; TMPDIR names another folder")
     };
     let Some(file) = &setup.file else {
-        let file = folder.path().join("demo.bin");
+        let file = folder.join("demo.bin");
         room((copies + 1) * setup.size.bytes())?;
         files::write(&file, setup.size.bytes(), Fill::Random, interrupt)?;
         return Ok(file);
@@ -120,7 +118,7 @@ impl Swarm {
         seeder: Member,
         id: &str,
         bytes: u64,
-        folder: &TempDir,
+        folder: &Path,
     ) -> anyhow::Result<Self> {
         let mut swarm = Self {
             seeder,
@@ -132,25 +130,13 @@ impl Swarm {
             sent_by_seeder: Progress::default(),
         };
         for number in 1..=setup.peers.get() {
-            swarm.add(number, setup, fleet, id, folder.path())?;
+            let name = format!("peer {number}");
+            let copy = folder.join(format!("copy-{number}"));
+            let member = fleet.get(&name, &part(setup.peer_up), id, &copy)?;
+            swarm.by_member.insert(member, swarm.peers.len());
+            swarm.peers.push(Peer { name, copy, progress: Progress::default(), completed: None });
         }
         Ok(swarm)
-    }
-
-    fn add(
-        &mut self,
-        number: u32,
-        setup: &Setup,
-        fleet: &mut Fleet,
-        id: &str,
-        folder: &Path,
-    ) -> anyhow::Result<()> {
-        let name = format!("peer {number}");
-        let copy = folder.join(format!("copy-{number}"));
-        let member = fleet.get(&name, &part(setup.peer_up), id, &copy)?;
-        self.by_member.insert(member, self.peers.len());
-        self.peers.push(Peer { name, copy, progress: Progress::default(), completed: None });
-        Ok(())
     }
 
     /// Follows the peers until all are complete and the seeder has told what it sent.

@@ -170,6 +170,10 @@ impl Spread {
     /// `1.05 (1.04-1.07)`, or the figure alone if there is one only.
     fn with_decimals(self, decimals: usize) -> String {
         let Self { median, min, max, count } = self;
+        if !max.is_finite() {
+            // Per CPU-second, in a run too short for the kernel to count.
+            return "-".to_owned();
+        }
         if count == 1 {
             return format!("{median:.decimals$}");
         }

@@ -141,7 +141,7 @@ fn high_goes_before_normal_and_low_comes_last() {
 fn a_skipped_piece_is_not_fetched_and_not_missed() {
     let mut bench = Bench::new();
     bench.add(6, 0..4);
-    let alice = bench.neighbour(0..6);
+    let alice = bench.neighbour(1..6);
     prioritise(&mut bench, &[5], Priority::Skip);
     let call = bench.unchokes_us(alice).remove(0);
     assert_eq!(call.ranges, [whole(4)]);

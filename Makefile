@@ -9,12 +9,13 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt fmt-check clippy lint deny sim bench lab lab-check build release clean
+.PHONY: help demo test check fmt fmt-check clippy lint deny sim bench lab lab-check build clean
 
 help: ## List this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: release ## Swarm of 8 peers on this machine (FILE=..., ARGS='--us 200mbit --ui 20mbit')
+demo: ## Swarm of 8 peers on this machine (FILE=..., ARGS='--us 200mbit --ui 20mbit')
+	$(CARGO) build --release --bin shoal --bin shoal-tracker --bin shoal-demo
 	@$(TARGET)/release/shoal-demo $(if $(FILE),'$(FILE)') $(ARGS)
 
 test: build ## All tests
@@ -46,7 +47,8 @@ sim: ## Simulated swarm (SEED=1, ARGS='-n 100 --us 100')
 bench: ## Data plane on this machine, beside a plain copy over TCP
 	$(CARGO) bench -p shoal-peer --bench bulk -- $(ARGS)
 
-lab: release ## Shaped links in network namespaces (root; ARGS='-n 30' or --table)
+lab: ## Shaped links in network namespaces (root; ARGS='-n 30' or --table)
+	$(CARGO) build --release --bin shoal --bin shoal-tracker --bin shoal-lab
 	@$(SUDO) $(TARGET)/release/shoal-lab $(ARGS)
 
 lab-check: build ## Three peers in the lab, to see that it works (root)
@@ -54,9 +56,6 @@ lab-check: build ## Three peers in the lab, to see that it works (root)
 
 build:
 	$(CARGO) build --workspace --bins
-
-release:
-	$(CARGO) build --release --workspace --bins
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -78,10 +78,11 @@ impl Channel {
     }
 
     async fn dial(endpoint: &Endpoint, target: &str) -> Result<Self, ConnectError> {
-        endpoint.connect().await.map(Self).map_err(|error| ConnectError {
-            target: target.to_owned(),
-            reason: innermost(&error),
-        })
+        endpoint
+            .connect()
+            .await
+            .map(Self)
+            .map_err(|error| ConnectError { target: target.to_owned(), reason: innermost(&error) })
     }
 }
 

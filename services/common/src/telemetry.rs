@@ -11,6 +11,7 @@ use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::Sd
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
 pub use tracing::level_filters::LevelFilter;
+use tracing::{Level, Metadata};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::filter_fn,
@@ -81,8 +82,8 @@ impl Drop for Telemetry {
     }
 }
 
-/// Starts logging, at `level` unless `RUST_LOG` says otherwise, and tracing if the variable
-/// `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector.
+/// Starts logging, at `level` unless `RUST_LOG` says otherwise, and tracing, whatever is logged, if
+/// the variable `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector.
 pub fn init(
     service: &'static str,
     log: &Log,
@@ -94,14 +95,18 @@ pub fn init(
         LogFormat::Human => lines.boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
+    let lines = lines.with_filter(filter);
     let exporting = export(service)?;
     let spans = exporting.as_ref().map(|Exporting { provider, .. }| {
         // Spans of the exporter's own connection would be exported in turn, forever.
+        let is_ours = |metadata: &Metadata<'_>| {
+            metadata.target().starts_with("shoal") && *metadata.level() <= Level::INFO
+        };
         tracing_opentelemetry::layer()
             .with_tracer(provider.tracer("shoal"))
-            .with_filter(filter_fn(|metadata| metadata.target().starts_with("shoal")))
+            .with_filter(filter_fn(is_ours))
     });
-    tracing_subscriber::registry().with(filter).with(lines).with(spans).try_init()?;
+    tracing_subscriber::registry().with(lines).with(spans).try_init()?;
     Ok(Telemetry(exporting))
 }
 

@@ -194,6 +194,11 @@ impl Engine {
                 // of what is to be said is closed already.
                 let _ = admitted.send(self.admit(*handshake));
             }
+            Event::Called { content, candidate } => {
+                if let Some(key) = self.ids.get(&content) {
+                    self.meet(*key, vec![candidate]);
+                }
+            }
             Event::InLink { link, message } => self.in_link(link, message),
             Event::LinkEnded { link, offence } => self.link_ended(link, offence),
             Event::Undialable { link } => self.undialable(link),
@@ -208,7 +213,7 @@ impl Engine {
         // Who asked may have gone away: an answer that nobody hears is no error.
         match command {
             Command::Add { stored, options, done } => {
-                drop(done.send(self.add(stored, options, asked)))
+                drop(done.send(self.add(&stored, options, asked)));
             }
             Command::Fetch { id, options, place, done } => {
                 drop(done.send(self.fetch(id, options, place, asked)));

@@ -6,6 +6,7 @@ use shoal_common::Address;
 use shoal_core::{
     PeerId,
     content::{ContentId, Manifest, PieceHashes},
+    roster::Candidate,
     swarm::{ContentKey, Input, LinkKey, Priority},
 };
 use tokio::sync::{oneshot, watch};
@@ -23,6 +24,8 @@ use crate::{
 pub(crate) enum Event {
     /// The brain's business.
     Brain(Input),
+    /// A peer dialled us for a content whose manifest is still looked for.
+    Called { content: ContentId, candidate: Candidate },
     /// Two hellos are through.
     Handshake(Box<Handshake>, oneshot::Sender<Admitted>),
     /// A link's reader has ended; with an offence if the neighbour broke the protocol.

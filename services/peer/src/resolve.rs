@@ -19,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tonic::Status;
-use tracing::debug;
+use tracing::{Instrument as _, debug};
 
 /// Peers asked at a time.
 const PARALLEL: usize = 4;
@@ -62,7 +62,7 @@ pub(crate) async fn resolve(
             peer = peers.recv() => {
                 let peer = peer?;
                 if known.insert(peer.clone()) {
-                    asking.spawn(ask_until_answered(id, peer, turns.clone()));
+                    asking.spawn(ask_until_answered(id, peer, turns.clone()).in_current_span());
                 }
             }
             Some(Ok(found)) = asking.join_next() => return Some(found),

@@ -61,6 +61,12 @@ impl PeerService for PeerRpc {
             .map_err(|_| LinkError::Silent)??
             .and_then(|request| request.message);
         let theirs = Hello::from_wire(first).map_err(LinkError::from)?;
+        if self.directory.content(theirs.content).is_none() {
+            // Who calls may have the manifest that is looked for here.
+            let candidate = theirs.candidate(observed);
+            let called = Event::Called { content: theirs.content, candidate };
+            self.events.send(called).await.map_err(|_| LinkError::Stopping)?;
+        }
         let (content, stored) = self
             .directory
             .content_within(theirs.content, MANIFEST_PATIENCE)

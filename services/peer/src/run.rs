@@ -6,6 +6,7 @@ use shoal_common::{
     admin::{self, AdminError},
     health::{self, Health},
     server::{self, BindError, Limits},
+    units::ByteSize,
 };
 use shoal_proto::control::v1::{
     control_service_server::ControlServiceServer, observe_service_server::ObserveServiceServer,
@@ -68,7 +69,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let (directory, quota) = (settings.data_dir.clone(), settings.limits.quota);
-    let store = spawn_blocking(move || Store::open(&directory, quota.map(|quota| quota.bytes())));
+    let store = spawn_blocking(move || Store::open(&directory, quota.map(ByteSize::bytes)));
     let store = Arc::new(store.await??);
 
     let health = Health::new(&node::services()).await;
@@ -121,8 +122,10 @@ async fn note_use(node: Node, store: Arc<Store>) {
         let in_use: Vec<_> = asked_for.map(|status| status.id).collect();
         let store = store.clone();
         let noting = spawn_blocking(move || {
-            // One may have been removed meanwhile.
-            in_use.into_iter().for_each(|id| drop(store.touch(id)));
+            for id in in_use {
+                // It may have been removed meanwhile.
+                drop(store.touch(id));
+            }
         });
         if let Err(error) = noting.await {
             warn!(%error, "it is not noted which contents are in use");

@@ -1,6 +1,9 @@
 //! How a content is doing, for people and programs.
 
-use std::{fmt, ops::Deref, sync::Arc,
+use std::{
+    fmt,
+    ops::Deref,
+    sync::Arc,
     time::{Duration, Instant},
 };
 

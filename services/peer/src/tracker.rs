@@ -42,6 +42,11 @@ const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
 
+/// Announce again when a tracker knew nobody to fetch from, first so soon, then ever later: the
+/// publisher may just be starting.
+const FIRST_LONELY: Duration = Duration::from_millis(500);
+const MAX_LONELY: Duration = Duration::from_secs(10);
+
 /// A tracker asks to be left alone for so long, at most.
 const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
@@ -82,17 +87,20 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// Starts a task for each tracker that this content is announced to.
-    pub(crate) fn start(&self, trackers: &[Address], tasks: &TaskTracker) {
-        for tracker in chosen(self.content, trackers) {
-            tasks.spawn(self.clone().announce_to(tracker).in_current_span());
+    /// Starts a task for each tracker that this content is announced to, and names them.
+    pub(crate) fn start(&self, trackers: &[Address], tasks: &TaskTracker) -> Vec<Address> {
+        let chosen = chosen(self.content, trackers);
+        for tracker in &chosen {
+            tasks.spawn(self.clone().announce_to(tracker.clone()).in_current_span());
         }
+        chosen
     }
 
     async fn announce_to(mut self, tracker: Address) {
         let mut client = TrackerServiceClient::new(Channel::lazy(&tracker, &Options::default()));
         let mut rng = StdRng::from_rng(&mut rand::rng());
         let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
+        let mut lonely = Backoff::new(FIRST_LONELY, MAX_LONELY);
         let mut event = AnnounceEvent::Started;
         let stop = self.stop.clone();
         loop {
@@ -102,7 +110,13 @@ impl Announcer {
                 Ok(response) => {
                     backoff.reset();
                     event = AnnounceEvent::Unspecified;
-                    interval(response).mul_f64(rng.random_range(0.9..1.1))
+                    let interval = interval(response).mul_f64(rng.random_range(0.9..1.1));
+                    if response.peers.is_empty() && self.left_bytes.load(Ordering::Relaxed) > 0 {
+                        lonely.next(&mut rng).min(interval)
+                    } else {
+                        lonely.reset();
+                        interval
+                    }
                 }
                 Err(_) => backoff.next(&mut rng),
             };

@@ -1,10 +1,13 @@
 //! Between the wire's messages and what the peer works with: parsed at the edge, then trusted.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use shoal_common::Address;
 use shoal_core::{
     PeerId,
     content::{Bitfield, ContentId, Layout, PieceIndex},
+    roster::Candidate,
     swarm::PeerMessage,
 };
 use shoal_proto::{
@@ -107,6 +110,15 @@ impl Hello {
             token: LinkToken::parse(&hello.link_token)?,
             serves_nothing: hello.serves_nothing,
         })
+    }
+
+    /// Who said it, as one that can be dialled; its connection came from `observed`.
+    pub(crate) fn candidate(&self, observed: IpAddr) -> Candidate {
+        Candidate {
+            peer: self.peer,
+            address: self.address.clone().or_observed(observed).to_string(),
+            complete: self.complete,
+        }
     }
 }
 

@@ -232,10 +232,7 @@ impl Rogue {
 
     /// What it says on a link after its Hello.
     fn opening(&self) -> Vec<LinkMessage> {
-        let mut said = vec![
-            self.hello(),
-            message(Kind::Bitfield(self.bitfield())),
-        ];
+        let mut said = vec![self.hello(), message(Kind::Bitfield(self.bitfield()))];
         if self.vice != Vice::NeverUnchokes {
             said.push(message(Kind::Unchoke(pb::Unchoke {})));
         }

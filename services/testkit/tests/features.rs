@@ -176,9 +176,8 @@ fn two_contents_share_one_peers_cap() {
     let cluster = Cluster::start();
     let peer = cluster.peer("seeder", &["--limits-upload", "8MB/s"]);
     let size = 16 * MB;
-    let files = ["one", "other"].map(|name| {
-        cluster.file(&format!("source/{name}.bin"), size, name.len() as u64)
-    });
+    let files = ["one", "other"]
+        .map(|name| cluster.file(&format!("source/{name}.bin"), size, name.len() as u64));
     let ids = files.clone().map(|file| peer.publish(&file));
     let getters = [0, 1].map(|n| cluster.get(&ids[n], &format!("peer-{n}"), &[]));
     for getter in &getters {
@@ -188,9 +187,9 @@ fn two_contents_share_one_peers_cap() {
     let total = size as f64;
     let began = received[0].time_of(0.1 * total).max(received[1].time_of(0.1 * total));
     let ended = received[0].time_of(0.9 * total).min(received[1].time_of(0.9 * total));
-    let rates = received.each_ref().map(|received| {
-        (received.bytes_at(ended) - received.bytes_at(began)) / (ended - began)
-    });
+    let rates = received
+        .each_ref()
+        .map(|received| (received.bytes_at(ended) - received.bytes_at(began)) / (ended - began));
     assert_within_3_percent(rates[0] + rates[1], 8e6);
     assert!(rates.iter().all(|rate| *rate > 2e6), "one starves: {rates:?}");
     for (file, getter) in files.iter().zip(&getters) {
@@ -242,8 +241,7 @@ fn a_peer_that_cannot_be_dialled_gives_and_takes_over_the_links_it_makes() {
     let cluster = Cluster::start_with(&["--interval", "1s"]);
     let file = cluster.file("source/data.bin", 8 * MB, 6);
     let mut seeder = cluster.seed(&file, &["--up", "4MB/s"]);
-    let hidden =
-        cluster.get(&seeder.id, "hidden", &["--advertise", "127.0.0.1:1", "--seed=10m"]);
+    let hidden = cluster.get(&seeder.id, "hidden", &["--advertise", "127.0.0.1:1", "--seed=10m"]);
     hidden.completed();
     assert_same(&file, &hidden.directory.join("data.bin"));
 

@@ -18,7 +18,7 @@ use shoal_peer::{
 use shoal_proto::control::v1::Priority as WirePriority;
 use tokio::{
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::{sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -111,25 +111,21 @@ impl Get<'_> {
     }
 
     /// Shows how it goes until everything is here.
-    async fn complete(
-        &mut self,
-        status: &mut StatusWatch,
-        seen: &mut Seen,
-    ) -> anyhow::Result<()> {
+    async fn complete(&mut self, status: &mut StatusWatch, seen: &mut Seen) -> anyhow::Result<()> {
+        let mut stall = Stall { since: Instant::now(), bytes: 0, told: String::new() };
         loop {
             let now = status.borrow_and_update().clone();
             one_shot::check(&now)?;
             let snapshot = Snapshot::from(&*now);
             seen.add(Instant::now(), snapshot);
+            stall.note(Instant::now(), snapshot.downloaded_bytes);
             if now.phase == Phase::Seeding {
                 return Ok(());
             }
             self.progress.update(&snapshot)?;
             tokio::select! {
-                changed = timeout(STALL, status.changed()) => match changed {
-                    Ok(changed) => changed?,
-                    Err(_) => self.explain().await?,
-                },
+                changed = status.changed() => changed?,
+                () = sleep_until((stall.since + STALL).into()) => self.explain(&mut stall).await?,
                 () = self.interrupted.cancelled() => {
                     self.progress.clear();
                     let message = "interrupted; the same command resumes";
@@ -139,10 +135,14 @@ impl Get<'_> {
         }
     }
 
-    /// Nothing changes: says why.
-    async fn explain(&self) -> anyhow::Result<()> {
-        if let Some(explanation) = self.node.explain(self.id).await? {
+    /// Nothing comes: says why, unless that was said before.
+    async fn explain(&self, stall: &mut Stall) -> anyhow::Result<()> {
+        stall.since = Instant::now();
+        if let Some(explanation) = self.node.explain(self.id).await?
+            && explanation.summary != stall.told
+        {
             self.progress.note(&explanation.summary);
+            stall.told = explanation.summary;
         }
         Ok(())
     }
@@ -158,6 +158,22 @@ impl Get<'_> {
             });
         }
         stop
+    }
+}
+
+/// Since when nothing has come, or was last said why.
+struct Stall {
+    since: Instant,
+    /// What had come by then.
+    bytes: u64,
+    told: String,
+}
+
+impl Stall {
+    fn note(&mut self, now: Instant, bytes: u64) {
+        if bytes != self.bytes {
+            *self = Self { since: now, bytes, told: String::new() };
+        }
     }
 }
 

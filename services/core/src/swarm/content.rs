@@ -12,6 +12,7 @@ use super::{
     neighbour::Neighbour,
     pending::Pending,
     picker::{Order, Picker},
+    status::Totals,
 };
 use crate::content::{Bitfield, BlockRange, Layout, PieceIndex};
 
@@ -22,6 +23,7 @@ pub(super) struct Content {
     pub(super) held: Bitfield,
     order: Order,
     pub(super) super_seeding: bool,
+    pub(super) totals: Totals,
     pub(super) picker: Picker,
     pub(super) pending: BTreeMap<PieceIndex, Pending>,
     /// Pending pieces that lost their last source.
@@ -52,6 +54,7 @@ impl Content {
             held,
             order,
             super_seeding,
+            totals: Totals::default(),
             picker,
             pending: BTreeMap::new(),
             orphans: BTreeSet::new(),

@@ -166,6 +166,8 @@ pub enum Input {
     },
     /// Bytes of a fetch arrived: a range of one of those asked for, in their order.
     BlockArrived {
+        /// Of which content.
+        content: ContentKey,
         /// Of which fetch.
         fetch: FetchKey,
         /// What.

@@ -63,7 +63,6 @@ pub struct Swarm {
     haves_at: Option<Instant>,
     /// When to look for what timed out.
     sweep_at: Option<Instant>,
-    totals: Totals,
     outputs: Vec<Output>,
 }
 
@@ -80,7 +79,6 @@ impl Swarm {
             choker: Choker::default(),
             haves_at: None,
             sweep_at: None,
-            totals: Totals::default(),
             outputs: Vec::new(),
         }
     }
@@ -111,7 +109,9 @@ impl Swarm {
                     neighbour.round_trip = round_trip;
                 }
             }
-            Input::BlockArrived { fetch, block } => self.on_block_arrived(now, fetch, block),
+            Input::BlockArrived { content, fetch, block } => {
+                self.on_block_arrived(now, content, fetch, block);
+            }
             Input::FetchEnded { fetch, end } => self.on_fetch_ended(now, fetch, end),
             Input::PieceStored { content, piece } => self.on_piece_stored(now, content, piece),
             Input::PieceCorrupt { content, piece } => self.on_piece_corrupt(now, content, piece),

@@ -92,7 +92,7 @@ impl Swarm {
         let Some(state) = self.contents.get_mut(&content) else { return };
         let Some(pending) = state.pending.get(&piece) else { return };
         let contributors = pending.contributors().to_vec();
-        self.totals.wasted += u64::from(state.layout.length_of(piece));
+        state.totals.wasted += u64::from(state.layout.length_of(piece));
         state.reopen(piece);
         if let [liar] = contributors[..] {
             self.ban(now, liar, BanReason::Corruption);

@@ -178,10 +178,20 @@ impl Swarm {
     }
 
     /// Bytes came.
-    pub(super) fn on_block_arrived(&mut self, now: Instant, key: FetchKey, block: BlockRange) {
+    pub(super) fn on_block_arrived(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        key: FetchKey,
+        block: BlockRange,
+    ) {
         let bytes = u64::from(block.length);
         let Some(fetch) = self.requests.fetches.get_mut(&key) else {
-            self.totals.duplicate += bytes;
+            // The call was cancelled while this was on its way.
+            if let Some(state) = self.contents.get_mut(&content) {
+                state.totals.from_leechers += bytes;
+                state.totals.duplicate += bytes;
+            }
             return;
         };
         let link = fetch.link;
@@ -190,7 +200,7 @@ impl Swarm {
             return;
         }
         let more_of_piece = fetch.ranges.iter().any(|range| range.piece == block.piece);
-        let (content, fetch_ended) = (fetch.content, fetch.ranges.is_empty());
+        let fetch_ended = fetch.ranges.is_empty();
         if fetch_ended {
             self.requests.fetches.remove(&key);
         }
@@ -200,10 +210,14 @@ impl Swarm {
         if fetch_ended {
             neighbour.down.fetches.retain(|fetch| *fetch != key);
         }
-        if neighbour.has.is_full() {
-            self.totals.from_seeders += bytes;
-        } else {
-            self.totals.from_leechers += bytes;
+        if let Some(state) = self.contents.get_mut(&content) {
+            let totals = &mut state.totals;
+            let from = if neighbour.has.is_full() {
+                &mut totals.from_seeders
+            } else {
+                &mut totals.from_leechers
+            };
+            *from += bytes;
         }
         self.count_in(now, content, link, block);
         if !more_of_piece {
@@ -214,13 +228,13 @@ impl Swarm {
 
     /// Counts a block into its piece; with the last one missing, other sources are cancelled.
     fn count_in(&mut self, now: Instant, content: ContentKey, link: LinkKey, block: BlockRange) {
-        let state = self.contents.get_mut(&content);
-        let Some(pending) = state.and_then(|state| state.pending.get_mut(&block.piece)) else {
-            self.totals.duplicate += u64::from(block.length);
+        let Some(state) = self.contents.get_mut(&content) else { return };
+        let Some(pending) = state.pending.get_mut(&block.piece) else {
+            state.totals.duplicate += u64::from(block.length);
             return;
         };
         let taken = pending.take(block, link);
-        self.totals.duplicate += u64::from(taken.duplicate);
+        state.totals.duplicate += u64::from(taken.duplicate);
         if taken.completed {
             let losers = std::mem::take(&mut pending.sources);
             for loser in losers {

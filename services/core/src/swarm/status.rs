@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{ContentKey, IdleReason, LinkKey, Swarm};
 use crate::{PeerId, content::Bitfield};
 
-/// Bytes since the start, of all contents.
+/// Bytes of a content since it was added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Received from neighbours that held everything.
@@ -166,8 +166,8 @@ impl Swarm {
         })
     }
 
-    /// Bytes since the start.
-    pub fn totals(&self) -> Totals {
-        self.totals
+    /// Bytes of a content since it was added.
+    pub fn totals(&self, content: ContentKey) -> Totals {
+        self.contents.get(&content).map(|content| content.totals).unwrap_or_default()
     }
 }

@@ -121,7 +121,7 @@ impl Bench {
     }
 
     pub(super) fn arrive(&mut self, fetch: FetchKey, block: BlockRange) -> Vec<Output> {
-        self.tell(Input::BlockArrived { fetch, block })
+        self.tell(Input::BlockArrived { content: CONTENT, fetch, block })
     }
 
     pub(super) fn store(&mut self, piece: u32) -> Vec<Output> {

@@ -182,12 +182,14 @@ impl Swarm {
         if serve.counts {
             self.uplink.unsent -= bytes;
         }
-        let (link, grant_ended) = (serve.link, serve.unsent == 0);
+        let (content, link, grant_ended) = (serve.content, serve.link, serve.unsent == 0);
         let ended = grant_ended && serve.waiting.is_empty();
         let kept_pace = grant_ended && !serve.lagged;
         let span = self.settings.pace_span;
         self.uplink.rate.get_or_insert_with(|| Rate::new(span, now)).add(now, bytes);
-        self.totals.sent += bytes;
+        if let Some(state) = self.contents.get_mut(&content) {
+            state.totals.sent += bytes;
+        }
         if let Some(neighbour) = link.and_then(|link| self.neighbours.get_mut(&link)) {
             neighbour.up.sent(now, bytes);
             neighbour.up.slow_receiver &= !kept_pace;

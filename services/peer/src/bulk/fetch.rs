@@ -59,6 +59,11 @@ impl Downloads {
         Self(Arc::new(Shared { events, cap, patience, sources: AtomicUsize::new(0) }))
     }
 
+    /// Waits until so many bytes may pass that came another way.
+    pub async fn pass(&self, bytes: u32) {
+        self.0.cap.pass(bytes).await;
+    }
+
     /// The neighbour that is dialled at `address`; connected to when first asked.
     pub fn source(&self, lanes: &Lanes, address: &Address) -> Source {
         self.0.sources.fetch_add(1, Ordering::Relaxed);
@@ -220,10 +225,10 @@ impl Fetch {
         let mut blocks = self.wait(call(grpc, request)).await?;
         while !self.intake.is_complete() {
             let block = self.wait(blocks.message()).await?.ok_or(FetchError::Short)?;
-            let bytes = block.data.len() as u32;
+            // What waits is not read, so the neighbour stops sending when the window is full. The
+            // brain hears of it afterwards, and so asks for no more than may pass.
+            self.shared.cap.pass(block.data.len() as u32).await;
             self.intake.take(block.piece, block.offset, block.data).await?;
-            // What waits is not read, so the neighbour stops sending when the window is full.
-            self.shared.cap.pass(bytes).await;
         }
         Ok(())
     }

@@ -56,7 +56,7 @@ impl Intake {
     pub async fn take(&mut self, piece: u32, offset: u32, data: Bytes) -> Result<(), IntakeError> {
         let block = self.expect(piece, offset, data.len())?;
         let accepted = self.stored.accept(self.link, block, data)?;
-        self.tell(Input::BlockArrived { fetch: self.fetch, block }).await;
+        self.tell(Input::BlockArrived { content: self.content, fetch: self.fetch, block }).await;
         let Self { content, .. } = *self;
         match accepted {
             Accepted::Partial | Accepted::Duplicate => {}

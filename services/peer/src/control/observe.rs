@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, pin::Pin, time::Duration};
 
-use shoal_core::content::{Bitfield, ContentId};
+use shoal_core::content::{Bitfield, ContentId, PieceIndex};
 use shoal_proto::control::v1::{
     ExplainRequest, ExplainResponse, ListRequest, ListResponse, WatchRequest, WatchResponse,
     observe_service_server::ObserveService,
@@ -99,7 +99,7 @@ impl Watcher {
                 new_pieces: Vec::new(),
             };
             if let Some(held) = self.desk.node.held(self.id) {
-                update.new_pieces = held.minus(&told).map(|piece| piece.get()).collect();
+                update.new_pieces = held.minus(&told).map(PieceIndex::get).collect();
                 told = held;
             }
             if self.updates.send(Ok(update)).await.is_err() {

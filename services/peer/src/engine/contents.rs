@@ -98,7 +98,7 @@ impl Engine {
     /// Shares what is stored, and fetches what it lacks.
     pub(super) fn add(
         &mut self,
-        stored: Arc<Stored>,
+        stored: &Arc<Stored>,
         options: Options,
         asked: &Span,
     ) -> watch::Receiver<Arc<Status>> {
@@ -209,8 +209,8 @@ impl Engine {
         key
     }
 
-    fn announce(&self, key: ContentKey) {
-        let content = &self.contents[&key];
+    fn announce(&mut self, key: ContentKey) {
+        let content = self.contents.get_mut(&key).expect("announced contents are here");
         let trackers = [self.trackers.as_slice(), &content.options.trackers].concat();
         let announcer = Announcer {
             key,
@@ -221,7 +221,8 @@ impl Engine {
             events: self.events.clone(),
             stop: content.stop.clone(),
         };
-        content.span.in_scope(|| announcer.start(&trackers, &self.tasks));
+        let asked = content.span.in_scope(|| announcer.start(&trackers, &self.tasks));
+        content.trackers.extend(asked.into_iter().map(|tracker| (tracker, TrackerView::default())));
     }
 
     /// The manifest was found, and room for the content made or not.
@@ -230,20 +231,20 @@ impl Engine {
             return;
         }
         match outcome {
-            Ok(stored) => self.join(key, stored),
+            Ok(stored) => self.join(key, &stored),
             Err(error) => self.store_failed(key, error),
         }
     }
 
     /// Joins the swarm of a content whose manifest is here.
-    fn join(&mut self, key: ContentKey, stored: Arc<Stored>) {
+    fn join(&mut self, key: ContentKey, stored: &Arc<Stored>) {
         let now = Instant::now();
         let content = self.contents.get_mut(&key).expect("joined contents are here");
         let search = std::mem::replace(&mut content.search, Search::Found);
         let is_new = matches!(search, Search::Found);
         let options = content.options.clone();
         let held = stored.held();
-        content.note_left(&stored);
+        content.note_left(stored);
         content.stored.send_replace(Some(stored.clone()));
         self.roster.add_content(key, held.is_full());
         if let Search::Manifest { candidates, .. } = search {
@@ -258,7 +259,7 @@ impl Engine {
             sequential: options.sequential,
             super_seeding: options.super_seeding,
         });
-        self.prioritise(key, &stored);
+        self.prioritise(key, stored);
         if is_new {
             self.announce(key);
         }
@@ -329,7 +330,7 @@ impl Engine {
     }
 
     /// Takes note of peers of a swarm.
-    fn meet(&mut self, key: ContentKey, met: Vec<Candidate>) {
+    pub(super) fn meet(&mut self, key: ContentKey, met: Vec<Candidate>) {
         let Some(content) = self.contents.get_mut(&key) else { return };
         match &mut content.search {
             Search::Manifest { ask, candidates } => {

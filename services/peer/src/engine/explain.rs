@@ -37,7 +37,7 @@ impl Engine {
             links.iter().map(|link| link.down_bytes_per_s).sum::<f64>() as u64;
         status.up_bytes_per_s = links.iter().map(|link| link.up_bytes_per_s).sum::<f64>() as u64;
         status.last_asked = content.last_asked;
-        let totals = self.swarm.totals();
+        let totals = self.swarm.totals(key);
         status.downloaded_bytes = totals.from_seeders + totals.from_leechers;
         status.from_seeders_bytes = totals.from_seeders;
         status.wasted_bytes = totals.duplicate + totals.wasted;
@@ -120,7 +120,7 @@ fn describe(status: &mut Status, stored: &Arc<Stored>) {
 
 fn why_unresolved(peers: usize, trackers: &[Tracker]) -> (Cause, String) {
     if peers > 0 {
-        let sentence = format!("{peers} peers are known, and none has given the manifest yet");
+        let sentence = format!("no peer of those known ({peers}) has given the manifest yet");
         return (Cause::NoManifest, sentence);
     }
     why_alone(trackers)
@@ -137,6 +137,9 @@ fn why_alone(trackers: &[Tracker]) -> (Cause, String) {
     }
     let sentence = match trackers {
         [] => "no tracker is set, so no peer is known; name one with --tracker",
+        _ if trackers.iter().all(|tracker| tracker.since_success.is_none()) => {
+            "no tracker has answered yet"
+        }
         _ => "the trackers know no other peer of this content; is its publisher running?",
     };
     (Cause::NoPeers, sentence.to_owned())
@@ -165,21 +168,29 @@ fn why_slow(
     let count = useful.len();
     if useful.is_empty() || (unavailable > 0 && unavailable == missing) {
         let sentence =
-            format!("none of {} neighbours holds any of the {missing} pieces missing", links.len());
+            format!("no neighbour ({}) holds any of the pieces missing ({missing})", links.len());
         return (Cause::PiecesMissing, sentence);
     }
     if useful.iter().all(|link| link.chokes_us) {
-        let sentence = format!("all {count} neighbours that hold something wanted choke this peer");
+        let sentence =
+            format!("every neighbour that holds something wanted ({count}) chokes this peer");
         return (Cause::Choked, sentence);
     }
     let unchoking = useful.iter().filter(|link| !link.chokes_us);
-    if unchoking.clone().all(|link| link.snubbed) {
-        let sentence =
-            format!("{} neighbours unchoked this peer and send nothing", unchoking.count());
+    if unchoking.clone().all(|link| link.snubbed || failed_us(link)) {
+        let sentence = format!(
+            "every neighbour that unchoked this peer ({}) sends nothing",
+            unchoking.count()
+        );
         return (Cause::Snubbed, sentence);
     }
-    let sentence = format!("{count} neighbours send as fast as they can or are let");
+    let sentence = format!("the neighbours ({count}) send as fast as they can or are let");
     (Cause::NeighboursSlow, sentence)
+}
+
+/// It broke off what was last asked of it, and nothing else is asked of it now.
+fn failed_us(link: &LinkStatus) -> bool {
+    link.outstanding == 0 && link.idle == Some(IdleReason::RetryLater)
 }
 
 const fn in_words(reason: IdleReason) -> &'static str {

@@ -12,9 +12,9 @@ use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
-use super::{Engine, links::Link};
+use super::{Engine, contents::Content, links::Link};
 use crate::{
-    bulk::{Ask, Intake, Outgoing, Uploads, parse_ranges},
+    bulk::{Ask, Downloads, Intake, Outgoing, Uploads, parse_ranges},
     event::Event,
     wire::{self, InLink},
 };
@@ -68,7 +68,7 @@ impl Engine {
 
     pub(super) fn undialable(&mut self, link: LinkKey) {
         if let Some(link) = self.links.get_mut(&link) {
-            link.on_link.only_way = true;
+            link.requests.only_way = true;
         }
     }
 
@@ -83,14 +83,14 @@ impl Engine {
         });
         let request = pb::Request { request_id: fetch.0, ranges: ranges.collect() };
         let (arrivals, blocks) = mpsc::channel(BLOCKS);
-        entry.on_link.fetches.insert(fetch, arrivals);
-        self.bulk.lanes.spawn(take_all(intake, blocks));
+        entry.requests.fetches.insert(fetch, arrivals);
+        self.bulk.lanes.spawn(take_all(intake, blocks, self.bulk.downloads.clone()));
         self.tell(link, Kind::Request(request));
     }
 
     /// Drops a request of ours, if it is one on the link.
     pub(super) fn cancel_on_link(&mut self, fetch: FetchKey) {
-        let asked = |link: &mut Link| link.on_link.fetches.remove(&fetch).is_some();
+        let asked = |link: &mut Link| link.requests.fetches.remove(&fetch).is_some();
         let found = self.links.iter_mut().find_map(|(key, link)| asked(link).then_some(*key));
         if let Some(link) = found {
             self.tell(link, Kind::Cancel(pb::Cancel { request_id: fetch.0 }));
@@ -99,10 +99,10 @@ impl Engine {
 
     pub(super) fn in_link(&mut self, link: LinkKey, message: InLink) {
         match message {
-            InLink::Request(request) => self.serve_on_link(link, request),
+            InLink::Request(request) => self.serve_on_link(link, &request),
             InLink::Cancel(request_id) => {
                 if let Some(entry) = self.links.get_mut(&link) {
-                    entry.on_link.serves.remove(&request_id);
+                    entry.requests.serves.remove(&request_id);
                 }
             }
             InLink::Block(block) => {
@@ -117,31 +117,31 @@ impl Engine {
     /// Hands on what comes of a request of ours; of one that was cancelled, it is dropped.
     fn arrived(&mut self, link: LinkKey, fetch: FetchKey, arrival: Arrival, is_last: bool) {
         let Some(entry) = self.links.get_mut(&link) else { return };
-        let Some(arrivals) = entry.on_link.fetches.get(&fetch) else { return };
+        let Some(arrivals) = entry.requests.fetches.get(&fetch) else { return };
         let has_room = arrivals.try_send(arrival).is_ok();
         if is_last || !has_room {
             // Without room the fetch fails for want of the block, and is asked for again.
-            entry.on_link.fetches.remove(&fetch);
+            entry.requests.fetches.remove(&fetch);
         }
     }
 
-    fn serve_on_link(&mut self, link: LinkKey, request: pb::Request) {
+    fn serve_on_link(&mut self, link: LinkKey, request: &pb::Request) {
         let Some(entry) = self.links.get_mut(&link) else { return };
-        let Some(stored) = self.contents.get(&entry.content).and_then(|c| c.stored()) else {
+        let Some(stored) = self.contents.get(&entry.content).and_then(Content::stored) else {
             return;
         };
         let Ok(ranges) = parse_ranges(stored.layout(), &request.ranges) else {
             self.ban(link, BanReason::Protocol);
             return;
         };
-        if entry.on_link.serves.len() >= MAX_REQUESTS {
+        if entry.requests.serves.len() >= MAX_REQUESTS {
             self.tell(link, refusal(request.request_id, "too many requests at a time".to_owned()));
             return;
         }
         let request_id = request.request_id;
         let events = self.events.clone();
         let cancelled = CancellationToken::new();
-        entry.on_link.serves.insert(request_id, cancelled.clone().drop_guard());
+        entry.requests.serves.insert(request_id, cancelled.clone().drop_guard());
         let content = entry.content;
         let ask = Ask { content, stored, link: Some(link), ranges, block_length: BLOCK_LENGTH };
         let (uploads, blocks) = (self.bulk.uploads.clone(), entry.voice.blocks.clone());
@@ -194,7 +194,7 @@ fn read(request_id: u64, outgoing: &Outgoing, last: bool) -> Result<pb::Block, S
 }
 
 /// Stores what comes of a request of ours, and tells how it ended.
-async fn take_all(mut intake: Intake, mut arrivals: mpsc::Receiver<Arrival>) {
+async fn take_all(mut intake: Intake, mut arrivals: mpsc::Receiver<Arrival>, downloads: Downloads) {
     let result = loop {
         match arrivals.recv().await {
             // Cancelled, or the link is down: the brain knows.
@@ -202,6 +202,7 @@ async fn take_all(mut intake: Intake, mut arrivals: mpsc::Receiver<Arrival>) {
             Some(Arrival::Refused) => break Ok(FetchEnd::Refused { retry_after: RETRY_AFTER }),
             Some(Arrival::Block(block)) => {
                 let pb::Block { piece, offset, data, .. } = block;
+                downloads.pass(data.len() as u32).await;
                 if let Err(error) = intake.take(piece, offset, data).await {
                     break Err(error);
                 }

@@ -27,7 +27,7 @@ pub(super) struct Link {
     /// Borne by its calls to us.
     our_token: LinkToken,
     pub(super) voice: Voice,
-    pub(super) on_link: OnLink,
+    pub(super) requests: OnLink,
     /// Borne by our calls to it.
     pub(super) their_token: LinkToken,
     /// Where blocks are fetched from.
@@ -103,7 +103,7 @@ impl Engine {
                 our_token: handshake.our_token,
                 their_token: handshake.their_token,
                 voice: handshake.voice,
-                on_link: OnLink::default(),
+                requests: OnLink::default(),
                 _closer: closed.clone().drop_guard(),
             },
         );

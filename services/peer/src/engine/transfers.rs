@@ -26,7 +26,7 @@ impl Engine {
         let Some(neighbour) = self.links.get(&link) else { return };
         let Some(content) = self.contents.get(&neighbour.content) else { return };
         let Some(stored) = content.stored() else { return };
-        if neighbour.on_link.only_way {
+        if neighbour.requests.only_way {
             let content = neighbour.content;
             let events = self.bulk.moved.clone();
             let ranges = ranges.into();

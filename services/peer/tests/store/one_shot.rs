@@ -94,3 +94,27 @@ fn a_download_that_is_not_whole_does_not_end() {
     let download = begin(&Source::file(100_000, 65_536), &directory).unwrap();
     assert!(matches!(download.finish(), Err(StoreError::Incomplete(_))));
 }
+
+#[test]
+fn the_state_left_by_one_killed_at_the_very_end_is_tidied_away() {
+    let directory = tempfile::tempdir().unwrap();
+    let (destination, state) =
+        (directory.path().join("copy"), directory.path().join(".copy.shoal"));
+    let source = Source::file(200_000, 65_536);
+    let id = source.stored.id();
+    let download = begin(&source, &directory).unwrap();
+    source.send_all(download.stored());
+    let manifest = fs::read(state.join("manifest")).unwrap();
+    download.finish().unwrap();
+    // As if it had been killed between moving the content and deleting the state.
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("manifest"), manifest).unwrap();
+    OneShot::tidy(&destination, id).unwrap();
+    assert_eq!(names(directory.path()), ["copy"]);
+
+    // What another download needs stays.
+    fs::remove_file(&destination).unwrap();
+    drop(begin(&source, &directory).unwrap());
+    OneShot::tidy(&destination, id).unwrap();
+    assert_eq!(names(directory.path()), [".copy.shoal"]);
+}

@@ -156,21 +156,19 @@ fn a_slow_seeder_serves_as_many_as_it_can_give_a_piece_each_in_2_s() {
     let mut bench = Bench::new();
     bench.add(400, 0..400);
     let links: Vec<_> = (0..20).map(|_| bench.neighbour([])).collect();
-    let serves: Vec<_> = links.iter().map(|link| {
+    let mut turns = Vec::new();
+    for link in &links {
         bench.say(*link, PeerMessage::Interested);
-        bench.request(Some(*link), &[0; 64])
-    });
-    let mut turns: Vec<_> = serves.flat_map(|(_, outputs)| granted(&outputs)).collect();
-    let mut choked = 0;
-    while choked == 0 {
-        // Four pieces a second.
-        let outputs = bench.pass(Duration::from_millis(62));
-        choked += refused(&outputs).map_or(0, |_| 20 - bench.unchoked(&links).len());
-        let serve = turns[turns.len() - 1];
-        let block = Input::BlockSent { serve, bytes: PIECE / 4 };
-        turns.extend(granted(&bench.tell(block)));
+        turns.extend(granted(&bench.request(Some(*link), &[0; 64]).1));
     }
-    assert!((11..=13).contains(&choked), "8 of 20 are served, {choked} choked");
+    // Four pieces a second, for a little longer than until slots are dealt anew.
+    for _ in 0..170 {
+        bench.pass(Duration::from_millis(62));
+        let serve = turns[turns.len() - 1];
+        turns.extend(granted(&bench.tell(Input::BlockSent { serve, bytes: PIECE / 4 })));
+    }
+    let served = bench.unchoked(&links).len();
+    assert!((7..=9).contains(&served), "{served}");
 }
 
 #[test]

@@ -38,7 +38,7 @@ fn endgame_takes_a_piece_from_its_end_and_cancels_the_loser() {
     let outputs = bench.arrive(quick.fetch, quick.ranges[2]);
     assert_eq!(outputs, [Output::CancelFetch { fetch: slow.fetch }]);
     bench.arrive(slow.fetch, block(0, 1));
-    assert_eq!(bench.swarm.totals().duplicate, u64::from(BLOCK_UNIT));
+    assert_eq!(bench.swarm.totals(CONTENT).duplicate, u64::from(BLOCK_UNIT));
     assert!(bench.store(0).contains(&Output::Completed { content: CONTENT }));
 }
 
@@ -100,7 +100,7 @@ fn a_neighbour_that_sent_all_of_a_corrupt_piece_is_banned() {
     let outputs = corrupt(&mut bench, call.ranges[0].piece.get());
     assert!(outputs.contains(&Output::Ban { link: alice, reason: BanReason::Corruption }));
     assert!(bench.swarm.link_status(alice, bench.now).is_none());
-    assert_eq!(bench.swarm.totals().wasted, u64::from(PIECE));
+    assert_eq!(bench.swarm.totals(CONTENT).wasted, u64::from(PIECE));
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_block_that_was_not_asked_for_is_counted_or_punished() {
     bench.add(8, []);
     let alice = bench.neighbour(0..8);
     bench.arrive(FetchKey(77), whole(0));
-    assert_eq!(bench.swarm.totals().duplicate, u64::from(PIECE));
+    assert_eq!(bench.swarm.totals(CONTENT).duplicate, u64::from(PIECE));
     let call = bench.unchokes_us(alice).remove(0);
     let outputs = bench.arrive(call.fetch, block((call.ranges[0].piece.get() + 1) % 8, 0));
     assert!(outputs.contains(&Output::Ban { link: alice, reason: BanReason::Protocol }));
@@ -253,7 +253,7 @@ fn any_input() -> impl Strategy<Value = Input> {
     prop_oneof![
         8 => (link.clone(), message).prop_map(|(link, message)| Input::Message { link, message }),
         1 => link.clone().prop_map(|link| Input::LinkDown { link }),
-        8 => (fetch.clone(), range).prop_map(|(fetch, block)| Input::BlockArrived { fetch, block }),
+        8 => (fetch.clone(), range).prop_map(|(fetch, block)| Input::BlockArrived { content: CONTENT, fetch, block }),
         2 => (fetch, end).prop_map(|(fetch, end)| Input::FetchEnded { fetch, end }),
         2 => piece.clone().prop_map(|piece| Input::PieceStored { content: CONTENT, piece }),
         2 => piece.prop_map(|piece| Input::PieceCorrupt { content: CONTENT, piece }),

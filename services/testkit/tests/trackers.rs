@@ -1,0 +1,113 @@
+//! Downloads complete although a tracker talks rubbish, or does not talk at all.
+
+use std::{future, iter, time::Duration};
+
+use shoal_proto::{
+    tracker::v1::{
+        AnnounceRequest, AnnounceResponse, GetSwarmRequest, GetSwarmResponse, ListSwarmsRequest,
+        ListSwarmsResponse,
+        tracker_service_server::{TrackerService, TrackerServiceServer},
+    },
+    types::v1::PeerInfo,
+};
+use shoal_testkit::{
+    cluster::{Cluster, assert_same},
+    process::free_port,
+    serve::connections,
+};
+use tokio::{net::TcpListener, runtime::Runtime};
+use tonic::{Request, Response, Status, transport::Server};
+use uuid::Uuid;
+
+/// A tracker of the test's own.
+#[derive(Clone)]
+enum Fake {
+    /// Never answers.
+    Silent,
+    /// Hands out what nobody can use, with one true address among it.
+    Babbling { honest: String },
+}
+
+impl Fake {
+    /// Serves on a free port for as long as the runtime lives, and returns HOST:PORT.
+    fn start(self, runtime: &Runtime) -> String {
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let address = listener.local_addr().expect("it is bound").to_string();
+        let server = Server::builder().add_service(TrackerServiceServer::new(self));
+        runtime.spawn(server.serve_with_incoming(connections(listener)));
+        address
+    }
+}
+
+fn peer(peer_id: String, address: &str) -> PeerInfo {
+    PeerInfo { peer_id, address: address.to_owned(), ..PeerInfo::default() }
+}
+
+/// Peers that there cannot be, peers that there are not, the asker, and one address that is true.
+fn rubbish(asker: Option<PeerInfo>, honest: &str) -> Vec<PeerInfo> {
+    let id = || Uuid::new_v4().to_string();
+    let impossible = ["", "nonsense", "127.0.0.1:99999", "0.0.0.0:1", "127.0.0.1:0", "[::"];
+    let impossible = impossible.map(|address| peer(id(), address));
+    let unnamed = [peer(String::new(), honest), peer("x".repeat(1_000_000), honest)];
+    let gone = iter::repeat_with(|| peer(id(), &format!("127.0.0.1:{}", free_port()))).take(100);
+    let honest = peer(id(), honest);
+    impossible.into_iter().chain(unnamed).chain(asker).chain([honest]).chain(gone).collect()
+}
+
+#[tonic::async_trait]
+impl TrackerService for Fake {
+    async fn announce(
+        &self,
+        request: Request<AnnounceRequest>,
+    ) -> Result<Response<AnnounceResponse>, Status> {
+        let honest = match self {
+            Self::Silent => return future::pending().await,
+            Self::Babbling { honest } => honest,
+        };
+        Ok(Response::new(AnnounceResponse {
+            peers: rubbish(request.into_inner().peer, honest),
+            // Less than none.
+            interval: Some(prost_types::Duration { seconds: -7, nanos: 3 }),
+            complete_count: u32::MAX,
+            observed_address: "nowhere".to_owned(),
+            ..AnnounceResponse::default()
+        }))
+    }
+
+    async fn list_swarms(
+        &self,
+        _: Request<ListSwarmsRequest>,
+    ) -> Result<Response<ListSwarmsResponse>, Status> {
+        Err(Status::unimplemented("a fake"))
+    }
+
+    async fn get_swarm(
+        &self,
+        _: Request<GetSwarmRequest>,
+    ) -> Result<Response<GetSwarmResponse>, Status> {
+        Err(Status::unimplemented("a fake"))
+    }
+}
+
+/// A download that knows this tracker beside the true one.
+fn completes_beside(fake: impl FnOnce(String) -> Fake) {
+    let cluster = Cluster::start();
+    let file = cluster.file("source/data.bin", 2_000_000, 1);
+    let seeder = cluster.seed(&file, &[]);
+    let runtime = Runtime::new().expect("a runtime");
+    let fake = fake(seeder.address.clone()).start(&runtime);
+    let getter = cluster.get(&seeder.id, "peer", &["--tracker", &fake]);
+    let completed = getter.process.event("completed", Duration::from_secs(10));
+    assert_eq!(completed["wasted_bytes"], 0);
+    assert_same(&file, &getter.directory.join("data.bin"));
+}
+
+#[test]
+fn a_tracker_that_never_answers_holds_up_nobody() {
+    completes_beside(|_| Fake::Silent);
+}
+
+#[test]
+fn a_tracker_that_talks_rubbish_holds_up_nobody() {
+    completes_beside(|honest| Fake::Babbling { honest });
+}

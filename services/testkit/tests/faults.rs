@@ -122,7 +122,10 @@ fn a_full_disk_stops_one_download_alone_until_there_is_room() {
     peer.answer(&["fetch", &id, "--to", copy.to_str().expect("UTF-8")]);
     assert!(fs::read(&copy).unwrap() == fs::read(&big).unwrap());
     let fetched = peer.status(&id).expect("it is listed").downloaded_bytes;
-    assert!(fetched > 0 && fetched < 5 * MB as u64, "{fetched} bytes were fetched, as if nothing had been there");
+    assert!(
+        fetched > 0 && fetched < 5 * MB as u64,
+        "{fetched} bytes were fetched, as if nothing had been there"
+    );
 }
 
 #[test]

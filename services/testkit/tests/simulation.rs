@@ -58,7 +58,7 @@ fn a_distant_swarm_loses_some_round_trips_only() {
 
 #[test]
 fn a_tight_downlink_is_filled() {
-    let mut setup = Setup::new(10, SIZE);
+    let mut setup = Setup::new(10, 4 * SIZE);
     setup.hosts[1..].iter_mut().for_each(|host| host.down = 40 * MBIT);
     each_seed(&setup, |report| report.ratio() < 1.2);
 }

@@ -87,6 +87,11 @@ impl Uplink {
         self.rate.as_ref().map_or(0.0, |rate| rate.bytes_per_s(now))
     }
 
+    /// The sum that `unsent` keeps.
+    fn counted(&self) -> u64 {
+        self.serves.values().filter(|serve| serve.counts).map(|serve| serve.unsent).sum()
+    }
+
     fn has_room_for(&self, bytes: u32, now: Instant, settings: &Settings) -> bool {
         let ahead = self.bytes_per_s(now) * settings.uplink_ahead.as_secs_f64();
         self.unsent == 0 || self.unsent + u64::from(bytes) <= ahead as u64
@@ -122,6 +127,9 @@ impl Swarm {
         link: Option<LinkKey>,
         ranges: Vec<BlockRange>,
     ) {
+        if self.uplink.serves.contains_key(&key) {
+            return;
+        }
         if let Some(reason) = self.reason_to_refuse(content, link, &ranges) {
             self.outputs.push(Output::Refuse { serve: key, reason });
             return;
@@ -245,6 +253,7 @@ impl Swarm {
 
     /// Grants ranges as long as the uplink has room.
     pub(super) fn grant(&mut self, now: Instant) {
+        debug_assert_eq!(self.uplink.unsent, self.uplink.counted(), "bytes that no serve owes");
         while self.uplink.waiting > 0 {
             let Some(key) = self.next_turn() else { return };
             let Some(serve) = self.uplink.serves.get(&key) else { return };
@@ -277,7 +286,9 @@ impl Swarm {
             if is_free_turn {
                 neighbour.up.last_free_turn = self.uplink.turns;
             }
-            serve.counts &= !neighbour.up.slow_receiver;
+            if serve.unsent == 0 {
+                serve.counts = !neighbour.up.slow_receiver;
+            }
         }
         serve.unsent += bytes;
         if serve.counts {

@@ -51,7 +51,12 @@ fn send_for(bench: &mut Bench, seconds: usize, links: &[LinkKey], rates: &[usize
 
 #[test]
 fn the_four_fastest_are_unchoked_and_ranked_anew_each_10_s() {
-    let settings = Settings { optimistic_slots: 0, stall: 1_000 * SECOND, ..Settings::default() };
+    let settings = Settings {
+        optimistic_slots: 0,
+        stall: 1_000 * SECOND,
+        pipeline_slack: Duration::from_millis(5),
+        ..Settings::default()
+    };
     let mut bench = Bench::with(settings, 1);
     bench.add(4_000, 0..10);
     bench.keep_uplink_busy();
@@ -97,7 +102,12 @@ fn newcomers_weigh_3() {
 
 #[test]
 fn a_snubbed_neighbour_loses_its_slot() {
-    let settings = Settings { optimistic_slots: 0, stall: 1_000 * SECOND, ..Settings::default() };
+    let settings = Settings {
+        optimistic_slots: 0,
+        stall: 1_000 * SECOND,
+        pipeline_slack: Duration::from_millis(5),
+        ..Settings::default()
+    };
     let mut bench = Bench::with(settings, 1);
     bench.add(4_000, 0..10);
     bench.keep_uplink_busy();
@@ -182,7 +192,12 @@ fn a_slot_given_up_is_anothers() {
 
 #[test]
 fn a_choked_neighbours_waiting_calls_are_refused_and_what_was_granted_is_sent() {
-    let settings = Settings { optimistic_slots: 0, stall: 1_000 * SECOND, ..Settings::default() };
+    let settings = Settings {
+        optimistic_slots: 0,
+        stall: 1_000 * SECOND,
+        pipeline_slack: Duration::from_millis(5),
+        ..Settings::default()
+    };
     let mut bench = Bench::with(settings, 1);
     bench.add(4_000, 0..10);
     let alice = bench.neighbour(1_000..4_000);

@@ -273,3 +273,29 @@ fn a_super_seeder_shows_another_piece_when_one_was_passed_on() {
     assert_eq!(shown(alice, &outputs).len(), 1);
     assert!(shown(bob, &outputs).is_empty());
 }
+
+#[test]
+fn a_receiver_that_turns_out_full_between_two_grants_leaves_no_bytes_behind() {
+    let settings = Settings { uplink_ahead: Duration::from_millis(200), ..Settings::default() };
+    let mut bench = Bench::with(settings, 1);
+    bench.add(100, 0..100);
+    let bob = interested(&mut bench);
+    let (measured, _) = bench.request(Some(bob), &[0, 1, 2, 3, 4, 5]);
+    for _ in 0..6 {
+        bench.now += Duration::from_millis(30);
+        bench.send(measured);
+    }
+    let alice = interested(&mut bench);
+    let (stuck, _) = bench.request(Some(alice), &[0]);
+    let (flowing, _) = bench.request(Some(alice), &(1..20).collect::<Vec<_>>());
+    for _ in 0..6 {
+        bench.now += Duration::from_millis(20);
+        bench.send(flowing);
+        bench.tell(Input::Tick);
+    }
+    for serve in [stuck, flowing] {
+        bench.tell(Input::ServeDropped { serve });
+    }
+    let (next, outputs) = bench.request(Some(bob), &[6]);
+    assert_eq!(granted(&outputs), [next]);
+}

@@ -31,7 +31,9 @@ impl Swarm {
     pub(super) fn gather_have(&mut self, now: Instant, content: ContentKey, piece: PieceIndex) {
         let Some(content) = self.contents.get_mut(&content) else { return };
         content.fresh.push(piece);
-        let earliest = content.haves_sent_at.map_or(now, |sent| sent + self.settings.have_delay);
+        let pause = self.settings.have_pause * content.links.len() as u32;
+        let pause = pause.max(self.settings.have_delay);
+        let earliest = content.haves_sent_at.map_or(now, |sent| sent + pause);
         let due = *content.haves_at.get_or_insert(earliest.max(now));
         self.haves_at = Some(self.haves_at.map_or(due, |at| at.min(due)));
     }

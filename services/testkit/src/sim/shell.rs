@@ -246,7 +246,10 @@ impl World<'_> {
         } else {
             state.wasted += u64::from(block.length);
         }
-        self.tell(self.life(host), Input::BlockArrived { content: super::world::CONTENT, fetch, block })?;
+        self.tell(
+            self.life(host),
+            Input::BlockArrived { content: super::world::CONTENT, fetch, block },
+        )?;
         if let Some(assembled) = assembled {
             let (to, piece) = (self.life(host), block.piece);
             self.after(STORING, Event::Stored { to, piece, liars: assembled.liars });

@@ -59,13 +59,11 @@ pub fn file_root(pieces: &[PieceHash]) -> PieceHash {
 }
 
 fn subtree(pieces: &[PieceHash]) -> PieceHash {
-    match pieces {
-        [only] => *only,
-        _ => {
-            let (left, right) = pieces.split_at(left_count(pieces.len()));
-            hazmat::merge_subtrees_non_root(&subtree(left), &subtree(right), Mode::Hash)
-        }
+    if let [only] = pieces {
+        return *only;
     }
+    let (left, right) = pieces.split_at(left_count(pieces.len()));
+    hazmat::merge_subtrees_non_root(&subtree(left), &subtree(right), Mode::Hash)
 }
 
 /// Leaves of the left subtree: the largest power of two below `count`, which is at least 2.

@@ -99,7 +99,7 @@ impl Setup {
             super_seeding: false,
             sequential: false,
             faults: Vec::new(),
-            time_limit: Duration::from_hours(1),
+            time_limit: Duration::from_secs(3600),
         }
     }
 

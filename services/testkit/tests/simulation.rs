@@ -35,7 +35,7 @@ fn uneven_uplinks_are_all_used() {
 
 #[test]
 fn a_publisher_slower_than_its_peers_sends_each_piece_about_once() {
-    let mut setup = Setup::new(8, SIZE);
+    let mut setup = Setup::new(8, 4 * SIZE);
     setup.hosts[0].up = 10 * MBIT;
     each_seed(&setup, |report| report.ratio() < 1.06);
 }

@@ -147,7 +147,7 @@ async fn a_cancelled_fetch_is_dropped_and_not_told_of() {
     let mut leecher = Leecher::start(&seeder);
     let source = leecher.source(&seeder.listening.address);
     let call = source.fetch(leecher.order(&(0..64).collect::<Vec<_>>()));
-    let serving = seeder.grant_all();
+    let serving = seeder.grant_until_dropped();
     assert!(matches!(leecher.next().await, Event::Brain(Input::BlockArrived { .. })));
     drop(call);
     let listening = async {

@@ -118,19 +118,30 @@ impl Seeder {
         Self { bytes, stored, uploads, events, listening, directory }
     }
 
-    /// Grants whatever is asked for from now on; yields the bytes sent once a call was dropped.
+    /// Grants whatever is asked for from now on. Who has all it asked for may drop its call.
     pub(crate) fn grant_all(self) -> JoinHandle<u64> {
+        self.grant_while(|_| true)
+    }
+
+    /// Grants whatever is asked for until a call is dropped; yields the bytes sent until then.
+    pub(crate) fn grant_until_dropped(self) -> JoinHandle<u64> {
+        self.grant_while(|input| !matches!(input, Input::ServeDropped { .. }))
+    }
+
+    fn grant_while(self, goes_on: impl Fn(&Input) -> bool + Send + 'static) -> JoinHandle<u64> {
         tokio::spawn(async move {
             let Self { uploads, mut events, listening: _listening, directory: _directory, .. } =
                 self;
             let mut sent = 0;
-            while let Some(Event::Brain(input)) = events.recv().await {
+            while let Some(Event::Brain(input)) = events.recv().await
+                && goes_on(&input)
+            {
                 match input {
                     Input::ServeRequested { serve, ranges, .. } => {
                         uploads.grant(serve, ranges.len());
                     }
                     Input::BlockSent { bytes, .. } => sent += u64::from(bytes),
-                    Input::ServeDropped { .. } => break,
+                    Input::ServeDropped { .. } => {}
                     other => panic!("{other:?}"),
                 }
             }

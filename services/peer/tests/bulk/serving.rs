@@ -157,7 +157,7 @@ async fn a_dropped_call_is_sent_no_more_and_told_of() {
     // One that waits for its grant is told of as well.
     let mut blocks = seeder.call(first).await.unwrap();
     let serving = seeder.call(second).await;
-    let sent = seeder.grant_all();
+    let sent = seeder.grant_until_dropped();
     blocks.message().await.unwrap().unwrap();
     drop(blocks);
     drop(serving);

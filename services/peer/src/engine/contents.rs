@@ -358,8 +358,10 @@ impl Engine {
         }
     }
 
-    /// Tells who watches how contents are.
+    /// Tells operators, and who watches, how contents are.
     pub(super) fn report(&self) {
+        metrics::gauge!("shoal_peer_contents").set(self.contents.len() as f64);
+        metrics::gauge!("shoal_peer_links").set(self.links.len() as f64);
         for (key, content) in &self.contents {
             if content.status.receiver_count() > 0 {
                 self.report_on(*key);

@@ -70,6 +70,13 @@ impl Engine {
                 match &input {
                     Input::FetchEnded { fetch, .. } => drop(self.fetches.remove(fetch)),
                     Input::ServeRequested { content, .. } => self.note_asked(*content),
+                    Input::BlockArrived { block, .. } => {
+                        metrics::counter!("shoal_peer_received_bytes_total")
+                            .increment(block.length.into());
+                    }
+                    Input::BlockSent { bytes, .. } => {
+                        metrics::counter!("shoal_peer_sent_bytes_total").increment((*bytes).into());
+                    }
                     _ => {}
                 }
                 self.brain(input);

@@ -42,7 +42,7 @@ pub fn services() -> [&'static str; 1] {
 }
 
 /// Threads that move blocks.
-const LANES: NonZeroUsize = NonZeroUsize::new(2).unwrap();
+const LANES: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
 
 /// A call that brings nothing for so long has failed; the brain gives up sooner.
 const FETCH_PATIENCE: Duration = Duration::from_secs(60);

@@ -166,7 +166,8 @@ impl Node {
             events: events.clone(),
             stop: stop.clone(),
         });
-        let engine = tokio::spawn(engine.run(inbox, transfers));
+        // On a lane, so that half of what it hears and says wakes up no other thread.
+        let engine = lanes.spawn(engine.run(inbox, transfers));
         let checkpoints = tokio::spawn(checkpoint::keep(directory.clone(), stop.clone()));
         Ok((Self { events, identity, directory, stop }, Running { engine, server, checkpoints }))
     }

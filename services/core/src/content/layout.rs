@@ -49,15 +49,17 @@ impl PieceLength {
         Ok(Self(bytes as u32))
     }
 
-    /// The length for a content of so many bytes: 64 KiB under 64 MiB (in simulation small contents
-    /// spread 2-4 % faster so), else 256 KiB or the smallest power of two above with at most 8,192
-    /// pieces.
+    /// The length for a content of so many bytes: the textbook's 256 KiB, or the smallest power of
+    /// two above with at most 8,192 pieces. Under 64 MiB less, for 512 pieces: in simulation small
+    /// contents spread 1-4 % faster so, and more pieces only cost more calls.
     pub fn for_size(total_bytes: u64) -> Self {
-        if total_bytes < 64 << 20 {
-            return Self::MIN;
-        }
-        let bytes = total_bytes.div_ceil(8192).next_power_of_two();
-        Self(bytes.clamp(u64::from(Self::TEXTBOOK.0), u64::from(Self::MAX.0)) as u32)
+        let (most, least, longest) = if total_bytes < 64 << 20 {
+            (512, Self::MIN, Self::TEXTBOOK)
+        } else {
+            (8192, Self::TEXTBOOK, Self::MAX)
+        };
+        let bytes = total_bytes.div_ceil(most).next_power_of_two();
+        Self(bytes.clamp(u64::from(least.0), u64::from(longest.0)) as u32)
     }
 
     /// Bytes.
@@ -253,7 +255,9 @@ mod tests {
     fn the_piece_length_follows_the_size() {
         for (bytes, expected) in [
             (0, 64 << 10),
-            ((64 << 20) - 1, 64 << 10),
+            (32 << 20, 64 << 10),
+            ((32 << 20) + 1, 128 << 10),
+            ((64 << 20) - 1, 128 << 10),
             (64 << 20, 256 << 10),
             (2 << 30, 256 << 10),
             ((2 << 30) + 1, 512 << 10),

@@ -59,7 +59,7 @@ impl Swarm {
         self.haves_at = deadlines.flatten().min();
     }
 
-    /// Sends the pieces gathered to the neighbours that lack some of them; others hear later.
+    /// Sends the pieces gathered to the neighbours that wait for some of them; others hear later.
     pub(super) fn send_haves_of(&mut self, now: Instant, content: ContentKey) {
         let Some(content) = self.contents.get_mut(&content) else { return };
         let fresh = std::mem::take(&mut content.fresh);
@@ -67,8 +67,11 @@ impl Swarm {
         content.haves_sent_at = Some(now);
         for link in &content.links {
             let Some(neighbour) = self.neighbours.get_mut(link) else { continue };
+            let untold = fresh.len() + neighbour.idle_haves.len();
             neighbour.idle_haves.extend(&fresh);
-            if fresh.iter().all(|piece| neighbour.has.has(*piece)) {
+            let lacks_some = fresh.iter().any(|piece| !neighbour.has.has(*piece));
+            let lacked = content.held.minus(&neighbour.has).count();
+            if !lacks_some || lacked >= untold + self.settings.plenty {
                 continue;
             }
             let message = PeerMessage::Have(std::mem::take(&mut neighbour.idle_haves));

@@ -18,7 +18,7 @@ use socket2::SockRef;
 use tokio::{
     net::TcpListener,
     runtime::{Builder, Handle},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::timeout,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -97,10 +97,11 @@ impl Lanes {
     }
 
     /// Runs a task on the lane whose turn it is, until the lanes end.
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(lane) = self.in_turn().next() {
-            lane.spawn(task);
-        }
+    pub(crate) fn spawn(
+        &self,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        self.in_turn().next().expect("there is a lane").spawn(task)
     }
 
     /// What runs tasks on them: each lane once, from the one on whose turn it is.

@@ -222,3 +222,17 @@ fn haves_go_out_in_batches_and_soon() {
     let later = said(&bench.pass(Duration::from_secs(1)), alice);
     assert_eq!(later, [have(0..10)]);
 }
+
+#[test]
+fn who_has_plenty_to_ask_for_hears_of_more_later() {
+    let mut bench = Bench::new();
+    bench.add(40, 0..16);
+    let newcomer = bench.neighbour([]);
+    let old_hand = bench.neighbour(0..1);
+    let mut outputs = bench.store(20);
+    outputs.extend(bench.pass(Duration::from_millis(10)));
+    assert_eq!(said(&outputs, old_hand), [have([20])], "it knew of 15 that it lacks");
+    assert!(said(&outputs, newcomer).is_empty(), "it knew of 16 that it lacks");
+    let later = said(&bench.pass(Duration::from_secs(1)), newcomer);
+    assert_eq!(later, [have([20])]);
+}

@@ -35,7 +35,7 @@ fn uneven_uplinks_are_all_used() {
 
 #[test]
 fn a_publisher_slower_than_its_peers_sends_each_piece_about_once() {
-    let mut setup = Setup::new(8, 4 * SIZE);
+    let mut setup = Setup::new(8, SIZE);
     setup.hosts[0].up = 10 * MBIT;
     each_seed(&setup, |report| report.ratio() < 1.06);
 }
@@ -58,7 +58,7 @@ fn a_distant_swarm_loses_some_round_trips_only() {
 
 #[test]
 fn a_tight_downlink_is_filled() {
-    let mut setup = Setup::new(10, 4 * SIZE);
+    let mut setup = Setup::new(10, SIZE);
     setup.hosts[1..].iter_mut().for_each(|host| host.down = 40 * MBIT);
     each_seed(&setup, |report| report.ratio() < 1.2);
 }

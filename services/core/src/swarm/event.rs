@@ -157,11 +157,11 @@ pub enum Input {
         /// What.
         message: PeerMessage,
     },
-    /// The round trip of a link was measured again.
+    /// A call was answered, whenever its blocks may come.
     RoundTrip {
-        /// Of which link.
+        /// On which link.
         link: LinkKey,
-        /// How long.
+        /// How long after it was made.
         round_trip: Duration,
     },
     /// Bytes of a fetch arrived: a range of one of those asked for, in their order.

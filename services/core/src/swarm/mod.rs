@@ -106,7 +106,7 @@ impl Swarm {
             Input::Message { link, message } => self.on_message(now, link, message),
             Input::RoundTrip { link, round_trip } => {
                 if let Some(neighbour) = self.neighbours.get_mut(&link) {
-                    neighbour.round_trip = round_trip;
+                    neighbour.answered(round_trip);
                 }
             }
             Input::BlockArrived { content, fetch, block } => {

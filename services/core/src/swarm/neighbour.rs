@@ -15,6 +15,9 @@ use crate::{
     content::{BLOCK_UNIT, Bitfield, PieceIndex},
 };
 
+/// What a round trip longer than those before weighs: one of so many. RFC 6298: 8.
+const LONG_ROUND_TRIPS: u32 = 8;
+
 /// One end of a link: the neighbour's state as it told us, and our dealings with it.
 #[derive(Debug)]
 pub(super) struct Neighbour {
@@ -63,6 +66,8 @@ pub(super) struct Download {
     pub(super) rate: Rate,
     /// Over a short time, by which its window is computed.
     pub(super) pace: Rate,
+    /// While it owed us something, by which it is known what it can do.
+    service: Service,
     pub(super) bytes: u64,
     /// When it last sent something, or began to owe us something.
     pub(super) progress_at: Instant,
@@ -76,6 +81,23 @@ pub(super) struct Download {
     pub(super) suggested: VecDeque<PieceIndex>,
     /// Since this count of reopened pieces it holds no open one.
     pub(super) dry_since: Option<u64>,
+}
+
+/// Bytes that came, and the seconds in which they were owed; older ones count less.
+#[derive(Clone, Copy, Debug, Default)]
+struct Service {
+    seconds: f64,
+    bytes: f64,
+}
+
+impl Service {
+    /// What of older blocks is kept with each that comes: 64 blocks are remembered, of 1 MiB at least.
+    const KEPT: f64 = 1.0 - 1.0 / 64.0;
+
+    fn add(&mut self, owed: Duration, bytes: u64) {
+        self.seconds = self.seconds * Self::KEPT + owed.as_secs_f64();
+        self.bytes = self.bytes * Self::KEPT + bytes as f64;
+    }
 }
 
 /// What it fetches of us.
@@ -137,6 +159,13 @@ impl Neighbour {
         !self.choked && self.interested
     }
 
+    /// A round trip was measured. It counts in full if it is short; a long one may have waited
+    /// behind blocks on the same connection, and counts like one of many.
+    pub(super) fn answered(&mut self, round_trip: Duration) {
+        let longer = round_trip.saturating_sub(self.round_trip);
+        self.round_trip = self.round_trip.min(round_trip) + longer / LONG_ROUND_TRIPS;
+    }
+
     /// Bytes received of it minus bytes granted to it.
     pub(super) fn deficit(&self) -> i64 {
         self.down.bytes.cast_signed() - self.up.turn.cast_signed()
@@ -150,6 +179,7 @@ impl Download {
             outstanding: 0,
             rate: Rate::new(settings.rate_span, now),
             pace: Rate::new(settings.pace_span, now),
+            service: Service::default(),
             bytes: 0,
             progress_at: now,
             snubbed: false,
@@ -177,9 +207,17 @@ impl Download {
         self.bytes += bytes;
         self.rate.add(now, bytes);
         self.pace.add(now, bytes);
+        self.service.add(now.saturating_duration_since(self.progress_at), bytes);
         self.progress_at = now;
         self.snubbed = false;
         self.timeouts = 0;
+    }
+
+    /// How long it takes to send so many bytes, its other neighbours' turns included; none if it
+    /// never sent any.
+    pub(super) fn time_for(&self, bytes: u64) -> Option<Duration> {
+        let seconds = bytes as f64 * self.service.seconds / self.service.bytes;
+        (self.bytes > 0).then(|| Duration::from_secs_f64(seconds.min(3_600.0)))
     }
 
     /// Bytes to be outstanding at most: 2 x rate x (round trip + slack).

@@ -330,14 +330,14 @@ impl Swarm {
         });
         let (wait, piece) = slowest.max()?;
         // It helps only if it would be through with the whole piece before the slow one.
-        let rate = neighbour.down.rate.bytes_per_s(now).max(1.0);
-        let length = f64::from(content.layout.length_of(piece));
-        let own = if neighbour.down.bytes == 0 { 0.0 } else { (length / rate).min(60.0) };
-        let own = Duration::from_secs_f64(own) + neighbour.round_trip;
-        (wait > self.settings.endgame_patience + own).then_some(piece)
+        let length = u64::from(content.layout.length_of(piece));
+        let own = neighbour.down.time_for(length).unwrap_or_default();
+        let own = own + neighbour.round_trip + self.settings.endgame_patience;
+        (wait > own).then_some(piece)
     }
 
-    /// When a call is expected to have brought a piece.
+    /// In how long a call is expected to have brought a piece. Who is silent for longer than that is
+    /// expected to be so for as long again.
     fn expected_wait(&self, now: Instant, key: FetchKey, piece: PieceIndex) -> Duration {
         let Some(fetch) = self.requests.fetches.get(&key) else { return Duration::MAX };
         let Some(neighbour) = self.neighbours.get(&fetch.link) else { return Duration::MAX };
@@ -346,8 +346,8 @@ impl Swarm {
         let earlier = neighbour.down.fetches.iter().take_while(|fetch| **fetch != key);
         let earlier = earlier.filter_map(|fetch| self.requests.fetches.get(fetch));
         let bytes = ahead.sum::<u64>() + earlier.map(Fetch::outstanding).sum::<u64>();
-        let seconds = bytes as f64 / neighbour.down.pace.bytes_per_s(now).max(1.0);
-        Duration::from_secs_f64(seconds.min(3_600.0))
+        let silence = now.saturating_duration_since(neighbour.down.progress_at);
+        neighbour.down.time_for(bytes).unwrap_or(Duration::MAX).max(silence)
     }
 
     /// Finds neighbours that owe us data for too long; what they were asked for is asked elsewhere.

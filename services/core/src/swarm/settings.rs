@@ -57,9 +57,7 @@ pub struct Settings {
     /// When a caller that finds no slot free should try again.
     pub busy_retry: Duration,
 
-    /// Added to the round trip when the window is computed. Own measurement: where uplinks are slow,
-    /// requests wait for 50 ms in them behind blocks, and with 5 ms a seeder's uplink was used to
-    /// 40 %. In simulation 50 ms costs nothing.
+    /// Added to the round trip when the window is computed: hides the way between transport and brain.
     pub pipeline_slack: Duration,
     /// The time over which a link's rate is measured for its window; short, so that the window
     /// follows.
@@ -134,7 +132,7 @@ impl Default for Settings {
             stall_blocks: 4,
             calls_per_neighbour: 4,
             busy_retry: Duration::from_secs(1),
-            pipeline_slack: Duration::from_millis(50),
+            pipeline_slack: Duration::from_millis(5),
             pace_span: Duration::from_millis(200),
             min_window: 2 * u64::from(BLOCK_UNIT),
             max_window: 4 << 20,

@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -222,7 +222,9 @@ impl Fetch {
     async fn receive(&mut self) -> Result<(), FetchError> {
         let request = std::mem::take(&mut self.request);
         let grpc = self.grpc.clone();
+        let asked = Instant::now();
         let mut blocks = self.wait(call(grpc, request)).await?;
+        self.intake.answered(asked.elapsed()).await;
         while !self.intake.is_complete() {
             let block = self.wait(blocks.message()).await?.ok_or(FetchError::Short)?;
             // What waits is not read, so the neighbour stops sending when the window is full. The

@@ -1,6 +1,6 @@
 //! What arrives of one fetch: checked, stored, and told to the brain.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shoal_core::{
@@ -50,6 +50,11 @@ impl Intake {
     /// Everything has come.
     pub fn is_complete(&self) -> bool {
         self.ranges.is_empty()
+    }
+
+    /// Tells that the neighbour answered, so long after it was asked; blocks come in their turn.
+    pub async fn answered(&self, round_trip: Duration) {
+        self.tell(Input::RoundTrip { link: self.link, round_trip }).await;
     }
 
     /// Takes in the next block. Not cancel safe: the brain would not learn what is stored.

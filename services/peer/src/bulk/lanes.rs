@@ -97,10 +97,7 @@ impl Lanes {
     }
 
     /// Runs a task on the lane whose turn it is, until the lanes end.
-    pub(crate) fn spawn(
-        &self,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) -> JoinHandle<()> {
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         self.in_turn().next().expect("there is a lane").spawn(task)
     }
 

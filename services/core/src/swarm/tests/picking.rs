@@ -205,6 +205,20 @@ fn what_is_asked_of_a_fast_neighbour_and_of_all_is_bounded() {
 }
 
 #[test]
+fn a_round_trip_falls_at_once_and_rises_slowly() {
+    let mut bench = Bench::new();
+    bench.add(1, []);
+    let link = bench.connect();
+    let mut measure = |ms| {
+        bench.tell(Input::RoundTrip { link, round_trip: Duration::from_millis(ms) });
+        bench.swarm.link_status(link, bench.now).unwrap().round_trip.as_micros()
+    };
+    assert_eq!(measure(9), 2_000);
+    assert_eq!(measure(10), 3_000);
+    assert_eq!(measure(1), 1_000);
+}
+
+#[test]
 fn haves_go_out_in_batches_and_soon() {
     let mut bench = Bench::new();
     bench.add(40, []);

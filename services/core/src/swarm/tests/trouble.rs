@@ -43,6 +43,25 @@ fn endgame_takes_a_piece_from_its_end_and_cancels_the_loser() {
 }
 
 #[test]
+fn endgame_waits_for_who_sends_in_turns_but_not_for_who_falls_silent() {
+    let mut bench = Bench::new();
+    bench.add(4, []);
+    let alice = bench.neighbour(0..4);
+    let bob = bench.neighbour(0..4);
+    let mut calls = bench.unchokes_us(alice);
+    for _ in 0..3 {
+        // Others have their turns for most of the time.
+        bench.pass(Duration::from_millis(400));
+        let call = calls.remove(0);
+        calls.extend(asked(&bench.deliver(&call)));
+    }
+    bench.pass(Duration::from_millis(300));
+    assert!(bench.unchokes_us(bob).is_empty(), "it is still expected in a moment");
+    let taken_over = asked(&bench.pass(Duration::from_millis(700)));
+    assert_eq!(taken_over.iter().map(|call| call.link).collect::<Vec<_>>(), [bob]);
+}
+
+#[test]
 fn a_peer_may_leave_with_a_subset_and_return() {
     let mut bench = Bench::new();
     bench.add(10, 0..4);

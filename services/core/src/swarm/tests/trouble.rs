@@ -44,20 +44,25 @@ fn endgame_takes_a_piece_from_its_end_and_cancels_the_loser() {
 
 #[test]
 fn endgame_waits_for_who_sends_in_turns_but_not_for_who_falls_silent() {
+    let turn = Duration::from_millis(400);
     let mut bench = Bench::new();
-    bench.add(4, []);
+    bench.add(8, []);
     let alice = bench.neighbour(0..4);
-    let bob = bench.neighbour(0..4);
-    let mut calls = bench.unchokes_us(alice);
+    let bob = bench.neighbour(4..8);
+    let mut calls = [bench.unchokes_us(alice), bench.unchokes_us(bob)];
     for _ in 0..3 {
-        // Others have their turns for most of the time.
-        bench.pass(Duration::from_millis(400));
-        let call = calls.remove(0);
-        calls.extend(asked(&bench.deliver(&call)));
+        bench.pass(turn);
+        for calls in &mut calls {
+            let call = calls.remove(0);
+            calls.extend(asked(&bench.deliver(&call)));
+        }
     }
-    bench.pass(Duration::from_millis(300));
-    assert!(bench.unchokes_us(bob).is_empty(), "it is still expected in a moment");
-    let taken_over = asked(&bench.pass(Duration::from_millis(700)));
+    bench.pass(turn);
+    bench.say(bob, have(0..4));
+    let last = calls[1].remove(0);
+    let outputs = bench.deliver(&last);
+    assert!(asked(&outputs).is_empty(), "the last piece is due, bob would take as long again");
+    let taken_over = asked(&bench.pass(turn / 2));
     assert_eq!(taken_over.iter().map(|call| call.link).collect::<Vec<_>>(), [bob]);
 }
 

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use shoal_common::Address;
 use shoal_core::{
     PeerId,
     content::{ContentId, Manifest, PieceHashes},
     roster::Candidate,
-    swarm::{ContentKey, Input, LinkKey, Priority},
+    swarm::{ContentKey, Input, LinkKey},
 };
 use tokio::sync::{oneshot, watch};
 use tracing::Span;
 
 use crate::{
     link::{Admitted, Handshake, LinkError},
+    options::Options,
     status::{Explanation, Status},
     store::{StoreError, Stored},
     tracker::Report,
@@ -72,16 +72,3 @@ pub(crate) enum Command {
 /// Makes room for a content whose manifest was found.
 pub(crate) type Place =
     Box<dyn FnOnce(Manifest, PieceHashes) -> Result<Arc<Stored>, StoreError> + Send>;
-
-/// How a content is fetched and shared.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// Trackers beside those of the settings.
-    pub trackers: Vec<Address>,
-    /// First piece first.
-    pub sequential: bool,
-    /// While complete, tell each neighbour of few pieces at a time.
-    pub super_seeding: bool,
-    /// Paths and how much they are wanted; a directory means all below it.
-    pub priorities: Vec<(String, Priority)>,
-}

@@ -12,6 +12,7 @@ mod event;
 mod identity;
 mod link;
 mod node;
+mod options;
 mod resolve;
 mod rpc;
 mod run;
@@ -21,8 +22,8 @@ pub mod store;
 mod tracker;
 mod wire;
 
-pub use event::Options;
 pub use node::{Node, NodeConfig, Running, StatusWatch, Stopped, services};
+pub use options::Options;
 pub use run::{RunError, run};
 pub use settings::{Control, LimitSettings, LocationSettings, Settings, SwarmSettings};
 pub use status::{Cause, Explanation, Failure, Neighbour, Phase, Status, Tracker};

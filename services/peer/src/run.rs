@@ -22,7 +22,6 @@ use tracing::{info, warn};
 
 use crate::{
     control::Desk,
-    event::Options,
     node::{self, Node},
     settings::{Control, Settings},
     store::{Store, StoreError},
@@ -99,13 +98,15 @@ pub async fn run(
 async fn rejoin(node: Node, store: Arc<Store>) {
     for (id, _) in store.contents() {
         let from = store.clone();
-        match spawn_blocking(move || from.load(id)).await {
-            Ok(Ok(stored)) => {
-                if node.add(stored, Options::default()).await.is_err() {
+        match spawn_blocking(move || Ok((from.load(id)?, from.options(id)?))).await {
+            Ok(Ok((stored, options))) => {
+                if node.add(stored, options).await.is_err() {
                     return;
                 }
             }
-            Ok(Err(error)) => warn!(content_id = %id, %error, "the content is left out"),
+            Ok(Err::<_, StoreError>(error)) => {
+                warn!(content_id = %id, %error, "the content is left out");
+            }
             Err(error) => warn!(content_id = %id, %error, "the content is left out"),
         }
     }

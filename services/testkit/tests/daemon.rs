@@ -132,6 +132,24 @@ fn the_control_api_on_a_unix_socket_survives_a_kill() {
 }
 
 #[test]
+fn what_was_asked_for_along_with_a_content_outlives_the_peer() {
+    let cluster = Cluster::start();
+    for (seed, name) in ["unwanted", "wanted"].iter().enumerate() {
+        cluster.file(&format!("source/tree/{name}"), 8 * MB, seed as u64);
+    }
+    let seeder = cluster.seed(&cluster.path().join("source/tree"), &["--up", "4MB/s"]);
+    // It knows no tracker but the one that the command names.
+    let mut peer = Peer::start(&cluster.path().join("peer"), &[], &[]);
+    let tracker = cluster.tracker();
+    let asked = ["--tracker", &tracker, "--priority", "unwanted=skip", "--detach"];
+    peer.answer(&[&["fetch", &seeder.id][..], &asked].concat());
+    peer.wait_until(&seeder.id, "some of it", |status| status.held_bytes > MB as u64);
+    peer.kill_and_restart();
+    let status = peer.wait_until_complete(&seeder.id);
+    assert_eq!(status.held_pieces, status.piece_count / 2);
+}
+
+#[test]
 fn a_killed_peer_goes_on_where_it_was() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 16 * MB, 5);

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, sync::Arc};
 
 use shoal_common::Address;
-use shoal_core::content::{ContentId, Manifest, PieceLength};
+use shoal_core::{
+    content::{ContentId, Manifest, PieceLength},
+    swarm::Priority,
+};
 use shoal_proto::control::v1::{
     FetchRequest, FetchResponse, PinRequest, PinResponse, PublishRequest, PublishResponse,
     RemoveRequest, RemoveResponse, UploadRequest, UploadResponse, UploadStart,
@@ -15,8 +18,8 @@ use tracing::{info, warn};
 
 use super::{Desk, absolute, observe::unknown, parse_id, wire};
 use crate::{
-    event::Options,
     node::StatusWatch,
+    options::Options,
     status::Phase,
     store::{Import, ImportPlan, Store, StoreError, Stored, hash},
 };
@@ -69,15 +72,20 @@ impl ControlService for Desk {
         let request = request.into_inner();
         let path = absolute("path", &request.path)?.to_owned();
         let piece_length = piece_length(request.piece_length)?;
+        let options = Options { super_seeding: request.super_seeding, ..Options::default() };
+        let noted = options.clone();
         let stored = self
-            .on_disk(move |store| store.add_in_place(hash(&path, piece_length, |_| {})?))
+            .on_disk(move |store| {
+                let stored = store.add_in_place(hash(&path, piece_length, |_| {})?)?;
+                store.note_options(stored.id(), &noted)?;
+                Ok(stored)
+            })
             .await?;
         let response = PublishResponse {
             content_id: stored.id().to_string(),
             link: self.link(stored.id()),
             bytes: stored.layout().total_bytes(),
         };
-        let options = Options { super_seeding: request.super_seeding, ..Options::default() };
         self.share(stored, false, options).await?;
         Ok(Response::new(response))
     }
@@ -105,13 +113,16 @@ impl ControlService for Desk {
             priorities: wire::priorities(request.priorities)?,
         };
         let pin = request.pin;
-        self.on_disk(move |store| note_use(store, id, pin)).await?;
+        let priorities = options.priorities.clone();
+        self.on_disk(move |store| note_use(store, id, pin, priorities)).await?;
         let desk = self.clone();
+        let noted = options.clone();
         let place = move |manifest: Manifest, hashes| {
             if !desk.store.contains(id) {
                 desk.evict_for(manifest.layout().total_bytes())?;
             }
             let stored = desk.store.add(manifest, hashes)?;
+            desk.store.note_options(id, &noted)?;
             if pin {
                 desk.store.pin(id, true)?;
             }
@@ -231,10 +242,16 @@ impl Desk {
 }
 
 /// Notes that a content is wanted, if it is here: who makes room spares it.
-fn note_use(store: &Store, id: ContentId, pin: bool) -> Result<(), StoreError> {
+fn note_use(
+    store: &Store,
+    id: ContentId,
+    pin: bool,
+    priorities: Vec<(String, Priority)>,
+) -> Result<(), StoreError> {
     if !store.contains(id) {
         return Ok(());
     }
+    store.note_options(id, &Options { priorities, ..store.options(id)? })?;
     if pin {
         store.pin(id, true)?;
     }

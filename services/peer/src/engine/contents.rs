@@ -24,7 +24,8 @@ use tracing::{Instrument as _, Span, debug, info, info_span, warn};
 
 use super::Engine;
 use crate::{
-    event::{Event, Options, Place},
+    event::{Event, Place},
+    options::Options,
     resolve::resolve,
     status::{Failure, Status},
     store::{StoreError, Stored},

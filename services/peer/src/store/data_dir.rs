@@ -24,6 +24,7 @@ use super::{
     held, lock,
     scan::Fingerprint,
 };
+use crate::options::Options;
 
 const FORMAT: &str = "shoal store 1";
 
@@ -215,6 +216,19 @@ impl Store {
             entry.pinned = pinned;
             is_new
         })
+    }
+
+    /// What was asked for along with a content.
+    pub fn options(&self, id: ContentId) -> Result<Options, StoreError> {
+        self.database.options(id)
+    }
+
+    /// Keeps what is asked for along with a content, until it is removed.
+    pub fn note_options(&self, id: ContentId, options: &Options) -> Result<(), StoreError> {
+        if self.database.options(id)? == *options {
+            return Ok(());
+        }
+        self.database.set_options(id, options)
     }
 
     /// Notes that a content is in use, for eviction. Cheap enough for each use.

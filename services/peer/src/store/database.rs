@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use shoal_core::{PeerId, content::ContentId};
+use shoal_core::{PeerId, content::ContentId, swarm::Priority};
 use uuid::Uuid;
 
 use super::{StoreError, scan::Fingerprint};
+use crate::options::Options;
 
 /// redb would take 1 GiB.
 const CACHE_BYTES: usize = 8 << 20;
@@ -17,6 +18,13 @@ const MANIFESTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("manif
 const HASHES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("piece_hashes");
 /// Of contents whose files others can change.
 const FINGERPRINTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("fingerprints");
+const OPTIONS: TableDefinition<&[u8; 32], OptionsRow> = TableDefinition::new("options");
+
+/// Trackers, whether sequential, whether super-seeding, paths and their priorities.
+type OptionsRow = (Vec<&'static str>, bool, bool, Vec<(&'static str, u8)>);
+
+/// The same, as it is read.
+type OptionsOf<'a> = (Vec<&'a str>, bool, bool, Vec<(&'a str, u8)>);
 
 /// Name, bytes, pieces, pinned, milliseconds since 1970 when added and when last used, path if in place.
 type Row = (&'static str, u64, u32, bool, u64, u64, Option<&'static str>);
@@ -65,6 +73,7 @@ impl Database {
             transaction.open_table(MANIFESTS)?;
             transaction.open_table(HASHES)?;
             transaction.open_table(FINGERPRINTS)?;
+            transaction.open_table(OPTIONS)?;
             Ok(())
         })?;
         Ok(database)
@@ -164,9 +173,33 @@ impl Database {
         })
     }
 
+    /// What was asked for along with a content; the defaults if nothing was.
+    pub(super) fn options(&self, id: ContentId) -> Result<Options, StoreError> {
+        self.read(|transaction| {
+            let row = transaction.open_table(OPTIONS)?.get(id.as_bytes())?;
+            Ok(row.map(|row| decode_options(row.value())).unwrap_or_default())
+        })
+    }
+
+    pub(super) fn set_options(&self, id: ContentId, options: &Options) -> Result<(), StoreError> {
+        let trackers: Vec<_> = options.trackers.iter().map(ToString::to_string).collect();
+        let priorities = options.priorities.iter();
+        let row = (
+            trackers.iter().map(String::as_str).collect(),
+            options.sequential,
+            options.super_seeding,
+            priorities.map(|(path, priority)| (path.as_str(), number_of(*priority))).collect(),
+        );
+        self.write(Durability::Immediate, |transaction| {
+            transaction.open_table(OPTIONS)?.insert(id.as_bytes(), &row)?;
+            Ok(())
+        })
+    }
+
     pub(super) fn remove(&self, id: ContentId) -> Result<(), StoreError> {
         self.write(Durability::Immediate, |transaction| {
             transaction.open_table(CONTENTS)?.remove(id.as_bytes())?;
+            transaction.open_table(OPTIONS)?.remove(id.as_bytes())?;
             for table in [MANIFESTS, HASHES, FINGERPRINTS] {
                 transaction.open_table(table)?.remove(id.as_bytes())?;
             }
@@ -227,6 +260,31 @@ fn insert_fingerprints(
     let bytes: Vec<u8> = fingerprints.iter().flat_map(Fingerprint::encode).collect();
     transaction.open_table(FINGERPRINTS)?.insert(id.as_bytes(), &*bytes)?;
     Ok(())
+}
+
+/// What of a row this version understands.
+fn decode_options((trackers, sequential, super_seeding, priorities): OptionsOf<'_>) -> Options {
+    let known = |(path, number): (&str, u8)| Some((path.to_owned(), priority_of(number)?));
+    Options {
+        trackers: trackers.iter().filter_map(|tracker| tracker.parse().ok()).collect(),
+        sequential,
+        super_seeding,
+        priorities: priorities.into_iter().filter_map(known).collect(),
+    }
+}
+
+const fn number_of(priority: Priority) -> u8 {
+    match priority {
+        Priority::Skip => 0,
+        Priority::Low => 1,
+        Priority::Normal => 2,
+        Priority::High => 3,
+    }
+}
+
+fn priority_of(number: u8) -> Option<Priority> {
+    let all = [Priority::Skip, Priority::Low, Priority::Normal, Priority::High];
+    all.into_iter().find(|priority| number_of(*priority) == number)
 }
 
 fn decode(bytes: &[u8]) -> Vec<Fingerprint> {

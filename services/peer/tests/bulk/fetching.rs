@@ -42,6 +42,7 @@ async fn what_is_fetched_is_stored_and_told_of() {
         })
         .sum();
     assert_eq!(arrived, bytes.len());
+    assert_eq!(leecher.answers, 1, "the answer to the call was timed");
     assert!(leecher.copy.stored().is_complete());
     assert_eq!(fs::read(leecher.copy.stored().path()).unwrap(), bytes);
 }

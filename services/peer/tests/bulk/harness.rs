@@ -182,6 +182,8 @@ impl Seeder {
 pub(crate) struct Leecher {
     pub(crate) copy: OneShot,
     pub(crate) events: mpsc::Receiver<Event>,
+    /// Calls that were answered.
+    pub(crate) answers: usize,
     downloads: Downloads,
     lanes: Lanes,
     _directory: TempDir,
@@ -199,7 +201,7 @@ impl Leecher {
         let (sender, events) = mpsc::channel(16);
         let downloads = Downloads::new(sender, RateCap::new(cap), PATIENCE);
         let lanes = Lanes::start(LANES).expect("threads");
-        Self { copy, events, downloads, lanes, _directory: directory }
+        Self { copy, events, answers: 0, downloads, lanes, _directory: directory }
     }
 
     pub(crate) fn source(&self, address: &Address) -> Source {
@@ -221,8 +223,14 @@ impl Leecher {
         }
     }
 
+    /// What is told next; answers to calls are only counted.
     pub(crate) async fn next(&mut self) -> Event {
-        next(&mut self.events).await
+        loop {
+            match next(&mut self.events).await {
+                Event::Brain(Input::RoundTrip { .. }) => self.answers += 1,
+                event => return event,
+            }
+        }
     }
 
     /// All that is told of a fetch before it ends, and how it ends.

@@ -47,6 +47,9 @@ pub(crate) const QUEUE: usize = 4096;
 /// Events handled before the deadlines are looked at again.
 const BATCH: usize = 256;
 
+/// How long others have to fetch the pieces that nobody else is known to have.
+const OFFER: Duration = Duration::from_secs(2);
+
 /// How long what is being sent may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -75,6 +78,8 @@ pub(crate) struct Parts {
     /// The way back to the engine, for the tasks that it starts.
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) stop: CancellationToken,
+    /// Cancelled when calls of others are no more to be let in.
+    pub(crate) closing: CancellationToken,
 }
 
 /// Everything a peer knows.
@@ -97,13 +102,15 @@ pub(crate) struct Engine {
     events: mpsc::Sender<Event>,
     tasks: TaskTracker,
     stop: CancellationToken,
+    closing: CancellationToken,
     /// It ends: nothing new is begun.
     is_leaving: bool,
 }
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { settings, roster, identity, directory, bulk, trackers, events, stop } = parts;
+        let Parts { settings, roster, identity, directory, bulk, trackers, events, stop, closing } =
+            parts;
         Self {
             swarm: Swarm::new(settings, rand::random()),
             roster: Roster::new(roster, identity.peer),
@@ -120,23 +127,32 @@ impl Engine {
             events,
             tasks: TaskTracker::new(),
             stop,
+            closing,
             is_leaving: false,
         }
     }
 
-    /// Runs until it is told to stop. Then it says farewell to trackers, completes what it is
-    /// sending, and ends.
+    /// Runs until it is told to stop. Then it says farewell to trackers, offers the pieces that
+    /// nobody else is known to have, completes what it is sending, and ends.
     pub(crate) async fn run(
         mut self,
         mut events: mpsc::Receiver<Event>,
         mut transfers: mpsc::Receiver<bulk::Event>,
     ) {
         let stop = self.stop.clone();
+        let closing = self.closing.clone().drop_guard();
         stop.run_until_cancelled(self.work(&mut events, &mut transfers, |_| false)).await;
-        self.is_leaving = true;
         for content in self.contents.values() {
             content.stop_announcing();
         }
+        let mut offers = Vec::new();
+        self.swarm.offer_last_copies(&mut offers);
+        self.carry_out_all(offers);
+        let taken =
+            self.work(&mut events, &mut transfers, |engine| !engine.swarm.holds_last_copies());
+        let _ = timeout(OFFER, taken).await;
+        self.is_leaving = true;
+        drop(closing);
         let sent = self.work(&mut events, &mut transfers, |engine| engine.bulk.uploads.is_idle());
         let _ = timeout(FAREWELL, sent).await;
         self.contents.clear();
@@ -238,6 +254,10 @@ impl Engine {
     fn brain(&mut self, input: Input) {
         let mut outputs = Vec::new();
         self.swarm.handle(Instant::now(), input, &mut outputs);
+        self.carry_out_all(outputs);
+    }
+
+    fn carry_out_all(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             self.carry_out(output);
         }

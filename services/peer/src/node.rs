@@ -152,10 +152,11 @@ impl Node {
         let routes = server::routes(health).add_service(PeerServiceServer::new(rpc));
         let routes = RequestPiece::new(directory.clone(), bulk.uploads.clone()).add_to(routes);
         let limits = Limits { http2: Http2::BULK, request_timeout: None, ..Limits::default() };
-        let closing = stop.clone();
+        let closing = CancellationToken::new();
+        let closed = closing.clone();
         let serving = lanes.clone();
         let server = tokio::spawn(async move {
-            serving.serve(listener, routes, &limits, &config.sockets, closing).await;
+            serving.serve(listener, routes, &limits, &config.sockets, closed).await;
         });
         let engine = Engine::new(Parts {
             settings: config.swarm,
@@ -166,6 +167,7 @@ impl Node {
             trackers: config.trackers,
             events: events.clone(),
             stop: stop.clone(),
+            closing,
         });
         // On a lane, so that half of what it hears and says wakes up no other thread.
         let engine = lanes.spawn(engine.run(inbox, transfers));

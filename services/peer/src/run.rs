@@ -1,6 +1,12 @@
 //! The peer as a daemon: a node with a data directory and a local API.
 
-use std::{fs, io, os::unix::fs::FileTypeExt as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs, io,
+    os::unix::fs::FileTypeExt as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use shoal_common::{
     admin::{self, AdminError},
@@ -75,6 +81,8 @@ pub async fn run(
     let end = CancellationToken::new();
     let _ends_with_this = end.clone().drop_guard();
     admin::start(&settings.admin, &health, end.clone()).await?;
+    // Before swarms are joined, so that a port in use is all that happens.
+    let control = LocalApi::bind(&settings.control).await?;
     let (node, running) = Node::start(settings.node(store.peer_id()), &health, listener)?;
     let desk = Desk {
         node: node.clone(),
@@ -86,7 +94,7 @@ pub async fn run(
     tokio::spawn(note_use(node.clone(), store));
     health.ready().await;
 
-    let result = serve_control(&settings.control, desk, shutdown).await;
+    let result = control.serve(desk, shutdown).await;
     health.not_ready().await;
     node.stop();
     running.ended().await;
@@ -134,39 +142,48 @@ async fn note_use(node: Node, store: Arc<Store>) {
     }
 }
 
-/// Serves the local API until `shutdown`.
-async fn serve_control(
-    at: &Control,
-    desk: Desk,
-    shutdown: CancellationToken,
-) -> Result<(), RunError> {
-    let health = Health::new(&[
-        health::name_of::<ControlServiceServer<Desk>>(),
-        health::name_of::<ObserveServiceServer<Desk>>(),
-    ])
-    .await;
-    health.ready().await;
-    let routes = server::routes(&health)
-        .add_service(ControlServiceServer::new(desk.clone()))
-        .add_service(ObserveServiceServer::new(desk));
-    // An upload or a watch takes as long as it takes.
-    let limits = Limits { request_timeout: None, ..Limits::default() };
-    match at {
-        Control::Tcp(address) => {
-            let listener = server::bind(address).await?;
-            server::serve(listener, routes, &limits, shutdown).await?;
-        }
-        Control::Unix(path) => {
-            let refuse = |source| RunError::Socket { path: path.display().to_string(), source };
-            remove_stale(path).map_err(refuse)?;
-            let listener = UnixListener::bind(path).map_err(refuse)?;
-            let incoming = UnixListenerStream::new(listener).filter_map(Result::ok);
-            server::serve_incoming(incoming, routes, &limits, shutdown).await?;
-            // The next run removes it, should this fail.
-            let _ = fs::remove_file(path);
+/// Where the local API is served.
+enum LocalApi {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+impl LocalApi {
+    async fn bind(at: &Control) -> Result<Self, RunError> {
+        match at {
+            Control::Tcp(address) => Ok(Self::Tcp(server::bind(address).await?)),
+            Control::Unix(path) => {
+                let refuse = |source| RunError::Socket { path: path.display().to_string(), source };
+                remove_stale(path).map_err(refuse)?;
+                Ok(Self::Unix(UnixListener::bind(path).map_err(refuse)?, path.clone()))
+            }
         }
     }
-    Ok(())
+
+    /// Serves until `shutdown`.
+    async fn serve(self, desk: Desk, shutdown: CancellationToken) -> Result<(), RunError> {
+        let health = Health::new(&[
+            health::name_of::<ControlServiceServer<Desk>>(),
+            health::name_of::<ObserveServiceServer<Desk>>(),
+        ])
+        .await;
+        health.ready().await;
+        let routes = server::routes(&health)
+            .add_service(ControlServiceServer::new(desk.clone()))
+            .add_service(ObserveServiceServer::new(desk));
+        // An upload or a watch takes as long as it takes.
+        let limits = Limits { request_timeout: None, ..Limits::default() };
+        match self {
+            Self::Tcp(listener) => server::serve(listener, routes, &limits, shutdown).await?,
+            Self::Unix(listener, path) => {
+                let incoming = UnixListenerStream::new(listener).filter_map(Result::ok);
+                server::serve_incoming(incoming, routes, &limits, shutdown).await?;
+                // The next run removes it, should this fail.
+                let _ = fs::remove_file(path);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Removes the socket that a killed process left behind. Its data directory is locked by us, so

@@ -96,6 +96,24 @@ fn a_download_killed_ten_times_completes_and_fetches_hardly_anything_twice() {
 }
 
 #[test]
+fn a_publisher_that_is_told_to_stop_gives_away_what_only_it_has() {
+    let cluster = Cluster::start();
+    let file = cluster.file("source/data.bin", 8 * MB, 9);
+    let mut seeder = cluster.seed(&file, &["--up", "4MB/s"]);
+    let getters: Vec<_> =
+        (0..2).map(|n| cluster.get(&seeder.id, &format!("peer-{n}"), &["--seed=10m"])).collect();
+    for getter in &getters {
+        getter.wait_for_bytes(3 * MB as u64);
+    }
+    seeder.process.terminate();
+    seeder.process.wait(PATIENCE);
+    for getter in &getters {
+        getter.completed();
+        assert_same(&file, &getter.directory.join("data.bin"));
+    }
+}
+
+#[test]
 fn nobody_notices_that_the_tracker_is_restarted() {
     let mut cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 64 * MB, 4);

@@ -106,6 +106,12 @@ impl Bitfield {
         true
     }
 
+    /// Adds the pieces of a set of the same content.
+    pub fn unite(&mut self, other: &Self) {
+        self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
+        self.held = self.words.iter().map(|word| word.count_ones()).sum();
+    }
+
     /// Takes a piece out; true if it was there.
     pub fn remove(&mut self, piece: PieceIndex) -> bool {
         if !self.has(piece) {

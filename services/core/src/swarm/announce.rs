@@ -4,7 +4,10 @@ use std::time::Instant;
 
 use super::{
     Swarm,
+    content::Content,
     event::{ContentKey, LinkKey, Output, PeerMessage},
+    links::MAX_SUGGESTED,
+    neighbour::Neighbour,
 };
 use crate::content::{Bitfield, PieceIndex};
 
@@ -127,6 +130,46 @@ impl Swarm {
             neighbour.up.suggestions = pieces.len() as u32;
             self.outputs.push(Output::Send { link, message: PeerMessage::Suggest(pieces) });
         }
+    }
+
+    /// Before we leave: suggests the pieces that no neighbour holds, each to another of those that
+    /// want something.
+    pub fn offer_last_copies(&mut self, outputs: &mut Vec<Output>) {
+        for content in self.contents.values() {
+            let takers: Vec<_> = self.takers(content).collect();
+            let pieces: Vec<_> = self.last_copies(content).collect();
+            for (number, link) in takers.iter().enumerate() {
+                let share = pieces.iter().skip(number).step_by(takers.len());
+                let share: Vec<_> = share.copied().take(MAX_SUGGESTED).collect();
+                if !share.is_empty() {
+                    let message = PeerMessage::Suggest(share);
+                    outputs.push(Output::Send { link: *link, message });
+                }
+            }
+        }
+    }
+
+    /// Whether someone wants a content of which some piece is held by no neighbour, but by us.
+    pub fn holds_last_copies(&self) -> bool {
+        self.contents.values().any(|content| {
+            self.takers(content).next().is_some() && self.last_copies(content).next().is_some()
+        })
+    }
+
+    fn takers<'a>(&'a self, content: &'a Content) -> impl Iterator<Item = LinkKey> + 'a {
+        let wants = |link: &&LinkKey| self.neighbours.get(link).is_some_and(Neighbour::holds_slot);
+        content.links.iter().filter(wants).copied()
+    }
+
+    fn last_copies(&self, content: &Content) -> impl Iterator<Item = PieceIndex> + use<> {
+        let mut elsewhere = Bitfield::empty(content.layout.piece_count());
+        for link in &content.links {
+            if let Some(neighbour) = self.neighbours.get(link) {
+                elsewhere.unite(&neighbour.has);
+            }
+        }
+        let last: Vec<_> = content.held.minus(&elsewhere).collect();
+        last.into_iter()
     }
 
     /// The piece with the fewest copies, counting those promised, that a neighbour lacks.

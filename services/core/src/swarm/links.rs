@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Suggestions kept of one neighbour: as many as a call has ranges.
-const MAX_SUGGESTED: usize = 64;
+pub(super) const MAX_SUGGESTED: usize = 64;
 
 impl Swarm {
     pub(super) fn on_link_up(

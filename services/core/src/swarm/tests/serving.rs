@@ -299,3 +299,24 @@ fn a_receiver_that_turns_out_full_between_two_grants_leaves_no_bytes_behind() {
     let (next, outputs) = bench.request(Some(bob), &[6]);
     assert_eq!(granted(&outputs), [next]);
 }
+
+#[test]
+fn who_leaves_offers_what_no_neighbour_holds() {
+    let mut bench = Bench::new();
+    bench.add(6, 0..6);
+    let [alice, bob] = [bench.neighbour([0]), bench.neighbour([1])];
+    let idler = bench.neighbour([]);
+    for link in [alice, bob] {
+        bench.say(link, PeerMessage::Interested);
+    }
+    let mut outputs = Vec::new();
+    bench.swarm.offer_last_copies(&mut outputs);
+    let suggest = |pieces: [u32; 2]| PeerMessage::Suggest(pieces.map(PieceIndex::new).to_vec());
+    assert_eq!(said(&outputs, alice), [suggest([2, 4])]);
+    assert_eq!(said(&outputs, bob), [suggest([3, 5])]);
+    assert!(said(&outputs, idler).is_empty(), "it wants nothing");
+    bench.say(alice, have([2, 4]));
+    assert!(bench.swarm.holds_last_copies());
+    bench.say(bob, have([3, 5]));
+    assert!(!bench.swarm.holds_last_copies());
+}

@@ -6,6 +6,7 @@
 
 mod leftovers;
 mod network;
+mod processors;
 mod report;
 mod run;
 mod setup;

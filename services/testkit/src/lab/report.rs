@@ -16,6 +16,8 @@ pub struct Measurement {
     pub(super) peers: Vec<Peer>,
     /// Of all processes, tracker and publisher too.
     pub(super) usage: Usage,
+    /// Of the processors' time, what other virtual machines took.
+    pub(super) stolen_percent: f64,
 }
 
 /// A peer that is complete.
@@ -88,7 +90,7 @@ impl Summary {
     }
 
     /// The columns of a row.
-    pub const COLUMNS: [&str; 8] = [
+    pub const COLUMNS: [&str; 9] = [
         "swarm",
         "last / bound",
         "mean / bound",
@@ -97,10 +99,11 @@ impl Summary {
         "duplicates, %",
         "GB per CPU-second",
         "peak VmRSS, MiB",
+        "stolen, %",
     ];
 
     /// A row of the table.
-    pub fn row(&self) -> [String; 8] {
+    pub fn row(&self) -> [String; 9] {
         let over_bound = |figure: fn(&Measurement) -> f64| match self.runs[0].bound() {
             Some(bound) => self.spread(|run| figure(run) / bound).with_decimals(3),
             None => "-".to_owned(),
@@ -114,6 +117,7 @@ impl Summary {
             self.spread(Measurement::wasted_percent).with_decimals(2),
             self.spread(Measurement::gb_per_cpu_s).with_decimals(2),
             self.spread(Measurement::peak_mib).with_decimals(0),
+            self.spread(|run| run.stolen_percent).with_decimals(1),
         ]
     }
 
@@ -125,7 +129,8 @@ impl Summary {
 /// One figure a line.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [swarm, last_ratio, mean_ratio, last, sum, wasted, per_cpu, memory] = self.row();
+        let [swarm, last_ratio, mean_ratio, last, sum, wasted, per_cpu, memory, stolen] =
+            self.row();
         let cpu = self.spread(|run| run.usage.cpu.as_secs_f64()).with_decimals(2);
         let mean = self.spread(Measurement::mean).with_decimals(2);
         writeln!(f, "{swarm}")?;
@@ -149,6 +154,7 @@ impl fmt::Display for Summary {
         let bytes: u64 = self.runs.iter().flat_map(|run| &run.peers).map(|p| p.wasted_bytes).sum();
         writeln!(f, "duplicates  {wasted} %, {} in all", DecimalBytes(bytes))?;
         writeln!(f, "processor   {cpu} s, {per_cpu} GB per CPU-second")?;
+        writeln!(f, "stolen      {stolen} % of the processors' time, by other virtual machines")?;
         writeln!(f, "memory      {memory} MiB, the most that a process had resident")?;
         let copies = self.runs.iter().map(|run| run.peers.len()).sum::<usize>();
         write!(f, "copies      {copies}, each with the BLAKE3 of what was published")
@@ -205,6 +211,7 @@ mod tests {
             },
             peers: vec![peer(2000, 0), peer(last_ms, 1_000_000)],
             usage: Usage { cpu: Duration::from_millis(500), peak_memory: 20 << 20 },
+            stolen_percent: 1.25,
         }
     }
 
@@ -221,7 +228,8 @@ mod tests {
                 "0.040",
                 "1.00",
                 "0.20",
-                "20"
+                "20",
+                "1.2"
             ]
         );
         let text = summary.to_string();

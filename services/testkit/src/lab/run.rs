@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use super::{
     PREFIX,
     network::{Link, Network, address},
+    processors::Ticks,
     report::{Measurement, Peer},
     setup::{PublisherFate, Setup},
 };
@@ -43,14 +44,16 @@ pub fn measure(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<Measureme
     let mut fleet = Fleet::start(&Network::place(SERVER), tracker, interrupt)?;
     let (server, id) = fleet.seed(&part(SERVER), &source)?;
     let run = Run { setup, folder: folder.path(), id: &id, server };
+    let before = Ticks::now()?;
     let (peers, usage) = run.distribute(&mut fleet)?;
+    let stolen_percent = Ticks::now()?.stolen_since(before);
     drop(fleet);
     let published = files::hash(&source)?;
     for peer in 0..setup.peers.get() {
         interrupt.check()?;
         files::check_copy(&run.copy(peer), published)?;
     }
-    Ok(Measurement { setup: setup.clone(), peers, usage })
+    Ok(Measurement { setup: setup.clone(), peers, usage, stolen_percent })
 }
 
 /// Makes the file, and room for its copies.

@@ -245,6 +245,19 @@ fn a_port_in_use_is_named() {
     }
 }
 
+#[test]
+fn a_peer_without_a_local_api_joins_no_swarm() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = holder.local_addr().expect("it is bound").to_string();
+    let directory = tempfile::tempdir().expect("a directory");
+    let arguments = arguments(&directory.path().join("peer"), "127.0.0.1:0", &taken);
+    let mut peer = Process::start("shoal-peer", &arguments);
+    assert_eq!(peer.wait(PATIENCE).code(), Some(1));
+    // The last word, so that whatever was logged before it is there too.
+    wait_for_words(&peer, &format!("cannot listen on {taken}"));
+    assert!(!peer.stderr().contains("peer started"), "{}", peer.stderr());
+}
+
 /// The gRPC status of a call of `GetBitfield` whose message claims to have so many bytes.
 async fn status_of_claim(address: &str, bytes: u32) -> Option<String> {
     let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URI");

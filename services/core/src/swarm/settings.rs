@@ -91,7 +91,7 @@ pub struct Settings {
     pub have_pause: Duration,
     /// A neighbour that lacks so many pieces of which it knows that we hold them has enough to ask
     /// for: HAVEs to it are gathered. In simulation 8 to 32 change nothing; on links, with 30
-    /// neighbours, 16 saved a quarter of all time.
+    /// neighbours, 16 saved a quarter of the processor time.
     pub plenty: usize,
     /// How long HAVEs are gathered for neighbours that have plenty to ask for, or hold the pieces
     /// already.

@@ -6,9 +6,12 @@ use std::{
 
 use shoal_core::{
     content::{ContentId, PieceIndex},
-    swarm::LinkKey,
+    swarm::{LinkKey, Priority},
 };
-use shoal_peer::store::{Store, StoreError};
+use shoal_peer::{
+    Options,
+    store::{Store, StoreError},
+};
 use tempfile::TempDir;
 
 use crate::support::{Source, names, snapshot};
@@ -42,6 +45,28 @@ fn the_peer_id_stays() {
     assert_eq!(Store::open(directory.path(), None).unwrap().peer_id(), first);
     let other = tempfile::tempdir().unwrap();
     assert_ne!(Store::open(other.path(), None).unwrap().peer_id(), first);
+}
+
+#[test]
+fn what_was_asked_for_along_with_a_content_goes_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    let id = contents(1)[0].add_to(&store).id();
+    assert_eq!(store.options(id).unwrap(), Options::default());
+    let levels = [Priority::Skip, Priority::Low, Priority::Normal, Priority::High];
+    let path = |(number, level)| (format!("dir/file-{number}"), level);
+    let options = Options {
+        trackers: vec!["tracker.example:7070".parse().unwrap(), "[::1]:7070".parse().unwrap()],
+        sequential: true,
+        super_seeding: true,
+        priorities: levels.into_iter().enumerate().map(path).collect(),
+    };
+    store.note_options(id, &options).unwrap();
+    drop(store);
+    let store = Store::open(directory.path(), None).unwrap();
+    assert_eq!(store.options(id).unwrap(), options);
+    store.remove(id).unwrap();
+    assert_eq!(store.options(id).unwrap(), Options::default());
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod bound;
 pub mod content;
 pub mod peer_id;
 pub mod registry;
+pub mod ring;
 pub mod roster;
 pub mod swarm;
 

@@ -5,11 +5,13 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-const PROTOS: [&str; 4] = [
+const PROTOS: [&str; 6] = [
     "shoal/types/v1/types.proto",
     "shoal/tracker/v1/tracker.proto",
     "shoal/peer/v1/peer.proto",
     "shoal/control/v1/control.proto",
+    "shoal/dht/v1/dht.proto",
+    "shoal/dht/v1/replica.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -22,6 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Blocks and bitfields are passed on without a copy.
         .bytes(".shoal.peer.v1")
         .bytes(".shoal.control.v1.UploadRequest")
+        .bytes(".shoal.dht.v1")
         .compile_fds(descriptors)?;
     Ok(())
 }

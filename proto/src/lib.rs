@@ -32,3 +32,10 @@ pub mod control {
         tonic::include_proto!("shoal.control.v1");
     }
 }
+
+/// The ring.
+pub mod dht {
+    pub mod v1 {
+        tonic::include_proto!("shoal.dht.v1");
+    }
+}

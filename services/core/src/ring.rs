@@ -5,9 +5,18 @@
 //! Chord Correct", 2017).
 
 mod contact;
+mod custody;
+mod intervals;
+mod leases;
 mod message;
 mod position;
 
 pub use contact::{Contact, NodeId, NodeIdError};
+pub use custody::{
+    Agreement, Ballot, Custody, Lineage, Proposal, Refusal, ReplicaSet, Superseding, WriteRefusal,
+    next_members, proposals,
+};
+pub use intervals::Intervals;
+pub use leases::{Lapse, Leases, Tenure};
 pub use message::{Found, Standing, State};
 pub use position::{Bits, KeyRange, Position};

@@ -81,6 +81,18 @@ impl Position {
         Self(self.0.wrapping_add(distance))
     }
 
+    /// The next position clockwise.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        self.advanced(1)
+    }
+
+    /// The position that this one is next to.
+    #[must_use]
+    pub const fn previous(self) -> Self {
+        Self(self.0.wrapping_sub(1))
+    }
+
     /// Lies strictly between the two, clockwise. Between a position and itself lie all others.
     pub const fn is_between(self, from: Self, to: Self) -> bool {
         let here = from.distance_to(self);
@@ -118,7 +130,7 @@ impl KeyRange {
 
     /// The first position of the range.
     pub const fn first(&self) -> Position {
-        self.after.advanced(1)
+        self.after.next()
     }
 
     /// The position lies in the range.

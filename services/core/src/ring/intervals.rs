@@ -1,0 +1,190 @@
+//! Something known of each position of the circle, kept by intervals.
+
+use std::{collections::BTreeMap, ops::Bound};
+
+use super::{KeyRange, Position};
+
+const FIRST: Position = Position::from_u128(0);
+const LAST: Position = Position::from_u128(u128::MAX);
+
+/// A value, or none, for each position. Neighbours with equal values are one interval.
+///
+/// Invariant: there is an entry at position 0, and no two entries in a row are equal. An entry
+/// counts from its position to the one before the next entry's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Intervals<T> {
+    starts: BTreeMap<Position, Option<T>>,
+}
+
+impl<T> Default for Intervals<T> {
+    fn default() -> Self {
+        Self { starts: BTreeMap::from([(FIRST, None)]) }
+    }
+}
+
+impl<T: Clone + PartialEq> Intervals<T> {
+    /// What is known of a position.
+    pub fn at(&self, position: Position) -> Option<&T> {
+        self.starts.range(..=position).next_back().and_then(|(_, value)| value.as_ref())
+    }
+
+    /// The intervals that make up a range, cut at its ends, clockwise.
+    pub fn pieces(&self, range: KeyRange) -> Vec<(KeyRange, Option<&T>)> {
+        let mut pieces: Vec<(KeyRange, Option<&T>)> = Vec::new();
+        for (first, last) in lines(range) {
+            for (from, to) in self.cuts(first, last) {
+                let value = self.at(from);
+                match pieces.last_mut() {
+                    // An interval that goes on after position 0.
+                    Some((before, known)) if *known == value => before.last = to,
+                    _ => pieces.push((KeyRange { after: from.previous(), last: to }, value)),
+                }
+            }
+        }
+        pieces
+    }
+
+    /// The intervals of which something is known, in the order of their positions.
+    pub fn known(&self) -> impl Iterator<Item = (KeyRange, &T)> {
+        let pieces = self.pieces(KeyRange::whole(LAST));
+        pieces.into_iter().filter_map(|(range, value)| Some((range, value?)))
+    }
+
+    /// Changes what is known of a range, interval by interval.
+    pub fn update(&mut self, range: KeyRange, mut change: impl FnMut(&mut Option<T>)) {
+        for (first, last) in lines(range) {
+            self.cut_before(first);
+            if last != LAST {
+                self.cut_before(last.next());
+            }
+            for (_, value) in self.starts.range_mut(first..=last) {
+                change(value);
+            }
+            self.join(first, last);
+        }
+    }
+
+    /// Has an interval begin at `position`.
+    fn cut_before(&mut self, position: Position) {
+        if !self.starts.contains_key(&position) {
+            let value = self.at(position).cloned();
+            self.starts.insert(position, value);
+        }
+    }
+
+    /// Makes equal neighbours one, from the interval before `first` to the one after `last`.
+    fn join(&mut self, first: Position, last: Position) {
+        let before = self.starts.range(..first).next_back().map_or(FIRST, |(start, _)| *start);
+        let after = (Bound::Excluded(last), Bound::Unbounded);
+        let end = self.starts.range(after).next().map_or(LAST, |(start, _)| *start);
+        let mut previous = self.starts.get(&before).cloned();
+        let starts: Vec<_> = self.starts.range(before..=end).map(|(start, _)| *start).collect();
+        for start in starts.into_iter().skip(1) {
+            let value = self.starts.get(&start).cloned();
+            if value == previous {
+                self.starts.remove(&start);
+            } else {
+                previous = value;
+            }
+        }
+    }
+
+    /// First and last position of each interval between two positions.
+    fn cuts(&self, first: Position, last: Position) -> Vec<(Position, Position)> {
+        let inside = (Bound::Excluded(first), Bound::Included(last));
+        let starts = if first == last {
+            Vec::new()
+        } else {
+            self.starts.range(inside).map(|(start, _)| *start).collect()
+        };
+        let froms = std::iter::once(first).chain(starts.iter().copied());
+        let tos = starts.iter().map(|start| start.previous()).chain([last]);
+        froms.zip(tos).collect()
+    }
+}
+
+/// A range as one or two lines from a first to a last position, without a step past position 0.
+fn lines(range: KeyRange) -> Vec<(Position, Position)> {
+    let (first, last) = (range.first(), range.last);
+    if first <= last { vec![(first, last)] } else { vec![(first, LAST), (FIRST, last)] }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ring::Bits;
+
+    fn four(value: u128) -> Position {
+        Bits::new(4).expect("four bits are a ring").position(value)
+    }
+
+    fn range(after: u128, last: u128) -> KeyRange {
+        KeyRange { after: four(after), last: four(last) }
+    }
+
+    #[test]
+    fn nothing_is_known_at_first() {
+        let intervals = Intervals::<u8>::default();
+        assert_eq!(intervals.at(four(3)), None);
+        assert_eq!(intervals.pieces(range(5, 5)), [(range(5, 5), None)]);
+    }
+
+    #[test]
+    fn a_range_that_passes_zero_is_one_piece() {
+        let mut intervals = Intervals::default();
+        intervals.update(range(12, 3), |value| *value = Some('a'));
+        assert_eq!(intervals.pieces(range(12, 3)), [(range(12, 3), Some(&'a'))]);
+        assert_eq!(
+            intervals.pieces(range(10, 5)),
+            [(range(10, 12), None), (range(12, 3), Some(&'a')), (range(3, 5), None)]
+        );
+    }
+
+    #[test]
+    fn equal_neighbours_are_one() {
+        let mut intervals = Intervals::default();
+        intervals.update(range(1, 4), |value| *value = Some('a'));
+        intervals.update(range(4, 8), |value| *value = Some('a'));
+        assert_eq!(intervals.known().collect::<Vec<_>>(), [(range(1, 8), &'a')]);
+    }
+
+    proptest! {
+        /// Sixteen values, one for each position, are the plain way to do the same.
+        #[test]
+        fn it_is_as_if_each_position_had_its_value(
+            changes in proptest::collection::vec((0_u128..16, 0_u128..16, 0_u8..3), 0..20),
+            asked in (0_u128..16, 0_u128..16),
+        ) {
+            let mut intervals = Intervals::default();
+            let mut plain = [None; 16];
+            for (after, last, new) in changes {
+                intervals.update(range(after, last), |value| *value = Some(value.unwrap_or(0) ^ new));
+                for (at, value) in plain.iter_mut().enumerate() {
+                    if range(after, last).contains(four(at as u128)) {
+                        *value = Some(value.unwrap_or(0) ^ new);
+                    }
+                }
+                let mut entries = intervals.starts.values();
+                let mut before = entries.next();
+                for entry in entries {
+                    prop_assert_ne!(before, Some(entry));
+                    before = Some(entry);
+                }
+            }
+            let asked = range(asked.0, asked.1);
+            let pieces = intervals.pieces(asked);
+            prop_assert_eq!(pieces[0].0.after, asked.after);
+            prop_assert_eq!(pieces[pieces.len() - 1].0.last, asked.last);
+            for (at, value) in plain.iter().enumerate() {
+                let at = four(at as u128);
+                prop_assert_eq!(intervals.at(at), value.as_ref());
+                let holding = pieces.iter().filter(|(piece, _)| piece.contains(at));
+                let values: Vec<_> = holding.map(|(_, value)| *value).collect();
+                let expected = if asked.contains(at) { vec![value.as_ref()] } else { vec![] };
+                prop_assert_eq!(values, expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! Leases: for a while a replica promises nothing to anyone but the primary.
+//!
+//! A primary that holds leases of a majority answers alone: nobody can have agreed on a next set
+//! without it. Times are those of each node's own monotonic clock; the primary counts from before
+//! it asked, the replica from when it answered, so the primary's time is up first.
+
+use std::time::{Duration, Instant};
+
+use super::{Intervals, KeyRange, NodeId, ReplicaSet};
+
+/// The leases a replica has granted.
+#[derive(Clone, Debug)]
+pub struct Leases {
+    length: Duration,
+    granted: Intervals<Lease>,
+    /// Those granted before a restart are forgotten, and over by then.
+    forgotten_until: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Lease {
+    primary: NodeId,
+    until: Instant,
+}
+
+impl Leases {
+    /// The leases of a node that starts at `now`.
+    pub fn new(length: Duration, now: Instant) -> Self {
+        Self { length, granted: Intervals::default(), forgotten_until: now + length }
+    }
+
+    /// Grants the primary of the present set its lease.
+    pub fn grant(&mut self, now: Instant, range: KeyRange, primary: NodeId) {
+        let lease = Lease { primary, until: now + self.length };
+        self.granted.update(range, |known| *known = Some(lease));
+    }
+
+    /// How long `proposer` has to wait for a promise, if the primary has not agreed.
+    pub fn wait(&self, now: Instant, range: KeyRange, proposer: NodeId) -> Option<Duration> {
+        let pieces = self.granted.pieces(range).into_iter();
+        let others =
+            pieces.filter_map(|(_, lease)| lease).filter(|lease| lease.primary != proposer);
+        let until = others.map(|lease| lease.until).chain([self.forgotten_until]).max()?;
+        until.checked_duration_since(now).filter(|wait| !wait.is_zero())
+    }
+}
+
+/// The lease a primary holds: when each member last granted it.
+#[derive(Clone, Debug)]
+pub struct Tenure {
+    length: Duration,
+    grants: Vec<(NodeId, Option<Instant>)>,
+    majority: usize,
+}
+
+impl Tenure {
+    /// The tenure of the primary of `set`, before anybody granted anything.
+    pub fn new(length: Duration, set: &ReplicaSet) -> Self {
+        let others = set.members.iter().skip(1);
+        Self {
+            length,
+            grants: others.map(|member| (member.id, None)).collect(),
+            majority: set.majority(),
+        }
+    }
+
+    /// A member granted what it was asked for at `asked`.
+    pub fn granted(&mut self, member: NodeId, asked: Instant) {
+        if let Some((_, last)) = self.grants.iter_mut().find(|(id, _)| *id == member) {
+            *last = (*last).max(Some(asked));
+        }
+    }
+
+    /// Until when the primary may answer alone: until fewer than a majority, itself included, are
+    /// bound by a lease.
+    pub fn lapses(&self) -> Lapse {
+        let others = self.majority - 1;
+        if others == 0 {
+            return Lapse::Never;
+        }
+        let mut asked: Vec<_> = self.grants.iter().filter_map(|(_, asked)| *asked).collect();
+        asked.sort_unstable_by(|one, other| other.cmp(one));
+        asked.get(others - 1).map_or(Lapse::Already, |asked| Lapse::At(*asked + self.length))
+    }
+}
+
+/// The end of a tenure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lapse {
+    /// There is nobody else who could agree on anything.
+    Never,
+    /// Then, unless leases are granted anew.
+    At(Instant),
+    /// Too few leases were granted so far.
+    Already,
+}
+
+impl Lapse {
+    /// The tenure is not over yet.
+    pub fn is_after(self, now: Instant) -> bool {
+        match self {
+            Self::Never => true,
+            Self::At(end) => now < end,
+            Self::Already => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::ring::{Contact, Lineage, Position};
+
+    const LENGTH: Duration = Duration::from_secs(2);
+    const WHOLE: KeyRange = KeyRange::whole(Position::from_u128(0));
+
+    fn node(number: u128) -> NodeId {
+        NodeId::new(Uuid::from_u128(number))
+    }
+
+    fn set(members: u128) -> ReplicaSet {
+        let contact = |number| Contact {
+            position: Position::from_u128(number),
+            id: node(number),
+            address: "".into(),
+        };
+        let members = (0..members).map(contact).collect();
+        ReplicaSet { lineage: Lineage(Uuid::nil()), epoch: 1, members }
+    }
+
+    /// Clocks are banned from the core but for tests that need some instant to count from.
+    #[expect(clippy::disallowed_methods)]
+    fn some_instant() -> Instant {
+        Instant::now()
+    }
+
+    #[test]
+    fn others_wait_until_a_lease_is_over_and_the_primary_does_not() {
+        let start = some_instant();
+        let mut leases = Leases::new(LENGTH, start);
+        let now = start + LENGTH;
+        leases.grant(now, WHOLE, node(0));
+        assert_eq!(leases.wait(now, WHOLE, node(1)), Some(LENGTH));
+        assert_eq!(leases.wait(now, WHOLE, node(0)), None);
+        assert_eq!(leases.wait(now + LENGTH, WHOLE, node(1)), None);
+    }
+
+    #[test]
+    fn a_node_that_restarts_waits_for_leases_that_it_may_have_granted() {
+        let start = some_instant();
+        let leases = Leases::new(LENGTH, start);
+        assert_eq!(leases.wait(start, WHOLE, node(1)), Some(LENGTH));
+        assert_eq!(leases.wait(start + LENGTH, WHOLE, node(1)), None);
+    }
+
+    #[test]
+    fn a_tenure_lasts_as_long_as_a_majority_is_bound() {
+        let start = some_instant();
+        let mut tenure = Tenure::new(LENGTH, &set(5));
+        assert_eq!(tenure.lapses(), Lapse::Already);
+        tenure.granted(node(1), start + Duration::from_secs(3));
+        assert_eq!(tenure.lapses(), Lapse::Already);
+        tenure.granted(node(2), start);
+        assert_eq!(tenure.lapses(), Lapse::At(start + LENGTH));
+        tenure.granted(node(3), start + Duration::from_secs(1));
+        assert_eq!(tenure.lapses(), Lapse::At(start + LENGTH + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn who_keeps_a_range_alone_needs_no_lease() {
+        assert_eq!(Tenure::new(LENGTH, &set(1)).lapses(), Lapse::Never);
+    }
+
+    /// The primary's time is up before that of a majority of its replicas is.
+    #[test]
+    fn a_primary_stops_before_others_may_agree() {
+        let asked = some_instant();
+        let answered = asked + Duration::from_millis(5);
+        let mut leases = Leases::new(LENGTH, asked);
+        leases.grant(answered, WHOLE, node(0));
+        let mut tenure = Tenure::new(LENGTH, &set(3));
+        tenure.granted(node(1), asked);
+        let Lapse::At(end) = tenure.lapses() else { panic!("two of three are bound") };
+        assert!(leases.wait(end, WHOLE, node(2)).is_some());
+    }
+}

@@ -8,6 +8,7 @@ pub mod channel;
 pub mod config;
 pub mod health;
 pub mod http2;
+pub mod process;
 mod rpc;
 pub mod server;
 pub mod shutdown;

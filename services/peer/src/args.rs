@@ -1,9 +1,8 @@
 //! The peer's command line.
 
-use std::path::PathBuf;
-
-use clap::{Args as Flatten, Parser, Subcommand};
+use clap::{Args as Flatten, Parser};
 use serde::Serialize;
+use shoal_common::process::{CommandLine, LogFlags};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,22 +21,10 @@ Publish and fetch with the command shoal, which talks to the --control address."
 #[derive(Debug, Parser)]
 #[command(name = "shoal-peer", version, after_help = EXAMPLES)]
 pub(crate) struct Args {
-    #[command(subcommand)]
-    pub(crate) command: Option<Command>,
-    /// TOML file with settings
-    #[arg(long, value_name = "FILE", env = "SHOAL_CONFIG", global = true)]
-    pub(crate) config: Option<PathBuf>,
-    /// Print the settings that would hold, and exit
-    #[arg(long)]
-    pub(crate) check_config: bool,
+    #[command(flatten)]
+    pub(crate) line: CommandLine,
     #[command(flatten)]
     pub(crate) flags: Flags,
-}
-
-#[derive(Clone, Copy, Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Ask the peer on this machine whether it is ready: exit 0 if it is, else 1
-    Health,
 }
 
 /// Shaped like the settings. The values are read with all others, to tell all mistakes at once.
@@ -78,13 +65,6 @@ struct LimitFlags {
     /// Bytes of contents kept; what was used longest ago makes room [default: none]
     #[arg(long = "limits-quota", value_name = "SIZE")]
     quota: Option<String>,
-}
-
-#[derive(Debug, Flatten, Serialize)]
-struct LogFlags {
-    /// How a log line looks: human or json [default: human]
-    #[arg(long = "log-format", value_name = "FORMAT")]
-    format: Option<String>,
 }
 
 #[cfg(test)]

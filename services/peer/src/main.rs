@@ -5,37 +5,16 @@ mod args;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use shoal_common::{
-    config, health, server, shutdown,
-    telemetry::{self, LevelFilter},
-};
-use shoal_peer::Settings;
+use shoal_common::process;
+use tokio::runtime::Builder;
 
-use crate::args::{Args, Command};
+use crate::args::Args;
 
 fn main() -> ExitCode {
-    match start(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("shoal-peer: {error:#}");
-            config::exit_code(error.as_ref())
-        }
-    }
-}
-
-// One thread: what moves bytes has threads of its own.
-#[tokio::main(flavor = "current_thread")]
-async fn start(args: &Args) -> anyhow::Result<()> {
-    let settings: Settings = config::load(args.config.as_deref(), &args.flags)?;
-    if args.check_config {
-        print!("{}", config::render(&settings));
-        return Ok(());
-    }
-    if let Some(Command::Health) = args.command {
-        return Ok(health::check(&settings.listen.or_loopback()).await?);
-    }
-    let _telemetry = telemetry::init("shoal-peer", &settings.log, LevelFilter::INFO)?;
-    let shutdown = shutdown::on_signal()?;
-    let listener = server::bind(&settings.listen).await?;
-    Ok(shoal_peer::run(settings, listener, shutdown).await?)
+    let args = Args::parse();
+    // One thread: what moves bytes has threads of its own.
+    let runtime = Builder::new_current_thread();
+    process::run("shoal-peer", runtime, &args.line, &args.flags, async |settings, listener, end| {
+        Ok(shoal_peer::run(settings, listener, end).await?)
+    })
 }

@@ -7,6 +7,7 @@ use shoal_common::{
     Address,
     address::AddressError,
     admin::Admin,
+    process,
     telemetry::Log,
     units::{self, ByteSize, Rate},
 };
@@ -187,6 +188,16 @@ impl Settings {
             },
             sockets: SocketTuning::default(),
         }
+    }
+}
+
+impl process::Settings for Settings {
+    fn listen(&self) -> &Address {
+        &self.listen
+    }
+
+    fn log(&self) -> &Log {
+        &self.log
     }
 }
 

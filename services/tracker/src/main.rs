@@ -5,36 +5,19 @@ mod args;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use shoal_common::{
-    config, health, server, shutdown,
-    telemetry::{self, LevelFilter},
-};
-use shoal_tracker::Settings;
+use shoal_common::process;
+use tokio::runtime::Builder;
 
-use crate::args::{Args, Command};
+use crate::args::Args;
 
 fn main() -> ExitCode {
-    match start(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("shoal-tracker: {error:#}");
-            config::exit_code(error.as_ref())
-        }
-    }
-}
-
-#[tokio::main]
-async fn start(args: &Args) -> anyhow::Result<()> {
-    let settings: Settings = config::load(args.config.as_deref(), &args.flags)?;
-    if args.check_config {
-        print!("{}", config::render(&settings));
-        return Ok(());
-    }
-    if let Some(Command::Health) = args.command {
-        return Ok(health::check(&settings.listen.or_loopback()).await?);
-    }
-    let _telemetry = telemetry::init("shoal-tracker", &settings.log, LevelFilter::INFO)?;
-    let shutdown = shutdown::on_signal()?;
-    let listener = server::bind(&settings.listen).await?;
-    Ok(shoal_tracker::run(settings, listener, shutdown).await?)
+    let args = Args::parse();
+    let runtime = Builder::new_multi_thread();
+    process::run(
+        "shoal-tracker",
+        runtime,
+        &args.line,
+        &args.flags,
+        async |settings, listener, end| Ok(shoal_tracker::run(settings, listener, end).await?),
+    )
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use shoal_common::{Address, admin::Admin, telemetry::Log, units};
+use shoal_common::{Address, admin::Admin, process, telemetry::Log, units};
 use shoal_core::registry;
 
 use crate::shards::SHARDS;
@@ -101,6 +101,16 @@ impl Settings {
             max_peers_per_address: peers_per_address as usize,
             near_percent: usize::from(u8::from(self.near_percent)),
         }
+    }
+}
+
+impl process::Settings for Settings {
+    fn listen(&self) -> &Address {
+        &self.listen
+    }
+
+    fn log(&self) -> &Log {
+        &self.log
     }
 }
 

@@ -1,0 +1,83 @@
+//! A service as a process: its command line, and a `main` that reads like a table of contents.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Subcommand};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{net::TcpListener, runtime::Builder};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Address, config, health, server, shutdown,
+    telemetry::{self, LevelFilter, Log},
+};
+
+/// What every service understands on its command line, beside the flags for its settings.
+#[derive(Debug, Args)]
+pub struct CommandLine {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// TOML file with settings
+    #[arg(long, value_name = "FILE", env = "SHOAL_CONFIG", global = true)]
+    config: Option<PathBuf>,
+    /// Print the settings that would hold, and exit
+    #[arg(long)]
+    check_config: bool,
+}
+
+#[derive(Clone, Copy, Debug, Subcommand)]
+enum Command {
+    /// Ask the service on this machine whether it is ready: exit 0 if it is, else 1
+    Health,
+}
+
+/// The flags of the section `log`.
+#[derive(Debug, Args, Serialize)]
+pub struct LogFlags {
+    /// How a log line looks: human or json [default: human]
+    #[arg(long = "log-format", value_name = "FORMAT")]
+    format: Option<String>,
+}
+
+/// The settings of a service.
+pub trait Settings: Default + Serialize + DeserializeOwned {
+    /// Where it listens.
+    fn listen(&self) -> &Address;
+    /// Its log.
+    fn log(&self) -> &Log;
+}
+
+/// Runs the service `name` as its command line says, on a runtime made by `runtime`.
+///
+/// `flags` are shaped like the settings. `serve` is called when it is to serve, and ends soon after
+/// its token is cancelled. The process exits with 64 if the settings are wrong, and 1 on failure.
+pub fn run<S: Settings>(
+    name: &'static str,
+    mut runtime: Builder,
+    line: &CommandLine,
+    flags: &impl Serialize,
+    serve: impl AsyncFnOnce(S, TcpListener, CancellationToken) -> anyhow::Result<()>,
+) -> ExitCode {
+    let start = async || {
+        let settings: S = config::load(line.config.as_deref(), flags)?;
+        if line.check_config {
+            print!("{}", config::render(&settings));
+            return Ok(());
+        }
+        if let Some(Command::Health) = line.command {
+            return Ok(health::check(&settings.listen().clone().or_loopback()).await?);
+        }
+        let _telemetry = telemetry::init(name, settings.log(), LevelFilter::INFO)?;
+        let shutdown = shutdown::on_signal()?;
+        let listener = server::bind(settings.listen()).await?;
+        serve(settings, listener, shutdown).await
+    };
+    let ended = runtime.enable_all().build().map_err(anyhow::Error::from);
+    match ended.and_then(|runtime| runtime.block_on(start())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error:#}");
+            config::exit_code(error.as_ref())
+        }
+    }
+}

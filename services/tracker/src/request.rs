@@ -1,15 +1,9 @@
 //! Requests, checked field by field before anything is done.
 
-use std::net::IpAddr;
-
-use shoal_common::{Address, address::AddressError, status::Violations};
-use shoal_core::{
-    content::ContentId,
-    registry::{Announce, Location, Peer},
-};
-use shoal_proto::{
-    tracker::v1::{AnnounceEvent, AnnounceRequest, GetSwarmRequest, ListSwarmsRequest},
-    types::v1 as pb,
+use shoal_common::{announced, status::Violations};
+use shoal_core::{content::ContentId, registry::Announce};
+use shoal_proto::tracker::v1::{
+    AnnounceEvent, AnnounceRequest, GetSwarmRequest, ListSwarmsRequest,
 };
 use tonic::{Request, Status};
 
@@ -20,8 +14,6 @@ const DEFAULT_PEERS: u32 = 50;
 const MAX_PEERS: u32 = 200;
 const DEFAULT_PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
-/// The longest name of a region, zone or node, as that of a DNS label.
-const MAX_LOCATION_BYTES: usize = 63;
 
 /// A good [`AnnounceRequest`].
 #[derive(Debug)]
@@ -57,7 +49,7 @@ impl TryFrom<Request<AnnounceRequest>> for Asked {
         let content = violations.take("content_id", request.content_id.parse());
         let peer = violations
             .take("peer", request.peer.ok_or("is missing"))
-            .and_then(|peer| checked_peer(peer, source, &mut violations));
+            .and_then(|peer| announced::peer(peer, source, &mut violations));
         let (Some(event), Some(content), Some(mut peer)) = (event, content, peer) else {
             return Err(violations.into());
         };
@@ -88,30 +80,6 @@ impl TryFrom<GetSwarmRequest> for SwarmAsked {
         let content = content.ok_or(violations)?;
         Ok(Self { content, max_peers: or_default(request.max_peers, DEFAULT_PEERS, MAX_PEERS) })
     }
-}
-
-/// The peer, if nothing about it is wrong. An unspecified host becomes the observed one.
-fn checked_peer(peer: pb::PeerInfo, source: IpAddr, violations: &mut Violations) -> Option<Peer> {
-    let pb::Location { region, zone, node } = peer.location.unwrap_or_default();
-    let id = violations.take("peer.peer_id", peer.peer_id.parse());
-    let address = violations.take("peer.address", dialable(&peer.address));
-    let region = violations.short("peer.location.region", region, MAX_LOCATION_BYTES);
-    let zone = violations.short("peer.location.zone", zone, MAX_LOCATION_BYTES);
-    let node = violations.short("peer.location.node", node, MAX_LOCATION_BYTES);
-    Some(Peer {
-        id: id?,
-        address: address?.or_observed(source).to_string(),
-        location: Location { region: region?, zone: zone?, node: node? },
-        complete: peer.complete,
-    })
-}
-
-fn dialable(address: &str) -> Result<Address, String> {
-    let address: Address = address.parse().map_err(|error: AddressError| error.to_string())?;
-    if address.port() == 0 {
-        return Err("nobody can dial port 0; name the port you listen on".to_owned());
-    }
-    Ok(address)
 }
 
 /// Zero means the default; more than the most means the most.

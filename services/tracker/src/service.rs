@@ -5,17 +5,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shoal_common::status;
+use shoal_common::{announced, status};
 use shoal_core::{
     content::ContentId,
-    registry::{Counts, Handout, Location, Peer, Refusal},
+    registry::{Counts, Handout, Refusal},
 };
-use shoal_proto::{
-    tracker::v1::{
-        AnnounceEvent, AnnounceRequest, AnnounceResponse, GetSwarmRequest, GetSwarmResponse,
-        ListSwarmsRequest, ListSwarmsResponse, SwarmInfo, tracker_service_server::TrackerService,
-    },
-    types::v1 as pb,
+use shoal_proto::tracker::v1::{
+    AnnounceEvent, AnnounceRequest, AnnounceResponse, GetSwarmRequest, GetSwarmResponse,
+    ListSwarmsRequest, ListSwarmsResponse, SwarmInfo, tracker_service_server::TrackerService,
 };
 use tonic::{Request, Response, Status};
 
@@ -58,7 +55,7 @@ impl TrackerService for Tracker {
         let warming = registry.is_warming(now);
         drop(registry);
         Ok(Response::new(AnnounceResponse {
-            peers: handout.peers.into_iter().map(peer_info).collect(),
+            peers: handout.peers.into_iter().map(announced::info).collect(),
             interval: handout.interval.try_into().ok(),
             complete_count: handout.counts.complete as u32,
             incomplete_count: handout.counts.incomplete as u32,
@@ -94,7 +91,7 @@ impl TrackerService for Tracker {
         })?;
         Ok(Response::new(GetSwarmResponse {
             swarm: Some(swarm_info(content, counts)),
-            peers: peers.into_iter().map(peer_info).collect(),
+            peers: peers.into_iter().map(announced::info).collect(),
         }))
     }
 }
@@ -124,15 +121,5 @@ fn swarm_info(content: ContentId, counts: Counts) -> SwarmInfo {
         content_id: content.to_string(),
         complete_count: counts.complete as u32,
         incomplete_count: counts.incomplete as u32,
-    }
-}
-
-fn peer_info(Peer { id, address, location, complete }: Peer) -> pb::PeerInfo {
-    let Location { region, zone, node } = location;
-    pb::PeerInfo {
-        peer_id: id.to_string(),
-        address,
-        location: Some(pb::Location { region, zone, node }),
-        complete,
     }
 }

@@ -94,11 +94,19 @@ pub struct Agreement {
     pub promised: Option<Ballot>,
     /// What was accepted last.
     pub accepted: Option<Proposal>,
+    /// The set of a younger lineage that was the present one here. What its members kept has still
+    /// to be handed in.
+    pub displaced: Option<ReplicaSet>,
 }
 
 impl Agreement {
-    fn of(present: ReplicaSet) -> Self {
-        Self { present, promised: None, accepted: None }
+    /// What is known once `present` was chosen, and `before` was known.
+    fn after(before: Option<Self>, present: ReplicaSet) -> Self {
+        let displaced = before.and_then(|before| {
+            let is_other = before.present.lineage != present.lineage;
+            if is_other { Some(before.present) } else { before.displaced }
+        });
+        Self { present, promised: None, accepted: None, displaced }
     }
 
     /// The present set takes no more writes here.
@@ -140,6 +148,11 @@ impl Custody {
         self.agreements.at(position)
     }
 
+    /// What is known of a position, and around it.
+    pub fn piece(&self, position: Position) -> Option<(KeyRange, &Agreement)> {
+        self.agreements.around(position)
+    }
+
     /// What is known of a range, clockwise.
     pub fn over(&self, range: KeyRange) -> Vec<(KeyRange, Option<&Agreement>)> {
         self.agreements.pieces(range)
@@ -160,7 +173,7 @@ impl Custody {
     pub fn learn(&mut self, range: KeyRange, chosen: &ReplicaSet) -> Superseding {
         self.agreements.update(range, |known| {
             if known.as_ref().is_none_or(|known| chosen.supersedes(&known.present)) {
-                *known = Some(Agreement::of(chosen.clone()));
+                *known = Some(Agreement::after(known.take(), chosen.clone()));
             }
         });
         let pieces = self.agreements.pieces(range).into_iter();
@@ -169,6 +182,18 @@ impl Custody {
             present.supersedes(chosen).then(|| (piece, present.clone()))
         });
         newer.collect()
+    }
+
+    /// What the members of a set of a younger lineage kept is handed in to `present`, or to one after
+    /// it.
+    pub fn settle(&mut self, range: KeyRange, present: &ReplicaSet) {
+        self.agreements.update(range, |known| {
+            if let Some(known) = known
+                && known.present.lineage == present.lineage
+            {
+                known.displaced = None;
+            }
+        });
     }
 
     /// Promises to accept no lower ballot for the set after `present`. Returns what was accepted
@@ -335,6 +360,11 @@ mod tests {
         let mut custody = knowing(range(0, 0), &young);
         assert_eq!(custody.learn(range(0, 0), &set(1, &[2])), []);
         assert_eq!(custody.learn(range(0, 0), &young), [(range(0, 0), set(1, &[2]))]);
+        let displaced = |custody: &Custody| custody.at(four(3))?.displaced.clone();
+        assert_eq!(displaced(&custody), Some(young));
+        custody.learn(range(0, 0), &set(2, &[3]));
+        custody.settle(range(0, 4), &set(2, &[3]));
+        assert_eq!(displaced(&custody), None);
     }
 
     #[test]

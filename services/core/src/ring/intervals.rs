@@ -28,6 +28,15 @@ impl<T: Clone + PartialEq> Intervals<T> {
         self.starts.range(..=position).next_back().and_then(|(_, value)| value.as_ref())
     }
 
+    /// The interval around a position of which something is known, as far as it goes without a step
+    /// past position 0.
+    pub fn around(&self, position: Position) -> Option<(KeyRange, &T)> {
+        let (first, value) = self.starts.range(..=position).next_back()?;
+        let after = (Bound::Excluded(position), Bound::Unbounded);
+        let last = self.starts.range(after).next().map_or(LAST, |(start, _)| start.previous());
+        Some((KeyRange { after: first.previous(), last }, value.as_ref()?))
+    }
+
     /// The intervals that make up a range, cut at its ends, clockwise.
     pub fn pieces(&self, range: KeyRange) -> Vec<(KeyRange, Option<&T>)> {
         let mut pieces: Vec<(KeyRange, Option<&T>)> = Vec::new();
@@ -180,6 +189,9 @@ mod tests {
             for (at, value) in plain.iter().enumerate() {
                 let at = four(at as u128);
                 prop_assert_eq!(intervals.at(at), value.as_ref());
+                let around = intervals.around(at);
+                prop_assert_eq!(around.map(|(_, value)| value), value.as_ref());
+                prop_assert!(around.is_none_or(|(range, _)| range.contains(at)));
                 let holding = pieces.iter().filter(|(piece, _)| piece.contains(at));
                 let values: Vec<_> = holding.map(|(_, value)| *value).collect();
                 let expected = if asked.contains(at) { vec![value.as_ref()] } else { vec![] };

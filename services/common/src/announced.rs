@@ -1,0 +1,46 @@
+//! Peers as they announce themselves, checked field by field.
+
+use std::net::IpAddr;
+
+use shoal_core::registry::{Location, Peer};
+use shoal_proto::types::v1 as pb;
+
+use crate::{Address, address::AddressError, status::Violations};
+
+/// The longest name of a region, zone or node, as that of a DNS label.
+const MAX_LOCATION_BYTES: usize = 63;
+
+/// The peer, if nothing about it is wrong. An unspecified host becomes the observed one.
+pub fn peer(peer: pb::PeerInfo, source: IpAddr, violations: &mut Violations) -> Option<Peer> {
+    let pb::Location { region, zone, node } = peer.location.unwrap_or_default();
+    let id = violations.take("peer.peer_id", peer.peer_id.parse());
+    let address = violations.take("peer.address", dialable(&peer.address));
+    let region = violations.short("peer.location.region", region, MAX_LOCATION_BYTES);
+    let zone = violations.short("peer.location.zone", zone, MAX_LOCATION_BYTES);
+    let node = violations.short("peer.location.node", node, MAX_LOCATION_BYTES);
+    Some(Peer {
+        id: id?,
+        address: address?.or_observed(source).to_string(),
+        location: Location { region: region?, zone: zone?, node: node? },
+        complete: peer.complete,
+    })
+}
+
+fn dialable(address: &str) -> Result<Address, String> {
+    let address: Address = address.parse().map_err(|error: AddressError| error.to_string())?;
+    if address.port() == 0 {
+        return Err("nobody can dial port 0; name the port you listen on".to_owned());
+    }
+    Ok(address)
+}
+
+/// The peer as others are told of it.
+pub fn info(Peer { id, address, location, complete }: Peer) -> pb::PeerInfo {
+    let Location { region, zone, node } = location;
+    pb::PeerInfo {
+        peer_id: id.to_string(),
+        address,
+        location: Some(pb::Location { region, zone, node }),
+        complete,
+    }
+}

@@ -1,0 +1,469 @@
+//! A node of the ring: its place, its shortcuts and what it hears of others, and when it sees to
+//! each of them.
+//!
+//! It is handed what happens, and says whom to ask what. Its shell makes the calls, and hands out
+//! its [`View`] to whoever calls it.
+
+mod joining;
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus, seq::IteratorRandom as _};
+
+use self::joining::Joining;
+use super::{
+    Bits, Contact, Entry, FingerBase, Fingers, Found, Life, Member, Next, NodeId, Outcome, Position,
+    Roll, RollDigest, Standing, State, View,
+};
+
+pub use joining::{Founding, Seeds};
+
+/// A period is stretched or shrunk by up to this part, so that nodes do not act all at once.
+const JITTER: f64 = 0.2;
+/// Rumours in one message.
+const RUMOURS: usize = 64;
+
+/// Periods and sizes.
+#[derive(Clone, Debug)]
+pub struct NodeSettings {
+    /// Bits of a position.
+    pub bits: Bits,
+    /// The shortest successor list. It grows with the ring: 2 log2 of its size, so that half of the
+    /// nodes may fail at once (Stoica 2003, theorem 4).
+    pub min_successors: usize,
+    /// The longest successor list.
+    pub max_successors: usize,
+    /// Time between two rounds of stabilising.
+    pub stabilise_every: Duration,
+    /// Time between two exchanges of news, if there are any; none is without them, and lookups go by
+    /// successors and fingers alone.
+    pub gossip_every: Option<Duration>,
+    /// Time between two looks for parts of the ring that were lost.
+    pub probe_every: Duration,
+    /// Time between two looks for the node of a finger, without news.
+    pub fix_finger_every: Duration,
+    /// How fingers are spaced.
+    pub finger_base: FingerBase,
+    /// A node that does not answer is asked so often before it counts as dead.
+    pub patience: u32,
+    /// That a node died or left is remembered for so long.
+    pub ends_kept: Duration,
+    /// A node that finds no ring founds one after so long, if it may.
+    pub found_after: Duration,
+    /// The same, if some of those named do not answer: they may just be starting.
+    pub found_late_after: Duration,
+}
+
+impl Default for NodeSettings {
+    fn default() -> Self {
+        Self {
+            bits: Bits::FULL,
+            min_successors: 8,
+            max_successors: 128,
+            stabilise_every: Duration::from_millis(500),
+            gossip_every: Some(Duration::from_millis(500)),
+            probe_every: Duration::from_secs(2),
+            fix_finger_every: Duration::from_secs(1),
+            finger_base: FingerBase::Sixteen,
+            patience: 3,
+            ends_kept: Duration::from_secs(3600),
+            found_after: Duration::from_secs(3),
+            found_late_after: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What a node asks another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// Its state.
+    State,
+    /// To take notice of this node's state.
+    Notify(State),
+    /// Who stands around this node, to its knowledge.
+    Probe(State),
+    /// Its news, in exchange for these.
+    Gossip(Vec<Entry>, RollDigest),
+}
+
+/// What a node is answered.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// To [`Question::State`].
+    State(State),
+    /// To [`Question::Notify`].
+    Noticed,
+    /// To [`Question::Probe`]: its state, and what it knows of the position after this node's.
+    Probed(State, Found),
+    /// To [`Question::Gossip`].
+    Gossip(Vec<Entry>),
+}
+
+/// Why there is no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Silence {
+    /// Nobody listens at the address.
+    Refused,
+    /// None came in time, or one that makes no sense.
+    NoAnswer,
+}
+
+/// What a lookup is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// To find this node's place.
+    Join,
+    /// To find the node of a finger.
+    Finger(Position),
+}
+
+/// What happens to a node.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// It is told through whom to join.
+    Seeds(Seeds),
+    /// Somebody answered at an address.
+    Met(Arc<str>, State),
+    /// Nobody did.
+    Unmet(Arc<str>),
+    /// A node sent its state: see [`Question::Notify`].
+    Notified(State),
+    /// A node was asked and answered.
+    Answered(Contact, Answer),
+    /// A node was asked and did not answer.
+    Unanswered(Contact, Question, Silence),
+    /// A lookup is over; none if it failed.
+    LookedUp(Purpose, Option<Outcome>),
+    /// It shall leave.
+    Leave,
+    /// Time has passed: see [`Node::next_deadline`].
+    Tick,
+}
+
+/// What a node wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Ask a node.
+    Ask(Contact, Question),
+    /// Ask whoever is at an address for its state.
+    Meet(Arc<str>),
+    /// Look a position up, starting from a node, or from this one's own view.
+    LookUp(Purpose, Position, Option<Contact>),
+    /// What others see of this node is no longer the same.
+    Changed,
+}
+
+/// When to do what next.
+#[derive(Clone, Copy, Debug)]
+struct Timers {
+    stabilise: Instant,
+    gossip: Instant,
+    probe: Instant,
+    fix_finger: Instant,
+}
+
+/// A node of the ring.
+#[derive(Debug)]
+pub struct Node {
+    settings: NodeSettings,
+    rng: Xoshiro256PlusPlus,
+    member: Member,
+    joining: Joining,
+    fingers: Arc<Fingers>,
+    roll: Roll,
+    timers: Timers,
+    /// Questions in a row that a node left unanswered.
+    silences: HashMap<NodeId, u32>,
+    /// When the predecessor was last heard of.
+    predecessor_heard: Instant,
+}
+
+impl Node {
+    /// A node that looks for its ring. Its incarnation is higher than any it used before: the time at
+    /// which it started will do.
+    pub fn new(
+        me: Contact,
+        incarnation: u64,
+        settings: NodeSettings,
+        seed: u64,
+        now: Instant,
+    ) -> Self {
+        Self {
+            rng: Xoshiro256PlusPlus::seed_from_u64(seed),
+            member: Member::new(me.clone(), settings.min_successors),
+            joining: Joining::new(now),
+            fingers: Arc::new(Fingers::new(me.position, settings.bits, settings.finger_base)),
+            roll: Roll::new(me, incarnation, settings.ends_kept, now),
+            timers: Timers { stabilise: now, gossip: now, probe: now, fix_finger: now },
+            silences: HashMap::new(),
+            predecessor_heard: now,
+            settings,
+        }
+    }
+
+    /// Tells it what happened, and hears what it wants done.
+    pub fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
+        let before = self.member.state();
+        match input {
+            Input::Seeds(seeds) => self.joining.learn(seeds),
+            Input::Met(address, state) => self.met(now, address, &state, out),
+            Input::Unmet(address) => self.joining.unmet(address),
+            Input::Notified(state) => self.notified(now, &state, out),
+            Input::Answered(by, answer) => self.answered(now, &by, answer, out),
+            Input::Unanswered(by, question, why) => self.unanswered(now, by, question, why, out),
+            Input::LookedUp(purpose, outcome) => self.looked_up(purpose, outcome, out),
+            Input::Leave => self.leave(now, out),
+            Input::Tick => {}
+        }
+        self.act(now, out);
+        if before != self.member.state() {
+            out.push(Output::Changed);
+        }
+    }
+
+    /// News from another node, which is answered with news.
+    pub fn gossiped(
+        &mut self,
+        now: Instant,
+        entries: &[Entry],
+        digest: Option<&RollDigest>,
+    ) -> Vec<Entry> {
+        self.roll.heard(now, entries);
+        let mut news = self.roll.rumours(RUMOURS);
+        if let Some(digest) = digest {
+            news.extend(self.roll.entries_differing(digest, RUMOURS, &mut self.rng));
+        }
+        news
+    }
+
+    /// When it wants a [`Input::Tick`] at the latest.
+    pub fn next_deadline(&self) -> Instant {
+        if self.member.standing() == Standing::Joining {
+            return self.joining.next_deadline();
+        }
+        let Timers { stabilise, gossip, probe, fix_finger } = self.timers;
+        match self.settings.gossip_every {
+            Some(_) => stabilise.min(gossip).min(probe),
+            None => stabilise.min(fix_finger).min(probe),
+        }
+    }
+
+    /// What it tells of itself.
+    pub fn state(&self) -> State {
+        self.member.state()
+    }
+
+    /// What others may read without asking it.
+    pub fn view(&mut self) -> View {
+        let census = self.settings.gossip_every.map(|_| self.roll.census());
+        View { state: self.member.state(), fingers: self.fingers.clone(), census }
+    }
+
+    /// What it heard of all nodes, the dead included.
+    pub const fn roll(&self) -> &Roll {
+        &self.roll
+    }
+
+    /// Does what it is time for.
+    fn act(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.member.standing() == Standing::Joining {
+            self.seek(now, out);
+            return;
+        }
+        if self.timers.stabilise <= now {
+            self.timers.stabilise = self.after(now, self.settings.stabilise_every);
+            self.stabilise(now, out);
+        }
+        if self.timers.probe <= now {
+            self.timers.probe = self.after(now, self.settings.probe_every);
+            self.probe(out);
+        }
+        match self.settings.gossip_every {
+            Some(every) if self.timers.gossip <= now => {
+                self.timers.gossip = self.after(now, every);
+                self.gossip(now, out);
+            }
+            None if self.timers.fix_finger <= now => {
+                self.timers.fix_finger = self.after(now, self.settings.fix_finger_every);
+                self.fix_finger(out);
+            }
+            _ => {}
+        }
+    }
+
+    fn after(&mut self, now: Instant, period: Duration) -> Instant {
+        now + period.mul_f64(self.rng.random_range(1.0 - JITTER..=1.0 + JITTER))
+    }
+
+    fn stabilise(&mut self, now: Instant, out: &mut Vec<Output>) {
+        self.size_list();
+        let head = self.member.head().cloned();
+        out.extend(head.map(|head| Output::Ask(head, Question::State)));
+        // What is heard of others may name a closer successor, or a way back to a node alone.
+        let next = self.member.me().position.next();
+        if let Some(hint) = self.roll.owner_of(next).cloned() {
+            self.consider(hint, out);
+        }
+        let unheard = now.saturating_duration_since(self.predecessor_heard);
+        if unheard > 2 * self.settings.stabilise_every
+            && let Some(predecessor) = self.member.predecessor().cloned()
+        {
+            out.push(Output::Ask(predecessor, Question::State));
+        }
+    }
+
+    fn size_list(&mut self) {
+        let NodeSettings { min_successors, max_successors, .. } = self.settings;
+        let doublings = self.roll.len().max(1).ilog2() as usize;
+        let length = (2 * doublings).clamp(min_successors, max_successors.max(min_successors));
+        self.member.set_max_successors(length);
+    }
+
+    fn consider(&self, hint: Contact, out: &mut Vec<Output>) {
+        if self.member.consider(&hint) {
+            out.push(Output::Ask(hint, Question::State));
+        }
+    }
+
+    /// Looks for parts of the ring that were lost, through a node that is thought dead or through an
+    /// address that it was told to join by.
+    fn probe(&mut self, out: &mut Vec<Output>) {
+        let gone = self.roll.ended().choose(&mut self.rng).cloned();
+        let me = self.member.state();
+        out.extend(gone.map(|gone| Output::Ask(gone, Question::Probe(me))));
+        out.extend(self.joining.any_seed(&mut self.rng).map(Output::Meet));
+    }
+
+    fn gossip(&mut self, now: Instant, out: &mut Vec<Output>) {
+        self.roll.expire(now);
+        if let Some(fingers) = Arc::get_mut(&mut self.fingers) {
+            fingers.fill_from(&self.roll.census());
+        } else {
+            let mut fingers = Fingers::clone(&self.fingers);
+            fingers.fill_from(&self.roll.census());
+            self.fingers = Arc::new(fingers);
+        }
+        if let Some(other) = self.roll.random(&mut self.rng).cloned() {
+            self.gossip_with(other, out);
+        }
+        out.push(Output::Changed);
+    }
+
+    fn gossip_with(&mut self, other: Contact, out: &mut Vec<Output>) {
+        let rumours = self.roll.rumours(RUMOURS);
+        out.push(Output::Ask(other, Question::Gossip(rumours, self.roll.digest().clone())));
+    }
+
+    fn fix_finger(&mut self, out: &mut Vec<Output>) {
+        let covered = self.member.successors().last().map(|last| last.position);
+        if let Some(target) = Arc::make_mut(&mut self.fingers).next_to_fix(covered) {
+            out.push(Output::LookUp(Purpose::Finger(target), target, None));
+        }
+    }
+
+    fn notified(&mut self, now: Instant, state: &State, out: &mut Vec<Output>) {
+        self.heard_of(now, state);
+        let next = self.member.notified(state);
+        self.follow(next, out);
+    }
+
+    fn answered(&mut self, now: Instant, by: &Contact, answer: Answer, out: &mut Vec<Output>) {
+        self.silences.remove(&by.id);
+        match answer {
+            Answer::State(state) => self.told(now, &state, out),
+            Answer::Noticed => {}
+            Answer::Probed(state, found) => {
+                self.heard_of(now, &state);
+                for hint in [state.node].into_iter().chain(found.successors) {
+                    self.consider(hint, out);
+                }
+                self.gossip_with(by.clone(), out);
+            }
+            Answer::Gossip(entries) => drop(self.roll.heard(now, &entries)),
+        }
+    }
+
+    fn told(&mut self, now: Instant, state: &State, out: &mut Vec<Output>) {
+        self.heard_of(now, state);
+        if self.member.standing() == Standing::Joining {
+            self.try_to_join(now, state, out);
+            return;
+        }
+        let next = self.member.answered(state);
+        self.follow(next, out);
+    }
+
+    fn heard_of(&mut self, now: Instant, state: &State) {
+        match state.standing {
+            Standing::Member => self.roll.observe(now, &state.node, Life::Alive),
+            Standing::Leaving => self.roll.observe(now, &state.node, Life::Left),
+            Standing::Joining => false,
+        };
+        if self.member.predecessor().is_some_and(|known| known.id == state.node.id) {
+            self.predecessor_heard = now;
+        }
+    }
+
+    fn follow(&self, next: Next, out: &mut Vec<Output>) {
+        match next {
+            Next::Rest => {}
+            Next::Ask(node) => out.push(Output::Ask(node, Question::State)),
+            Next::Notify(node) => {
+                out.push(Output::Ask(node, Question::Notify(self.member.state())));
+            }
+        }
+    }
+
+    fn unanswered(
+        &mut self,
+        now: Instant,
+        by: Contact,
+        question: Question,
+        why: Silence,
+        out: &mut Vec<Output>,
+    ) {
+        let silences = self.silences.entry(by.id).or_default();
+        *silences += 1;
+        if why == Silence::NoAnswer && *silences < self.settings.patience {
+            let again = matches!(question, Question::State | Question::Notify(_));
+            out.extend(again.then_some(Output::Ask(by, question)));
+            return;
+        }
+        self.silences.remove(&by.id);
+        self.roll.observe(now, &by, Life::Dead);
+        Arc::make_mut(&mut self.fingers).forget(&by);
+        let next = self.member.dead(&by);
+        self.follow(next, out);
+    }
+
+    fn looked_up(&mut self, purpose: Purpose, outcome: Option<Outcome>, out: &mut Vec<Output>) {
+        match (purpose, outcome) {
+            (Purpose::Join, outcome) => {
+                self.joining.looked_up();
+                let predecessor = outcome.and_then(|outcome| outcome.predecessor);
+                out.extend(predecessor.map(|node| Output::Ask(node, Question::State)));
+            }
+            (Purpose::Finger(target), Some(outcome)) => {
+                Arc::make_mut(&mut self.fingers).learn(target, outcome.owner);
+            }
+            (Purpose::Finger(_), None) => {}
+        }
+    }
+
+    fn leave(&mut self, now: Instant, out: &mut Vec<Output>) {
+        let neighbours = self.member.leave();
+        self.roll.leave(now);
+        let state = self.member.state();
+        let told = neighbours.into_iter();
+        out.extend(told.map(|node| Output::Ask(node, Question::Notify(state.clone()))));
+        for _ in 0..3 {
+            if let Some(other) = self.roll.random(&mut self.rng).cloned() {
+                self.gossip_with(other, out);
+            }
+        }
+    }
+}

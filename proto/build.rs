@@ -5,11 +5,12 @@ use std::{env, error::Error, fs, path::PathBuf};
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-const PROTOS: [&str; 6] = [
+const PROTOS: [&str; 7] = [
     "shoal/types/v1/types.proto",
     "shoal/tracker/v1/tracker.proto",
     "shoal/peer/v1/peer.proto",
     "shoal/control/v1/control.proto",
+    "shoal/dht/v1/custody.proto",
     "shoal/dht/v1/dht.proto",
     "shoal/dht/v1/replica.proto",
 ];

@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod interrupt;
 pub mod lab;
 pub mod process;
+pub mod ring;
 pub mod serve;
 pub mod sim;
 pub mod villain;

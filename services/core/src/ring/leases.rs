@@ -46,7 +46,7 @@ impl Leases {
 }
 
 /// The lease a primary holds: when each member last granted it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tenure {
     length: Duration,
     grants: Vec<(NodeId, Option<Instant>)>,

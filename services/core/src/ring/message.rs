@@ -1,6 +1,6 @@
 //! What nodes of a ring tell each other.
 
-use super::Contact;
+use super::{Contact, KeyRange};
 
 /// Whether a node takes part in a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -27,17 +27,40 @@ pub struct State {
     pub successors: Vec<Contact>,
 }
 
+impl State {
+    /// The keys whose closest successor the node is, to its knowledge: all of them if it knows nobody
+    /// else. None while it is joining, and after its predecessor died until the next one is heard of.
+    pub fn owned(&self) -> Option<KeyRange> {
+        let last = self.node.position;
+        match &self.predecessor {
+            _ if self.standing == Standing::Joining => None,
+            Some(predecessor) => Some(KeyRange { after: predecessor.position, last }),
+            None if self.successors.is_empty() => Some(KeyRange::whole(last)),
+            None => None,
+        }
+    }
+}
+
 /// What a node knows of a position's closest successor.
+///
+/// It answers for the stretch from its predecessor to its last successor. Of positions elsewhere it
+/// names nodes that are closer. On a circle everything lies before and after everything: an asker
+/// tells by a node's position which of the two is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Found {
     /// Who answers.
     pub node: Contact,
-    /// The answering node is the closest successor itself, to its knowledge.
+    /// The answering node is a member and the closest successor itself, to its knowledge.
     pub owns: bool,
-    /// Nodes at or after the position, closest first: the first that lives is the closest successor,
-    /// to the knowledge of a node whose own successor list this is. Empty unless the position lies
-    /// within the stretch that the answering node's predecessor and successor list cover.
+    /// The nodes at or after the position, closest first and without a gap: the first that lives is
+    /// the closest successor, to the knowledge of a node whose own successor list this is. Empty
+    /// unless the position lies within the stretch. The answering node stands where it belongs: first
+    /// if it owns the position, last if its list goes all the way round, nowhere unless it is a
+    /// member.
     pub successors: Vec<Contact>,
-    /// Nodes before the position and closer to it than the answering node, closest first.
+    /// Whom to ask next: nodes before the position and closer to it than the answering node, closest
+    /// first. Outside the stretch, two that lie at or after the position stand with them: the owner by
+    /// the roll, if it is known, comes first, to be tried at once; the answering node's predecessor
+    /// comes last, so that a lookup that went past the owner walks back.
     pub closer: Vec<Contact>,
 }

@@ -16,8 +16,8 @@ use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus, seq::Iterato
 
 use self::joining::Joining;
 use super::{
-    Bits, Contact, Entry, FingerBase, Fingers, Found, Life, Member, Next, NodeId, Outcome, Position,
-    Roll, RollDigest, Standing, State, View,
+    Bits, Contact, Entry, FingerBase, Fingers, Found, Life, Member, Next, NodeId, Outcome,
+    Position, Roll, RollDigest, Standing, State, View,
 };
 
 pub use joining::{Founding, Seeds};
@@ -180,6 +180,7 @@ pub struct Node {
     silences: HashMap<NodeId, u32>,
     /// When the predecessor was last heard of.
     predecessor_heard: Instant,
+    founded: bool,
 }
 
 impl Node {
@@ -201,6 +202,7 @@ impl Node {
             timers: Timers { stabilise: now, gossip: now, probe: now, fix_finger: now },
             silences: HashMap::new(),
             predecessor_heard: now,
+            founded: false,
             settings,
         }
     }
@@ -261,6 +263,11 @@ impl Node {
     pub fn view(&mut self) -> View {
         let census = self.settings.gossip_every.map(|_| self.roll.census());
         View { state: self.member.state(), fingers: self.fingers.clone(), census }
+    }
+
+    /// It founded its ring, rather than join it.
+    pub const fn has_founded(&self) -> bool {
+        self.founded
     }
 
     /// What it heard of all nodes, the dead included.
@@ -332,9 +339,11 @@ impl Node {
     /// Looks for parts of the ring that were lost, through a node that is thought dead or through an
     /// address that it was told to join by.
     fn probe(&mut self, out: &mut Vec<Output>) {
-        let gone = self.roll.ended().choose(&mut self.rng).cloned();
-        let me = self.member.state();
-        out.extend(gone.map(|gone| Output::Ask(gone, Question::Probe(me))));
+        let dead = self.roll.ends().filter(|entry| entry.life == Life::Dead);
+        if let Some(dead) = dead.choose(&mut self.rng) {
+            let me = self.member.state();
+            out.push(Output::Ask(dead.contact.clone(), Question::Probe(me)));
+        }
         out.extend(self.joining.any_seed(&mut self.rng).map(Output::Meet));
     }
 

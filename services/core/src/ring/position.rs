@@ -140,6 +140,12 @@ impl KeyRange {
     }
 }
 
+impl fmt::Display for KeyRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "({}, {}]", self.after, self.last)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

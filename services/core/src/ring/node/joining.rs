@@ -112,9 +112,8 @@ impl Joining {
             }
             (Founding::Smallest, None) => false,
         };
-        let met_lately = self
-            .met_member
-            .is_some_and(|met| now.saturating_duration_since(met) < found_after);
+        let met_lately =
+            self.met_member.is_some_and(|met| now.saturating_duration_since(met) < found_after);
         is_mine && waited >= patience && !met_lately
     }
 }
@@ -156,6 +155,7 @@ impl Node {
         let (found_after, late) = (self.settings.found_after, self.settings.found_late_after);
         if self.joining.may_found(now, found_after, late) {
             self.member.found();
+            self.founded = true;
             return;
         }
         if self.joining.next > now {

@@ -1,0 +1,207 @@
+//! Finding a position's closest successor by asking ever closer nodes, as data: the shell asks.
+//!
+//! The lookup is iterative and hedged: it asks the two most promising nodes at once, and goes on with
+//! two from what it then knows as soon as one brings it closer; the slower one may still answer. It
+//! first walks to a node whose successor list reaches past the position, then tries the nodes of that
+//! list from the position on. It ends when one says that it owns the position and nobody known to
+//! live stands between, or when all between are found dead: then the next that lives is the owner.
+//!
+//! Nothing that is answered is trusted further than the circle goes: a name counts only if it lies
+//! nearer than whoever names it, nobody is asked twice, and there is a limit of asks. So whatever
+//! others answer, a lookup ends.
+
+mod known;
+mod rounds;
+
+use super::{Contact, Found, Position};
+use known::{Goal, Known, Status};
+use rounds::Rounds;
+
+/// How a lookup asks.
+#[derive(Clone, Debug)]
+pub struct LookupSettings {
+    /// Nodes asked at once. With one it is the lookup of the Chord paper.
+    pub branches: usize,
+    /// Nodes asked before it gives up. In a ring of 1,000 of which half died at once, a lookup asks
+    /// 10, rarely 30.
+    pub max_asks: usize,
+}
+
+impl Default for LookupSettings {
+    fn default() -> Self {
+        Self { branches: 2, max_asks: 64 }
+    }
+}
+
+/// What a lookup found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// The position's closest successor. It answered: that it owns the position, or while all between
+    /// were found dead.
+    pub owner: Contact,
+    /// The closest node before the position that answered and whose successor list reaches past it.
+    /// None if the owner was found without one.
+    pub predecessor: Option<Contact>,
+    /// Of that node's list those at or after the position, closest first, without those that this
+    /// lookup found dead.
+    pub successors: Vec<Contact>,
+    /// Who answered, in that order.
+    pub path: Vec<Contact>,
+    /// Steps from this node to the one that named the owner, its predecessor: the path length of the
+    /// Chord paper.
+    pub hops: usize,
+    /// Rounds in which none of the nodes asked answered.
+    pub timeouts: usize,
+    /// Nodes asked.
+    pub asked: usize,
+}
+
+/// Why a lookup found nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// All that anybody named are dead, or talk nonsense.
+    #[error("of {0} nodes asked none led to the key's owner; try again, or through another node")]
+    NoAnswer(usize),
+    /// [`LookupSettings::max_asks`].
+    #[error("gave up after asking {0} nodes for the key's owner; try again in a while")]
+    TooManyAsked(usize),
+}
+
+/// One lookup. It wants to hear of each node that it names: an answer, or a failure.
+#[derive(Clone, Debug)]
+pub struct Lookup {
+    settings: LookupSettings,
+    known: Known,
+    rounds: Rounds,
+    /// The next asks begin a round of their own: what was learnt is better than what the last began.
+    improved: bool,
+    path: Vec<Contact>,
+    asked: usize,
+    pub reach: u128,
+    outcome: Option<Result<Outcome, Failure>>,
+}
+
+impl Lookup {
+    /// A member looks for a position, beginning with what its own view knows of it.
+    pub fn new(position: Position, start: &Found, settings: LookupSettings) -> Self {
+        let mut lookup = Self::with(Known::new(position, Goal::Owner), settings);
+        let me = lookup.known.insert(&start.node, 0);
+        lookup.known.absorb(me, start);
+        lookup.settle();
+        lookup
+    }
+
+    /// A node looks for its own place in a ring whose members `seeds` it was told of. It ends only
+    /// with the live node right before that place; what others remember of an earlier life of the
+    /// joiner is not asked.
+    pub fn of_joiner(joiner: &Contact, seeds: &[Contact], settings: LookupSettings) -> Self {
+        let known = Known::new(joiner.position, Goal::Place);
+        let mut lookup = Self::with(known, settings);
+        for seed in seeds.iter().filter(|seed| seed.position != joiner.position) {
+            lookup.known.insert(seed, 1);
+        }
+        lookup.settle();
+        lookup
+    }
+
+    fn with(known: Known, settings: LookupSettings) -> Self {
+        Self {
+            settings,
+            known,
+            rounds: Rounds::default(),
+            improved: false,
+            path: Vec::new(),
+            asked: 0,
+            reach: 0,
+            outcome: None,
+        }
+    }
+
+    /// The nodes to ask now, if any. More may follow after any answer or failure.
+    pub fn next_asks(&mut self) -> Vec<Contact> {
+        self.known.reach = self.reach;
+        if self.outcome.is_some() {
+            return Vec::new();
+        }
+        let candidates = self.candidates();
+        if self.improved && !candidates.is_empty() {
+            self.rounds.begin_anew();
+            self.improved = false;
+        }
+        let free = self.settings.branches.max(1).saturating_sub(self.rounds.under_way());
+        let free = free.min(self.settings.max_asks.saturating_sub(self.asked));
+        let mut asks = Vec::new();
+        for distance in candidates.into_iter().take(free) {
+            let round = self.rounds.ask();
+            asks.extend(self.known.ask(distance, round));
+        }
+        self.asked += asks.len();
+        asks
+    }
+
+    /// A node that was asked answered.
+    pub fn answered(&mut self, asked: &Contact, found: &Found) {
+        let Some((distance, round)) = self.known.under_way(asked) else { return };
+        if found.node.position != asked.position || found.node.id != asked.id {
+            // Somebody else lives at its address.
+            self.failed(asked);
+            return;
+        }
+        self.rounds.answered(round);
+        self.path.push(asked.clone());
+        self.improved |= self.known.absorb(distance, found);
+        self.settle();
+    }
+
+    /// A node that was asked did not answer in time, refused, or answered with garbage.
+    pub fn failed(&mut self, asked: &Contact) {
+        let Some((distance, round)) = self.known.under_way(asked) else { return };
+        self.rounds.failed(round);
+        self.known.set(distance, Status::Failed);
+        self.settle();
+    }
+
+    /// What came of it, once it is over. Nobody needs to answer any more then.
+    pub const fn outcome(&self) -> Option<&Result<Outcome, Failure>> {
+        self.outcome.as_ref()
+    }
+
+    fn candidates(&self) -> Vec<u128> {
+        let branches = self.settings.branches.max(1);
+        self.known.candidates(branches, self.rounds.under_way() == 0)
+    }
+
+    /// Ends the lookup if there is nothing left to find, or nobody left to ask.
+    fn settle(&mut self) {
+        if self.outcome.is_some() {
+            return;
+        }
+        let idle = self.known.is_idle();
+        let stuck = idle && (self.candidates().is_empty() || self.asked >= self.settings.max_asks);
+        self.outcome = match self.known.owner() {
+            Some(owner) if stuck || self.known.is_done() => Some(Ok(self.outcome_of(owner))),
+            _ if !stuck => None,
+            _ if self.asked >= self.settings.max_asks => {
+                Some(Err(Failure::TooManyAsked(self.asked)))
+            }
+            _ => Some(Err(Failure::NoAnswer(self.asked))),
+        };
+    }
+
+    fn outcome_of(&self, owner: u128) -> Outcome {
+        let (owner, hops) = self.known.found(owner);
+        let (predecessor, successors) = self.known.predecessor().unzip();
+        Outcome {
+            owner,
+            predecessor,
+            successors: successors.unwrap_or_default(),
+            path: self.path.clone(),
+            hops: hops.saturating_sub(1),
+            timeouts: self.rounds.timeouts(),
+            asked: self.asked,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,319 @@
+use std::collections::BTreeMap;
+
+use proptest::{collection::vec, prelude::*, sample::select};
+use rand::{SeedableRng as _, rngs::StdRng};
+
+use super::*;
+use crate::ring::testing::{epoch, four, node, node_at, numbers};
+
+const KEEP: Duration = Duration::from_secs(60);
+
+/// The roll of the node at 0.
+fn roll(now: Instant) -> Roll {
+    Roll::new(node(0), 1, KEEP, now)
+}
+
+fn entry(number: u128, incarnation: u64, life: Life) -> Entry {
+    Entry { contact: node(number), incarnation, life }
+}
+
+fn alive(numbers: impl IntoIterator<Item = u128>) -> Vec<Entry> {
+    numbers.into_iter().map(|number| entry(number, 1, Life::Alive)).collect()
+}
+
+/// All it would tell.
+fn told(roll: &Roll) -> Vec<Entry> {
+    let others = Digest::new(roll.digest.hashes().map(|hash| !hash));
+    let mut entries = roll.entries_differing(&others, usize::MAX, &mut StdRng::seed_from_u64(1));
+    entries.sort_by_key(|entry| entry.contact.position);
+    entries.dedup();
+    entries
+}
+
+#[test]
+fn the_closest_successor_is_the_next_one_that_lives() {
+    let now = epoch();
+    let mut roll = roll(now);
+    roll.heard(now, &alive([4, 8, 12]));
+    assert!(roll.observe(now, &node(8), Life::Dead));
+    assert_eq!(roll.owner_of(four(5)), Some(&node(12)));
+    assert_eq!(roll.owner_of(four(13)), Some(&node(0)));
+    assert_eq!(numbers(roll.preceding(four(12))), [4, 0, 12]);
+    assert_eq!(numbers(roll.census().from(four(1))), [4, 12, 0]);
+    assert_eq!(roll.len(), 3);
+}
+
+#[test]
+fn of_the_same_incarnation_the_worse_report_counts_and_a_later_one_refutes_it() {
+    let now = epoch();
+    let mut roll = roll(now);
+    roll.heard(now, &[entry(4, 3, Life::Alive)]);
+    assert!(roll.heard(now, &[entry(4, 2, Life::Dead)]).is_empty());
+    assert_eq!(roll.heard(now, &[entry(4, 3, Life::Dead)]), [entry(4, 3, Life::Dead)]);
+    assert!(roll.heard(now, &alive([4])).is_empty());
+    assert_eq!(roll.heard(now, &[entry(4, 4, Life::Alive)]), [entry(4, 4, Life::Alive)]);
+    assert_eq!(roll.len(), 2);
+}
+
+#[test]
+fn a_node_that_went_is_not_reported_dead_afterwards() {
+    let now = epoch();
+    let mut roll = roll(now);
+    roll.heard(now, &[entry(4, 3, Life::Left)]);
+    assert!(!roll.observe(now, &node(4), Life::Dead));
+    assert_eq!(roll.entry(four(4)).map(|entry| entry.life), Some(Life::Left));
+}
+
+#[test]
+fn a_node_refutes_its_own_end_while_it_lives() {
+    let now = epoch();
+    let mut roll = roll(now);
+    for (incarnation, life) in [(1, Life::Dead), (9, Life::Left), (20, Life::Alive)] {
+        let refuted = roll.heard(now, &[entry(0, incarnation, life)]);
+        assert_eq!(refuted, [entry(0, incarnation + 1, Life::Alive)]);
+        assert_eq!(roll.rumours(1), refuted);
+    }
+    roll.leave(now);
+    assert!(roll.heard(now, &[entry(0, 30, Life::Dead)]).is_empty());
+    assert_eq!(roll.own(), Some(&entry(0, 22, Life::Left)));
+    assert!(roll.is_empty());
+}
+
+#[test]
+fn an_incarnation_that_cannot_be_raised_does_no_harm() {
+    let now = epoch();
+    let mut roll = roll(now);
+    roll.heard(now, &[entry(0, u64::MAX, Life::Dead), entry(0, u64::MAX, Life::Left)]);
+    assert_eq!(roll.own(), Some(&entry(0, u64::MAX, Life::Alive)));
+    roll.leave(now);
+    assert_eq!(roll.own(), Some(&entry(0, u64::MAX, Life::Left)));
+}
+
+#[test]
+fn a_node_that_answers_although_it_is_reported_dead_hears_of_it() {
+    let now = epoch();
+    let mut roll = roll(now);
+    roll.heard(now, &[entry(4, 1, Life::Dead)]);
+    while !roll.rumours(64).is_empty() {}
+    assert!(!roll.observe(now, &node(4), Life::Alive));
+    assert_eq!(roll.rumours(64), [entry(4, 1, Life::Dead)]);
+}
+
+#[test]
+fn a_rumour_is_told_three_times_for_each_doubling_the_least_told_first() {
+    let now = epoch();
+    let mut roll = roll(now);
+    roll.heard(now, &alive([4, 8]));
+    let newest_first =
+        [entry(8, 1, Life::Alive), entry(4, 1, Life::Alive), entry(0, 1, Life::Alive)];
+    assert_eq!(roll.rumours(64), newest_first);
+    roll.heard(now, &alive([12]));
+    assert_eq!(roll.rumours(2), [entry(12, 1, Life::Alive), entry(8, 1, Life::Alive)]);
+    let mut tellings = BTreeMap::from([(0, 1), (4, 1), (8, 2), (12, 1)]);
+    loop {
+        let entries = roll.rumours(3);
+        let Some(last) = entries.last() else { break };
+        let least = tellings.values().min().copied();
+        assert!(tellings.values().filter(|times| Some(**times) == least).count() >= 1, "{last:?}");
+        for number in numbers(entries.iter().map(|entry| &entry.contact)) {
+            *tellings.entry(number).or_default() += 1;
+        }
+    }
+    // Four nodes and the one that may have joined by now: three doublings.
+    assert!(tellings.values().all(|times| *times == 9), "{tellings:?}");
+}
+
+#[test]
+fn an_end_is_told_for_a_while_then_only_remembered_then_forgotten() {
+    let now = epoch();
+    let mut roll = roll(now);
+    roll.heard(now, &alive([4]));
+    roll.observe(now, &node(4), Life::Dead);
+    roll.expire(now + KEEP - Duration::from_secs(1));
+    assert_eq!(told(&roll).len(), 2);
+    roll.expire(now + KEEP);
+    assert_eq!(told(&roll), [entry(0, 1, Life::Alive)]);
+    assert!(roll.heard(now + KEEP, &alive([4])).is_empty(), "the living who do not know yet");
+    assert!(roll.heard(now + KEEP, &[entry(4, 1, Life::Dead)]).is_empty(), "nor a reminder");
+    roll.expire(now + KEEP * 2);
+    assert_eq!(roll.entry(four(4)), None);
+    assert_eq!(roll.digest(), self::roll(now).digest());
+}
+
+#[test]
+fn two_rolls_that_differ_come_to_agree_by_repair_alone() {
+    let now = epoch();
+    let mut rng = StdRng::seed_from_u64(7);
+    let (mut ours, mut theirs) = (roll(now), Roll::new(node(1), 1, KEEP, now));
+    for _ in 0..2_000 {
+        let contact = node_at(Position::from_u128(rng.random()));
+        let [a, b] = [&mut ours, &mut theirs].map(|roll| {
+            let life = [Life::Alive, Life::Dead, Life::Left][rng.random_range(0..3)];
+            let incarnation = rng.random_range(0..3);
+            let entry = Entry { contact: contact.clone(), incarnation, life };
+            !roll.heard(now, &[entry]).is_empty()
+        });
+        assert!(a && b);
+    }
+    let mut rounds = 0;
+    while ours.digest() != theirs.digest() {
+        rounds += 1;
+        assert!(rounds < 100, "it does not end");
+        let pushed = ours.entries_differing(&theirs.digest(), 256, &mut rng);
+        assert!(pushed.len() <= 256);
+        theirs.heard(now, &pushed);
+        ours.heard(now, &theirs.entries_differing(&ours.digest(), 256, &mut rng));
+    }
+    assert_eq!(told(&ours), told(&theirs));
+    assert!(ours.entries_differing(&theirs.digest(), 256, &mut rng).is_empty());
+}
+
+#[test]
+fn a_difference_in_one_part_of_the_circle_sends_only_that_part() {
+    let now = epoch();
+    let mut rng = StdRng::seed_from_u64(7);
+    let everybody: Vec<_> = (0..10_000)
+        .map(|_| Entry {
+            contact: node_at(Position::from_u128(rng.random())),
+            incarnation: 1,
+            life: Life::Alive,
+        })
+        .collect();
+    let (mut ours, mut theirs) = (roll(now), roll(now));
+    for message in everybody.chunks(Roll::MAX_HEARD) {
+        ours.heard(now, message);
+        theirs.heard(now, message);
+    }
+    theirs.observe(now, &everybody[5].contact, Life::Dead);
+    let sent = ours.entries_differing(&theirs.digest(), usize::MAX, &mut rng);
+    assert!((100..220).contains(&sent.len()), "{}", sent.len());
+    assert!(sent.contains(&everybody[5]));
+}
+
+#[test]
+fn a_full_roll_gives_up_ends_for_the_living_and_takes_no_more() {
+    let now = epoch();
+    let mut roll = roll(now);
+    let at = |number: u128| node_at(Position::from_u128(number << 64));
+    let last = Roll::MAX_ENTRIES as u128 - 1;
+    let entries: Vec<_> = (1..=last)
+        .map(|number| Entry { contact: at(number), incarnation: 1, life: Life::Alive })
+        .collect();
+    entries.chunks(Roll::MAX_HEARD).for_each(|message| drop(roll.heard(now, message)));
+    assert_eq!(roll.len(), Roll::MAX_ENTRIES);
+    assert!(!roll.observe(now, &at(last + 1), Life::Alive));
+    assert!(roll.observe(now, &at(last), Life::Dead));
+    assert!(roll.observe(now, &at(last + 1), Life::Alive));
+    assert_eq!(roll.len(), Roll::MAX_ENTRIES);
+    assert_eq!(roll.entry(at(last).position), None);
+}
+
+#[test]
+fn a_message_is_read_up_to_its_limit() {
+    let now = epoch();
+    let mut roll = roll(now);
+    let entries: Vec<_> = (1..=Roll::MAX_HEARD as u128 + 1)
+        .map(|number| Entry {
+            contact: node_at(Position::from_u128(number)),
+            incarnation: 1,
+            life: Life::Alive,
+        })
+        .collect();
+    assert_eq!(roll.heard(now, &entries).len(), Roll::MAX_HEARD);
+}
+
+#[test]
+fn each_other_node_that_lives_is_drawn_about_as_often() {
+    let now = epoch();
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut roll = roll(now);
+    assert_eq!(roll.random(&mut rng), None);
+    roll.heard(now, &alive([4, 8, 12, 14]));
+    roll.observe(now, &node(14), Life::Dead);
+    let mut drawn = BTreeMap::<_, usize>::new();
+    for _ in 0..3_000 {
+        let contact = roll.random(&mut rng).expect("three others live");
+        *drawn.entry(crate::ring::testing::FOUR.value(contact.position)).or_default() += 1;
+    }
+    assert_eq!(drawn.keys().copied().collect::<Vec<_>>(), [4, 8, 12]);
+    assert!(drawn.values().all(|times| (900..1_100).contains(times)), "{drawn:?}");
+    roll.leave(now);
+    assert!(roll.random(&mut rng).is_some());
+}
+
+fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    let life = select(vec![Life::Alive, Life::Dead, Life::Left]);
+    let one = (1..6_u128, 0..3_u64, life, any::<bool>()).prop_map(
+        |(number, incarnation, life, moved)| {
+            let address = if moved { "elsewhere:7073".into() } else { node(number).address };
+            Entry { contact: Contact { address, ..node(number) }, incarnation, life }
+        },
+    );
+    vec(one, 0..30)
+}
+
+proptest! {
+    #[test]
+    fn in_whatever_order_and_however_often_reports_are_heard_rolls_come_to_say_the_same(
+        entries in entries().prop_shuffle(), shuffled_with: u64, split in 1..30_usize
+    ) {
+        let now = epoch();
+        let (mut one, mut other) = (roll(now), roll(now));
+        one.heard(now, &entries);
+        let mut again = entries.clone();
+        rand::seq::SliceRandom::shuffle(&mut again[..], &mut StdRng::seed_from_u64(shuffled_with));
+        again.extend(entries);
+        again.chunks(split).for_each(|message| drop(other.heard(now, message)));
+        prop_assert_eq!(told(&one), told(&other));
+        prop_assert_eq!(one.digest(), other.digest());
+        prop_assert_eq!(one.census(), other.census());
+        // And by telling a third what they came to.
+        let mut third = roll(now);
+        third.heard(now, &told(&one));
+        prop_assert_eq!(third.digest(), one.digest());
+    }
+
+    #[test]
+    fn what_it_keeps_beside_its_records_stays_right(
+        steps in vec((entries(), any::<bool>(), 0..90_u64, 0..5_usize), 0..20)
+    ) {
+        let mut now = epoch();
+        let mut roll = roll(now);
+        for (entries, observe, seconds, rumours) in steps {
+            now += Duration::from_secs(seconds);
+            roll.expire(now);
+            if observe {
+                entries.iter().for_each(|entry| drop(roll.observe(now, &entry.contact, entry.life)));
+            } else {
+                roll.heard(now, &entries);
+            }
+            prop_assert!(roll.rumours(rumours).len() <= rumours);
+            check(&mut roll);
+        }
+    }
+}
+
+/// The invariants of the file's head.
+fn check(roll: &mut Roll) {
+    let living: Vec<_> =
+        roll.records.values().filter(|record| record.entry.life == Life::Alive).collect();
+    let positions: Vec<_> = living.iter().map(|record| record.entry.contact.position).collect();
+    assert_eq!(roll.order.keys().copied().collect::<Vec<_>>(), positions);
+    assert_eq!(roll.pool.len(), positions.len());
+    assert!(roll.order.iter().all(|(position, place)| roll.pool[*place] == *position));
+    let ends: BTreeSet<_> =
+        roll.records.iter().filter_map(|(p, record)| Some((record.end?.due, *p))).collect();
+    assert_eq!(roll.ends, ends);
+    assert_eq!(roll.ends.len() + living.len(), roll.records.len());
+    let news =
+        roll.records.iter().filter_map(|(p, record)| record.news.map(|(t, c)| (t, Reverse(c), *p)));
+    assert_eq!(news.collect::<BTreeSet<_>>(), roll.news);
+    let mut digest = Digest::EMPTY;
+    roll.records
+        .values()
+        .filter(|record| record.is_told())
+        .for_each(|record| digest.toggle(&record.entry));
+    assert_eq!(roll.digest, digest);
+    let contacts = living.iter().map(|record| record.entry.contact.clone()).collect::<Vec<_>>();
+    assert_eq!(roll.census(), Census::new(contacts));
+}

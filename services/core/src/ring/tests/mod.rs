@@ -1,0 +1,10 @@
+//! Membership step by step, as the textbook tells it, by traces that once broke Chord, by exhaustive
+//! search, and with garbage.
+
+mod garbage;
+mod model;
+mod network;
+mod static_ring;
+mod steps;
+mod textbook;
+mod traces;

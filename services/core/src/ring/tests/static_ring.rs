@@ -1,0 +1,215 @@
+//! Rings of many nodes whose tables are perfect, and what lookups cost in them.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    sync::Arc,
+};
+
+use rand::{Rng, RngExt as _, SeedableRng as _, rngs::StdRng, seq::index};
+use uuid::Uuid;
+
+use crate::ring::{
+    Bits, Census, Contact, FingerBase, Fingers, Found, Lookup, LookupSettings, NodeId, Outcome,
+    Position, Standing, State, View,
+};
+
+/// Milliseconds after which an ask is given up.
+const TIMEOUT: u64 = 500;
+
+/// How a ring is built.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) nodes: usize,
+    pub(super) successors: usize,
+    pub(super) base: FingerBase,
+}
+
+/// A ring that nobody joins or leaves.
+pub(super) struct StaticRing {
+    /// In the order of positions.
+    nodes: Vec<Contact>,
+    views: Vec<View>,
+    places: HashMap<Position, usize>,
+    dead: Vec<bool>,
+}
+
+/// A lookup that ended, and the milliseconds that it took.
+pub(super) struct Run {
+    pub(super) outcome: Outcome,
+    pub(super) first_asked: Option<Contact>,
+    pub(super) took: u64,
+}
+
+pub(super) fn random_node(rng: &mut impl Rng) -> Contact {
+    let id = NodeId::new(Uuid::from_u128(rng.random()));
+    Contact { position: Position::of_node(id, 0), id, address: Arc::from("node:7073") }
+}
+
+impl StaticRing {
+    pub(super) fn random(shape: Shape, rng: &mut impl Rng) -> Self {
+        Self::new((0..shape.nodes).map(|_| random_node(rng)).collect(), Bits::FULL, shape)
+    }
+
+    pub(super) fn new(mut nodes: Vec<Contact>, bits: Bits, shape: Shape) -> Self {
+        nodes.sort();
+        let census = Census::new(nodes.iter().cloned());
+        let view = |place: usize| {
+            let around = nodes.iter().cycle().skip(place + 1);
+            let me = nodes[place].clone();
+            let mut fingers = Fingers::new(me.position, bits, shape.base);
+            fingers.fill_from(&census);
+            let state = State {
+                node: me,
+                standing: Standing::Member,
+                predecessor: nodes.iter().cycle().nth(place + nodes.len() - 1).cloned(),
+                successors: around.take(shape.successors.min(nodes.len() - 1)).cloned().collect(),
+            };
+            View { state, fingers: Arc::new(fingers), census: None }
+        };
+        let views = (0..nodes.len()).map(view).collect();
+        let places = nodes.iter().enumerate().map(|(place, node)| (node.position, place)).collect();
+        let dead = vec![false; nodes.len()];
+        Self { nodes, views, places, dead }
+    }
+
+    /// All use this as a hint.
+    pub(super) fn use_census(&mut self, census: &Census) {
+        self.views.iter_mut().for_each(|view| view.census = Some(census.clone()));
+    }
+
+    /// So many die at once; nobody has noticed.
+    pub(super) fn fail(&mut self, count: usize, rng: &mut impl Rng) {
+        index::sample(rng, self.nodes.len(), count)
+            .iter()
+            .for_each(|place| self.dead[place] = true);
+    }
+
+    pub(super) fn random_alive(&self, rng: &mut impl Rng) -> usize {
+        loop {
+            let place = rng.random_range(0..self.nodes.len());
+            if !self.dead[place] {
+                return place;
+            }
+        }
+    }
+
+    /// The closest successor that lives.
+    pub(super) fn owner_of(&self, key: Position) -> &Contact {
+        let first = self.nodes.partition_point(|node| node.position < key);
+        let around = (0..self.nodes.len()).map(|step| (first + step) % self.nodes.len());
+        &self.nodes[around.into_iter().find(|place| !self.dead[*place]).expect("one lives")]
+    }
+
+    /// The answer of a node, if it lives.
+    fn ask(&self, node: &Contact, key: Position) -> Option<Found> {
+        let place = self.places.get(&node.position).filter(|place| !self.dead[**place])?;
+        Some(self.views[*place].find_successor(key))
+    }
+
+    /// Runs a lookup. Answers take from 10 to 100 ms, silence [`TIMEOUT`].
+    pub(super) fn look_up(
+        &self,
+        from: usize,
+        key: Position,
+        settings: LookupSettings,
+        rng: &mut impl Rng,
+    ) -> Run {
+        let mut lookup = Lookup::new(key, &self.views[from].find_for_lookup(key), settings);
+        if std::env::var("REACH").is_ok() {
+            let st = &self.views[from].state;
+            lookup.reach = st.node.position.distance_to(st.successors.last().unwrap().position);
+        }
+        let (mut now, mut first_asked) = (0, None);
+        let mut events = BinaryHeap::new();
+        let mut log: Vec<String> = vec![];
+        loop {
+            if let Some(outcome) = lookup.outcome() {
+                let outcome = outcome.clone().unwrap_or_else(|failure| panic!("{key}: {failure}"));
+                if outcome.timeouts >= 8 && std::env::var("TRACE").is_ok() {
+                    println!(
+                        "--- key {key} first {} from {from} outcome {:?}",
+                        self.nodes.partition_point(|n| n.position < key),
+                        outcome.timeouts
+                    );
+                    for l in &log {
+                        println!("{l}");
+                    }
+                }
+                return Run { outcome, first_asked, took: now };
+            }
+            for node in lookup.next_asks() {
+                log.push(format!(
+                    "{now} ask {} {}",
+                    (self.places[&node.position] + 2000
+                        - self.nodes.partition_point(|n| n.position < key)
+                        + 500)
+                        % 1000,
+                    if self.dead[self.places[&node.position]] { "dead" } else { "" }
+                ));
+                let answer = self.ask(&node, key);
+                let takes = answer.as_ref().map_or(TIMEOUT, |_| rng.random_range(10..=100));
+                first_asked.get_or_insert_with(|| node.clone());
+                events.push(Reverse((now + takes, node)));
+            }
+            let Reverse((at, node)) = events.pop().expect("a lookup waits for somebody or ends");
+            now = at;
+            match self.ask(&node, key) {
+                Some(found) => lookup.answered(&node, &found),
+                None => lookup.failed(&node),
+            }
+        }
+    }
+}
+
+#[test]
+fn measure() {
+    let mut rng = StdRng::seed_from_u64(1);
+    for seed in 0..4u64 {
+        for tenths in [0, 5] {
+            let shape = Shape { nodes: 1_000, successors: 20, base: FingerBase::Sixteen };
+            let (
+                mut to,
+                mut took,
+                mut asked,
+                mut hops,
+                mut worst,
+                mut wrong,
+                mut maxasked,
+                mut lat,
+            ) = (0, 0, 0, 0, 0, 0, 0, 0);
+            let lookups = 40_000;
+            let rings = 40;
+            for r in 0..rings {
+                let mut rng = StdRng::seed_from_u64(seed * 1000 + r);
+                let mut ring = StaticRing::random(shape, &mut rng);
+                ring.fail(shape.nodes * tenths / 10, &mut rng);
+                for _ in 0..lookups / rings {
+                    let key = Position::from_u128(rng.random());
+                    let from = ring.random_alive(&mut rng);
+                    let run = ring.look_up(from, key, LookupSettings::default(), &mut rng);
+                    if run.outcome.owner != *ring.owner_of(key) {
+                        wrong += 1;
+                    }
+                    to += run.outcome.timeouts;
+                    took += run.took / TIMEOUT;
+                    asked += run.outcome.asked;
+                    hops += run.outcome.hops;
+                    worst = worst.max(run.outcome.timeouts);
+                    maxasked = maxasked.max(run.outcome.asked);
+                    lat += run.took;
+                }
+            }
+            let m = |x: usize| x as f64 / lookups as f64;
+            println!(
+                "p={tenths} timeouts {:.3} (strict {:.3}) asked {:.2} hops {:.2} worst {worst} maxasked {maxasked} wrong {wrong} lat {:.0}",
+                m(to),
+                m(took as usize),
+                m(asked),
+                m(hops),
+                m(lat as usize)
+            );
+        }
+    }
+    let _ = rng.random::<u64>();
+}

@@ -1,0 +1,159 @@
+//! Calls to other nodes of the ring, in the node's own types.
+
+mod replica;
+mod ring;
+
+use std::{
+    collections::HashMap,
+    error::Error as _,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use shoal_common::{
+    Address,
+    channel::{Channel, Options},
+};
+use shoal_core::ring::{Contact, NodeId, TimeoutSettings, Timeouts};
+use shoal_proto::dht::v1::dht_service_client::DhtServiceClient;
+use tokio::time::timeout;
+use tonic::{Code, Response, Status};
+
+use crate::wire::WireError;
+
+/// Channels kept open, at most; one that is not in use is then dropped.
+const MAX_CHANNELS: usize = 1024;
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Longest wait for records to be read or stored: disks are slower than round trips.
+const DISK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Why another node's answer is not to be had.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    /// No answer in time.
+    #[error("{0} does not answer")]
+    Silent(Arc<str>),
+    /// Nobody listens there, so the call had no effect.
+    #[error("{0} cannot be reached")]
+    Unreachable(Arc<str>),
+    /// It refuses.
+    #[error("{0} refuses: {message}", message = .1.message())]
+    Refused(Arc<str>, Box<Status>),
+    /// What it says makes no sense.
+    #[error("{0} answers wrongly: {1}")]
+    Garbage(Arc<str>, WireError),
+}
+
+/// Makes calls, and keeps channels and round trips for the next ones. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Calls(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    channels: Mutex<HashMap<Arc<str>, Channel>>,
+    timeouts: Mutex<Timeouts>,
+}
+
+impl Default for Calls {
+    fn default() -> Self {
+        let timeouts = Mutex::new(Timeouts::new(TimeoutSettings::default()));
+        Self(Arc::new(Inner { channels: Mutex::default(), timeouts }))
+    }
+}
+
+impl Calls {
+    /// A client of another node.
+    pub(crate) fn client(&self, of: &Contact) -> Result<DhtServiceClient<Channel>, Status> {
+        let unreachable = || Status::unavailable(format!("{} is no address", of.address));
+        self.channel(&of.address).map(DhtServiceClient::new).ok_or_else(unreachable)
+    }
+
+    /// A channel to an address.
+    fn channel(&self, address: &Arc<str>) -> Option<Channel> {
+        let mut channels = self.0.channels.lock().expect(NO_PANIC);
+        if let Some(channel) = channels.get(address) {
+            return Some(channel.clone());
+        }
+        let target: Address = address.parse().ok()?;
+        if channels.len() >= MAX_CHANNELS
+            && let Some(other) = channels.keys().next().cloned()
+        {
+            channels.remove(&other);
+        }
+        let options = Options { connect_timeout: CONNECT_TIMEOUT, ..Options::default() };
+        let channel = Channel::lazy(&target, &options);
+        channels.insert(address.clone(), channel.clone());
+        Some(channel)
+    }
+
+    /// Makes a call that is answered from memory. How long it may take follows from how long such
+    /// calls took before.
+    async fn quick<R>(
+        &self,
+        to: &Contact,
+        call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
+    ) -> Result<R, CallError> {
+        let patience = self.patience(to.id);
+        let asked = Instant::now();
+        let answer = self.within(&to.address, patience, call).await;
+        let mut timeouts = self.0.timeouts.lock().expect(NO_PANIC);
+        match &answer {
+            Ok(_) => timeouts.answered(to.id, asked.elapsed()),
+            Err(CallError::Silent(_)) => timeouts.expired(to.id),
+            Err(_) => {}
+        }
+        answer
+    }
+
+    /// Makes a call that needs the other node's disk.
+    async fn patient<R>(
+        &self,
+        to: &Contact,
+        call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
+    ) -> Result<R, CallError> {
+        self.within(&to.address, DISK_PATIENCE, call).await
+    }
+
+    async fn within<R>(
+        &self,
+        address: &Arc<str>,
+        patience: Duration,
+        call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
+    ) -> Result<R, CallError> {
+        let unreachable = || CallError::Unreachable(address.clone());
+        let channel = self.channel(address).ok_or_else(unreachable)?;
+        match timeout(patience, call(channel)).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) if never_sent(&status) => Err(unreachable()),
+            Ok(Err(status)) if status.code() == Code::DeadlineExceeded => Err(self.silent(address)),
+            Ok(Err(status)) => Err(CallError::Refused(address.clone(), Box::new(status))),
+            Err(_) => Err(self.silent(address)),
+        }
+    }
+
+    /// A connection whose packets are lost waits ever longer before it sends them again: the next
+    /// call shall try a new one.
+    fn silent(&self, address: &Arc<str>) -> CallError {
+        self.0.channels.lock().expect(NO_PANIC).remove(address);
+        CallError::Silent(address.clone())
+    }
+
+    fn patience(&self, node: NodeId) -> Duration {
+        self.0.timeouts.lock().expect(NO_PANIC).timeout(node)
+    }
+}
+
+/// The connection failed before the request was on its way.
+pub(crate) fn never_sent(status: &Status) -> bool {
+    let mut error = status.source();
+    while let Some(cause) = error {
+        if cause.is::<tonic::ConnectError>() {
+            return true;
+        }
+        error = cause.source();
+    }
+    false
+}
+
+const NO_PANIC: &str = "nothing panics while it holds the lock";

@@ -1,0 +1,79 @@
+//! What nodes ask each other to keep the circle.
+
+use std::sync::Arc;
+
+use shoal_core::ring::{Contact, Entry, Found, Position, RollDigest, State};
+use shoal_proto::dht::v1::{self as pb, dht_service_client::DhtServiceClient, target::Kind};
+
+use super::{CallError, Calls};
+use crate::wire::{self, Seen};
+
+impl Calls {
+    pub(crate) async fn find_successor(
+        &self,
+        of: Position,
+        to: &Contact,
+    ) -> Result<Found, CallError> {
+        let target = Some(pb::Target { kind: Some(Kind::Position(of.to_string())) });
+        let request = pb::FindSuccessorRequest { target };
+        let call = async |channel| DhtServiceClient::new(channel).find_successor(request).await;
+        let found = self.quick(to, call).await?;
+        parsed(&to.address, wire::parse_found(found))
+    }
+
+    pub(crate) async fn notify(&self, of: &State, to: &Contact) -> Result<State, CallError> {
+        let request = pb::NotifyRequest { state: Some(wire::state(of)) };
+        let call = async |channel| DhtServiceClient::new(channel).notify(request).await;
+        let response = self.quick(to, call).await?;
+        parsed(&to.address, wire::parse_state(response.state, Seen::Elsewhere))
+    }
+
+    pub(crate) async fn state(&self, of: &Contact) -> Result<State, CallError> {
+        let request = pb::GetStateRequest::default();
+        let call = async |channel| DhtServiceClient::new(channel).get_state(request).await;
+        let response = self.quick(of, call).await?;
+        parsed(&of.address, wire::parse_state(response.state, Seen::Elsewhere))
+    }
+
+    /// The state of whoever is at an address.
+    pub(crate) async fn state_at(&self, address: &Arc<str>) -> Result<State, CallError> {
+        let request = pb::GetStateRequest::default();
+        let call = async |channel| DhtServiceClient::new(channel).get_state(request).await;
+        let response = self.within(address, super::CONNECT_TIMEOUT, call).await?;
+        parsed(address, wire::parse_state(response.state, Seen::Elsewhere))
+    }
+
+    pub(crate) async fn probe(
+        &self,
+        of: &State,
+        to: &Contact,
+    ) -> Result<(State, Found), CallError> {
+        let request = pb::ProbeRequest { state: Some(wire::state(of)) };
+        let call = async |channel| DhtServiceClient::new(channel).probe(request).await;
+        let response = self.quick(to, call).await?;
+        let next = response.next.ok_or(wire::WireError::Missing("what is next"));
+        let next = next.and_then(wire::parse_found);
+        let state = wire::parse_state(response.state, Seen::Elsewhere);
+        parsed(&to.address, state.and_then(|state| Ok((state, next?))))
+    }
+
+    pub(crate) async fn gossip(
+        &self,
+        entries: &[Entry],
+        digest: &RollDigest,
+        to: &Contact,
+    ) -> Result<Vec<Entry>, CallError> {
+        let rumours = entries.iter().map(wire::rumour).collect();
+        let request = pb::GossipRequest { rumours, digest: digest.hashes().to_vec() };
+        let call = async |channel| DhtServiceClient::new(channel).gossip(request).await;
+        let response = self.quick(to, call).await?;
+        parsed(&to.address, wire::parse_rumours(response.rumours))
+    }
+}
+
+pub(super) fn parsed<T>(
+    from: &Arc<str>,
+    parsed: Result<T, wire::WireError>,
+) -> Result<T, CallError> {
+    parsed.map_err(|error| CallError::Garbage(from.clone(), error))
+}

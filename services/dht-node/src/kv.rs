@@ -1,0 +1,309 @@
+//! Values: reads and writes of keys for which this node is the primary.
+//!
+//! Writes of a key are made one after another, by the lane that its position falls to. A write is on
+//! the disks of other replicas before it is on this one's, and is read only from there.
+
+use shoal_core::ring::{KeyRange, Position, ReplicaSet, Version};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument as _, debug};
+
+use crate::{
+    calls::{CallError, Calls},
+    keeper::{Keeper, Replicated},
+    primary::{NotServing, Primary},
+    store::{Key, Record, StoreError, Value},
+    time::unix_ms,
+};
+
+/// Writes of different keys that may be under way at a time.
+const LANES: usize = 64;
+/// Writes that wait for one lane; one more waits at its caller.
+const LANE_QUEUE: usize = 64;
+/// A replica that had something newer is heeded, and the write tried again, so often.
+const ATTEMPTS: usize = 4;
+
+/// What must hold for a write to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// Nothing.
+    None,
+    /// The key has no value.
+    Absent,
+    /// The key has this version.
+    Version(Version),
+}
+
+/// A write to be made.
+#[derive(Clone, Debug)]
+pub(crate) struct Write {
+    pub(crate) key: Key,
+    /// None removes the key.
+    pub(crate) value: Option<Value>,
+    pub(crate) expires_ms: Option<u64>,
+    pub(crate) condition: Condition,
+    /// Copies without which it counts as failed, if more than a majority.
+    pub(crate) min_copies: usize,
+}
+
+/// A write that was made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Written {
+    pub(crate) version: Version,
+    pub(crate) durable_copies: usize,
+}
+
+/// Why a key was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum KvError {
+    /// Nothing happened.
+    #[error("{}", match .0 {
+        NotServing::NotPrimary => "this node is not the primary of the key",
+        NotServing::Sealed => "the key changes hands",
+        NotServing::NoLease => "too few replicas of the key are heard from",
+    })]
+    NotServing(NotServing),
+    /// Nothing happened: the condition does not hold.
+    #[error("the key {}", .0.map_or("has no value".to_owned(), |v| format!("has version {v}")))]
+    Condition(Option<Version>),
+    /// Nothing happened.
+    #[error("{got} of the {needed} replicas needed can be reached")]
+    TooFewCopies { got: usize, needed: usize },
+    /// Nothing happened: there are not so many replicas.
+    #[error("the key has {0} replicas; ask for no more copies")]
+    TooManyCopies(usize),
+    /// It may have happened, or happen yet.
+    #[error("it is not known whether the key was written: {0}")]
+    Unknown(String),
+    /// The disk failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What a lane does next.
+enum Job {
+    Write(Write, oneshot::Sender<Result<Written, KvError>>),
+    Absorb(Record),
+}
+
+/// What became of a record sent to the replicas.
+enum Outcome {
+    /// It is on so many disks.
+    Written(usize),
+    /// Another replica has something newer, and too few have stored this.
+    Newer(Record),
+}
+
+/// Reads and writes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Values {
+    writer: Writer,
+    lanes: std::sync::Arc<[mpsc::Sender<Job>]>,
+}
+
+#[derive(Clone, Debug)]
+struct Writer {
+    keeper: Keeper,
+    primary: Primary,
+    calls: Calls,
+}
+
+impl Values {
+    /// Starts the lanes, which end when this is dropped.
+    pub(crate) fn start(keeper: Keeper, primary: Primary, calls: Calls) -> Self {
+        let writer = Writer { keeper, primary, calls };
+        let lanes = (0..LANES).map(|_| {
+            let (jobs, queue) = mpsc::channel(LANE_QUEUE);
+            tokio::spawn(writer.clone().work(queue));
+            jobs
+        });
+        Self { lanes: lanes.collect(), writer }
+    }
+
+    /// The present record of a key, if it has a value.
+    pub(crate) fn get(&self, key: &Key) -> Result<Option<Record>, KvError> {
+        let record = self.writer.keeper.store.get(key)?;
+        // After the read: until now, nobody else can have written.
+        self.writer.primary.may_answer(key.position()).map_err(KvError::NotServing)?;
+        Ok(record.filter(|record| record.is_live(unix_ms())))
+    }
+
+    /// This node answers for the key at present.
+    pub(crate) fn may_answer(&self, position: Position) -> bool {
+        self.writer.primary.may_answer(position).is_ok()
+    }
+
+    /// Writes a key.
+    pub(crate) async fn write(&self, write: Write) -> Result<Written, KvError> {
+        let (done, answer) = oneshot::channel();
+        let lane = self.lane(&write.key);
+        let stopping = |_| KvError::NotServing(NotServing::NoLease);
+        lane.send(Job::Write(write, done)).await.map_err(stopping)?;
+        answer.await.map_err(|_| KvError::Unknown("the node stops".to_owned()))?
+    }
+
+    /// Takes over a record that another replica has newer: a write that was never answered.
+    pub(crate) async fn absorb(&self, record: Record) {
+        // The lanes end with the node.
+        let _ = self.lane(&record.key).send(Job::Absorb(record)).await;
+    }
+
+    fn lane(&self, key: &Key) -> &mpsc::Sender<Job> {
+        &self.lanes[(key.position().to_u128() % LANES as u128) as usize]
+    }
+}
+
+impl Writer {
+    async fn work(self, mut queue: mpsc::Receiver<Job>) {
+        while let Some(job) = queue.recv().await {
+            match job {
+                Job::Write(write, done) => {
+                    let written = self.write(write).await;
+                    // Who asked may have gone.
+                    let _ = done.send(written);
+                }
+                Job::Absorb(record) => {
+                    if let Err(error) = self.absorb(record).await {
+                        debug!(%error, "a newer record is not taken over");
+                    }
+                }
+            }
+        }
+    }
+
+    async fn write(&self, write: Write) -> Result<Written, KvError> {
+        let position = write.key.position();
+        for _ in 0..ATTEMPTS {
+            let (range, set) = self.primary.of(position).map_err(KvError::NotServing)?;
+            let needed = set.majority().max(write.min_copies);
+            if needed > set.members.len() {
+                return Err(KvError::TooManyCopies(set.members.len()));
+            }
+            let before = self.keeper.store.get(&write.key)?;
+            check(write.condition, before.as_ref())?;
+            let version = self.keeper.next_version(before.map(|record| record.version));
+            let record = Record {
+                key: write.key.clone(),
+                version,
+                value: write.value.clone(),
+                expires_ms: write.expires_ms,
+            };
+            match self.replicate(range, &set, record, needed).await? {
+                Outcome::Written(durable_copies) => {
+                    return Ok(Written { version, durable_copies });
+                }
+                Outcome::Newer(newer) => self.absorb(newer).await?,
+            }
+        }
+        Err(KvError::Unknown("other replicas have newer values time and again".to_owned()))
+    }
+
+    /// Has a record that another replica has on the disks of a majority, this one's last.
+    async fn absorb(&self, record: Record) -> Result<(), KvError> {
+        let (range, set) = self.primary.of(record.key.position()).map_err(KvError::NotServing)?;
+        if let Err(error) = self.keeper.observe(record.version) {
+            return Err(KvError::Unknown(error.to_string()));
+        }
+        match self.replicate(range, &set, record, set.majority()).await? {
+            Outcome::Written(_) => Ok(()),
+            Outcome::Newer(_) => Err(KvError::Unknown("there is something newer yet".to_owned())),
+        }
+    }
+
+    /// Sends a record to the other replicas, and stores it here once enough of them have it.
+    async fn replicate(
+        &self,
+        range: KeyRange,
+        set: &ReplicaSet,
+        record: Record,
+        needed: usize,
+    ) -> Result<Outcome, KvError> {
+        let mut answers = self.send(range, set, &record);
+        let mut tally = Tally::default();
+        while tally.stored + 1 < needed
+            && let Some(answer) = answers.recv().await
+        {
+            tally.note(answer);
+        }
+        if tally.stored + 1 < needed {
+            return tally.failed(needed);
+        }
+        match self.keeper.replicate(range, set.clone(), record).await? {
+            Replicated::Stored => Ok(Outcome::Written(tally.stored + 1)),
+            Replicated::Newer(newer) => Ok(Outcome::Newer(newer)),
+            Replicated::Sealed | Replicated::Superseded(_) => {
+                Err(KvError::Unknown("the key changed hands meanwhile".to_owned()))
+            }
+        }
+    }
+
+    /// Each call goes on when enough others have answered.
+    fn send(
+        &self,
+        range: KeyRange,
+        set: &ReplicaSet,
+        record: &Record,
+    ) -> mpsc::Receiver<Result<Replicated, CallError>> {
+        let (answered, answers) = mpsc::channel(set.members.len());
+        for member in set.members.iter().filter(|member| member.id != self.keeper.me).cloned() {
+            let (calls, answered) = (self.calls.clone(), answered.clone());
+            let (set, record) = (set.clone(), record.clone());
+            let call = async move {
+                let answer = calls.replicate((range, &set), &record, &member).await;
+                // Who is no longer waited for is not heard.
+                let _ = answered.send(answer).await;
+            };
+            tokio::spawn(call.in_current_span());
+        }
+        answers
+    }
+}
+
+/// What the other replicas answered.
+#[derive(Debug, Default)]
+struct Tally {
+    stored: usize,
+    newer: Option<Record>,
+    /// Some refused because the set is not the present one, or takes no writes.
+    sealed: bool,
+    /// Some may have stored it without saying so.
+    doubt: Option<String>,
+}
+
+impl Tally {
+    fn note(&mut self, answer: Result<Replicated, CallError>) {
+        match answer {
+            Ok(Replicated::Stored) => self.stored += 1,
+            Ok(Replicated::Newer(newer)) => self.newer = Some(newer),
+            Ok(Replicated::Sealed | Replicated::Superseded(_)) => self.sealed = true,
+            Err(CallError::Unreachable(_)) => {}
+            Err(error) => self.doubt = Some(error.to_string()),
+        }
+    }
+
+    fn failed(self, needed: usize) -> Result<Outcome, KvError> {
+        if let Some(newer) = self.newer {
+            return Ok(Outcome::Newer(newer));
+        }
+        match self.doubt {
+            Some(doubt) => Err(KvError::Unknown(doubt)),
+            None if self.stored > 0 => {
+                let got = self.stored;
+                Err(KvError::Unknown(format!("{got} of {needed} replicas have stored it")))
+            }
+            None if self.sealed => Err(KvError::NotServing(NotServing::Sealed)),
+            None => Err(KvError::TooFewCopies { got: 1, needed }),
+        }
+    }
+}
+
+/// Whether the condition holds for what is there.
+fn check(condition: Condition, present: Option<&Record>) -> Result<(), KvError> {
+    let live = present.filter(|record| record.is_live(unix_ms()));
+    let version = live.map(|record| record.version);
+    let holds = match condition {
+        Condition::None => true,
+        Condition::Absent => version.is_none(),
+        Condition::Version(expected) => version == Some(expected),
+    };
+    if holds { Ok(()) } else { Err(KvError::Condition(version)) }
+}

@@ -1,0 +1,76 @@
+//! Leaving the ring in order: others take over what this node keeps, and it stays until they have.
+
+use std::time::Duration;
+
+use shoal_core::ring::{Contact, Custody, KeyRange, ReplicaSet};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::{debug, info, warn};
+
+use crate::{
+    calls::Calls,
+    keeper::Keeper,
+    ring::{Ring, Surroundings},
+};
+
+/// How often others are asked whether they have taken over.
+const ASK_EVERY: Duration = Duration::from_millis(250);
+
+/// Tells the ring, and waits until no set holds this node any more, nobody else is there, or
+/// `patience` is over. What is then still kept stays on the disk.
+pub(crate) async fn leave(
+    me: &Contact,
+    ring: &Ring,
+    keeper: &Keeper,
+    calls: &Calls,
+    patience: Duration,
+) {
+    ring.leave().await;
+    let deadline = Instant::now() + patience;
+    let handing_over = async {
+        loop {
+            let held = held(&keeper.custody(), me);
+            if held.is_empty() || is_alone(&ring.view.borrow(), me) {
+                return;
+            }
+            ask_who_keeps(&held, me, keeper, calls).await;
+            sleep(ASK_EVERY).await;
+        }
+    };
+    let ended = timeout_at(deadline, handing_over).await;
+    let left = held(&keeper.custody(), me).len();
+    match ended {
+        Ok(()) => info!(ranges = left, "left the ring"),
+        Err(_) => warn!(ranges = left, "left the ring before all ranges were taken over"),
+    }
+}
+
+/// The ranges of which this node is still a replica.
+fn held(custody: &Custody, me: &Contact) -> Vec<(KeyRange, ReplicaSet)> {
+    let known = custody.known().filter(|(_, known)| known.present.holds(me.id));
+    known.map(|(range, known)| (range, known.present.clone())).collect()
+}
+
+/// Everybody else is gone, or goes as well.
+fn is_alone(surroundings: &Surroundings, me: &Contact) -> bool {
+    let census = surroundings.view.census.iter();
+    !census.flat_map(|census| census.from(me.position)).any(|node| node.id != me.id)
+}
+
+/// Whoever agrees on a set without this node tells it so; but the message may be lost.
+async fn ask_who_keeps(
+    held: &[(KeyRange, ReplicaSet)],
+    me: &Contact,
+    keeper: &Keeper,
+    calls: &Calls,
+) {
+    for (range, set) in held {
+        for member in set.members.iter().filter(|member| member.id != me.id) {
+            let Ok(agreements) = calls.agreements(*range, member).await else { continue };
+            for (range, set) in agreements {
+                if let Err(error) = keeper.learn(range, set).await {
+                    debug!(%error, "a later replica set is not noted");
+                }
+            }
+        }
+    }
+}

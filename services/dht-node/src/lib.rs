@@ -1,0 +1,172 @@
+//! The ring node: its place on the circle, and the keys that fall to it.
+
+mod calls;
+mod caretaker;
+mod keeper;
+mod kv;
+mod leaving;
+mod lookup;
+mod own_address;
+mod primary;
+mod refusal;
+mod remembered;
+mod repair;
+mod ring;
+mod router;
+mod service;
+mod settings;
+pub mod store;
+mod swarms;
+mod sync;
+mod takeover;
+mod time;
+mod wire;
+
+use shoal_common::{
+    admin::{self, AdminError},
+    health::{self, Health},
+    server::{self, Limits},
+};
+use shoal_core::ring::{Contact, Position, Standing};
+use shoal_proto::dht::v1::{
+    dht_service_server::DhtServiceServer, replica_service_server::ReplicaServiceServer,
+};
+use tokio::{
+    net::{TcpListener, lookup_host},
+    task::{JoinError, spawn_blocking},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{
+    calls::Calls,
+    caretaker::Caretaker,
+    keeper::Keeper,
+    kv::Values,
+    primary::Primary,
+    ring::{Join, Ring},
+    router::Router,
+    service::{Dht, Replica},
+    store::{DataDir, Store, StoreError},
+    swarms::Swarms,
+    sync::Sync,
+};
+
+pub use settings::{LimitSettings, Settings};
+
+/// The largest request: a batch of records that is handed over.
+const MAX_REQUEST: usize = 4 << 20;
+
+/// A ring node could not start, or ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Its data directory cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// It has no admin port.
+    #[error("the admin port cannot be opened")]
+    Admin(#[from] AdminError),
+    /// Its server failed.
+    #[error("the node cannot serve")]
+    Serve(#[from] tonic::transport::Error),
+    /// Its socket has no address.
+    #[error("the node's socket has no address: {0}")]
+    Address(#[from] std::io::Error),
+    /// The disk's worker failed.
+    #[error("the disk's worker failed: {0}")]
+    Worker(#[from] JoinError),
+}
+
+/// Serves as a ring node on `listener` until `shutdown`, then hands over what it keeps.
+pub async fn run(
+    settings: Settings,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    let directory = settings.data_dir.clone();
+    let store = spawn_blocking(move || Store::open(DataDir::open(&directory)?)).await??;
+    let id = store.node_id();
+
+    let health = Health::new(&[
+        health::name_of::<DhtServiceServer<Dht>>(),
+        health::name_of::<ReplicaServiceServer<Replica>>(),
+    ])
+    .await;
+    let end = CancellationToken::new();
+    let _ends_with_this = end.clone().drop_guard();
+    let admin = admin::start(&settings.admin, &health, end.clone()).await?;
+
+    let mut others = Vec::new();
+    for name in &settings.join {
+        // Those that cannot be resolved now are resolved later.
+        others.extend(lookup_host((name.host(), name.port())).await.into_iter().flatten());
+    }
+    let listening = listener.local_addr()?;
+    let address = settings.advertise.clone();
+    let address = address.unwrap_or_else(|| own_address::find(listening, &others));
+    let me =
+        Contact { position: Position::of_node(id, 0), id, address: address.to_string().into() };
+
+    let calls = Calls::default();
+    let keeper = Keeper::new(id, store.clone());
+    let join = Join { names: settings.join.clone(), remembered: remembered::load(&store)? };
+    let (ring, lookups) =
+        Ring::start(me.clone(), time::unix_ms(), calls.clone(), join, end.clone());
+    let primary = Primary::new(keeper.clone(), calls.clone(), settings.tombstones_for);
+    let values = Values::start(keeper.clone(), primary.clone(), calls.clone());
+    let sync = Sync { keeper: keeper.clone(), calls: calls.clone() };
+    let caretaker = Caretaker::new(
+        me.clone(),
+        sync.clone(),
+        primary.clone(),
+        lookups.clone(),
+        ring.view.clone(),
+    );
+    tokio::spawn(end.clone().run_until_cancelled_owned(caretaker.run()));
+    let repairs = repair::start(sync, values.clone(), end.clone());
+    let renewals = primary.clone();
+    tokio::spawn(end.clone().run_until_cancelled_owned(async move {
+        renewals.keep(repairs).await;
+    }));
+
+    let router =
+        Router { me: id, lookups: lookups.clone(), calls: calls.clone(), values: values.clone() };
+    let swarms = Swarms::new(id, lookups, calls.clone());
+    let dht = Dht { ring: ring.clone(), router, keeper: keeper.clone(), swarms };
+    let replica = Replica { keeper: keeper.clone(), primary, values };
+    let routes = server::routes(&health)
+        .add_service(DhtServiceServer::new(dht).max_decoding_message_size(MAX_REQUEST))
+        .add_service(ReplicaServiceServer::new(replica).max_decoding_message_size(MAX_REQUEST));
+    info!(
+        listen = %listening, advertise = %me.address, node_id = %id, position = %me.position,
+        admin = admin.map(tracing::field::display),
+        "ring node started"
+    );
+
+    let stop = CancellationToken::new();
+    let life = async {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = ready(&ring, &health) => shutdown.cancelled().await,
+        }
+        health.not_ready().await;
+        leaving::leave(&me, &ring, &keeper, &calls, settings.leave_patience).await;
+        stop.cancel();
+    };
+    let limits =
+        Limits { max_connections: settings.limits.connections as usize, ..Limits::default() };
+    let (served, ()) = tokio::join!(server::serve(listener, routes, &limits, stop.clone()), life);
+    served?;
+    info!("ring node stopped");
+    Ok(())
+}
+
+/// The node is ready once it is part of a ring.
+async fn ready(ring: &Ring, health: &Health) {
+    let mut view = ring.view.clone();
+    // The ring's task ends after the server.
+    let joined = view.wait_for(|surroundings| surroundings.view.state.standing == Standing::Member);
+    if joined.await.is_ok() {
+        health.ready().await;
+    }
+}

@@ -1,0 +1,52 @@
+//! Where others dial this node, if it was not told.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+use shoal_common::Address;
+
+/// An address that no host has (RFC 5737): the way to it is the default route.
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
+
+/// The address to advertise for a node that listens on `listening`: that of the interface through
+/// which it reaches the first of `others`, or the world, or loopback.
+pub(crate) fn find(listening: SocketAddr, others: &[SocketAddr]) -> Address {
+    let listening_address = Address::from(listening);
+    if !listening_address.is_unspecified() {
+        return listening_address;
+    }
+    let towards = others.iter().chain([&ANYWHERE]);
+    let local = towards.filter_map(|other| source_towards(*other)).next();
+    listening_address.or_observed(local.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+}
+
+/// The address that packets to `other` would come from. Connecting a UDP socket sends nothing.
+fn source_towards(other: SocketAddr) -> Option<IpAddr> {
+    let any: SocketAddr =
+        if other.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" }.parse().expect("it is an address");
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(other).ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_unspecified()).then_some(ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socket(text: &str) -> SocketAddr {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn who_listens_on_one_address_is_dialled_there() {
+        let listening = socket("127.0.0.2:7071");
+        assert_eq!(find(listening, &[]).to_string(), "127.0.0.2:7071");
+    }
+
+    #[test]
+    fn who_listens_everywhere_is_dialled_where_it_reaches_others() {
+        let others = [socket("127.0.0.1:7071")];
+        assert_eq!(find(socket("0.0.0.0:7171"), &others).to_string(), "127.0.0.1:7171");
+        assert_eq!(find(socket("[::]:7171"), &others).to_string(), "127.0.0.1:7171");
+    }
+}

@@ -1,0 +1,29 @@
+//! Whom a node comes back through after a restart, if it was told of nobody to join.
+
+use std::sync::Arc;
+
+use prost::Message as _;
+use shoal_core::ring::Contact;
+use shoal_proto::dht::v1::ListNodesResponse;
+
+use crate::{
+    store::{Store, StoreError},
+    wire,
+};
+
+/// Their name among what the store remembers.
+const NAME: &str = "contacts";
+
+/// Keeps nodes of the ring.
+pub(crate) async fn keep(store: &Store, nodes: &[Contact]) -> Result<(), StoreError> {
+    let nodes = nodes.iter().map(wire::contact).collect();
+    let bytes = ListNodesResponse { nodes, ..ListNodesResponse::default() }.encode_to_vec();
+    store.write(move |txn| txn.put_meta(NAME, &bytes)).await
+}
+
+/// Where the nodes kept were reached. It is a hint: what cannot be read is left out.
+pub(crate) fn load(store: &Store) -> Result<Vec<Arc<str>>, StoreError> {
+    let bytes = store.meta(NAME)?.unwrap_or_default();
+    let stored = ListNodesResponse::decode(&bytes[..]).unwrap_or_default();
+    Ok(stored.nodes.into_iter().map(|node| node.address.into()).collect())
+}

@@ -1,0 +1,284 @@
+//! The task that owns the ring's brain: it makes the calls that the brain wants made, and publishes
+//! what others may see.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use shoal_common::Address;
+use shoal_core::ring::{
+    Answer, Contact, Entry, Founding, Input, Life, Lookup, LookupSettings, Node, NodeId,
+    NodeSettings, Output, Position, Purpose, Question, RollDigest, Seeds, Silence, State, View,
+};
+use tokio::{
+    net::lookup_host,
+    sync::{mpsc, oneshot, watch},
+    time::{sleep, sleep_until},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, info};
+
+use crate::{
+    calls::{CallError, Calls},
+    lookup::Lookups,
+};
+
+/// What waits for the brain, at most; who finds the queue full waits.
+const QUEUE: usize = 1024;
+/// How often names are resolved anew while this node looks for a ring, and when it has one.
+const RESOLVE_EVERY: Duration = Duration::from_secs(1);
+const RESOLVE_RARELY: Duration = Duration::from_secs(10);
+
+/// What the brain is told.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Something happened.
+    Input(Input),
+    /// A node tells news, and wants some.
+    Gossip(Vec<Entry>, Option<RollDigest>, oneshot::Sender<Vec<Entry>>),
+}
+
+/// Speaks to the brain. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Ring {
+    events: mpsc::Sender<Event>,
+    pub(crate) view: watch::Receiver<Arc<Surroundings>>,
+}
+
+/// What this node knows of the ring at one moment.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) view: View,
+    /// Nodes that left in order, and have not come back.
+    pub(crate) left: BTreeSet<NodeId>,
+    /// This node founded its ring.
+    pub(crate) founded: bool,
+}
+
+/// Whom to join.
+#[derive(Clone, Debug)]
+pub(crate) struct Join {
+    /// As given, to be resolved.
+    pub(crate) names: Vec<Address>,
+    /// Nodes remembered from before a restart.
+    pub(crate) remembered: Vec<Arc<str>>,
+}
+
+impl Ring {
+    /// Starts the task, which runs until `end`.
+    pub(crate) fn start(
+        me: Contact,
+        incarnation: u64,
+        calls: Calls,
+        join: Join,
+        end: CancellationToken,
+    ) -> (Self, Lookups) {
+        let now = Instant::now();
+        let mut brain = Node::new(me, incarnation, NodeSettings::default(), rand::random(), now);
+        let (events, queue) = mpsc::channel(QUEUE);
+        let (publish, view) = watch::channel(Arc::new(Surroundings::of(&mut brain)));
+        let lookups = Lookups { calls: calls.clone(), view: view.clone() };
+        let task = Task {
+            brain,
+            calls,
+            lookups: lookups.clone(),
+            events: events.clone(),
+            publish,
+            tasks: TaskTracker::new(),
+        };
+        tokio::spawn(end.clone().run_until_cancelled_owned(task.run(queue)));
+        let resolving = resolve(join, events.clone(), view.clone());
+        tokio::spawn(end.run_until_cancelled_owned(resolving));
+        (Self { events, view }, lookups)
+    }
+
+    /// A node sent its state.
+    pub(crate) async fn notified(&self, state: State) {
+        self.tell(Input::Notified(state)).await;
+    }
+
+    /// A node tells news, and is told some.
+    pub(crate) async fn gossiped(
+        &self,
+        entries: Vec<Entry>,
+        digest: Option<RollDigest>,
+    ) -> Vec<Entry> {
+        let (reply, news) = oneshot::channel();
+        // The task ends with the process.
+        let _ = self.events.send(Event::Gossip(entries, digest, reply)).await;
+        news.await.unwrap_or_default()
+    }
+
+    /// This node leaves the ring.
+    pub(crate) async fn leave(&self) {
+        self.tell(Input::Leave).await;
+    }
+
+    async fn tell(&self, input: Input) {
+        // The task ends with the process.
+        let _ = self.events.send(Event::Input(input)).await;
+    }
+}
+
+impl Surroundings {
+    fn of(brain: &mut Node) -> Self {
+        Self {
+            view: brain.view(),
+            left: brain
+                .roll()
+                .ends()
+                .filter(|entry| entry.life == Life::Left)
+                .map(|entry| entry.contact.id)
+                .collect(),
+            founded: brain.has_founded(),
+        }
+    }
+}
+
+struct Task {
+    brain: Node,
+    calls: Calls,
+    lookups: Lookups,
+    events: mpsc::Sender<Event>,
+    publish: watch::Sender<Arc<Surroundings>>,
+    tasks: TaskTracker,
+}
+
+impl Task {
+    async fn run(mut self, mut queue: mpsc::Receiver<Event>) {
+        let mut outputs = Vec::new();
+        loop {
+            let deadline = self.brain.next_deadline();
+            let event = tokio::select! {
+                event = queue.recv() => event,
+                () = sleep_until(deadline.into()) => Some(Event::Input(Input::Tick)),
+            };
+            let now = Instant::now();
+            match event {
+                None => return,
+                Some(Event::Input(input)) => self.brain.handle(now, input, &mut outputs),
+                Some(Event::Gossip(entries, digest, reply)) => {
+                    // Who asked may have gone.
+                    let _ = reply.send(self.brain.gossiped(now, &entries, digest.as_ref()));
+                }
+            }
+            for output in outputs.drain(..) {
+                self.carry_out(output);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let now = Surroundings::of(&mut self.brain);
+        let before = self.publish.send_replace(Arc::new(now));
+        let (before, now) = (&before.view.state, &self.brain.state());
+        if before.standing != now.standing {
+            info!(standing = ?now.standing, founded = self.brain.has_founded(), "place in the ring");
+        } else if before.owned() != now.owned() {
+            debug!(
+                predecessor = ?now.predecessor, successors = now.successors.len(),
+                "new neighbours"
+            );
+        }
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        let (events, calls) = (self.events.clone(), self.calls.clone());
+        let answer = async move |input| {
+            // The task ends with the process.
+            let _ = events.send(Event::Input(input)).await;
+        };
+        match output {
+            Output::Changed => self.publish(),
+            Output::Ask(node, question) => {
+                self.tasks.spawn(async move { answer(ask(&calls, node, question).await).await });
+            }
+            Output::Meet(address) => {
+                self.tasks.spawn(async move {
+                    let met = calls.state_at(&address).await;
+                    answer(met.map_or_else(
+                        |_| Input::Unmet(address.clone()),
+                        |state| Input::Met(address.clone(), state),
+                    ))
+                    .await;
+                });
+            }
+            Output::LookUp(purpose, place, through) => {
+                let lookups = self.lookups.clone();
+                self.tasks.spawn(async move {
+                    let outcome = look_up(&lookups, purpose, place, through).await;
+                    answer(outcome).await;
+                });
+            }
+        }
+    }
+}
+
+async fn ask(calls: &Calls, node: Contact, question: Question) -> Input {
+    let answer = match &question {
+        Question::State => calls.state(&node).await.map(Answer::State),
+        Question::Notify(state) => calls.notify(state, &node).await.map(|_| Answer::Noticed),
+        Question::Probe(state) => {
+            calls.probe(state, &node).await.map(|(state, found)| Answer::Probed(state, found))
+        }
+        Question::Gossip(entries, digest) => {
+            calls.gossip(entries, digest, &node).await.map(Answer::Gossip)
+        }
+    };
+    match answer {
+        Ok(answer) => Input::Answered(node, answer),
+        Err(error) => {
+            debug!(addr = %node.address, %error, "a node does not answer");
+            let why = match error {
+                CallError::Unreachable(_) => Silence::Refused,
+                _ => Silence::NoAnswer,
+            };
+            Input::Unanswered(node, question, why)
+        }
+    }
+}
+
+async fn look_up(
+    lookups: &Lookups,
+    purpose: Purpose,
+    place: Position,
+    through: Option<Contact>,
+) -> Input {
+    let outcome = match through {
+        None => lookups.look_up(place).await,
+        Some(through) => {
+            let me = lookups.view.borrow().view.state.node.clone();
+            let lookup = Lookup::of_joiner(&me, &[through], LookupSettings::default());
+            lookups.drive(place, lookup).await
+        }
+    };
+    Input::LookedUp(purpose, outcome.ok())
+}
+
+/// Resolves names again and again: pods come and go.
+async fn resolve(
+    join: Join,
+    events: mpsc::Sender<Event>,
+    mut view: watch::Receiver<Arc<Surroundings>>,
+) {
+    let founding = if join.names.is_empty() { Founding::Anyway } else { Founding::Smallest };
+    loop {
+        // Where a node was before a restart says little about where others are now.
+        let remembered = join.remembered.iter().filter(|_| join.names.is_empty());
+        let mut addresses: BTreeSet<Arc<str>> = remembered.cloned().collect();
+        for name in &join.names {
+            match lookup_host((name.host(), name.port())).await {
+                Ok(found) => addresses.extend(found.map(|at| Address::from(at).to_string().into())),
+                Err(error) => debug!(%name, %error, "the name cannot be resolved"),
+            }
+        }
+        let seeds = Input::Seeds(Seeds { addresses, founding });
+        if events.send(Event::Input(seeds)).await.is_err() {
+            return;
+        }
+        let is_joined = view.borrow_and_update().view.state.owned().is_some();
+        sleep(if is_joined { RESOLVE_RARELY } else { RESOLVE_EVERY }).await;
+    }
+}

@@ -1,0 +1,8 @@
+//! The gRPC services of a ring node.
+
+mod dht;
+mod operation;
+mod replica;
+
+pub(crate) use dht::Dht;
+pub(crate) use replica::Replica;

@@ -1,0 +1,218 @@
+//! `shoal.dht.v1.DhtService`: what clients ask, and what nodes ask to keep the circle.
+
+use std::net::IpAddr;
+
+use shoal_common::status::Violations;
+use shoal_core::ring::Position;
+use shoal_proto::dht::v1::{self as pb, dht_service_server::DhtService, target::Kind};
+use tonic::{Request, Response, Status};
+
+use super::operation::{Delete, Get, Put};
+use crate::{
+    keeper::Keeper,
+    ring::Ring,
+    router::{Operation, Router},
+    store::Key,
+    swarms::Swarms,
+    wire::{self, Seen},
+};
+
+/// Nodes in one answer.
+const MAX_PAGE: usize = 1000;
+
+/// Answers clients and other nodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Dht {
+    pub(crate) ring: Ring,
+    pub(crate) router: Router,
+    pub(crate) keeper: Keeper,
+    pub(crate) swarms: Swarms,
+}
+
+#[tonic::async_trait]
+impl DhtService for Dht {
+    async fn find_successor(
+        &self,
+        request: Request<pb::FindSuccessorRequest>,
+    ) -> Result<Response<pb::FindSuccessorResponse>, Status> {
+        let position = place(request.into_inner().target)?;
+        let surroundings = self.ring.view.borrow().clone();
+        Ok(Response::new(wire::found(&surroundings.view.find_successor(position))))
+    }
+
+    async fn notify(
+        &self,
+        request: Request<pb::NotifyRequest>,
+    ) -> Result<Response<pb::NotifyResponse>, Status> {
+        let observed = observed(&request)?;
+        let state = wire::parse_state(request.into_inner().state, Seen::From(observed))?;
+        self.ring.notified(state).await;
+        Ok(Response::new(pb::NotifyResponse { state: Some(self.state()) }))
+    }
+
+    async fn get_state(
+        &self,
+        request: Request<pb::GetStateRequest>,
+    ) -> Result<Response<pb::GetStateResponse>, Status> {
+        let mut response =
+            pb::GetStateResponse { state: Some(self.state()), ..pb::GetStateResponse::default() };
+        if request.into_inner().details {
+            let surroundings = self.ring.view.borrow().clone();
+            response.fingers = surroundings.view.fingers.nodes().map(wire::contact).collect();
+            let custody = self.keeper.custody();
+            let known = custody.known();
+            response.agreements =
+                known.map(|(range, known)| wire::agreement(range, &known.present)).collect();
+            response.key_count = self.keeper.store.live_count();
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn lookup(
+        &self,
+        request: Request<pb::LookupRequest>,
+    ) -> Result<Response<pb::LookupResponse>, Status> {
+        let position = place(request.into_inner().target)?;
+        let outcome = self.router.lookups.look_up(position).await;
+        let outcome = outcome.map_err(|failure| Status::unavailable(failure.to_string()))?;
+        Ok(Response::new(pb::LookupResponse {
+            owner: Some(wire::contact(&outcome.owner)),
+            path: outcome.path.iter().map(wire::contact).collect(),
+            hops: outcome.hops as u32,
+            timeouts: outcome.timeouts as u32,
+        }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<pb::GetRequest>,
+    ) -> Result<Response<pb::GetResponse>, Status> {
+        let request = request.into_inner();
+        let operation = Get(checked_key(request.key)?);
+        self.run(&operation, request.direct).await
+    }
+
+    async fn put(
+        &self,
+        request: Request<pb::PutRequest>,
+    ) -> Result<Response<pb::PutResponse>, Status> {
+        let request = request.into_inner();
+        let direct = request.direct;
+        self.run(&Put::try_from(request)?, direct).await
+    }
+
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteRequest>,
+    ) -> Result<Response<pb::DeleteResponse>, Status> {
+        let request = request.into_inner();
+        let direct = request.direct;
+        self.run(&Delete::try_from(request)?, direct).await
+    }
+
+    async fn announce_peer(
+        &self,
+        request: Request<pb::AnnouncePeerRequest>,
+    ) -> Result<Response<pb::AnnouncePeerResponse>, Status> {
+        let observed = observed(&request)?;
+        self.swarms.announce(request.into_inner(), observed).await.map(Response::new)
+    }
+
+    async fn get_peers(
+        &self,
+        request: Request<pb::GetPeersRequest>,
+    ) -> Result<Response<pb::GetPeersResponse>, Status> {
+        self.swarms.peers(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn probe(
+        &self,
+        request: Request<pb::ProbeRequest>,
+    ) -> Result<Response<pb::ProbeResponse>, Status> {
+        let observed = observed(&request)?;
+        let state = wire::parse_state(request.into_inner().state, Seen::From(observed))?;
+        let surroundings = self.ring.view.borrow().clone();
+        let next = surroundings.view.find_successor(state.node.position.next());
+        let response =
+            pb::ProbeResponse { state: Some(self.state()), next: Some(wire::found(&next)) };
+        Ok(Response::new(response))
+    }
+
+    async fn gossip(
+        &self,
+        request: Request<pb::GossipRequest>,
+    ) -> Result<Response<pb::GossipResponse>, Status> {
+        let request = request.into_inner();
+        let entries = wire::parse_rumours(request.rumours)?;
+        let digest = wire::parse_roll_digest(request.digest)?;
+        let news = self.ring.gossiped(entries, digest).await;
+        let rumours = news.iter().map(wire::rumour).collect();
+        Ok(Response::new(pb::GossipResponse { rumours }))
+    }
+
+    async fn list_nodes(
+        &self,
+        request: Request<pb::ListNodesRequest>,
+    ) -> Result<Response<pb::ListNodesResponse>, Status> {
+        let request = request.into_inner();
+        let size = match request.page_size as usize {
+            0 => MAX_PAGE,
+            asked => asked.min(MAX_PAGE),
+        };
+        let after = Some(request.page_token).filter(|token| !token.is_empty());
+        let after = after.map(|token| wire::parse_position(&token)).transpose()?;
+        let surroundings = self.ring.view.borrow().clone();
+        let census = surroundings.view.census.clone().unwrap_or_default();
+        let start = after.map_or(Position::from_u128(0), Position::next);
+        let beyond = census.from(start).filter(|node| node.position >= start);
+        let nodes: Vec<_> = beyond.take(size + 1).collect();
+        let last = nodes.get(size.wrapping_sub(1)).filter(|_| nodes.len() > size);
+        Ok(Response::new(pb::ListNodesResponse {
+            next_page_token: last.map(|last| last.position.to_string()).unwrap_or_default(),
+            nodes: nodes.into_iter().take(size).map(wire::contact).collect(),
+        }))
+    }
+}
+
+impl Dht {
+    fn state(&self) -> pb::NodeState {
+        wire::state(&self.ring.view.borrow().view.state)
+    }
+
+    /// Does it here, or where it belongs.
+    async fn run<O: Operation>(
+        &self,
+        operation: &O,
+        direct: bool,
+    ) -> Result<Response<O::Answer>, Status> {
+        let values = &self.router.values;
+        let here = direct || values.may_answer(operation.position());
+        let answer =
+            if here { operation.here(values).await } else { self.router.route(operation).await };
+        answer.map(Response::new)
+    }
+}
+
+/// Where a call came from.
+fn observed<T>(request: &Request<T>) -> Result<IpAddr, Status> {
+    let remote = request.remote_addr().map(|remote| remote.ip());
+    remote.ok_or_else(|| Status::internal("the connection has no address"))
+}
+
+fn place(target: Option<pb::Target>) -> Result<Position, Status> {
+    match target.and_then(|target| target.kind) {
+        Some(Kind::Key(key)) => Ok(checked_key(key)?.position()),
+        Some(Kind::Position(position)) => Ok(wire::parse_position(&position)?),
+        None => {
+            let mut violations = Violations::default();
+            violations.add("target", "is missing; give a key or a position");
+            Err(violations.into())
+        }
+    }
+}
+
+fn checked_key(key: bytes::Bytes) -> Result<Key, Status> {
+    let mut violations = Violations::default();
+    let key = violations.take("key", Key::try_from(key));
+    key.ok_or_else(|| violations.into())
+}

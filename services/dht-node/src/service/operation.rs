@@ -1,0 +1,181 @@
+//! What is done with keys, here or by the node that answers for them.
+
+use std::time::Duration;
+
+use shoal_common::{channel::Channel, status::Violations};
+use shoal_core::ring::{Position, Version};
+use shoal_proto::dht::v1::{self as pb, condition, dht_service_client::DhtServiceClient};
+use tonic::Status;
+
+use crate::{
+    kv::{Condition, Values, Write, Written},
+    router::Operation,
+    store::{Key, Record, Value},
+    time::unix_ms,
+};
+
+/// The longest life of a value that does not stay: ten years.
+const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Reads a key.
+pub(super) struct Get(pub(super) Key);
+
+/// Sets a key.
+pub(super) struct Put {
+    write: Write,
+    request: pb::PutRequest,
+}
+
+/// Removes a key.
+pub(super) struct Delete {
+    write: Write,
+    request: pb::DeleteRequest,
+}
+
+impl Operation for Get {
+    type Answer = pb::GetResponse;
+
+    fn position(&self) -> Position {
+        self.0.position()
+    }
+
+    fn is_repeatable(&self) -> bool {
+        true
+    }
+
+    async fn here(&self, values: &Values) -> Result<pb::GetResponse, Status> {
+        let missing = || Status::not_found("the key has no value");
+        values.get(&self.0)?.and_then(value_of).ok_or_else(missing)
+    }
+
+    async fn there(
+        &self,
+        mut client: DhtServiceClient<Channel>,
+    ) -> Result<pb::GetResponse, Status> {
+        let request = pb::GetRequest { key: self.0.as_bytes().clone(), direct: true };
+        Ok(client.get(request).await?.into_inner())
+    }
+}
+
+impl Operation for Put {
+    type Answer = pb::PutResponse;
+
+    fn position(&self) -> Position {
+        self.write.key.position()
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.write.condition == Condition::None
+    }
+
+    async fn here(&self, values: &Values) -> Result<pb::PutResponse, Status> {
+        let Written { version, durable_copies } = values.write(self.write.clone()).await?;
+        let durable_copies = durable_copies as u32;
+        Ok(pb::PutResponse { version: version.to_string(), durable_copies })
+    }
+
+    async fn there(
+        &self,
+        mut client: DhtServiceClient<Channel>,
+    ) -> Result<pb::PutResponse, Status> {
+        Ok(client.put(self.request.clone()).await?.into_inner())
+    }
+}
+
+impl Operation for Delete {
+    type Answer = pb::DeleteResponse;
+
+    fn position(&self) -> Position {
+        self.write.key.position()
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.write.condition == Condition::None
+    }
+
+    async fn here(&self, values: &Values) -> Result<pb::DeleteResponse, Status> {
+        let Written { version, durable_copies } = values.write(self.write.clone()).await?;
+        let durable_copies = durable_copies as u32;
+        Ok(pb::DeleteResponse { version: version.to_string(), durable_copies })
+    }
+
+    async fn there(
+        &self,
+        mut client: DhtServiceClient<Channel>,
+    ) -> Result<pb::DeleteResponse, Status> {
+        Ok(client.delete(self.request.clone()).await?.into_inner())
+    }
+}
+
+impl TryFrom<pb::PutRequest> for Put {
+    type Error = Status;
+
+    fn try_from(request: pb::PutRequest) -> Result<Self, Status> {
+        let write = write_of(&request)?;
+        Ok(Self { write, request: pb::PutRequest { direct: true, ..request } })
+    }
+}
+
+impl TryFrom<pb::DeleteRequest> for Delete {
+    type Error = Status;
+
+    fn try_from(request: pb::DeleteRequest) -> Result<Self, Status> {
+        let mut violations = Violations::default();
+        let key = violations.take("key", Key::try_from(request.key.clone()));
+        let condition = violations.take("condition", condition_of(request.condition.as_ref()));
+        let (Some(key), Some(condition)) = (key, condition) else { return Err(violations.into()) };
+        let min_copies = request.min_copies as usize;
+        let write = Write { key, value: None, expires_ms: None, condition, min_copies };
+        Ok(Self { write, request: pb::DeleteRequest { direct: true, ..request } })
+    }
+}
+
+fn value_of(record: Record) -> Option<pb::GetResponse> {
+    let expires_at = record.expires_ms.map(|ms| prost_types::Timestamp {
+        seconds: (ms / 1000) as i64,
+        nanos: (ms % 1000 * 1_000_000) as i32,
+    });
+    let version = record.version.to_string();
+    record.value.map(|value| pb::GetResponse {
+        value: value.as_bytes().clone(),
+        version,
+        expires_at,
+    })
+}
+
+fn write_of(request: &pb::PutRequest) -> Result<Write, Status> {
+    let mut violations = Violations::default();
+    let key = violations.take("key", Key::try_from(request.key.clone()));
+    let value = violations.take("value", Value::try_from(request.value.clone()));
+    let condition = violations.take("condition", condition_of(request.condition.as_ref()));
+    let ttl = violations.take("ttl", ttl_of(request.ttl.as_ref()));
+    let (Some(key), Some(value), Some(condition), Some(ttl)) = (key, value, condition, ttl) else {
+        return Err(violations.into());
+    };
+    Ok(Write {
+        key,
+        value: Some(value),
+        expires_ms: ttl.map(|ttl| unix_ms() + ttl.as_millis() as u64),
+        condition,
+        min_copies: request.min_copies as usize,
+    })
+}
+
+fn ttl_of(ttl: Option<&prost_types::Duration>) -> Result<Option<Duration>, &'static str> {
+    let Some(ttl) = ttl else { return Ok(None) };
+    let ttl = Duration::try_from(*ttl).map_err(|_| "is negative")?;
+    let range = Duration::from_millis(1)..=MAX_TTL;
+    range.contains(&ttl).then_some(Some(ttl)).ok_or("is from 1 ms to 10 years")
+}
+
+fn condition_of(condition: Option<&pb::Condition>) -> Result<Condition, String> {
+    use condition::Kind;
+    match condition.and_then(|condition| condition.kind.as_ref()) {
+        None | Some(Kind::Absent(false)) => Ok(Condition::None),
+        Some(Kind::Absent(true)) => Ok(Condition::Absent),
+        Some(Kind::Version(version)) => {
+            let version = version.parse::<Version>();
+            version.map(Condition::Version).map_err(|error| error.to_string())
+        }
+    }
+}

@@ -1,0 +1,240 @@
+//! `shoal.dht.v1.ReplicaService`: what nodes that keep a range ask each other.
+
+use std::time::Duration;
+
+use shoal_core::ring::{KeyRange, Superseding, WriteRefusal};
+use shoal_proto::dht::v1::{
+    self as pb, accept_response, prepare_response, renew_response,
+    replica_service_server::ReplicaService, replicate_response,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    keeper::{Accepted, Keeper, Prepared, Replicated},
+    kv::Values,
+    primary::Primary,
+    store::Key,
+    wire::{self, WireError},
+};
+
+/// Ranges summarized in one call.
+const MAX_RANGES: usize = 64;
+/// Keys and versions in one answer.
+const MAX_VERSIONS: usize = 4096;
+/// Records read in one call.
+const MAX_KEYS: usize = 1000;
+/// Bytes of records in one answer.
+const MAX_RECORD_BYTES: usize = 2 << 20;
+/// Records handed over in one call.
+const MAX_RECORDS: usize = 65_536;
+
+/// Answers other nodes out of the keeper's memory.
+#[derive(Clone, Debug)]
+pub(crate) struct Replica {
+    pub(crate) keeper: Keeper,
+    pub(crate) primary: Primary,
+    pub(crate) values: Values,
+}
+
+#[tonic::async_trait]
+impl ReplicaService for Replica {
+    async fn prepare(
+        &self,
+        request: Request<pb::PrepareRequest>,
+    ) -> Result<Response<pb::PrepareResponse>, Status> {
+        use prepare_response::Kind;
+        let request = request.into_inner();
+        let (range, present) = wire::parse_agreement(request.present)?;
+        let ballot = wire::parse_ballot(request.ballot)?;
+        let prepared = self.keeper.prepare(range, present, ballot, request.primary_agrees).await?;
+        let kind = match prepared {
+            Prepared::Promised(accepted) => {
+                let accepted = accepted.iter().map(|(range, proposal)| pb::AcceptedProposal {
+                    range: Some(wire::range(*range)),
+                    proposal: Some(wire::proposal(proposal)),
+                });
+                Kind::Promised(pb::Promise { accepted: accepted.collect() })
+            }
+            Prepared::Outbid(ballot) => Kind::Outbid(wire::ballot(ballot)),
+            Prepared::Superseded(by) => Kind::Superseded(wire::superseded(&by)),
+            Prepared::Leased(wait) => Kind::Leased(duration(wait)),
+        };
+        Ok(Response::new(pb::PrepareResponse { kind: Some(kind) }))
+    }
+
+    async fn accept(
+        &self,
+        request: Request<pb::AcceptRequest>,
+    ) -> Result<Response<pb::AcceptResponse>, Status> {
+        use accept_response::Kind;
+        let request = request.into_inner();
+        let (range, present) = wire::parse_agreement(request.present)?;
+        let proposal = wire::parse_proposal(request.proposal)?;
+        let kind = match self.keeper.accept(range, present, proposal).await? {
+            Accepted::Yes => Kind::Accepted(pb::Acceptance {}),
+            Accepted::Outbid(ballot) => Kind::Outbid(wire::ballot(ballot)),
+            Accepted::Superseded(by) => Kind::Superseded(wire::superseded(&by)),
+        };
+        Ok(Response::new(pb::AcceptResponse { kind: Some(kind) }))
+    }
+
+    async fn learn(
+        &self,
+        request: Request<pb::LearnRequest>,
+    ) -> Result<Response<pb::LearnResponse>, Status> {
+        let (range, chosen) = wire::parse_agreement(request.into_inner().agreement)?;
+        let newer = self.keeper.learn(range, chosen).await?;
+        self.primary.agreed();
+        let superseded = Some(wire::superseded(&newer));
+        Ok(Response::new(pb::LearnResponse { superseded }))
+    }
+
+    async fn list_agreements(
+        &self,
+        request: Request<pb::ListAgreementsRequest>,
+    ) -> Result<Response<pb::ListAgreementsResponse>, Status> {
+        let range = wire::parse_range(request.into_inner().range)?;
+        let custody = self.keeper.custody();
+        let known = custody.over(range).into_iter();
+        let known: Superseding =
+            known.filter_map(|(range, known)| Some((range, known?.present.clone()))).collect();
+        let agreements = wire::superseded(&known).by;
+        Ok(Response::new(pb::ListAgreementsResponse { agreements }))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<pb::RenewRequest>,
+    ) -> Result<Response<pb::RenewResponse>, Status> {
+        use renew_response::Kind;
+        let request = request.into_inner();
+        let (range, present) = wire::parse_agreement(request.agreement)?;
+        let theirs = wire::parse_digest(request.digest)?;
+        let purge_before = wire::parse_version(&request.purge_before)?;
+        let kind = match self.keeper.renew(range, present).await? {
+            Ok(()) => {
+                if let Some(before) = purge_before {
+                    self.keeper.purge(range, before).await?;
+                }
+                Kind::Granted(pb::Renewal { same: self.keeper.store.summary(range)? == theirs })
+            }
+            Err(WriteRefusal::Sealed) => Kind::Sealed(pb::Sealed {}),
+            Err(WriteRefusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),
+        };
+        Ok(Response::new(pb::RenewResponse { kind: Some(kind) }))
+    }
+
+    async fn replicate(
+        &self,
+        request: Request<pb::ReplicateRequest>,
+    ) -> Result<Response<pb::ReplicateResponse>, Status> {
+        use replicate_response::Kind;
+        let request = request.into_inner();
+        let (range, set) = wire::parse_agreement(request.agreement)?;
+        let record = wire::parse_record(request.record)?;
+        if !range.contains(record.key.position()) {
+            return Err(Status::invalid_argument("the key does not lie in the range"));
+        }
+        self.believe(record.version)?;
+        let kind = match self.keeper.replicate(range, set, record).await? {
+            Replicated::Stored => Kind::Stored(pb::Stored {}),
+            Replicated::Newer(newer) => Kind::Newer(wire::record(&newer)),
+            Replicated::Sealed => Kind::Sealed(pb::Sealed {}),
+            Replicated::Superseded(by) => Kind::Superseded(wire::superseded(&by)),
+        };
+        Ok(Response::new(pb::ReplicateResponse { kind: Some(kind) }))
+    }
+
+    async fn supply(
+        &self,
+        request: Request<pb::SupplyRequest>,
+    ) -> Result<Response<pb::SupplyResponse>, Status> {
+        let request = request.into_inner();
+        let range = wire::parse_range(request.range)?;
+        let got = request.records.len();
+        if got > MAX_RECORDS {
+            return Err(WireError::TooMany { what: "records", got, max: MAX_RECORDS }.into());
+        }
+        let parse = |record| wire::parse_record(Some(record));
+        let records = request.records.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        for record in &records {
+            if !range.contains(record.key.position()) {
+                return Err(Status::invalid_argument("a key does not lie in the range"));
+            }
+            self.believe(record.version)?;
+        }
+        // What this node answers for is changed by writes alone.
+        let (served, others): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| self.primary.of(record.key.position()).is_ok());
+        for record in served {
+            self.values.absorb(record).await;
+        }
+        self.keeper.supply(range, others).await?;
+        Ok(Response::new(pb::SupplyResponse {}))
+    }
+
+    async fn summarize(
+        &self,
+        request: Request<pb::SummarizeRequest>,
+    ) -> Result<Response<pb::SummarizeResponse>, Status> {
+        let ranges = request.into_inner().ranges;
+        let got = ranges.len();
+        if got > MAX_RANGES {
+            return Err(WireError::TooMany { what: "ranges", got, max: MAX_RANGES }.into());
+        }
+        let digest = |range: KeyRange| self.keeper.store.summary(range).map(wire::digest);
+        let parse = |range| Ok(digest(wire::parse_range(Some(range))?)?);
+        let digests = ranges.into_iter().map(parse).collect::<Result<_, Status>>()?;
+        Ok(Response::new(pb::SummarizeResponse { digests }))
+    }
+
+    async fn list_versions(
+        &self,
+        request: Request<pb::ListVersionsRequest>,
+    ) -> Result<Response<pb::ListVersionsResponse>, Status> {
+        let request = request.into_inner();
+        let range = wire::parse_range(request.range)?;
+        let after = Some(request.after_key).filter(|key| !key.is_empty());
+        let after = after.map(Key::try_from).transpose().map_err(wire::field)?;
+        let page = self.keeper.store.versions(range, after.as_ref(), MAX_VERSIONS)?;
+        let more = page.len() == MAX_VERSIONS;
+        let versions = page.into_iter().map(|(key, version)| pb::KeyVersion {
+            key: key.as_bytes().clone(),
+            version: version.to_string(),
+        });
+        Ok(Response::new(pb::ListVersionsResponse { versions: versions.collect(), more }))
+    }
+
+    async fn read_records(
+        &self,
+        request: Request<pb::ReadRecordsRequest>,
+    ) -> Result<Response<pb::ReadRecordsResponse>, Status> {
+        let keys = request.into_inner().keys;
+        let got = keys.len();
+        if got > MAX_KEYS {
+            return Err(WireError::TooMany { what: "keys", got, max: MAX_KEYS }.into());
+        }
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        for key in keys {
+            let key = Key::try_from(key).map_err(wire::field)?;
+            let Some(record) = self.keeper.store.get(&key)? else { continue };
+            bytes += record.size();
+            if bytes > MAX_RECORD_BYTES && !records.is_empty() {
+                break;
+            }
+            records.push(wire::record(&record));
+        }
+        Ok(Response::new(pb::ReadRecordsResponse { records }))
+    }
+}
+
+impl Replica {
+    fn believe(&self, version: shoal_core::ring::Version) -> Result<(), Status> {
+        self.keeper.observe(version).map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+}
+
+fn duration(duration: Duration) -> prost_types::Duration {
+    duration.try_into().unwrap_or_default()
+}

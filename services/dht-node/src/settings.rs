@@ -1,0 +1,73 @@
+//! The ring node's settings.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use shoal_common::{Address, admin::Admin, process, telemetry::Log, units};
+
+/// The settings of a ring node, as a TOML file holds them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Settings {
+    /// Where to listen for clients and other nodes.
+    pub listen: Address,
+    /// Where operators look in.
+    pub admin: Admin,
+    /// What is kept from run to run.
+    pub data_dir: PathBuf,
+    /// Nodes of the ring to join. A name may stand for many addresses.
+    pub join: Vec<Address>,
+    /// Where others dial this node, if not at the address of the interface that leads to them.
+    pub advertise: Option<Address>,
+    /// How long a removed key is remembered, so that no replica brings it back.
+    #[serde(with = "units::duration")]
+    pub tombstones_for: Duration,
+    /// How long a node that leaves waits for others to take over what it keeps.
+    #[serde(with = "units::duration")]
+    pub leave_patience: Duration,
+    /// What is granted at most.
+    pub limits: LimitSettings,
+    /// The log.
+    pub log: Log,
+}
+
+/// What a node grants at most.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LimitSettings {
+    /// Connections open at a time.
+    pub connections: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let everywhere = |port| Address::from(SocketAddr::from(([0, 0, 0, 0], port)));
+        Self {
+            listen: everywhere(7071),
+            admin: Admin::On(everywhere(9071)),
+            data_dir: PathBuf::from("shoal-dht-data"),
+            join: Vec::new(),
+            advertise: None,
+            tombstones_for: Duration::from_secs(24 * 3600),
+            leave_patience: Duration::from_secs(50),
+            limits: LimitSettings::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self { connections: 20_000 }
+    }
+}
+
+impl process::Settings for Settings {
+    fn listen(&self) -> &Address {
+        &self.listen
+    }
+
+    fn log(&self) -> &Log {
+        &self.log
+    }
+}

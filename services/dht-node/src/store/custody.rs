@@ -1,0 +1,30 @@
+//! What is agreed about who keeps what, on disk.
+
+use prost::Message as _;
+use shoal_core::ring::Custody;
+use shoal_proto::dht::v1 as pb;
+
+use super::{
+    StoreError,
+    database::{Database, META},
+    error::Fault,
+};
+use crate::wire;
+
+/// Its name among what a node remembers.
+pub(super) const CUSTODY: &str = "custody";
+
+pub(super) fn encode(custody: &Custody) -> Vec<u8> {
+    wire::custody(custody).encode_to_vec()
+}
+
+/// What was agreed when the node was last stopped.
+pub(super) fn load(database: &Database) -> Result<Custody, StoreError> {
+    database.read(|transaction| {
+        let Some(bytes) = transaction.open_table(META)?.get(CUSTODY)? else {
+            return Ok(Custody::default());
+        };
+        let stored = pb::Custody::decode(bytes.value()).map_err(|_| Fault::UNREADABLE_CUSTODY)?;
+        wire::parse_custody(stored).map_err(|_| Fault::UNREADABLE_CUSTODY)
+    })
+}

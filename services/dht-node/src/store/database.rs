@@ -1,0 +1,245 @@
+//! What a node keeps, in one `redb` file, and the sums over it.
+
+use std::{
+    fs::File,
+    mem,
+    ops::{Bound, ControlFlow},
+    path::{Path, PathBuf},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+};
+
+use redb::{
+    ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
+    WriteTransaction,
+};
+use rustix::fs::Advice;
+use shoal_core::ring::{KeyRange, Version};
+
+use super::{
+    StoreError,
+    digest::{Digest, Span, Tree, cover, spans},
+    error::Fault,
+    record::{Key, POSITION_BYTES, Row, parse_place, place_of},
+};
+
+/// redb would take 1 GiB.
+const CACHE_BYTES: usize = 8 << 20;
+
+/// Records by their place: position and key.
+pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+
+/// Versions of the records that come to an end, by its time (eight bytes, big-endian) and their place.
+pub(super) const ENDS: TableDefinition<&[u8], &[u8; Version::BYTES]> = TableDefinition::new("ends");
+
+/// What else a node has to remember, by name.
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+
+/// The number of the last batch of writes. It tells which sums belong to what a reader sees.
+pub(super) const BATCH: TableDefinition<(), u64> = TableDefinition::new("batch");
+
+/// Where to begin or end among the places of records.
+type Place = Bound<Vec<u8>>;
+
+/// The database, and the sums over it. An error of the disk closes it for good: it is then opened
+/// anew, and until then there is none.
+pub(super) struct Database {
+    path: PathBuf,
+    redb: RwLock<Result<redb::Database, StoreError>>,
+    tree: RwLock<Tree>,
+}
+
+impl Database {
+    /// Opens or creates the file, and sums it up.
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let (redb, tree) = open(path).map_err(|fault| StoreError::database(path, fault))?;
+        Ok(Self { path: path.to_owned(), redb: RwLock::new(Ok(redb)), tree: RwLock::new(tree) })
+    }
+
+    /// Opens and sums up the file anew: what is committed is known only then. Meanwhile readers are
+    /// told that they have to come back.
+    pub(super) fn reopen(&self) -> Result<(), StoreError> {
+        let closed = Err(StoreError::Reopening(self.path.clone()));
+        let old = mem::replace(&mut *write(&self.redb), closed);
+        drop(old);
+        forget_cached(&self.path);
+        match open(&self.path) {
+            Ok((redb, tree)) => {
+                *write(&self.tree) = tree;
+                *write(&self.redb) = Ok(redb);
+                Ok(())
+            }
+            Err(fault) => {
+                let error = StoreError::database(&self.path, fault);
+                *write(&self.redb) = Err(error.clone());
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn tree(&self) -> RwLockReadGuard<'_, Tree> {
+        read(&self.tree)
+    }
+
+    pub(super) fn tree_mut(&self) -> RwLockWriteGuard<'_, Tree> {
+        write(&self.tree)
+    }
+
+    /// Begins to write. For one thread.
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
+        let redb = read(&self.redb);
+        let redb = redb.as_ref().map_err(Clone::clone)?;
+        redb.begin_write().map_err(|error| StoreError::database(&self.path, error))
+    }
+
+    /// Looks at what is committed.
+    pub(super) fn read<T>(
+        &self,
+        look: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        let begun = read(&self.redb).as_ref().map_err(Clone::clone)?.begin_read();
+        let looked = begun.map_err(Fault::from).and_then(|transaction| look(&transaction));
+        looked.map_err(|fault| StoreError::database(&self.path, fault))
+    }
+
+    /// What the records of a range amount to.
+    pub(super) fn summary(&self, range: KeyRange) -> Result<Digest, StoreError> {
+        loop {
+            // Again only if a batch was committed between the first two steps of a summary.
+            if let Some(sum) = self.read(|transaction| self.sum(transaction, range))? {
+                return Ok(sum);
+            }
+        }
+    }
+
+    fn sum(&self, transaction: &ReadTransaction, range: KeyRange) -> Result<Option<Digest>, Fault> {
+        let batch = batch_of(transaction)?;
+        let mut sum = Digest::default();
+        let mut ends = Vec::new();
+        let tree = self.tree();
+        for span in spans(range) {
+            let (leaves, rest) = cover(span);
+            let Some(whole) = tree.sum(leaves, batch) else { return Ok(None) };
+            sum += whole;
+            ends.extend(rest);
+        }
+        drop(tree);
+        for end in ends {
+            walk(transaction, [bounds_of(end)], |place, row| {
+                let (_, key) =
+                    place.split_at_checked(POSITION_BYTES).ok_or(Fault::UNREADABLE_KEY)?;
+                sum += Digest::of(key, row.version);
+                Ok(ControlFlow::Continue(()))
+            })?;
+        }
+        Ok(Some(sum))
+    }
+}
+
+/// Shows the records of a range, clockwise, from the one after `after` on. A key that is not in the
+/// range is none to go on after.
+pub(super) fn scan(
+    transaction: &ReadTransaction,
+    range: KeyRange,
+    after: Option<&Key>,
+    mut visit: impl FnMut(Key, Row<'_>) -> ControlFlow<()>,
+) -> Result<(), Fault> {
+    let mut bounds: Vec<_> = spans(range).map(bounds_of).collect();
+    if let Some(after) = after {
+        let position = after.position();
+        if let Some(begun) = spans(range).position(|span| span.contains(position)) {
+            bounds.drain(..begun);
+            bounds[0].0 = Bound::Excluded(place_of(after));
+        }
+    }
+    walk(transaction, bounds, |place, row| {
+        let (_, key) = parse_place(place).ok_or(Fault::UNREADABLE_KEY)?;
+        Ok(visit(key, row))
+    })
+}
+
+fn walk(
+    transaction: &ReadTransaction,
+    bounds: impl IntoIterator<Item = (Place, Place)>,
+    mut visit: impl FnMut(&[u8], Row<'_>) -> Result<ControlFlow<()>, Fault>,
+) -> Result<(), Fault> {
+    let table = transaction.open_table(RECORDS)?;
+    for (from, to) in bounds {
+        for entry in table.range::<&[u8]>((as_slice(&from), as_slice(&to)))? {
+            let (place, row) = entry?;
+            if visit(place.value(), parse(row.value())?)?.is_break() {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where the records of a span lie.
+pub(super) fn bounds_of(span: Span) -> (Place, Place) {
+    let to = span.last.checked_add(1);
+    let place = |position: u128| position.to_be_bytes().to_vec();
+    let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded(place(to)));
+    (Bound::Included(place(span.first)), to)
+}
+
+pub(super) fn as_slice(place: &Place) -> Bound<&[u8]> {
+    place.as_ref().map(Vec::as_slice)
+}
+
+pub(super) fn parse(row: &[u8]) -> Result<Row<'_>, Fault> {
+    Row::parse(row).ok_or(Fault::UNREADABLE_RECORD)
+}
+
+fn batch_of(transaction: &ReadTransaction) -> Result<u64, Fault> {
+    let batch = transaction.open_table(BATCH)?.get(())?;
+    batch.map(|batch| batch.value()).ok_or(Fault::Damaged("no number of the last batch"))
+}
+
+fn open(path: &Path) -> Result<(redb::Database, Tree), Fault> {
+    let redb = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path)?;
+    // Not at each start: a full disk could not be opened.
+    if let Err(TableError::TableDoesNotExist(_)) = redb.begin_read()?.open_table(BATCH) {
+        create_tables(&redb)?;
+    }
+    let tree = sum_up(&redb.begin_read()?)?;
+    Ok((redb, tree))
+}
+
+fn create_tables(redb: &redb::Database) -> Result<(), Fault> {
+    let transaction = redb.begin_write()?;
+    transaction.open_table(RECORDS)?;
+    transaction.open_table(ENDS)?;
+    transaction.open_table(META)?;
+    transaction.open_table(BATCH)?.insert((), 0)?;
+    Ok(transaction.commit()?)
+}
+
+fn sum_up(transaction: &ReadTransaction) -> Result<Tree, Fault> {
+    let mut tree = Tree::new(batch_of(transaction)?);
+    for entry in transaction.open_table(RECORDS)?.iter()? {
+        let (place, row) = entry?;
+        let (position, key) = parse_place(place.value()).ok_or(Fault::UNREADABLE_KEY)?;
+        tree.count(position, &key, parse(row.value())?.side());
+    }
+    Ok(tree)
+}
+
+/// Has the next reads ask the disk. What an fsync failed to write may still be in memory, as if it had
+/// been written (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+fn forget_cached(path: &Path) {
+    // Where that is not possible, memory is all there is to go by.
+    let _ = File::open(path).map(|file| rustix::fs::fadvise(file, 0, None, Advice::DontNeed));
+}
+
+/// A panic leaves nothing half done behind these locks.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,302 @@
+//! Keys, values and records, and how records lie in the database.
+
+use bytes::Bytes;
+use shoal_core::ring::{Position, Version};
+
+use super::digest::Side;
+
+/// Bytes of a key, at most.
+pub const MAX_KEY_BYTES: usize = 256;
+
+/// Bytes of a value, at most.
+pub const MAX_VALUE_BYTES: usize = 64 << 10;
+
+/// The first byte of a row, so that rows of several versions can lie side by side.
+const ENCODING: u8 = 1;
+
+/// Bytes of a position.
+pub(super) const POSITION_BYTES: usize = size_of::<u128>();
+
+/// Bytes of a row before its expiry or value: the encoding, the version, the flags.
+const HEAD_BYTES: usize = 2 + Version::BYTES;
+
+const HAS_VALUE: u8 = 1;
+const HAS_EXPIRY: u8 = 2;
+
+/// A key or a value is empty or too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SizeError {
+    /// The key.
+    #[error("a key has from 1 to {MAX_KEY_BYTES} bytes, not {0}")]
+    Key(usize),
+    /// The value.
+    #[error("a value has up to {MAX_VALUE_BYTES} bytes, not {0}")]
+    Value(usize),
+}
+
+/// What a value is found by: from 1 to [`MAX_KEY_BYTES`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Bytes);
+
+impl Key {
+    /// Its place on the ring. Hashes the key.
+    pub fn position(&self) -> Position {
+        Position::of_key(&self.0)
+    }
+
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl TryFrom<Bytes> for Key {
+    type Error = SizeError;
+
+    fn try_from(bytes: Bytes) -> Result<Self, SizeError> {
+        match bytes.len() {
+            1..=MAX_KEY_BYTES => Ok(Self(bytes)),
+            length => Err(SizeError::Key(length)),
+        }
+    }
+}
+
+/// What is kept under a key: up to [`MAX_VALUE_BYTES`] bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value(Bytes);
+
+impl Value {
+    /// Its bytes.
+    pub const fn as_bytes(&self) -> &Bytes {
+        &self.0
+    }
+}
+
+impl TryFrom<Bytes> for Value {
+    type Error = SizeError;
+
+    fn try_from(bytes: Bytes) -> Result<Self, SizeError> {
+        match bytes.len() {
+            0..=MAX_VALUE_BYTES => Ok(Self(bytes)),
+            length => Err(SizeError::Value(length)),
+        }
+    }
+}
+
+/// What a key's last writer, to a node's knowledge, wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The key.
+    pub key: Key,
+    /// The version of this write.
+    pub version: Version,
+    /// The value; none if the key was deleted: a tombstone, which keeps older values from coming back.
+    pub value: Option<Value>,
+    /// Milliseconds since the Unix epoch when the value expires, if it does.
+    pub expires_ms: Option<u64>,
+}
+
+impl Record {
+    /// There is a value, and it has not expired.
+    pub fn is_live(&self, now_ms: u64) -> bool {
+        self.value.is_some() && self.expires_ms.is_none_or(|expires_ms| now_ms < expires_ms)
+    }
+
+    /// Bytes of its key and value.
+    pub fn size(&self) -> usize {
+        self.key.0.len() + self.value.as_ref().map_or(0, |value| value.0.len())
+    }
+
+    pub(super) fn row(&self) -> Row<'_> {
+        Row {
+            version: self.version,
+            value: self.value.as_ref().map(|value| &**value.as_bytes()),
+            expires_ms: self.expires_ms,
+        }
+    }
+}
+
+/// A record without its key, as it lies in the database.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Row<'a> {
+    pub(super) version: Version,
+    pub(super) value: Option<&'a [u8]>,
+    pub(super) expires_ms: Option<u64>,
+}
+
+impl<'a> Row<'a> {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let value = self.value.unwrap_or_default();
+        let mut row = Vec::with_capacity(HEAD_BYTES + 8 + value.len());
+        row.push(ENCODING);
+        row.extend(self.version.to_bytes());
+        let flag = |is_there: bool, flag| if is_there { flag } else { 0 };
+        let has_value = flag(self.value.is_some(), HAS_VALUE);
+        row.push(has_value | flag(self.expires_ms.is_some(), HAS_EXPIRY));
+        row.extend(self.expires_ms.iter().flat_map(|expires_ms| expires_ms.to_be_bytes()));
+        row.extend_from_slice(value);
+        row
+    }
+
+    /// None if these are not the bytes of a record.
+    pub(super) fn parse(row: &'a [u8]) -> Option<Self> {
+        let (&encoding, rest) = row.split_first()?;
+        let (version, rest) = rest.split_first_chunk()?;
+        let (&flags, mut rest) = rest.split_first()?;
+        if encoding != ENCODING || flags & !(HAS_VALUE | HAS_EXPIRY) != 0 {
+            return None;
+        }
+        let mut expires_ms = None;
+        if flags & HAS_EXPIRY != 0 {
+            let (expiry, value) = rest.split_first_chunk()?;
+            (expires_ms, rest) = (Some(u64::from_be_bytes(*expiry)), value);
+        }
+        let value = match flags & HAS_VALUE {
+            0 if rest.is_empty() => None,
+            HAS_VALUE if rest.len() <= MAX_VALUE_BYTES => Some(rest),
+            _ => return None,
+        };
+        Some(Self { version: Version::from_bytes(version), value, expires_ms })
+    }
+
+    /// Milliseconds since the Unix epoch when the record came to its end, or will: of a tombstone
+    /// when it was written, of a value when it expires. A version's time may lie after its expiry,
+    /// and hides older versions from then on.
+    fn ends_ms(&self) -> Option<u64> {
+        let written_ms = self.version.wall_ms;
+        match (self.value, self.expires_ms) {
+            (None, _) => Some(written_ms),
+            (Some(_), expires_ms) => expires_ms.map(|expires_ms| expires_ms.max(written_ms)),
+        }
+    }
+
+    /// What the sums need to know of it.
+    pub(super) fn side(&self) -> Side {
+        let (version, is_tombstone) = (self.version, self.value.is_none());
+        Side { version, is_tombstone, ends_ms: self.ends_ms() }
+    }
+
+    pub(super) fn to_record(self, key: Key) -> Record {
+        Record {
+            key,
+            version: self.version,
+            value: self.value.map(|value| Value(Bytes::copy_from_slice(value))),
+            expires_ms: self.expires_ms,
+        }
+    }
+}
+
+/// Where a key lies in the database: its position, then itself, so that neighbours on the ring are
+/// neighbours on disk.
+pub(super) fn place_of(key: &Key) -> Vec<u8> {
+    let mut place = Vec::with_capacity(POSITION_BYTES + key.0.len());
+    place.extend(key.position().to_u128().to_be_bytes());
+    place.extend_from_slice(&key.0);
+    place
+}
+
+/// The position and the key that lie at a place of the database.
+pub(super) fn parse_place(place: &[u8]) -> Option<(Position, Key)> {
+    let (position, key) = place.split_first_chunk()?;
+    let key = Bytes::copy_from_slice(key).try_into().ok()?;
+    Some((Position::from_u128(u128::from_be_bytes(*position)), key))
+}
+
+/// Where the end of the record at a place is noted: by its time, then its place.
+pub(super) fn end_of(ends_ms: u64, place: &[u8]) -> Vec<u8> {
+    [&ends_ms.to_be_bytes()[..], place].concat()
+}
+
+/// The key whose end is noted there.
+pub(super) fn parse_end(end: &[u8]) -> Option<Key> {
+    let (_, place) = end.split_at_checked(size_of::<u64>())?;
+    parse_place(place).map(|(_, key)| key)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use shoal_core::ring::NodeId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn key(bytes: &[u8]) -> Key {
+        Bytes::copy_from_slice(bytes).try_into().unwrap()
+    }
+
+    prop_compose! {
+        fn records()(
+            name in prop::collection::vec(any::<u8>(), 1..MAX_KEY_BYTES),
+            wall_ms: u64,
+            counter: u32,
+            number: u128,
+            value in prop::option::of(prop::collection::vec(any::<u8>(), 0..100)),
+            expires_ms: Option<u64>,
+        ) -> Record {
+            let node = NodeId::new(Uuid::from_u128(number));
+            Record {
+                key: key(&name),
+                version: Version { wall_ms, counter, node },
+                value: value.map(|value| Value(value.into())),
+                expires_ms,
+            }
+        }
+    }
+
+    #[test]
+    fn keys_and_values_are_refused_beyond_their_limits_with_words() {
+        let refused = |length: usize| Key::try_from(Bytes::from(vec![1; length])).unwrap_err();
+        assert_eq!(refused(0).to_string(), "a key has from 1 to 256 bytes, not 0");
+        assert_eq!(refused(257).to_string(), "a key has from 1 to 256 bytes, not 257");
+        assert_eq!(key(&[1; 256]).as_bytes().len(), 256);
+        let refused = Value::try_from(Bytes::from(vec![1; 65_537])).unwrap_err();
+        assert_eq!(refused.to_string(), "a value has up to 65536 bytes, not 65537");
+        assert!(Value::try_from(Bytes::from(vec![1; 65_536])).is_ok());
+        assert!(Value::try_from(Bytes::new()).is_ok());
+    }
+
+    #[test]
+    fn a_record_lives_until_it_expires_or_is_deleted() {
+        let node = NodeId::new(Uuid::from_u128(1));
+        let version = Version { wall_ms: 5, counter: 0, node };
+        let value = Some(Value(Bytes::new()));
+        let forever = Record { key: key(b"a"), version, value, expires_ms: None };
+        assert!(forever.is_live(u64::MAX));
+        let passing = Record { expires_ms: Some(10), ..forever.clone() };
+        assert!(passing.is_live(9) && !passing.is_live(10));
+        let tombstone = Record { value: None, ..forever.clone() };
+        assert!(!tombstone.is_live(0));
+
+        let ends = |record: &Record| record.row().ends_ms();
+        assert_eq!(ends(&forever), None);
+        assert_eq!(ends(&passing), Some(10));
+        assert_eq!(ends(&Record { expires_ms: Some(2), ..forever }), Some(5));
+        assert_eq!(ends(&tombstone), Some(5));
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_gives_the_record_back(record in records()) {
+            let row = record.row().encode();
+            let parsed = Row::parse(&row).unwrap();
+            prop_assert_eq!(parsed.to_record(record.key.clone()), record.clone());
+            let place = place_of(&record.key);
+            prop_assert_eq!(parse_place(&place), Some((record.key.position(), record.key)));
+        }
+
+        #[test]
+        fn a_row_that_was_cut_or_is_of_another_encoding_is_no_record(record in records(), cut: u8) {
+            let mut row = record.row().encode();
+            let head = HEAD_BYTES.min(row.len() - 1);
+            prop_assert!(Row::parse(&row[..usize::from(cut) % head]).is_none());
+            row[0] += 1;
+            prop_assert!(Row::parse(&row).is_none());
+        }
+
+        #[test]
+        fn no_row_and_no_place_reach_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = (Row::parse(&bytes).map(|row| row.side()), parse_place(&bytes));
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What a job can do to the store, before the batch it belongs to is committed.
+
+use std::{cmp::Ordering, sync::Arc};
+
+use redb::{ReadableTable as _, Table, WriteTransaction};
+use shoal_core::ring::{Custody, KeyRange, Version};
+
+use super::{
+    Key, Record, StoreError,
+    custody::{self, CUSTODY},
+    database::{BATCH, Database, ENDS, META, RECORDS, as_slice, bounds_of, parse},
+    digest::{Change, Side, spans},
+    error::Fault,
+    record::{Row, end_of, parse_place, place_of},
+};
+
+/// The batch cannot be committed: a job gives up, and all callers of the batch are told why.
+#[derive(Debug)]
+pub struct Broken(());
+
+/// What became of a record that was to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Merged {
+    /// It is the last write of its key, and kept.
+    Stored,
+    /// The store holds a later write, of this version.
+    Older(Version),
+    /// The store holds this very write.
+    Same,
+}
+
+/// A batch of writes on its way to disk. A job sees what the jobs before it did, committed or not.
+pub struct Txn<'t> {
+    database: &'t Database,
+    transaction: &'t WriteTransaction,
+    records: Table<'t, &'static [u8], &'static [u8]>,
+    ends: Table<'t, &'static [u8], &'static [u8; Version::BYTES]>,
+    meta: Table<'t, &'static str, &'static [u8]>,
+    /// As it was before the batch.
+    custody_before: Arc<Custody>,
+    custody: Arc<Custody>,
+    written: Written,
+    is_changed: bool,
+    failure: Option<StoreError>,
+}
+
+/// What the jobs of a batch wrote.
+#[derive(Default)]
+pub(super) struct Written {
+    pub(super) changes: Vec<Change>,
+    pub(super) records: u64,
+    pub(super) bytes: usize,
+    /// What is agreed, if that changed.
+    pub(super) custody: Option<Arc<Custody>>,
+}
+
+impl<'t> Txn<'t> {
+    pub(super) fn begin(
+        database: &'t Database,
+        transaction: &'t WriteTransaction,
+        custody: Arc<Custody>,
+    ) -> Result<Self, Fault> {
+        Ok(Self {
+            database,
+            transaction,
+            records: transaction.open_table(RECORDS)?,
+            ends: transaction.open_table(ENDS)?,
+            meta: transaction.open_table(META)?,
+            custody_before: custody.clone(),
+            custody,
+            written: Written::default(),
+            is_changed: false,
+            failure: None,
+        })
+    }
+
+    /// Bytes written so far.
+    pub(super) const fn bytes(&self) -> usize {
+        self.written.bytes
+    }
+
+    /// The jobs are through: what they wrote, if they did and nothing failed.
+    pub(super) fn finish(mut self) -> Result<Option<Written>, StoreError> {
+        if self.custody != self.custody_before {
+            let _ = self.put_meta(CUSTODY, &custody::encode(&self.custody));
+            self.written.custody = Some(self.custody.clone());
+        }
+        if self.is_changed {
+            let batch = self.database.tree().batch() + 1;
+            let _ = self.attempt(|txn| {
+                txn.transaction.open_table(BATCH)?.insert((), batch)?;
+                Ok(())
+            });
+        }
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(self.is_changed.then_some(self.written)),
+        }
+    }
+
+    /// Whether something failed.
+    pub(super) const fn is_broken(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// What is agreed about who keeps what, to look up and to change.
+    pub fn custody(&mut self) -> &mut Custody {
+        Arc::make_mut(&mut self.custody)
+    }
+
+    /// What is kept under a key, tombstones and expired records included.
+    pub fn get(&mut self, key: &Key) -> Result<Option<Record>, Broken> {
+        self.attempt(|txn| {
+            let Some(row) = txn.records.get(&*place_of(key))? else { return Ok(None) };
+            Ok(Some(parse(row.value())?.to_record(key.clone())))
+        })
+    }
+
+    /// Keeps a record if it is a later write than what is there: the last writer wins.
+    pub fn merge(&mut self, record: &Record) -> Result<Merged, Broken> {
+        self.attempt(|txn| {
+            let place = place_of(&record.key);
+            let before = txn.before(&place)?;
+            if let Some(before) = before {
+                match record.version.cmp(&before.version) {
+                    Ordering::Less => return Ok(Merged::Older(before.version)),
+                    Ordering::Equal => return Ok(Merged::Same),
+                    Ordering::Greater => {}
+                }
+            }
+            txn.replace(&record.key, &place, before, Some(record.row()))?;
+            txn.written.records += 1;
+            Ok(Merged::Stored)
+        })
+    }
+
+    /// Forgets a key, if this is still the version of its last write: a tombstone or an expired value
+    /// that no replica can be without any more. Tells whether it was.
+    pub fn purge(&mut self, key: &Key, version: Version) -> Result<bool, Broken> {
+        self.attempt(|txn| {
+            let place = place_of(key);
+            let before = txn.before(&place)?;
+            let is_there = before.is_some_and(|before| before.version == version);
+            if is_there {
+                txn.replace(key, &place, before, None)?;
+            }
+            Ok(is_there)
+        })
+    }
+
+    /// Forgets up to `max` records of a range that is no longer this node's, and tells how many:
+    /// fewer than `max` if none is left. A long range is forgotten in several jobs, so that others
+    /// get their turn.
+    pub fn discard(&mut self, range: KeyRange, max: usize) -> Result<usize, Broken> {
+        self.attempt(|txn| {
+            let mut places = Vec::new();
+            for span in spans(range) {
+                let (from, to) = bounds_of(span);
+                let left = max - places.len();
+                let found = txn.records.range::<&[u8]>((as_slice(&from), as_slice(&to)))?;
+                for entry in found.take(left) {
+                    places.push(entry?.0.value().to_vec());
+                }
+            }
+            for place in &places {
+                let before = txn.before(place)?;
+                let (_, key) = parse_place(place).ok_or(Fault::UNREADABLE_KEY)?;
+                txn.replace(&key, place, before, None)?;
+            }
+            Ok(places.len())
+        })
+    }
+
+    /// What is remembered under a name.
+    pub fn meta(&mut self, name: &str) -> Result<Option<Vec<u8>>, Broken> {
+        self.attempt(|txn| Ok(txn.meta.get(name)?.map(|bytes| bytes.value().to_vec())))
+    }
+
+    /// Remembers something small under a name, in place of what was there.
+    pub fn put_meta(&mut self, name: &str, bytes: &[u8]) -> Result<(), Broken> {
+        self.attempt(|txn| {
+            txn.meta.insert(name, bytes)?;
+            txn.written.bytes += name.len() + bytes.len();
+            txn.is_changed = true;
+            Ok(())
+        })
+    }
+
+    fn attempt<T>(
+        &mut self,
+        step: impl FnOnce(&mut Self) -> Result<T, Fault>,
+    ) -> Result<T, Broken> {
+        if self.failure.is_some() {
+            return Err(Broken(()));
+        }
+        step(self).map_err(|fault| {
+            self.failure = Some(StoreError::database(self.database.path(), fault));
+            Broken(())
+        })
+    }
+
+    /// What is at a place.
+    fn before(&self, place: &[u8]) -> Result<Option<Side>, Fault> {
+        let row = self.records.get(place)?;
+        row.map(|row| Ok(parse(row.value())?.side())).transpose()
+    }
+
+    fn replace(
+        &mut self,
+        key: &Key,
+        place: &[u8],
+        before: Option<Side>,
+        after: Option<Row<'_>>,
+    ) -> Result<(), Fault> {
+        if let Some(ends_ms) = before.and_then(|before| before.ends_ms) {
+            self.ends.remove(&*end_of(ends_ms, place))?;
+        }
+        let side = after.map(|row| row.side());
+        if let Some(Side { version, ends_ms: Some(ends_ms), .. }) = side {
+            self.ends.insert(&*end_of(ends_ms, place), &version.to_bytes())?;
+        }
+        let row = after.map(|row| row.encode());
+        match &row {
+            Some(row) => drop(self.records.insert(place, &**row)?),
+            None => drop(self.records.remove(place)?),
+        }
+        self.written.bytes += place.len() + row.map_or(0, |row| row.len());
+        self.written.changes.push(Change::new(key, before, side));
+        self.is_changed = true;
+        Ok(())
+    }
+}

@@ -1,0 +1,206 @@
+//! Who takes part in which swarm: soft state, without the disk. A peer is kept by the closest
+//! successor of the content and the nodes after it, for 15 minutes unless it announces anew.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use rand::seq::SliceRandom as _;
+use shoal_common::{Address, announced, status::Violations};
+use shoal_core::{
+    content::ContentId,
+    registry::{self, Announce, Registry},
+    ring::{Contact, NodeId, Position, replicas},
+};
+use shoal_proto::{
+    dht::v1::{AnnouncePeerRequest, AnnouncePeerResponse, GetPeersRequest, GetPeersResponse},
+    types::v1::PeerInfo,
+};
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::{
+    calls::Calls,
+    caretaker::REPLICAS,
+    lookup::Lookups,
+    refusal::{self, Reason},
+};
+
+/// A registry keeps a peer for two and a half times this: 15 minutes.
+const INTERVAL: Duration = Duration::from_secs(6 * 60);
+/// When a peer is told to announce again: twice before it is forgotten.
+const RENEW: Duration = Duration::from_secs(5 * 60);
+/// Peers of one swarm.
+const MAX_PEERS: usize = 1000;
+/// Swarms kept by one node.
+const MAX_SWARMS: usize = 100_000;
+/// Peers that announce from one address, in all swarms together.
+const MAX_PEERS_PER_ADDRESS: usize = 10_000;
+/// Peers named in an answer, and the most.
+const DEFAULT_SAMPLE: usize = 50;
+const MAX_SAMPLE: usize = 200;
+/// Longest wait for another node that keeps a swarm.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The swarms that this node keeps, and the way to the others. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Swarms {
+    me: NodeId,
+    registry: Arc<Mutex<Registry>>,
+    lookups: Lookups,
+    calls: Calls,
+}
+
+impl Swarms {
+    pub(crate) fn new(me: NodeId, lookups: Lookups, calls: Calls) -> Self {
+        let settings = registry::Settings {
+            interval: INTERVAL,
+            max_swarms: MAX_SWARMS,
+            max_peers_per_swarm: MAX_PEERS,
+            max_peers_per_address: MAX_PEERS_PER_ADDRESS,
+            near_percent: 0,
+        };
+        let registry = Arc::new(Mutex::new(Registry::new(settings, Instant::now())));
+        Self { me, registry, lookups, calls }
+    }
+
+    /// Keeps a peer, here if the call is direct, else where it belongs.
+    pub(crate) async fn announce(
+        &self,
+        request: AnnouncePeerRequest,
+        observed: IpAddr,
+    ) -> Result<AnnouncePeerResponse, Status> {
+        let mut violations = Violations::default();
+        let content = violations.take("content_id", request.content_id.parse::<ContentId>());
+        let peer = violations
+            .take("peer", request.peer.ok_or("is missing"))
+            .and_then(|peer| announced::peer(peer, observed, &mut violations));
+        let (Some(content), Some(peer)) = (content, peer) else { return Err(violations.into()) };
+        let response = AnnouncePeerResponse {
+            interval: RENEW.try_into().ok(),
+            observed_address: peer.address.clone(),
+        };
+        if request.direct {
+            self.keep(content, peer, request.stopped, observed)?;
+            return Ok(response);
+        }
+        let request = AnnouncePeerRequest {
+            content_id: content.to_string(),
+            peer: Some(announced::info(peer.clone())),
+            stopped: request.stopped,
+            direct: true,
+        };
+        let keepers = self.keepers(content).await?;
+        let kept: FuturesUnordered<_> = keepers
+            .iter()
+            .map(async |keeper| {
+                if keeper.id == self.me {
+                    return self.keep(content, peer.clone(), request.stopped, observed);
+                }
+                let mut client = self.calls.client(keeper)?;
+                within(client.announce_peer(request.clone())).await.map(drop)
+            })
+            .collect();
+        let kept: Vec<_> = kept.collect().await;
+        any(kept).map(|_| response)
+    }
+
+    /// A sample of a swarm's peers, those kept here if the call is direct, else of all who keep it.
+    pub(crate) async fn peers(&self, request: GetPeersRequest) -> Result<GetPeersResponse, Status> {
+        let mut violations = Violations::default();
+        let content = violations.take("content_id", request.content_id.parse::<ContentId>());
+        let Some(content) = content else { return Err(violations.into()) };
+        let max_peers = match request.max_peers as usize {
+            0 => DEFAULT_SAMPLE,
+            asked => asked.min(MAX_SAMPLE),
+        };
+        if request.direct {
+            return Ok(GetPeersResponse { peers: self.kept(content, max_peers) });
+        }
+        let request = GetPeersRequest { direct: true, ..request };
+        let keepers = self.keepers(content).await?;
+        let asked: FuturesUnordered<_> = keepers
+            .iter()
+            .map(async |keeper| {
+                if keeper.id == self.me {
+                    return Ok(self.kept(content, max_peers));
+                }
+                let mut client = self.calls.client(keeper)?;
+                Ok(within(client.get_peers(request.clone())).await?.into_inner().peers)
+            })
+            .collect();
+        let answers = any(asked.collect().await)?.into_iter().flatten();
+        let distinct: HashMap<_, _> = answers.map(|peer| (peer.peer_id.clone(), peer)).collect();
+        let mut peers: Vec<PeerInfo> = distinct.into_values().collect();
+        peers.shuffle(&mut rand::rng());
+        peers.truncate(max_peers);
+        Ok(GetPeersResponse { peers })
+    }
+
+    /// Who keeps a content's swarm: its closest successor and the nodes after that.
+    async fn keepers(&self, content: ContentId) -> Result<Vec<Contact>, Status> {
+        let place = Position::of_key(content.as_bytes());
+        let outcome = self.lookups.look_up(place).await;
+        let outcome =
+            outcome.map_err(|failure| refusal::status(Reason::NotServing, failure.to_string()))?;
+        let after = outcome.successors.iter().skip_while(|node| node.id != outcome.owner.id);
+        let around = std::iter::once(&outcome.owner).chain(after.skip(1));
+        Ok(replicas(around, REPLICAS).into_iter().cloned().collect())
+    }
+
+    fn keep(
+        &self,
+        content: ContentId,
+        peer: registry::Peer,
+        stopped: bool,
+        observed: IpAddr,
+    ) -> Result<(), Status> {
+        // Other nodes pass announces on: it is the peer's own address that counts.
+        let source = peer.address.parse::<Address>().ok().and_then(|address| address.ip());
+        let source = source.unwrap_or(observed);
+        let mut registry = self.registry.lock().expect(NO_PANIC);
+        if stopped {
+            registry.stop(Instant::now(), content, peer.id, source);
+            return Ok(());
+        }
+        let announce = Announce { content, peer, source, numwant: 0 };
+        registry
+            .announce(Instant::now(), announce, &mut rand::rng())
+            .map(drop)
+            .map_err(|refusal| shoal_common::status::exhausted(refusal.to_string(), RENEW))
+    }
+
+    fn kept(&self, content: ContentId, max_peers: usize) -> Vec<PeerInfo> {
+        let mut registry = self.registry.lock().expect(NO_PANIC);
+        let swarm = registry.swarm(Instant::now(), content, max_peers, &mut rand::rng());
+        let peers = swarm.map(|(_, peers)| peers).unwrap_or_default();
+        peers.into_iter().map(announced::info).collect()
+    }
+}
+
+async fn within<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let silent = |_| Status::unavailable("a node that keeps the swarm does not answer");
+    timeout(PATIENCE, call).await.map_err(silent)?
+}
+
+/// What those said that answered; an error if none did.
+fn any<T>(answers: Vec<Result<T, Status>>) -> Result<Vec<T>, Status> {
+    let mut answered = Vec::new();
+    let mut failed = None;
+    for answer in answers {
+        match answer {
+            Ok(answer) => answered.push(answer),
+            Err(status) => failed = Some(status),
+        }
+    }
+    match failed {
+        Some(status) if answered.is_empty() => Err(status),
+        _ => Ok(answered),
+    }
+}
+
+const NO_PANIC: &str = "a registry does not panic";

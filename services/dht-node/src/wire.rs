@@ -1,0 +1,60 @@
+//! Between the wire's messages and what the node works with: parsed at the edge, then trusted.
+
+mod agreement;
+mod contact;
+mod record;
+
+use shoal_core::ring::{KeyRange, Position};
+use shoal_proto::dht::v1 as pb;
+
+pub(crate) use agreement::{
+    agreement, ballot, custody, parse_agreement, parse_ballot, parse_custody, parse_promise,
+    parse_proposal, parse_superseded, proposal, superseded,
+};
+pub(crate) use contact::{
+    Seen, contact, found, parse_contact, parse_found, parse_roll_digest, parse_rumours,
+    parse_state, rumour, state,
+};
+pub(crate) use record::{digest, parse_digest, parse_record, parse_version, record};
+
+/// A message that breaks the protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WireError {
+    #[error("{0} is missing")]
+    Missing(&'static str),
+    #[error("{0}")]
+    Field(String),
+    #[error("{id} stands at {right}, not at {claimed}; positions are computed from ids")]
+    Position { id: String, claimed: String, right: Position },
+    #[error("{got} {what} are more than the {max} allowed")]
+    TooMany { what: &'static str, got: usize, max: usize },
+}
+
+/// Any error as that of a field.
+pub(crate) fn field(error: impl ToString) -> WireError {
+    WireError::Field(error.to_string())
+}
+
+/// Refuses more than `max` of something.
+fn at_most<T>(what: &'static str, items: Vec<T>, max: usize) -> Result<Vec<T>, WireError> {
+    let got = items.len();
+    if got <= max { Ok(items) } else { Err(WireError::TooMany { what, got, max }) }
+}
+
+/// A position as 32 hex digits.
+pub(crate) fn parse_position(text: &str) -> Result<Position, WireError> {
+    let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = is_hex.then(|| u128::from_str_radix(text, 16).ok()).flatten();
+    number
+        .map(Position::from_u128)
+        .ok_or_else(|| WireError::Field(format!("{text:?} is no position; write 32 hex digits")))
+}
+
+pub(crate) fn range(range: KeyRange) -> pb::KeyRange {
+    pb::KeyRange { after: range.after.to_string(), last: range.last.to_string() }
+}
+
+pub(crate) fn parse_range(range: Option<pb::KeyRange>) -> Result<KeyRange, WireError> {
+    let range = range.ok_or(WireError::Missing("the range"))?;
+    Ok(KeyRange { after: parse_position(&range.after)?, last: parse_position(&range.last)? })
+}

@@ -1,0 +1,188 @@
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use redb::TableDefinition;
+use shoal_dht_node::store::{DataDir, Record, StoreError};
+use tempfile::TempDir;
+
+use crate::support::{digest, everywhere, fresh, key, merge, open, record, tombstone, version};
+
+/// A directory in which one record was written, and its files.
+async fn used() -> (TempDir, [PathBuf; 3]) {
+    let (directory, store) = fresh();
+    merge(&store, record("name", b"value", 5)).await.unwrap();
+    let files = ["format", "node-id", "ring.redb"].map(|file| directory.path().join(file));
+    (directory, files)
+}
+
+fn refused(directory: &Path) -> String {
+    open(directory).err().unwrap().to_string()
+}
+
+#[test]
+fn a_second_process_in_the_directory_is_told_so() {
+    let (directory, store) = fresh();
+    let error = DataDir::open(directory.path()).err().unwrap();
+    assert!(matches!(&error, StoreError::InUse(path) if path == directory.path()), "{error}");
+    let other = store.clone();
+    drop(store);
+    DataDir::open(directory.path()).err().unwrap();
+    drop(other);
+    open(directory.path()).unwrap();
+}
+
+#[test]
+fn the_node_id_stays() {
+    let (directory, store) = fresh();
+    let id = store.node_id();
+    drop(store);
+    assert_eq!(open(directory.path()).unwrap().node_id(), id);
+    assert_ne!(fresh().1.node_id(), id);
+    let file = fs::read_to_string(directory.path().join("node-id")).unwrap();
+    assert_eq!(file, format!("{id}\n"));
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_a_restart() {
+    let (directory, store) = fresh();
+    let records = [record("a", b"1", 5), record("b", b"2", 6), tombstone("c", 7)];
+    for record in records.clone() {
+        merge(&store, record).await.unwrap();
+    }
+    store.write(|txn| txn.put_meta("clock", b"12")).await.unwrap();
+    drop(store);
+    let store = open(directory.path()).unwrap();
+    for record in &records {
+        assert_eq!(store.get(&record.key).unwrap().as_ref(), Some(record));
+    }
+    assert_eq!(store.record_count(), 3);
+    assert_eq!(store.summary(everywhere()).unwrap(), digest(&records));
+    assert_eq!(store.meta("clock").unwrap().as_deref(), Some(&b"12"[..]));
+    assert_eq!(store.meta("custody").unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_store_that_is_killed_has_what_it_acknowledged() {
+    let (directory, store) = fresh();
+    let mut records = Vec::new();
+    for wall_ms in 1..30 {
+        let written = record(format!("{}", wall_ms % 7), &[1; 3_000], wall_ms);
+        merge(&store, written.clone()).await.unwrap();
+        records.retain(|other: &Record| other.key != written.key);
+        records.push(written);
+        // What a new process would find if this one were gone.
+        let left = tempfile::tempdir().unwrap();
+        for file in ["format", "node-id", "ring.redb"] {
+            fs::copy(directory.path().join(file), left.path().join(file)).unwrap();
+        }
+        let left = open(left.path()).unwrap();
+        assert_eq!(left.summary(everywhere()).unwrap(), digest(&records));
+        assert_eq!(left.get(&key("1")).unwrap(), store.get(&key("1")).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_format_of_the_future_is_refused_with_words() {
+    let (directory, [format, ..]) = used().await;
+    fs::write(&format, "shoal ring 2\n").unwrap();
+    let words = refused(directory.path());
+    assert!(words.contains("shoal ring 2") && words.contains("shoal ring 1"), "{words}");
+    assert!(words.contains(format.to_str().unwrap()), "{words}");
+    assert_eq!(fs::read(&format).unwrap(), b"shoal ring 2\n");
+}
+
+#[tokio::test]
+async fn a_torn_format_is_refused_and_left_as_it_is() {
+    for torn in [&b""[..], b"shoal ri", b"\xff\xfe"] {
+        let (directory, [format, ..]) = used().await;
+        fs::write(&format, torn).unwrap();
+        let error = open(directory.path()).err().unwrap();
+        assert!(matches!(error, StoreError::Format { .. }), "{error}");
+        assert_eq!(fs::read(&format).unwrap(), torn);
+        fs::write(&format, "shoal ring 1\n").unwrap();
+        assert_eq!(open(directory.path()).unwrap().record_count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_first_start_that_was_cut_short_is_made_up_for() {
+    let (whole, files) = used().await;
+    let names = ["format", "node-id", "ring.redb"];
+    // Each file is written beside its place, then renamed, then the next one is.
+    for done in 0..names.len() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("lock"), "").unwrap();
+        for (name, file) in names.iter().zip(&files).take(done) {
+            fs::copy(file, directory.path().join(name)).unwrap();
+        }
+        let next = directory.path().join(names[done]).with_extension("new");
+        fs::write(next, "sho").unwrap();
+        let store = open(directory.path()).unwrap();
+        assert_eq!(store.record_count(), 0);
+        assert_eq!(store.node_id() == open(whole.path()).unwrap().node_id(), done == 2);
+        merge(&store, record("a", b"1", 1)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_was_lost_is_not_replaced() {
+    let (directory, [_, node_id, _]) = used().await;
+    let id = fs::read(&node_id).unwrap();
+    for torn in [None, Some(&b""[..]), Some(&id[..20])] {
+        fs::remove_file(&node_id).unwrap();
+        if let Some(torn) = torn {
+            fs::write(&node_id, torn).unwrap();
+        }
+        let words = refused(directory.path());
+        assert!(words.contains("node-id") && words.contains("restore it"), "{words}");
+        fs::write(&node_id, &id).unwrap();
+        open(directory.path()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_refused_with_words() {
+    let (directory, [_, _, redb]) = used().await;
+    let place = [&key("bad").position().to_u128().to_be_bytes()[..], b"bad"].concat();
+    let table: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
+    let database = redb::Database::open(&redb).unwrap();
+    let transaction = database.begin_write().unwrap();
+    transaction.open_table(table).unwrap().insert(&*place, &[2, 0][..]).unwrap();
+    transaction.commit().unwrap();
+    drop(database);
+    let words = refused(directory.path());
+    assert!(words.contains("ring.redb is damaged: it holds a record"), "{words}");
+
+    fs::write(&redb, "this is no database").unwrap();
+    let words = refused(directory.path());
+    assert!(words.contains("ring.redb"), "{words}");
+}
+
+#[test]
+fn the_directory_of_version_1_is_read() {
+    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ring-v1");
+    let directory = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(fixture).unwrap() {
+        let path = file.unwrap().path();
+        fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let store = open(directory.path()).unwrap();
+    assert_eq!(store.node_id().to_string(), "4b0e3a52-7f3f-4a3b-9a43-3f8c0f2d6e11");
+    let mut expiring = record("session", b"abc", 1_764_000_000_500);
+    expiring.expires_ms = Some(1_764_000_900_000);
+    let expected = [
+        record("llama-3", &[7; 300], 1_764_000_000_000),
+        expiring,
+        tombstone("gone", 1_764_000_001_000),
+    ];
+    for record in &expected {
+        assert_eq!(store.get(&record.key).unwrap().as_ref(), Some(record));
+    }
+    assert_eq!(store.summary(everywhere()).unwrap(), digest(&expected));
+    let gone = (key("gone"), version(1_764_000_001_000));
+    let session = (key("session"), version(1_764_000_000_500));
+    assert_eq!(store.purgeable(u64::MAX, 10).unwrap(), [gone, session]);
+    assert_eq!(store.meta("custody").unwrap().as_deref(), Some(&b"some bytes"[..]));
+}

@@ -1,0 +1,292 @@
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use proptest::prelude::*;
+use shoal_core::ring::{KeyRange, NodeId, Position, Version};
+use shoal_dht_node::store::{Broken, Digest, Key, Record, Store, Txn, split};
+use tokio::runtime::{Builder, Runtime};
+use uuid::Uuid;
+
+use crate::support::{digest, everywhere, fresh, key, merge, open, record, version};
+
+/// Few keys at few versions, so that writes meet.
+const KEYS: usize = 12;
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().build().unwrap()
+}
+
+fn name(number: usize) -> Key {
+    key(format!("key {number}"))
+}
+
+prop_compose! {
+    fn records()(
+        number in 0..KEYS,
+        wall_ms in 1..5_u64,
+        counter in 0..2_u32,
+        node in 0..2_u128,
+        is_tombstone: bool,
+        expires_ms in prop::option::of(1..9_u64),
+    ) -> Record {
+        // A version is of one write only.
+        let value = format!("{wall_ms} {counter} {node}");
+        let is_tombstone = is_tombstone && counter == 0;
+        let expires_ms = expires_ms.filter(|_| counter == 1 && node == 1).map(|_| wall_ms + 2);
+        let version = Version { wall_ms, counter, node: NodeId::new(Uuid::from_u128(node)) };
+        let plain = record(name(number).as_bytes(), value.as_bytes(), wall_ms);
+        let value = plain.value.filter(|_| !is_tombstone);
+        Record { key: plain.key, version, value, expires_ms }
+    }
+}
+
+/// Ends of ranges: anywhere, or at keys and beside them.
+fn ranges() -> impl Strategy<Value = KeyRange> {
+    let beside = (0..KEYS, 0..3_u128).prop_map(|(number, off)| {
+        Position::from_u128(name(number).position().to_u128().wrapping_add(off).wrapping_sub(1))
+    });
+    let ends = || prop_oneof![any::<u128>().prop_map(Position::from_u128), beside.clone()];
+    (ends(), ends()).prop_map(|(after, last)| KeyRange { after, last })
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Merge(Record),
+    Purge(Record),
+    Discard(KeyRange, usize),
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => records().prop_map(Step::Merge),
+        2 => records().prop_map(Step::Purge),
+        1 => (ranges(), 0..4_usize).prop_map(|(range, max)| Step::Discard(range, max)),
+    ]
+}
+
+/// How a batch ends, and what happens after it.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Commit,
+    Panic,
+    Reopen,
+}
+
+fn run(txn: &mut Txn<'_>, step: &Step) -> Result<(), Broken> {
+    match step {
+        Step::Merge(record) => txn.merge(record).map(drop),
+        Step::Purge(record) => txn.purge(&record.key, record.version).map(drop),
+        Step::Discard(range, max) => txn.discard(*range, *max).map(drop),
+    }
+}
+
+/// What a store should hold.
+#[derive(Clone, Default)]
+struct Model(BTreeMap<Position, Record>);
+
+impl Model {
+    fn run(&mut self, step: &Step) {
+        match step {
+            Step::Merge(record) => {
+                let position = record.key.position();
+                if self.0.get(&position).is_none_or(|known| known.version < record.version) {
+                    self.0.insert(position, record.clone());
+                }
+            }
+            Step::Purge(record) => {
+                let position = record.key.position();
+                if self.0.get(&position).is_some_and(|known| known.version == record.version) {
+                    self.0.remove(&position);
+                }
+            }
+            Step::Discard(range, max) => {
+                let mut gone: Vec<_> =
+                    self.0.keys().copied().filter(|position| range.contains(*position)).collect();
+                gone.sort_by_key(|position| range.first().distance_to(*position));
+                gone.iter().take(*max).for_each(|position| drop(self.0.remove(position)));
+            }
+        }
+    }
+
+    /// Clockwise.
+    fn inside(&self, range: KeyRange) -> Vec<Record> {
+        let mut inside: Vec<_> =
+            self.0.values().filter(|one| range.contains(one.key.position())).cloned().collect();
+        inside.sort_by_key(|one| range.first().distance_to(one.key.position()));
+        inside
+    }
+
+    fn purgeable(&self, before_ms: u64) -> Vec<(Key, Version)> {
+        let mut ended: Vec<_> = self
+            .0
+            .values()
+            .filter_map(|one| {
+                let wall_ms = one.version.wall_ms;
+                let expires_ms = one.expires_ms.filter(|_| one.value.is_some());
+                let ends_ms = if one.value.is_none() { Some(wall_ms) } else { expires_ms };
+                Some((ends_ms?.max(wall_ms), one.key.position(), one))
+            })
+            .filter(|(ends_ms, ..)| *ends_ms < before_ms)
+            .collect();
+        ended.sort_by_key(|(ends_ms, position, _)| (*ends_ms, *position));
+        ended.into_iter().map(|(.., one)| (one.key.clone(), one.version)).collect()
+    }
+
+    fn assert_like(&self, store: &Store, ranges: &[KeyRange]) {
+        assert_eq!(store.record_count() as usize, self.0.len());
+        for range in ranges.iter().chain([&everywhere()]) {
+            let inside = self.inside(*range);
+            assert_eq!(store.summary(*range).unwrap(), digest(&inside), "{range:?}");
+            assert_eq!(paged(store, *range), inside);
+            let parts: Vec<_> = split(*range);
+            let sums = parts.into_iter().map(|part| store.summary(part).unwrap());
+            let whole = sums.fold(Digest::default(), |mut sum, part| {
+                sum += part;
+                sum
+            });
+            assert_eq!(whole, digest(&inside));
+        }
+        for before_ms in [2, 4, 7] {
+            assert_eq!(store.purgeable(before_ms, 100).unwrap(), self.purgeable(before_ms));
+        }
+    }
+}
+
+/// All records of a range, by pages of two versions.
+fn paged(store: &Store, range: KeyRange) -> Vec<Record> {
+    let mut found: Vec<Record> = Vec::new();
+    loop {
+        let last = found.last().map(|record| &record.key);
+        let page = store.versions(range, last, 2).unwrap();
+        if page.is_empty() {
+            return found;
+        }
+        for (key, version) in page {
+            let record = store.get(&key).unwrap().unwrap();
+            assert_eq!(record.version, version);
+            found.push(record);
+        }
+    }
+}
+
+fn ends() -> impl Strategy<Value = End> {
+    prop_oneof![4 => Just(End::Commit), 1 => Just(End::Panic), 1 => Just(End::Reopen)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn the_store_does_what_a_map_does(
+        batches in prop::collection::vec((prop::collection::vec(steps(), 1..12), ends()), 1..6),
+        ranges in prop::collection::vec(ranges(), 4),
+    ) {
+        let (directory, mut store) = fresh();
+        let mut model = Model::default();
+        for (steps, end) in batches {
+            if !matches!(end, End::Panic) {
+                steps.iter().for_each(|step| model.run(step));
+            }
+            let job = move |txn: &mut Txn<'_>| {
+                steps.iter().try_for_each(|step| run(txn, step))?;
+                assert!(!matches!(end, End::Panic), "a bug");
+                Ok(())
+            };
+            let written = runtime().block_on(store.write(job));
+            prop_assert_eq!(written.is_ok(), !matches!(end, End::Panic));
+            if matches!(end, End::Reopen) {
+                drop(store);
+                store = open(directory.path()).unwrap();
+            }
+            model.assert_like(&store, &ranges);
+        }
+    }
+
+    #[test]
+    fn the_order_of_writes_leaves_no_trace_in_a_digest(
+        (one, other) in prop::collection::vec(records(), 1..40)
+            .prop_flat_map(|records| (Just(records.clone()), Just(records).prop_shuffle())),
+        range in ranges(),
+    ) {
+        let stores = [one, other].map(|records| {
+            let (directory, store) = fresh();
+            let job = move |txn: &mut Txn<'_>| {
+                records.iter().try_for_each(|record| txn.merge(record).map(drop))
+            };
+            runtime().block_on(store.write(job)).unwrap();
+            (directory, store)
+        });
+        let [one, other] = stores.each_ref().map(|(_, store)| store);
+        for part in split(range).into_iter().chain([range, everywhere()]) {
+            prop_assert_eq!(one.summary(part).unwrap(), other.summary(part).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn two_nodes_find_the_one_key_in_which_they_differ() {
+    let (_one, one) = fresh();
+    let (_other, other) = fresh();
+    for store in [&one, &other] {
+        let job = |txn: &mut Txn<'_>| {
+            (0..3_000)
+                .try_for_each(|number| txn.merge(&record(format!("{number}"), b"x", 1)).map(drop))
+        };
+        store.write(job).await.unwrap();
+    }
+    merge(&other, record("1234", b"y", 2)).await.unwrap();
+    let mut range = KeyRange::whole(Position::from_u128(12_345));
+    let mut asked = 0;
+    while one.summary(range).unwrap().count > 1 {
+        let differs =
+            |part: &KeyRange| one.summary(*part).unwrap() != other.summary(*part).unwrap();
+        let mut parts = split(range).into_iter().filter(differs);
+        range = parts.next().unwrap();
+        assert_eq!(parts.next(), None);
+        asked += 1;
+    }
+    assert_eq!(other.versions(range, None, 10).unwrap(), [(key("1234"), version(2))]);
+    assert!(asked <= 4, "{asked} steps for 3,000 keys");
+}
+
+#[test]
+fn a_summary_is_of_one_moment_while_others_write() {
+    const BATCHES: u64 = 300;
+    let (_directory, store) = fresh();
+    let names: Vec<_> = (0..6).map(|number| format!("{number}")).collect();
+    let states: Vec<_> = (1..=BATCHES)
+        .map(|wall_ms| names.iter().map(|name| record(name, b"x", wall_ms)).collect::<Vec<_>>())
+        .collect();
+    let allowed: Vec<_> = states.iter().map(|records| digest(records)).collect();
+    // Cut within the leaves of two keys, so that some is summed up from the table.
+    let cuts: Vec<_> =
+        names[..2].iter().map(|name| KeyRange::whole(key(name).position())).collect();
+    let write = |records: &[Record]| {
+        let records = records.to_vec();
+        let job = move |txn: &mut Txn<'_>| {
+            records.iter().try_for_each(|record| txn.merge(record).map(drop))
+        };
+        runtime().block_on(store.write(job)).unwrap();
+    };
+    write(&states[0]);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for range in cuts.iter().chain([&everywhere()]).copied() {
+            let (store, allowed, is_over) = (&store, &allowed, &is_over);
+            scope.spawn(move || {
+                let mut at = 0;
+                while !is_over.load(Ordering::Relaxed) {
+                    let sum = store.summary(range).unwrap();
+                    let found = allowed[at..].iter().position(|allowed| *allowed == sum);
+                    at += found.expect("a state of one moment, and no earlier than the last");
+                }
+                assert!(at > 0);
+            });
+        }
+        states[1..].iter().for_each(|records| write(records));
+        is_over.store(true, Ordering::Relaxed);
+    });
+}

@@ -1,0 +1,127 @@
+use std::{
+    fs,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use shoal_dht_node::store::{MAX_VALUE_BYTES, Merged, Record, Store, StoreError};
+use tokio::runtime::Builder;
+
+use crate::support::{Mount, digest, everywhere, merge, open, record};
+
+fn big(number: usize) -> Record {
+    record(format!("{number}"), &vec![number as u8; MAX_VALUE_BYTES], 5)
+}
+
+/// Writes until it fails; returns what was acknowledged, and why no more was.
+async fn fill(store: &Store) -> (Vec<Record>, StoreError) {
+    let mut kept = Vec::new();
+    loop {
+        match merge(store, big(kept.len())).await {
+            Ok(merged) => {
+                assert_eq!(merged, Merged::Stored);
+                kept.push(big(kept.len()));
+            }
+            Err(error) => return (kept, error),
+        }
+    }
+}
+
+fn assert_holds(store: &Store, kept: &[Record]) {
+    assert_eq!(store.record_count() as usize, kept.len());
+    assert_eq!(store.summary(everywhere()).unwrap(), digest(kept));
+    assert_eq!(store.records(everywhere(), None, usize::MAX).unwrap().len(), kept.len());
+    for record in kept {
+        assert_eq!(store.get(&record.key).unwrap().as_ref(), Some(record));
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_writes_and_keeps_reads_until_there_is_room() {
+    for size in ["size=1m", "size=3m", "size=11m"] {
+        let Some(mount) = Mount::tmpfs(size) else { return };
+        let store = open(mount.path()).unwrap();
+        let (mut kept, error) = fill(&store).await;
+        assert!(matches!(error, StoreError::Full(_)), "{error}");
+        assert!(error.to_string().contains("no space is left"), "{error}");
+        assert!(kept.len() > 2, "{}", kept.len());
+        assert_holds(&store, &kept);
+
+        for _ in 0..3 {
+            let refused = merge(&store, big(kept.len())).await.unwrap_err();
+            assert!(matches!(refused, StoreError::Full(_)), "{refused}");
+        }
+        assert_holds(&store, &kept);
+
+        mount.resize("size=40m");
+        kept.push(big(kept.len()));
+        assert_eq!(merge(&store, big(kept.len() - 1)).await.unwrap(), Merged::Stored);
+        assert_holds(&store, &kept);
+        drop(store);
+        assert_holds(&open(mount.path()).unwrap(), &kept);
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_was_closed_on_a_full_disk_opens_there() {
+    let Some(mount) = Mount::tmpfs("size=3m") else { return };
+    let store = open(mount.path()).unwrap();
+    let (kept, _) = fill(&store).await;
+    drop(store);
+    assert_holds(&open(mount.path()).unwrap(), &kept);
+}
+
+#[test]
+fn reads_come_back_by_themselves_after_a_write_found_the_disk_full() {
+    let Some(mount) = Mount::tmpfs("size=6m") else { return };
+    let store = open(mount.path()).unwrap();
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let kept = record("kept", b"x", 5);
+    runtime.block_on(merge(&store, kept.clone())).unwrap();
+    let (reads, is_over) = (&AtomicU64::new(0), &AtomicBool::new(false));
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let goes_on = || !is_over.load(Ordering::Relaxed) && Instant::now() < deadline;
+    let error = thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while goes_on() {
+                    match store.get(&kept.key) {
+                        Ok(found) => {
+                            assert_eq!(found.as_ref(), Some(&kept));
+                            reads.fetch_add(1, Ordering::Relaxed);
+                        }
+                        Err(error) => assert!(matches!(error, StoreError::Reopening(_)), "{error}"),
+                    }
+                }
+            });
+        }
+        let (_, error) = runtime.block_on(fill(&store));
+        let before = reads.load(Ordering::Relaxed);
+        while reads.load(Ordering::Relaxed) < before + 100 && goes_on() {
+            thread::yield_now();
+        }
+        is_over.store(true, Ordering::Relaxed);
+        error
+    });
+    assert!(matches!(error, StoreError::Full(_)), "{error}");
+    assert!(Instant::now() < deadline, "no read succeeds any more");
+}
+
+#[test]
+fn a_directory_on_a_full_disk_says_so() {
+    let Some(mount) = Mount::tmpfs("size=64k") else { return };
+    fs::write(mount.path().join("ballast"), vec![1; 60_000]).unwrap();
+    let error = open(&mount.path().join("node")).err().unwrap();
+    assert!(matches!(error, StoreError::Full(_)), "{error}");
+}
+
+#[test]
+fn a_read_only_directory_says_so() {
+    let Some(mount) = Mount::tmpfs("size=20m") else { return };
+    drop(open(mount.path()).unwrap());
+    mount.make_read_only();
+    let error = open(mount.path()).err().unwrap();
+    assert!(matches!(error, StoreError::Denied { .. }), "{error}");
+    assert!(error.to_string().contains("lock"), "{error}");
+}

@@ -1,0 +1,96 @@
+use shoal_core::ring::{KeyRange, Position};
+use shoal_dht_node::store::{Key, MAX_VALUE_BYTES, Record, Store, Txn};
+
+use crate::support::{everywhere, fresh, key, merge, record, tombstone, version};
+
+async fn filled(count: usize, length: usize) -> (tempfile::TempDir, Store) {
+    let (directory, store) = fresh();
+    let job = move |txn: &mut Txn<'_>| {
+        (0..count).try_for_each(|name| {
+            txn.merge(&record(format!("{name}"), &vec![1; length], 5)).map(drop)
+        })
+    };
+    store.write(job).await.unwrap();
+    (directory, store)
+}
+
+#[tokio::test]
+async fn a_transfer_comes_in_pages_clockwise() {
+    let (_directory, store) = filled(100, 1_000).await;
+    let after = Position::from_u128(5 << 125);
+    let whole = KeyRange::whole(after);
+    let mut found: Vec<Record> = Vec::new();
+    loop {
+        let last = found.last().map(|record| record.key.clone());
+        let page = store.records(whole, last.as_ref(), 10_000).unwrap();
+        if page.is_empty() {
+            break;
+        }
+        assert_eq!(page.len(), 10.min(100 - found.len()));
+        found.extend(page);
+    }
+    let distance = |record: &Record| after.advanced(1).distance_to(record.key.position());
+    assert!(found.is_sorted_by_key(distance));
+    assert_eq!(found.len(), 100);
+    assert!(found.iter().all(|record| record.value.as_ref().unwrap().as_bytes().len() == 1_000));
+}
+
+#[tokio::test]
+async fn a_page_holds_at_least_one_record() {
+    let (_directory, store) = filled(3, MAX_VALUE_BYTES).await;
+    assert_eq!(store.records(everywhere(), None, 0).unwrap().len(), 1);
+    assert_eq!(store.records(everywhere(), None, MAX_VALUE_BYTES).unwrap().len(), 1);
+    assert_eq!(store.records(everywhere(), None, usize::MAX).unwrap().len(), 3);
+    assert_eq!(store.versions(everywhere(), None, 2).unwrap().len(), 2);
+    assert!(store.versions(everywhere(), None, 0).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_key_outside_of_the_range_is_none_to_go_on_after() {
+    let (_directory, store) = filled(50, 1).await;
+    let all = store.versions(everywhere(), None, 50).unwrap();
+    let half = KeyRange { after: all[9].0.position(), last: all[29].0.position() };
+    let inside = store.versions(half, None, 100).unwrap();
+    assert_eq!(inside, all[10..30]);
+    for outside in [&all[0].0, &all[9].0, &all[40].0] {
+        assert_eq!(store.versions(half, Some(outside), 100).unwrap(), inside);
+    }
+    assert_eq!(store.versions(half, Some(&all[28].0), 100).unwrap(), all[29..30]);
+    assert!(store.versions(half, Some(&all[29].0), 100).unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn tombstones_and_expired_values_are_purgeable_once_they_are_old() {
+    let (_directory, store) = fresh();
+    let expiring = |name, wall_ms, expires_ms| Record {
+        expires_ms: Some(expires_ms),
+        ..record(name, b"x", wall_ms)
+    };
+    let records = [
+        record("stays", b"x", 1),
+        tombstone("deleted", 30),
+        expiring("expired", 5, 20),
+        expiring("late", 40, 10),
+        expiring("later", 5, 50),
+    ];
+    for record in records {
+        merge(&store, record).await.unwrap();
+    }
+    let purgeable = |before_ms, max| -> Vec<Key> {
+        let found = store.purgeable(before_ms, max).unwrap();
+        found.into_iter().map(|(key, _)| key).collect()
+    };
+    assert!(purgeable(20, 10).is_empty());
+    assert_eq!(purgeable(21, 10), [key("expired")]);
+    assert_eq!(purgeable(50, 10), [key("expired"), key("deleted"), key("late")]);
+    assert_eq!(purgeable(u64::MAX, 2), [key("expired"), key("deleted")]);
+    assert_eq!(store.purgeable(31, 10).unwrap()[1], (key("deleted"), version(30)));
+
+    // What is written again, or purged, is no longer to be purged.
+    merge(&store, record("expired", b"y", 60)).await.unwrap();
+    merge(&store, tombstone("late", 70)).await.unwrap();
+    store.write(|txn| txn.purge(&key("deleted"), version(30))).await.unwrap();
+    assert_eq!(purgeable(u64::MAX, 10), [key("later"), key("late")]);
+    store.write(|txn| txn.discard(everywhere(), 10)).await.unwrap();
+    assert!(purgeable(u64::MAX, 10).is_empty());
+}

@@ -1,0 +1,125 @@
+//! Stores, records, and file systems with a flaw.
+
+use std::{
+    ffi::CString,
+    future::poll_fn,
+    path::Path,
+    pin::Pin,
+    sync::mpsc::{Sender, channel},
+    task::Poll,
+};
+
+use bytes::Bytes;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use shoal_core::ring::{KeyRange, NodeId, Position, Version};
+use shoal_dht_node::store::{Broken, DataDir, Digest, Key, Merged, Record, Store, StoreError, Txn};
+use tempfile::TempDir;
+use tokio::task::unconstrained;
+use uuid::Uuid;
+
+pub(crate) fn open(directory: &Path) -> Result<Store, StoreError> {
+    Store::open(DataDir::open(directory)?)
+}
+
+/// A store in a directory of its own.
+pub(crate) fn fresh() -> (TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path()).unwrap();
+    (directory, store)
+}
+
+pub(crate) fn key(name: impl AsRef<[u8]>) -> Key {
+    Bytes::copy_from_slice(name.as_ref()).try_into().unwrap()
+}
+
+pub(crate) fn version(wall_ms: u64) -> Version {
+    Version { wall_ms, counter: 0, node: NodeId::new(Uuid::from_u128(7)) }
+}
+
+/// A value, written at this time.
+pub(crate) fn record(name: impl AsRef<[u8]>, value: &[u8], wall_ms: u64) -> Record {
+    let value = Some(Bytes::copy_from_slice(value).try_into().unwrap());
+    Record { key: key(name), version: version(wall_ms), value, expires_ms: None }
+}
+
+/// A deletion at this time.
+pub(crate) fn tombstone(name: impl AsRef<[u8]>, wall_ms: u64) -> Record {
+    Record { value: None, ..record(name, &[], wall_ms) }
+}
+
+pub(crate) async fn merge(store: &Store, record: Record) -> Result<Merged, StoreError> {
+    store.write(move |txn| txn.merge(&record)).await
+}
+
+/// The range of all positions, as one that does not wrap.
+pub(crate) fn everywhere() -> KeyRange {
+    KeyRange::whole(Position::from_u128(u128::MAX))
+}
+
+/// What records amount to, as other nodes compute it.
+pub(crate) fn digest<'a>(records: impl IntoIterator<Item = &'a Record>) -> Digest {
+    records.into_iter().fold(Digest::default(), |sum, record| {
+        let bytes = [&record.version.to_bytes()[..], record.key.as_bytes()].concat();
+        let hash = u128::from_be_bytes(blake3::hash(&bytes).as_bytes()[..16].try_into().unwrap());
+        Digest { hash: sum.hash ^ hash, count: sum.count + 1 }
+    })
+}
+
+/// Polls a future once: a write is then queued, or waits for room. Writes begun while the writer is
+/// held are one batch.
+pub(crate) async fn begun<F: Future>(future: F) -> Pin<Box<impl Future<Output = F::Output>>> {
+    // Else tokio would have the task yield before all that a test begins has begun.
+    let mut future = Box::pin(unconstrained(future));
+    poll_fn(|context| {
+        assert!(future.as_mut().poll(context).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+    future
+}
+
+/// A job that holds the writer until something is sent.
+pub(crate) fn holding() -> (Sender<()>, impl FnOnce(&mut Txn<'_>) -> Result<(), Broken> + Send) {
+    let (release, held) = channel();
+    (release, move |_: &mut Txn<'_>| held.recv().map_or(Ok(()), Ok))
+}
+
+/// A tmpfs of its own, unmounted when dropped. Mounted without a process for it: one that is being
+/// started shares for a moment the locks that other tests hold.
+pub(crate) struct Mount {
+    directory: TempDir,
+}
+
+impl Mount {
+    /// None, with a word, where mounting is not allowed: it needs root.
+    pub(crate) fn tmpfs(options: &str) -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let options = CString::new(options).unwrap();
+        match mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), &*options) {
+            Ok(()) => Some(Self { directory }),
+            Err(error) => {
+                eprintln!("not tested: cannot mount a file system here: {error}");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn resize(&self, options: &str) {
+        let options = CString::new(options).unwrap();
+        mount_remount(self.path(), MountFlags::empty(), &*options).unwrap();
+    }
+
+    pub(crate) fn make_read_only(&self) {
+        mount_remount(self.path(), MountFlags::RDONLY, c"").unwrap();
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = unmount(self.path(), UnmountFlags::DETACH);
+    }
+}

@@ -1,0 +1,262 @@
+//! A ring of real processes on loopback.
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use shoal_common::channel::{Channel, Options};
+use shoal_proto::dht::v1::{
+    GetStateRequest, GetStateResponse, NodeState, Standing, dht_service_client::DhtServiceClient,
+};
+use tempfile::TempDir;
+use tokio::time::{Instant, sleep};
+
+use crate::process::{Process, binary, free_port};
+
+/// A client of a node.
+pub type Client = DhtServiceClient<Channel>;
+
+/// How often a condition is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Longest wait for a node's answer about itself.
+const STATE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Nodes of one ring, those that run and those that do not.
+pub struct Ring {
+    directory: TempDir,
+    nodes: Vec<Node>,
+    log: String,
+}
+
+/// A node, by its data directory and port.
+struct Node {
+    port: u16,
+    data_dir: PathBuf,
+    join: Vec<String>,
+    process: Option<Process>,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Ring {
+    /// A ring without nodes.
+    pub fn new() -> Self {
+        let log = std::env::var("RING_LOG").unwrap_or_else(|_| "info".to_owned());
+        Self { directory: TempDir::new().expect("a temporary directory"), nodes: Vec::new(), log }
+    }
+
+    /// A ring of so many nodes: the first founds it, and the others join through it.
+    pub async fn of(count: usize) -> Self {
+        let mut ring = Self::new();
+        for _ in 0..count {
+            ring.add();
+        }
+        ring.one(Duration::from_secs(20)).await;
+        ring
+    }
+
+    /// Starts one more node, which joins through the first two. Returns its number.
+    pub fn add(&mut self) -> usize {
+        let join = self.nodes.iter().take(2).map(|node| node.address()).collect();
+        self.add_with(join)
+    }
+
+    /// Starts one more node, which joins through these.
+    pub fn add_with(&mut self, join: Vec<String>) -> usize {
+        let number = self.nodes.len();
+        let data_dir = self.directory.path().join(format!("node-{number}"));
+        self.nodes.push(Node { port: free_port(), data_dir, join, process: None });
+        self.start(number);
+        number
+    }
+
+    /// Nodes started at the same time that are all told of each other.
+    pub fn at_once(count: usize) -> Self {
+        let mut ring = Self::new();
+        let ports: Vec<_> = (0..count).map(|_| free_port()).collect();
+        let join: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        for (number, port) in ports.into_iter().enumerate() {
+            let data_dir = ring.directory.path().join(format!("node-{number}"));
+            ring.nodes.push(Node { port, data_dir, join: join.clone(), process: None });
+        }
+        for number in 0..count {
+            ring.start(number);
+        }
+        ring
+    }
+
+    /// Starts a node, or starts it again.
+    pub fn start(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        let mut command = Command::new(binary("shoal-dht-node"));
+        command.args(["--listen", &node.address(), "--admin", "off", "--data-dir"]);
+        command.arg(&node.data_dir);
+        for address in node.join.iter().filter(|address| **address != node.address()) {
+            command.args(["--join", address]);
+        }
+        if node.join.contains(&node.address()) {
+            command.args(["--join", &node.address()]);
+        }
+        command.env("RUST_LOG", &self.log);
+        node.process = Some(Process::spawn(&format!("shoal-dht-node {number}"), command));
+    }
+
+    /// Kills a node, as `kill -9` does.
+    pub fn kill(&mut self, number: usize) {
+        if let Some(mut process) = self.nodes[number].process.take() {
+            self.show(number, &process);
+            process.kill();
+        }
+    }
+
+    /// Has a node leave in order, and waits for its end.
+    pub async fn leave(&mut self, number: usize, patience: Duration) {
+        let Some(mut process) = self.nodes[number].process.take() else { return };
+        process.terminate();
+        let deadline = Instant::now() + patience;
+        let status = loop {
+            match process.ended() {
+                Some(status) => break status,
+                None if Instant::now() < deadline => sleep(LOOK_EVERY).await,
+                None => panic!("node {number} did not leave in {patience:?}: {}", process.stderr()),
+            }
+        };
+        self.show(number, &process);
+        assert!(status.success(), "node {number} ended with {status}: {}", process.stderr());
+    }
+
+    /// Tells all nodes to leave at the same time, and waits for their ends.
+    pub async fn stop(&mut self, patience: Duration) {
+        let running = self.running();
+        for number in &running {
+            if let Some(process) = &self.nodes[*number].process {
+                process.terminate();
+            }
+        }
+        for number in running {
+            self.leave_told(number, patience).await;
+        }
+    }
+
+    async fn leave_told(&mut self, number: usize, patience: Duration) {
+        let Some(mut process) = self.nodes[number].process.take() else { return };
+        let deadline = Instant::now() + patience;
+        while process.is_running() {
+            let stderr = || process.stderr();
+            assert!(Instant::now() < deadline, "node {number} goes on: {}", stderr());
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The numbers of the nodes that run.
+    pub fn running(&self) -> Vec<usize> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes.filter(|(_, node)| node.process.is_some()).map(|(number, _)| number).collect()
+    }
+
+    /// How many nodes there have been.
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// There has been no node.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// HOST:PORT of a node.
+    pub fn address(&self, number: usize) -> String {
+        self.nodes[number].address()
+    }
+
+    /// A client of a node, which connects when it is first used.
+    pub fn client(&self, number: usize) -> Client {
+        client(&self.address(number))
+    }
+
+    /// What a node logged.
+    pub fn log(&self, number: usize) -> String {
+        self.nodes[number].process.as_ref().map(Process::stderr).unwrap_or_default()
+    }
+
+    /// Waits until the running nodes are one ring, and returns how long that took.
+    pub async fn one(&self, patience: Duration) -> Duration {
+        let started = Instant::now();
+        loop {
+            let wrong = match self.flaw().await {
+                None => return started.elapsed(),
+                Some(wrong) => wrong,
+            };
+            if started.elapsed() > patience {
+                for number in self.running() {
+                    eprintln!("--- node {number}\n{}", self.log(number));
+                }
+                panic!("not one ring after {patience:?}: {wrong}");
+            }
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Why the running nodes are not one ring in order, if they are not.
+    async fn flaw(&self) -> Option<String> {
+        let mut states = Vec::new();
+        for number in self.running() {
+            match state(&mut self.client(number)).await {
+                Some(state) => states.push(state.state.unwrap_or_default()),
+                None => return Some(format!("node {number} does not answer")),
+            }
+        }
+        flaw(&mut states)
+    }
+
+    fn show(&self, number: usize, process: &Process) {
+        if self.log != "info" {
+            eprintln!("--- node {number} until now\n{}", process.stderr());
+        }
+    }
+}
+
+impl Node {
+    fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+}
+
+/// A client of whoever listens at HOST:PORT, which connects when it is first used.
+pub fn client(address: &str) -> Client {
+    let address = address.parse().expect("it is HOST:PORT");
+    DhtServiceClient::new(Channel::lazy(&address, &Options::default()))
+}
+
+/// What a node tells of itself, with all details.
+pub async fn state(client: &mut Client) -> Option<GetStateResponse> {
+    let asked = client.get_state(GetStateRequest { details: true });
+    Some(tokio::time::timeout(STATE_PATIENCE, asked).await.ok()?.ok()?.into_inner())
+}
+
+/// Why these nodes are not one ring in order, if they are not.
+pub fn flaw(states: &mut [NodeState]) -> Option<String> {
+    let position = |state: &NodeState| state.node.clone().unwrap_or_default().position;
+    states.sort_by_key(position);
+    let count = states.len();
+    for (index, state) in states.iter().enumerate() {
+        let me = position(state);
+        if state.standing() != Standing::Member {
+            return Some(format!("{me} is {:?}", state.standing()));
+        }
+        let others: Vec<_> =
+            (1..count).map(|step| position(&states[(index + step) % count])).collect();
+        let listed: Vec<_> = state.successors.iter().map(|node| node.position.clone()).collect();
+        let expected = &others[..listed.len().clamp(others.len().min(2), others.len())];
+        if listed != expected {
+            return Some(format!("{me} has successors {listed:?}, not {expected:?}"));
+        }
+        let before = state.predecessor.as_ref().map(|node| &node.position);
+        if before != others.last() {
+            return Some(format!("{me} has predecessor {before:?}, not {:?}", others.last()));
+        }
+    }
+    None
+}

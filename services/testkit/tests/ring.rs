@@ -1,0 +1,128 @@
+//! Rings of real processes: they form, keep what was acknowledged, shrink and grow.
+
+use std::time::Duration;
+
+use shoal_proto::dht::v1::{Condition, DeleteRequest, GetRequest, PutRequest, condition::Kind};
+use shoal_testkit::ring::{Client, Ring};
+use tonic::Code;
+
+/// A ring is one again so soon after the last change.
+const SOON: Duration = Duration::from_secs(5);
+/// A node leaves within its grace period.
+const GRACE: Duration = Duration::from_secs(30);
+
+async fn put(client: &mut Client, key: &str, value: &str) -> Result<(String, u32), tonic::Status> {
+    let request = PutRequest {
+        key: key.to_owned().into(),
+        value: value.to_owned().into(),
+        ..PutRequest::default()
+    };
+    let response = client.put(request).await?.into_inner();
+    Ok((response.version, response.durable_copies))
+}
+
+async fn get(client: &mut Client, key: &str) -> Result<String, tonic::Status> {
+    let request = GetRequest { key: key.to_owned().into(), direct: false };
+    let value = client.get(request).await?.into_inner().value;
+    Ok(String::from_utf8(value.to_vec()).expect("it is what was put"))
+}
+
+async fn fill(ring: &Ring, keys: usize) {
+    let running = ring.running();
+    for key in 0..keys {
+        let mut client = ring.client(running[key % running.len()]);
+        put(&mut client, &format!("key-{key}"), &format!("value-{key}")).await.expect("it is put");
+    }
+}
+
+async fn check(ring: &Ring, keys: usize) {
+    let running = ring.running();
+    for key in 0..keys {
+        let mut client = ring.client(running[key % running.len()]);
+        let value = get(&mut client, &format!("key-{key}")).await;
+        assert_eq!(value.expect("it is there"), format!("value-{key}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_is_read_through_every_node_and_is_gone_once_removed() {
+    let ring = Ring::of(5).await;
+    let (version, copies) =
+        put(&mut ring.client(0), "llama-3", "a-content").await.expect("it is put");
+    assert!(copies >= 2, "{copies} copies");
+    for number in 0..5 {
+        assert_eq!(
+            get(&mut ring.client(number), "llama-3").await.expect("it is there"),
+            "a-content"
+        );
+    }
+    let stale = Condition { kind: Some(Kind::Absent(true)) };
+    let request = PutRequest {
+        key: "llama-3".into(),
+        value: "another".into(),
+        condition: Some(stale),
+        ..PutRequest::default()
+    };
+    let refused = ring.client(1).put(request.clone()).await.expect_err("it has a value");
+    assert_eq!(refused.code(), Code::Aborted, "{refused}");
+    let right = Condition { kind: Some(Kind::Version(version)) };
+    let request = PutRequest { condition: Some(right), ..request };
+    ring.client(2).put(request).await.expect("nobody wrote meanwhile");
+    assert_eq!(get(&mut ring.client(3), "llama-3").await.expect("it is there"), "another");
+
+    let request = DeleteRequest { key: "llama-3".into(), ..DeleteRequest::default() };
+    ring.client(4).delete(request).await.expect("it is removed");
+    let missing = get(&mut ring.client(0), "llama-3").await.expect_err("it is gone");
+    assert_eq!(missing.code(), Code::NotFound);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ring_that_never_had_a_second_node_keeps_one_copy_and_later_three() {
+    let mut ring = Ring::of(1).await;
+    let (_, copies) = put(&mut ring.client(0), "key-0", "value-0").await.expect("it is put");
+    assert_eq!(copies, 1);
+    ring.add();
+    ring.add();
+    ring.one(SOON).await;
+    check(&ring, 1).await;
+    ring.kill(0);
+    ring.one(SOON).await;
+    check(&ring, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_nodes_started_at_once_become_one_ring() {
+    let ring = Ring::at_once(5);
+    ring.one(Duration::from_secs(15)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scaling_down_to_one_and_up_again_loses_nothing() {
+    let mut ring = Ring::of(5).await;
+    fill(&ring, 100).await;
+    for _ in 0..3 {
+        for number in (1..5).rev() {
+            ring.leave(number, GRACE).await;
+        }
+        ring.one(SOON).await;
+        check(&ring, 100).await;
+        for number in 1..5 {
+            ring.start(number);
+        }
+        ring.one(SOON).await;
+        check(&ring, 100).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_stop_and_start_loses_nothing() {
+    let mut ring = Ring::at_once(5);
+    ring.one(Duration::from_secs(15)).await;
+    fill(&ring, 100).await;
+    ring.stop(GRACE).await;
+    for number in 0..5 {
+        ring.start(number);
+    }
+    ring.one(Duration::from_secs(15)).await;
+    check(&ring, 100).await;
+}

@@ -244,8 +244,8 @@ impl Writer {
         record: &Record,
     ) -> mpsc::Receiver<Result<Replicated, CallError>> {
         let (answered, answers) = mpsc::channel(set.members.len());
-        for member in set.members.iter().filter(|member| member.id != self.keeper.me).cloned() {
-            let (calls, answered) = (self.calls.clone(), answered.clone());
+        for member in set.members.iter().filter(|member| member.id != self.keeper.me) {
+            let (member, calls, answered) = (member.clone(), self.calls.clone(), answered.clone());
             let (set, record) = (set.clone(), record.clone());
             let call = async move {
                 let answer = calls.replicate((range, &set), &record, &member).await;

@@ -38,9 +38,10 @@ pub(crate) async fn leave(
     };
     let ended = timeout_at(deadline, handing_over).await;
     let left = held(&keeper.custody(), me).len();
-    match ended {
-        Ok(()) => info!(ranges = left, "left the ring"),
-        Err(_) => warn!(ranges = left, "left the ring before all ranges were taken over"),
+    if ended.is_ok() {
+        info!(ranges = left, "left the ring");
+    } else {
+        warn!(ranges = left, "left the ring before all ranges were taken over");
     }
 }
 

@@ -14,8 +14,8 @@ pub(crate) fn find(listening: SocketAddr, others: &[SocketAddr]) -> Address {
     if !listening_address.is_unspecified() {
         return listening_address;
     }
-    let towards = others.iter().chain([&ANYWHERE]);
-    let local = towards.filter_map(|other| source_towards(*other)).next();
+    let mut towards = others.iter().chain([&ANYWHERE]);
+    let local = towards.find_map(|other| source_towards(*other));
     listening_address.or_observed(local.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
 }
 

@@ -35,7 +35,7 @@ const RESOLVE_RARELY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Something happened.
-    Input(Input),
+    Input(Box<Input>),
     /// A node tells news, and wants some.
     Gossip(Vec<Entry>, Option<RollDigest>, oneshot::Sender<Vec<Entry>>),
 }
@@ -118,7 +118,7 @@ impl Ring {
 
     async fn tell(&self, input: Input) {
         // The task ends with the process.
-        let _ = self.events.send(Event::Input(input)).await;
+        let _ = self.events.send(Event::Input(Box::new(input))).await;
     }
 }
 
@@ -153,12 +153,12 @@ impl Task {
             let deadline = self.brain.next_deadline();
             let event = tokio::select! {
                 event = queue.recv() => event,
-                () = sleep_until(deadline.into()) => Some(Event::Input(Input::Tick)),
+                () = sleep_until(deadline.into()) => Some(Event::Input(Box::new(Input::Tick))),
             };
             let now = Instant::now();
             match event {
                 None => return,
-                Some(Event::Input(input)) => self.brain.handle(now, input, &mut outputs),
+                Some(Event::Input(input)) => self.brain.handle(now, *input, &mut outputs),
                 Some(Event::Gossip(entries, digest, reply)) => {
                     // Who asked may have gone.
                     let _ = reply.send(self.brain.gossiped(now, &entries, digest.as_ref()));
@@ -188,7 +188,7 @@ impl Task {
         let (events, calls) = (self.events.clone(), self.calls.clone());
         let answer = async move |input| {
             // The task ends with the process.
-            let _ = events.send(Event::Input(input)).await;
+            let _ = events.send(Event::Input(Box::new(input))).await;
         };
         match output {
             Output::Changed => self.publish(),
@@ -275,7 +275,7 @@ async fn resolve(
             }
         }
         let seeds = Input::Seeds(Seeds { addresses, founding });
-        if events.send(Event::Input(seeds)).await.is_err() {
+        if events.send(Event::Input(Box::new(seeds))).await.is_err() {
             return;
         }
         let is_joined = view.borrow_and_update().view.state.owned().is_some();

@@ -117,7 +117,10 @@ impl Takeover<'_> {
                 let asked = self.sync.calls.prepare(present, self.ballot, primary_agrees, member);
                 match asked.await {
                     Ok(prepared) => prepared,
-                    Err(error) => return self.without(member, &error),
+                    Err(error) => {
+                        self.go_on_without(member, &error);
+                        return Ok(None);
+                    }
                 }
             };
             match prepared {
@@ -131,9 +134,8 @@ impl Takeover<'_> {
         }
     }
 
-    fn without<T>(&self, member: &Contact, error: &CallError) -> Result<Option<T>, TakeoverError> {
+    fn go_on_without(&self, member: &Contact, error: &CallError) {
         debug!(range = %self.range, member = %member.address, %error, "a member is not heard");
-        Ok(None)
     }
 
     /// Reads what this node lacks from a majority of the present set, itself included if it is one
@@ -149,7 +151,7 @@ impl Takeover<'_> {
                 Ok(_) => read += 1,
                 Err(SyncError::Store(error)) => return Err(error.into()),
                 Err(SyncError::Call(error)) => {
-                    self.without::<()>(&promise.member, &error)?;
+                    self.go_on_without(&promise.member, &error);
                 }
             }
         }
@@ -198,7 +200,7 @@ impl Takeover<'_> {
             match self.sync.calls.accept((range, &self.present), proposal, member).await {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    self.without::<()>(member, &error)?;
+                    self.go_on_without(member, &error);
                     return Ok(false);
                 }
             }

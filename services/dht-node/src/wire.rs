@@ -4,6 +4,8 @@ mod agreement;
 mod contact;
 mod record;
 
+use std::fmt::Display;
+
 use shoal_core::ring::{KeyRange, Position};
 use shoal_proto::dht::v1 as pb;
 
@@ -31,7 +33,7 @@ pub(crate) enum WireError {
 }
 
 /// Any error as that of a field.
-pub(crate) fn field(error: impl ToString) -> WireError {
+pub(crate) fn field(error: impl Display) -> WireError {
     WireError::Field(error.to_string())
 }
 

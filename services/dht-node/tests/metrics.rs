@@ -24,19 +24,19 @@ async fn writes_share_commits_and_both_are_counted() {
     let recorder = PrometheusBuilder::new().build_recorder();
     let figures = recorder.handle();
     metrics::set_global_recorder(recorder).unwrap();
-    let figure = |name: &str| -> f64 {
+    let figure = |name: &str| -> u64 {
         let text = figures.render();
         let line = text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
         line[name.len()..].trim().parse().unwrap()
     };
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(DataDir::open(directory.path()).unwrap()).unwrap();
-    assert_eq!(figure("shoal_dht_records{state=\"live\"}"), 0.0);
+    assert_eq!(figure("shoal_dht_records{state=\"live\"}"), 0);
 
     store.write(|txn| txn.merge(&record(0, false))).await.unwrap();
     // Nothing to write is nothing to wait for.
     store.write(|txn| txn.merge(&record(0, false))).await.unwrap();
-    assert_eq!(figure("shoal_dht_commits_total"), 1.0);
+    assert_eq!(figure("shoal_dht_commits_total"), 1);
 
     let (release, held) = std::sync::mpsc::channel::<()>();
     let mut jobs = JoinSet::new();
@@ -51,8 +51,8 @@ async fn writes_share_commits_and_both_are_counted() {
     tokio::task::yield_now().await;
     release.send(()).unwrap();
     assert!(jobs.join_all().await.iter().all(Result::is_ok));
-    assert_eq!(figure("shoal_dht_commits_total"), 2.0);
-    assert_eq!(figure("shoal_dht_records_written_total"), 31.0);
-    assert_eq!(figure("shoal_dht_records{state=\"live\"}"), 21.0);
-    assert_eq!(figure("shoal_dht_records{state=\"tombstone\"}"), 10.0);
+    assert_eq!(figure("shoal_dht_commits_total"), 2);
+    assert_eq!(figure("shoal_dht_records_written_total"), 31);
+    assert_eq!(figure("shoal_dht_records{state=\"live\"}"), 21);
+    assert_eq!(figure("shoal_dht_records{state=\"tombstone\"}"), 10);
 }

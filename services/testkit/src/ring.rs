@@ -1,5 +1,8 @@
 //! A ring of real processes on loopback.
 
+pub mod history;
+pub mod load;
+
 use std::{path::PathBuf, process::Command, time::Duration};
 
 use shoal_common::channel::{Channel, Options};
@@ -59,7 +62,7 @@ impl Ring {
 
     /// Starts one more node, which joins through the first two. Returns its number.
     pub fn add(&mut self) -> usize {
-        let join = self.nodes.iter().take(2).map(|node| node.address()).collect();
+        let join = self.nodes.iter().take(2).map(Node::address).collect();
         self.add_with(join)
     }
 
@@ -185,10 +188,7 @@ impl Ring {
     pub async fn one(&self, patience: Duration) -> Duration {
         let started = Instant::now();
         loop {
-            let wrong = match self.flaw().await {
-                None => return started.elapsed(),
-                Some(wrong) => wrong,
-            };
+            let Some(wrong) = self.flaw().await else { return started.elapsed() };
             if started.elapsed() > patience {
                 for number in self.running() {
                     eprintln!("--- node {number}\n{}", self.log(number));

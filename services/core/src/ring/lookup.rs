@@ -77,7 +77,6 @@ pub struct Lookup {
     improved: bool,
     path: Vec<Contact>,
     asked: usize,
-    pub reach: u128,
     outcome: Option<Result<Outcome, Failure>>,
 }
 
@@ -112,14 +111,12 @@ impl Lookup {
             improved: false,
             path: Vec::new(),
             asked: 0,
-            reach: 0,
             outcome: None,
         }
     }
 
     /// The nodes to ask now, if any. More may follow after any answer or failure.
     pub fn next_asks(&mut self) -> Vec<Contact> {
-        self.known.reach = self.reach;
         if self.outcome.is_some() {
             return Vec::new();
         }

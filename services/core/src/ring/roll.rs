@@ -92,7 +92,7 @@ impl Roll {
             pool: Vec::new(),
             news: BTreeSet::new(),
             ends: BTreeSet::new(),
-            digest: Digest::EMPTY,
+            digest: Digest::empty(),
             changes: 0,
             census: None,
         };
@@ -165,8 +165,8 @@ impl Roll {
     }
 
     /// Hashes of all it says, to find out whether another roll says the same.
-    pub const fn digest(&self) -> Digest {
-        self.digest
+    pub const fn digest(&self) -> &Digest {
+        &self.digest
     }
 
     /// Up to `max` entries of those parts of the circle in which another roll differs. They begin at

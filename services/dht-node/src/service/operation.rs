@@ -132,7 +132,7 @@ impl TryFrom<pb::DeleteRequest> for Delete {
 
 fn value_of(record: Record) -> Option<pb::GetResponse> {
     let expires_at = record.expires_ms.map(|ms| prost_types::Timestamp {
-        seconds: (ms / 1000) as i64,
+        seconds: (ms / 1000).cast_signed(),
         nanos: (ms % 1000 * 1_000_000) as i32,
     });
     let version = record.version.to_string();

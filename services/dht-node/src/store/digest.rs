@@ -159,6 +159,7 @@ const fn leaf_of(position: u128) -> usize {
     (position >> (128 - LEAF_BITS)) as usize
 }
 
+/// The first position of a leaf. After the last leaf comes the first.
 const fn start_of(leaf: usize) -> u128 {
     (leaf as u128) << (128 - LEAF_BITS)
 }
@@ -190,15 +191,14 @@ pub(super) fn spans(range: KeyRange) -> impl Iterator<Item = Span> {
 /// A span as whole leaves, and what is left at its ends.
 pub(super) fn cover(span: Span) -> (Range<usize>, impl Iterator<Item = Span>) {
     let is_start = start_of(leaf_of(span.first)) == span.first;
-    let is_end = leaf_of(span.last) + 1 == LEAVES && span.last == u128::MAX
-        || start_of(leaf_of(span.last) + 1).wrapping_sub(1) == span.last;
+    let is_end = start_of(leaf_of(span.last) + 1).wrapping_sub(1) == span.last;
     let begin = leaf_of(span.first) + usize::from(!is_start);
     let end = leaf_of(span.last) + usize::from(is_end);
     let ends = if begin >= end {
         [Some(span), None]
     } else {
         let head = Span { first: span.first, last: start_of(begin).wrapping_sub(1) };
-        let tail = Span { first: start_of(end % LEAVES), last: span.last };
+        let tail = Span { first: start_of(end), last: span.last };
         [(!is_start).then_some(head), (!is_end).then_some(tail)]
     };
     (begin..end.max(begin), ends.into_iter().flatten())
@@ -294,7 +294,7 @@ mod tests {
                 let (leaves, ends) = cover(span);
                 let mut pieces: Vec<_> = ends.collect();
                 if !leaves.is_empty() {
-                    let last = start_of(leaves.end % LEAVES).wrapping_sub(1);
+                    let last = start_of(leaves.end).wrapping_sub(1);
                     pieces.push(Span { first: start_of(leaves.start), last });
                 }
                 pieces.sort_by_key(|piece| piece.first);

@@ -70,7 +70,7 @@ where
 {
     fn run(&mut self, txn: &mut Txn<'_>) {
         // Nobody waits any more: what was given up before its turn is no work.
-        if let Some(run) = self.run.take() {
+        if let Some(run) = self.run.take().filter(|_| !self.reply.is_closed()) {
             self.done = run(txn).ok();
         }
     }

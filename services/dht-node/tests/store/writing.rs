@@ -153,7 +153,7 @@ async fn who_gives_up_before_its_turn_has_written_nothing() {
     let held = begun(store.write(hold)).await;
     let has_run = Arc::new(AtomicBool::new(false));
     let ran = Arc::clone(&has_run);
-    let impatient = begun(store.write(move |_| Ok(ran.store(true, Ordering::Relaxed)))).await;
+    let impatient = begun(store.write(move |_| Ok(ran.swap(true, Ordering::Relaxed)))).await;
     drop(impatient);
     release.send(()).unwrap();
     held.await.unwrap();

@@ -84,12 +84,11 @@ pub(super) struct Known {
     nodes: BTreeMap<u128, Node>,
     /// No node is missing from the position up to this distance, as nodes before it told.
     covered: Option<u128>,
-    pub(super) reach: u128,
 }
 
 impl Known {
     pub(super) const fn new(position: Position, goal: Goal) -> Self {
-        Self { position, goal, nodes: BTreeMap::new(), covered: None, reach: 0 }
+        Self { position, goal, nodes: BTreeMap::new(), covered: None }
     }
 
     /// Adds a node that is so many steps away, unless its position is known. Returns its distance.
@@ -218,95 +217,12 @@ impl Known {
             }
         }
         let named = |(distance, node): (&u128, &Node)| node.is_named().then_some(*distance);
-        let mut near: Vec<u128> = self.nearer().filter_map(named).collect();
-        if self.reach > 0 {
-            near.sort_by_key(|at| {
-                let d = 0u128.wrapping_sub(*at);
-                (self.class(d), d)
-            });
-        }
-        candidates.extend(near);
+        candidates.extend(self.nearer().filter_map(named));
         if candidates.is_empty() && starved && self.owner().is_none() {
             let behind = self.nodes.range(first.unwrap_or_default()..).rev();
             candidates.extend(behind.filter_map(named));
         }
         candidates
-    }
-
-    fn class(&self, left: u128) -> u32 {
-        if left <= self.reach {
-            return 0;
-        }
-        let node = self.reach as f64 / 20.0;
-        let mut m = 0.0;
-        for j in 0..32 {
-            for d in 1..16u128 {
-                let t = d << (4 * j);
-                if t <= left && left - t <= self.reach {
-                    m += 1.0 - (-((left - t) as f64) / node).exp();
-                }
-            }
-        }
-        let mode: u32 = std::env::var("MODE").map_or(0, |m| m.parse().unwrap());
-        match mode {
-            0 => {
-                if m >= 1.5 {
-                    1
-                } else if m >= 0.3 {
-                    2
-                } else {
-                    3
-                }
-            }
-            1 => 10 - (m * 2.0).min(8.0) as u32,
-            2 => {
-                if m >= 0.5 {
-                    1
-                } else {
-                    3
-                }
-            }
-            3 => {
-                if m >= 2.0 {
-                    1
-                } else if m >= 0.7 {
-                    2
-                } else if m > 0.2 {
-                    3
-                } else {
-                    4
-                }
-            }
-            4 => {
-                if m >= 0.5 {
-                    1
-                } else {
-                    self.rounds(left) + 1
-                }
-            }
-            5 => {
-                if m >= 1.5 {
-                    1
-                } else if m >= 0.3 {
-                    2
-                } else {
-                    self.rounds(left) + 2
-                }
-            }
-            _ => 0,
-        }
-    }
-    fn rounds(&self, mut left: u128) -> u32 {
-        let mut rounds = 0;
-        if left <= self.reach {
-            return 0;
-        }
-        while left > self.reach {
-            let unit = 1u128 << (left.ilog2() / 4 * 4);
-            left %= unit;
-            rounds += 1;
-        }
-        rounds
     }
 
     /// The nodes before the position and closer to it than any that answered, closest first.

@@ -6,7 +6,7 @@
 /// The rounds of one lookup.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rounds {
-    rounds: Vec<Round>,
+    asked: Vec<Round>,
     /// The first that nothing better has come after.
     current: usize,
     /// To which asks made now belong.
@@ -23,7 +23,7 @@ struct Round {
 impl Rounds {
     /// Asks of the rounds that count.
     pub(super) fn under_way(&self) -> usize {
-        self.rounds.iter().skip(self.current).map(|round| round.under_way).sum()
+        self.asked.iter().skip(self.current).map(|round| round.under_way).sum()
     }
 
     /// Rounds that ended without an answer before anything better was known.
@@ -33,16 +33,16 @@ impl Rounds {
 
     /// What is asked from now on is a round of its own, and the only one that counts.
     pub(super) const fn begin_anew(&mut self) {
-        self.current = self.rounds.len();
+        self.current = self.asked.len();
         self.next = self.current;
     }
 
     /// A node is asked. Returns the number of its round.
     pub(super) fn ask(&mut self) -> usize {
-        if self.rounds.len() <= self.next {
-            self.rounds.resize(self.next + 1, Round::default());
+        if self.asked.len() <= self.next {
+            self.asked.resize(self.next + 1, Round::default());
         }
-        self.rounds[self.next].under_way += 1;
+        self.asked[self.next].under_way += 1;
         self.next
     }
 
@@ -61,7 +61,7 @@ impl Rounds {
 
     fn end(&mut self, round: usize) -> &mut Round {
         self.next = self.next.max(round + 1);
-        let round = &mut self.rounds[round];
+        let round = &mut self.asked[round];
         round.under_way -= 1;
         round
     }

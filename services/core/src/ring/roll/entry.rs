@@ -52,16 +52,16 @@ impl Entry {
 
 /// A hash for each 64th of the circle of all that a roll says there: two rolls that agree have the
 /// same, and where they differ it shows in which parts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Digest([u64; Digest::BUCKETS]);
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Digest(Box<[u64; Digest::BUCKETS]>);
 
 impl Digest {
     /// Parts of the circle. With 10,000 nodes one has 156: repairing a difference stays one message.
     pub const BUCKETS: usize = 64;
 
     /// As another node tells it.
-    pub const fn new(hashes: [u64; Self::BUCKETS]) -> Self {
-        Self(hashes)
+    pub fn new(hashes: [u64; Self::BUCKETS]) -> Self {
+        Self(Box::new(hashes))
     }
 
     /// Its hashes, in the order of positions.
@@ -70,7 +70,9 @@ impl Digest {
     }
 
     /// Of a roll that says nothing.
-    pub(super) const EMPTY: Self = Self([0; Self::BUCKETS]);
+    pub(super) fn empty() -> Self {
+        Self::new([0; Self::BUCKETS])
+    }
 
     /// Adds an entry that is not in it, or takes out one that is.
     pub(super) fn toggle(&mut self, entry: &Entry) {

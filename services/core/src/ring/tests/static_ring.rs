@@ -116,37 +116,14 @@ impl StaticRing {
         rng: &mut impl Rng,
     ) -> Run {
         let mut lookup = Lookup::new(key, &self.views[from].find_for_lookup(key), settings);
-        if std::env::var("REACH").is_ok() {
-            let st = &self.views[from].state;
-            lookup.reach = st.node.position.distance_to(st.successors.last().unwrap().position);
-        }
         let (mut now, mut first_asked) = (0, None);
         let mut events = BinaryHeap::new();
-        let mut log: Vec<String> = vec![];
         loop {
             if let Some(outcome) = lookup.outcome() {
                 let outcome = outcome.clone().unwrap_or_else(|failure| panic!("{key}: {failure}"));
-                if outcome.timeouts >= 8 && std::env::var("TRACE").is_ok() {
-                    println!(
-                        "--- key {key} first {} from {from} outcome {:?}",
-                        self.nodes.partition_point(|n| n.position < key),
-                        outcome.timeouts
-                    );
-                    for l in &log {
-                        println!("{l}");
-                    }
-                }
                 return Run { outcome, first_asked, took: now };
             }
             for node in lookup.next_asks() {
-                log.push(format!(
-                    "{now} ask {} {}",
-                    (self.places[&node.position] + 2000
-                        - self.nodes.partition_point(|n| n.position < key)
-                        + 500)
-                        % 1000,
-                    if self.dead[self.places[&node.position]] { "dead" } else { "" }
-                ));
                 let answer = self.ask(&node, key);
                 let takes = answer.as_ref().map_or(TIMEOUT, |_| rng.random_range(10..=100));
                 first_asked.get_or_insert_with(|| node.clone());
@@ -163,53 +140,20 @@ impl StaticRing {
 }
 
 #[test]
-fn measure() {
+fn lookups_go_round_half_of_a_ring_that_failed_at_once() {
+    let shape = Shape { nodes: 1_000, successors: 20, base: FingerBase::Sixteen };
     let mut rng = StdRng::seed_from_u64(1);
-    for seed in 0..4u64 {
-        for tenths in [0, 5] {
-            let shape = Shape { nodes: 1_000, successors: 20, base: FingerBase::Sixteen };
-            let (
-                mut to,
-                mut took,
-                mut asked,
-                mut hops,
-                mut worst,
-                mut wrong,
-                mut maxasked,
-                mut lat,
-            ) = (0, 0, 0, 0, 0, 0, 0, 0);
-            let lookups = 40_000;
-            let rings = 40;
-            for r in 0..rings {
-                let mut rng = StdRng::seed_from_u64(seed * 1000 + r);
-                let mut ring = StaticRing::random(shape, &mut rng);
-                ring.fail(shape.nodes * tenths / 10, &mut rng);
-                for _ in 0..lookups / rings {
-                    let key = Position::from_u128(rng.random());
-                    let from = ring.random_alive(&mut rng);
-                    let run = ring.look_up(from, key, LookupSettings::default(), &mut rng);
-                    if run.outcome.owner != *ring.owner_of(key) {
-                        wrong += 1;
-                    }
-                    to += run.outcome.timeouts;
-                    took += run.took / TIMEOUT;
-                    asked += run.outcome.asked;
-                    hops += run.outcome.hops;
-                    worst = worst.max(run.outcome.timeouts);
-                    maxasked = maxasked.max(run.outcome.asked);
-                    lat += run.took;
-                }
-            }
-            let m = |x: usize| x as f64 / lookups as f64;
-            println!(
-                "p={tenths} timeouts {:.3} (strict {:.3}) asked {:.2} hops {:.2} worst {worst} maxasked {maxasked} wrong {wrong} lat {:.0}",
-                m(to),
-                m(took as usize),
-                m(asked),
-                m(hops),
-                m(lat as usize)
-            );
+    let (mut timeouts, lookups) = (0, 2_000);
+    for _ in 0..10 {
+        let mut ring = StaticRing::random(shape, &mut rng);
+        ring.fail(shape.nodes / 2, &mut rng);
+        for _ in 0..lookups / 10 {
+            let key = Position::from_u128(rng.random());
+            let from = ring.random_alive(&mut rng);
+            let run = ring.look_up(from, key, LookupSettings::default(), &mut rng);
+            assert_eq!(run.outcome.owner, *ring.owner_of(key));
+            timeouts += run.outcome.timeouts;
         }
     }
-    let _ = rng.random::<u64>();
+    println!("timeouts: {timeouts} of {lookups}");
 }

@@ -1,0 +1,194 @@
+//! What clients of a ring did and saw, and whether a store that loses nothing could have answered so.
+//!
+//! Each key has one writer, which writes 1, 2, 3 and so on, one after another, and any number of
+//! readers. So a reader must see at least the last number acknowledged before it asked and the
+//! highest that anybody had been answered before, and at most the last that was tried before its
+//! answer.
+
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
+
+/// One thing that a client did, with its times.
+#[derive(Clone, Copy, Debug)]
+struct Event {
+    asked: Instant,
+    answered: Instant,
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    /// A write of this number was acknowledged.
+    Acknowledged(u64),
+    /// A write of this number failed, and may have happened.
+    Tried(u64),
+    /// A read returned this number.
+    Read(u64),
+    /// A read found nothing.
+    Missing,
+    /// A read or write was refused as not possible at present.
+    Unavailable,
+}
+
+/// All that clients did, by key.
+#[derive(Debug, Default)]
+pub struct History {
+    events: Mutex<HashMap<String, Vec<Event>>>,
+}
+
+/// What a history amounts to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Writes that were acknowledged.
+    pub acknowledged: usize,
+    /// Reads that returned a value.
+    pub read: usize,
+    /// The longest time from the first refusal of a key to its next answer.
+    pub longest_unavailable: Duration,
+    /// What a store that loses nothing would not have answered.
+    pub flaws: Vec<String>,
+}
+
+impl History {
+    /// A write of `number` that was asked for at `asked` was acknowledged just now.
+    pub fn acknowledged(&self, key: &str, asked: Instant, number: u64) {
+        self.note(key, asked, What::Acknowledged(number));
+    }
+
+    /// A write of `number` failed: nobody knows whether it happened.
+    pub fn tried(&self, key: &str, asked: Instant, number: u64) {
+        self.note(key, asked, What::Tried(number));
+    }
+
+    /// A read returned `number`, or that there is nothing.
+    pub fn read(&self, key: &str, asked: Instant, number: Option<u64>) {
+        self.note(key, asked, number.map_or(What::Missing, What::Read));
+    }
+
+    /// A read was refused.
+    pub fn unavailable(&self, key: &str, asked: Instant) {
+        self.note(key, asked, What::Unavailable);
+    }
+
+    /// Judges what happened.
+    pub fn judge(&self) -> Verdict {
+        let events = self.events.lock().expect("nothing panics while it holds the lock");
+        let mut verdict = Verdict::default();
+        for (key, events) in &*events {
+            judge(key, events, &mut verdict);
+        }
+        verdict
+    }
+
+    fn note(&self, key: &str, asked: Instant, what: What) {
+        let event = Event { asked, answered: Instant::now(), what };
+        let mut events = self.events.lock().expect("nothing panics while it holds the lock");
+        events.entry(key.to_owned()).or_default().push(event);
+    }
+}
+
+/// Judges one key. Its events are in the order of their answers.
+fn judge(key: &str, events: &[Event], verdict: &mut Verdict) {
+    let mut refused_since = None;
+    for (index, event) in events.iter().enumerate() {
+        if event.what == What::Unavailable {
+            refused_since.get_or_insert(event.asked);
+            continue;
+        }
+        if matches!(event.what, What::Read(_) | What::Missing)
+            && let Some(since) = refused_since.take()
+        {
+            let wait = event.answered.saturating_duration_since(since);
+            verdict.longest_unavailable = verdict.longest_unavailable.max(wait);
+        }
+        let earlier = events[..index].iter().filter(|earlier| earlier.answered <= event.asked);
+        let known = earlier.filter_map(|earlier| match earlier.what {
+            What::Acknowledged(number) | What::Read(number) => Some(number),
+            _ => None,
+        });
+        let least = known.max().unwrap_or_default();
+        // A write under way is noted when it ends, which may be after this read.
+        let begun = events.iter().filter(|other| other.asked <= event.answered);
+        let most = begun.filter_map(|other| match other.what {
+            What::Acknowledged(number) | What::Tried(number) => Some(number),
+            _ => None,
+        });
+        let most = most.max().unwrap_or_default();
+        match event.what {
+            What::Acknowledged(_) => verdict.acknowledged += 1,
+            What::Read(number) => {
+                verdict.read += 1;
+                if number < least {
+                    verdict.flaws.push(format!("{key}: read {number} after {least} was known"));
+                }
+                if number > most {
+                    verdict.flaws.push(format!("{key}: read {number}, which nobody had written"));
+                }
+            }
+            What::Missing if least > 0 => {
+                verdict.flaws.push(format!("{key}: not found after {least} was known"));
+            }
+            What::Missing | What::Tried(_) | What::Unavailable => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_store_without_loss_answers_has_no_flaws() {
+        let history = History::default();
+        history.read("key", Instant::now(), None);
+        history.acknowledged("key", Instant::now(), 1);
+        history.read("key", Instant::now(), Some(1));
+        history.tried("key", Instant::now(), 2);
+        history.read("key", Instant::now(), Some(1));
+        history.unavailable("key", Instant::now());
+        history.read("key", Instant::now(), Some(2));
+        let verdict = history.judge();
+        assert_eq!(verdict.flaws, [""; 0]);
+        assert_eq!((verdict.acknowledged, verdict.read), (1, 3));
+        assert!(verdict.longest_unavailable > Duration::ZERO);
+    }
+
+    #[test]
+    fn a_write_that_is_acknowledged_and_gone_is_a_flaw() {
+        let history = History::default();
+        history.acknowledged("key", Instant::now(), 1);
+        history.acknowledged("key", Instant::now(), 2);
+        history.read("key", Instant::now(), Some(1));
+        history.read("key", Instant::now(), None);
+        assert_eq!(history.judge().flaws.len(), 2);
+    }
+
+    #[test]
+    fn a_value_that_was_read_and_is_gone_is_a_flaw() {
+        let history = History::default();
+        history.tried("key", Instant::now(), 1);
+        history.read("key", Instant::now(), Some(1));
+        history.read("key", Instant::now(), None);
+        assert_eq!(history.judge().flaws.len(), 1);
+    }
+
+    #[test]
+    fn a_value_that_nobody_wrote_is_a_flaw() {
+        let history = History::default();
+        history.acknowledged("key", Instant::now(), 1);
+        history.read("key", Instant::now(), Some(2));
+        assert_eq!(history.judge().flaws.len(), 1);
+    }
+
+    #[test]
+    fn a_read_that_overlaps_a_write_may_see_it_or_not() {
+        let history = History::default();
+        let asked = Instant::now();
+        history.acknowledged("key", Instant::now(), 1);
+        history.read("key", asked, None);
+        assert_eq!(history.judge().flaws, [""; 0]);
+    }
+}

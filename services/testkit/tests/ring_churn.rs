@@ -1,0 +1,111 @@
+//! A ring keeps its promises while nodes are killed, leave, come back and join.
+
+use std::{
+    env,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use shoal_proto::dht::v1::GetRequest;
+use shoal_testkit::ring::{
+    Ring,
+    load::{COUNTERS, Load, Nodes, Record},
+};
+use tokio::time::sleep;
+
+/// Nodes at the start.
+const NODES: usize = 16;
+/// How long the ring is troubled, unless `SHOAL_CHURN_SECONDS` says otherwise.
+const TROUBLE: Duration = Duration::from_secs(30);
+/// One ring again so soon after the last change.
+const SOON: Duration = Duration::from_secs(5);
+/// A key is refused for so long at most.
+const UNAVAILABLE: Duration = Duration::from_secs(5);
+/// A node leaves within its grace period.
+const GRACE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_under_churn() {
+    let trouble = env::var("SHOAL_CHURN_SECONDS").ok().and_then(|text| text.parse().ok());
+    let trouble = trouble.map_or(TROUBLE, Duration::from_secs);
+    let seed = rand::random();
+    println!("seed {seed}");
+    let mut ring = Ring::of(NODES).await;
+    let nodes = Arc::new(Mutex::new(addresses(&ring)));
+    let load = Load::start(nodes.clone(), 4, 25, seed);
+    let changes = churn(&mut ring, &nodes, trouble, StdRng::seed_from_u64(seed)).await;
+    let took = ring.one(SOON).await;
+    let record = load.stop().await;
+
+    let verdict = record.history.judge();
+    println!(
+        "{changes} changes; {} writes, {} reads; one ring after {took:?}; \
+         longest unavailable {:?}",
+        verdict.acknowledged, verdict.read, verdict.longest_unavailable
+    );
+    assert!(verdict.flaws.is_empty(), "{} flaws: {:#?}", verdict.flaws.len(), verdict.flaws);
+    assert!(verdict.acknowledged > 100 && verdict.read > 100, "{verdict:?}");
+    assert!(verdict.longest_unavailable <= UNAVAILABLE, "{verdict:?}");
+    check_counters(&ring, &record).await;
+}
+
+fn addresses(ring: &Ring) -> Vec<String> {
+    ring.running().into_iter().map(|number| ring.address(number)).collect()
+}
+
+/// Changes the ring until the time is over, never with two nodes down together. Returns how often.
+async fn churn(ring: &mut Ring, nodes: &Nodes, trouble: Duration, mut rng: StdRng) -> usize {
+    let deadline = Instant::now() + trouble;
+    let mut changes = 0;
+    while Instant::now() < deadline {
+        changes += 1;
+        let victim = *ring.running().choose(&mut rng).expect("there are nodes");
+        let away = Duration::from_millis(rng.random_range(0..3000));
+        match rng.random_range(0..3) {
+            0 if ring.running().len() < NODES + 4 => {
+                let added = ring.add();
+                println!("node {added} joins");
+            }
+            1 => {
+                without(ring, nodes, victim);
+                println!("node {victim} leaves");
+                ring.leave(victim, GRACE).await;
+                sleep(away).await;
+                ring.start(victim);
+            }
+            _ => {
+                println!("node {victim} is killed for {away:?}");
+                ring.kill(victim);
+                sleep(away).await;
+                ring.start(victim);
+            }
+        }
+        // A node that starts is still down: the next change waits until it is back.
+        ring.one(Duration::from_secs(20)).await;
+        *nodes.lock().expect("nothing panics while it holds the lock") = addresses(ring);
+        sleep(Duration::from_millis(rng.random_range(0..1000))).await;
+    }
+    changes
+}
+
+/// Clients are told that a node goes, as a load balancer would be.
+fn without(ring: &Ring, nodes: &Nodes, victim: usize) {
+    let gone = ring.address(victim);
+    nodes.lock().expect("nothing panics while it holds the lock").retain(|node| *node != gone);
+}
+
+/// Each counter is at the number of increments acknowledged, or more by those in doubt.
+async fn check_counters(ring: &Ring, record: &Record) {
+    for counter in 0..COUNTERS {
+        let key = format!("counter-{counter}");
+        let request = GetRequest { key: key.clone().into(), direct: false };
+        let value = ring.client(0).get(request).await.expect("it is there").into_inner().value;
+        let value: u64 = String::from_utf8_lossy(&value).parse().expect("it is a number");
+        let sure = record.incremented[counter].load(Ordering::Relaxed);
+        let doubtful = record.doubtful[counter].load(Ordering::Relaxed);
+        println!("{key} is {value}; {sure} increments acknowledged, {doubtful} in doubt");
+        assert!((sure..=sure + doubtful).contains(&value), "{key}");
+        assert!(sure > 0, "{key}");
+    }
+}

@@ -104,9 +104,9 @@ impl Keeper {
         self.store.custody()
     }
 
-    /// A version for a write, greater than that of what it replaces.
-    pub(crate) fn next_version(&self, above: Option<Version>) -> Version {
-        self.clock.lock().expect(NO_PANIC).next(unix_ms(), above)
+    /// A version for a write under the set of an epoch, greater than that of what it replaces.
+    pub(crate) fn next_version(&self, epoch: u64, above: Option<Version>) -> Version {
+        self.clock.lock().expect(NO_PANIC).next(unix_ms(), epoch, above)
     }
 
     /// Promises, unless the primary holds a lease and has not agreed.
@@ -263,10 +263,10 @@ impl Keeper {
         }
     }
 
-    /// Forgets tombstones and expired values of a range that were written before a version: every
-    /// replica has them.
-    pub(crate) async fn purge(&self, range: KeyRange, before: Version) -> Result<(), StoreError> {
-        let old = self.store.purgeable(before.wall_ms, BATCH)?;
+    /// Forgets tombstones and expired values of a range that are older than `before_ms`: every replica
+    /// has them.
+    pub(crate) async fn purge(&self, range: KeyRange, before_ms: u64) -> Result<(), StoreError> {
+        let old = self.store.purgeable(before_ms, BATCH)?;
         let of_range = old.into_iter().filter(|(key, _)| range.contains(key.position()));
         let purged: Vec<_> = of_range.collect();
         if purged.is_empty() {

@@ -180,7 +180,8 @@ impl Writer {
             }
             let before = self.keeper.store.get(&write.key)?;
             check(write.condition, before.as_ref())?;
-            let version = self.keeper.next_version(before.map(|record| record.version));
+            let above = before.map(|record| record.version);
+            let version = self.keeper.next_version(set.epoch, above);
             let record = Record {
                 key: write.key.clone(),
                 version,

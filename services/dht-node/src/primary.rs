@@ -10,7 +10,6 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use shoal_core::ring::{
     Agreement, Contact, Intervals, KeyRange, Lapse, Lineage, NodeId, Position, ReplicaSet, Tenure,
-    Version,
 };
 use tokio::sync::{Notify, watch};
 use tracing::debug;
@@ -241,12 +240,11 @@ impl Primary {
     }
 
     /// Tombstones older than this may go: every replica was found to have the same records.
-    fn purge_before(&self, range: KeyRange, others: &[Contact]) -> Option<Version> {
+    fn purge_before(&self, range: KeyRange, others: &[Contact]) -> Option<u64> {
         let renewing = self.0.renewing.lock().expect(NO_PANIC);
         let is_same = |member: &Contact| renewing.different.get(&(range, member.id)) == Some(&0);
-        let wall_ms = unix_ms().saturating_sub(self.0.tombstones_for.as_millis() as u64);
-        let before = Version { wall_ms, counter: 0, node: self.0.keeper.me };
-        others.iter().all(is_same).then_some(before)
+        let before_ms = unix_ms().saturating_sub(self.0.tombstones_for.as_millis() as u64);
+        others.iter().all(is_same).then_some(before_ms)
     }
 }
 

@@ -6,6 +6,7 @@ mod record;
 
 use std::fmt::Display;
 
+use prost_types::Timestamp;
 use shoal_core::ring::{KeyRange, Position};
 use shoal_proto::dht::v1 as pb;
 
@@ -17,7 +18,7 @@ pub(crate) use contact::{
     Seen, contact, found, parse_contact, parse_found, parse_roll_digest, parse_rumours,
     parse_state, rumour, state,
 };
-pub(crate) use record::{digest, parse_digest, parse_record, parse_version, record};
+pub(crate) use record::{digest, parse_digest, parse_record, record};
 
 /// A message that breaks the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,6 +42,21 @@ pub(crate) fn field(error: impl Display) -> WireError {
 fn at_most<T>(what: &'static str, items: Vec<T>, max: usize) -> Result<Vec<T>, WireError> {
     let got = items.len();
     if got <= max { Ok(items) } else { Err(WireError::TooMany { what, got, max }) }
+}
+
+/// Milliseconds since the Unix epoch as a point in time.
+pub(crate) fn timestamp(ms: u64) -> Timestamp {
+    Timestamp { seconds: (ms / 1000).cast_signed(), nanos: (ms % 1000 * 1_000_000) as i32 }
+}
+
+/// A point in time as milliseconds since the Unix epoch.
+pub(crate) fn parse_timestamp(timestamp: Timestamp) -> Result<u64, WireError> {
+    let Timestamp { seconds, nanos } = timestamp;
+    let ms = || {
+        let nanos = u64::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000)?;
+        u64::try_from(seconds).ok()?.checked_mul(1000)?.checked_add(nanos / 1_000_000)
+    };
+    ms().ok_or_else(|| WireError::Field(format!("{seconds}.{nanos:09} s is no point in time")))
 }
 
 /// A position as 32 hex digits.

@@ -13,7 +13,7 @@ fn record(name: usize, is_tombstone: bool) -> Record {
     let value = Bytes::from_static(b"x").try_into().unwrap();
     Record {
         key: Bytes::from(format!("{name}")).try_into().unwrap(),
-        version: Version { wall_ms: 1, counter: 0, node: NodeId::new(Uuid::nil()) },
+        version: Version { epoch: 1, wall_ms: 1, counter: 0, node: NodeId::new(Uuid::nil()) },
         value: (!is_tombstone).then_some(value),
         expires_ms: None,
     }

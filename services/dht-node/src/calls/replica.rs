@@ -83,13 +83,13 @@ impl Calls {
         &self,
         (range, present): (KeyRange, &ReplicaSet),
         digest: Digest,
-        purge_before: Option<Version>,
+        purge_before: Option<u64>,
         to: &Contact,
     ) -> Result<Renewed, CallError> {
         let request = pb::RenewRequest {
             agreement: Some(wire::agreement(range, present)),
             digest: Some(wire::digest(digest)),
-            purge_before: purge_before.map(|version| version.to_string()).unwrap_or_default(),
+            purge_before: purge_before.map(wire::timestamp),
         };
         let call = async |channel| client(channel).renew(request).await;
         let response = self.quick(to, call).await?;

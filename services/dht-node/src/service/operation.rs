@@ -12,6 +12,7 @@ use crate::{
     router::Operation,
     store::{Key, Record, Value},
     time::unix_ms,
+    wire,
 };
 
 /// The longest life of a value that does not stay: ten years.
@@ -131,10 +132,7 @@ impl TryFrom<pb::DeleteRequest> for Delete {
 }
 
 fn value_of(record: Record) -> Option<pb::GetResponse> {
-    let expires_at = record.expires_ms.map(|ms| prost_types::Timestamp {
-        seconds: (ms / 1000).cast_signed(),
-        nanos: (ms % 1000 * 1_000_000) as i32,
-    });
+    let expires_at = record.expires_ms.map(wire::timestamp);
     let version = record.version.to_string();
     record.value.map(|value| pb::GetResponse {
         value: value.as_bytes().clone(),

@@ -110,7 +110,7 @@ impl ReplicaService for Replica {
         let request = request.into_inner();
         let (range, present) = wire::parse_agreement(request.agreement)?;
         let theirs = wire::parse_digest(request.digest)?;
-        let purge_before = wire::parse_version(&request.purge_before)?;
+        let purge_before = request.purge_before.map(wire::parse_timestamp).transpose()?;
         let kind = match self.keeper.renew(range, present).await? {
             Ok(()) => {
                 if let Some(before) = purge_before {

@@ -228,6 +228,7 @@ mod tests {
     prop_compose! {
         fn records()(
             name in prop::collection::vec(any::<u8>(), 1..MAX_KEY_BYTES),
+            epoch: u64,
             wall_ms: u64,
             counter: u32,
             number: u128,
@@ -237,7 +238,7 @@ mod tests {
             let node = NodeId::new(Uuid::from_u128(number));
             Record {
                 key: key(&name),
-                version: Version { wall_ms, counter, node },
+                version: Version { epoch, wall_ms, counter, node },
                 value: value.map(|value| Value(value.into())),
                 expires_ms,
             }
@@ -259,7 +260,7 @@ mod tests {
     #[test]
     fn a_record_lives_until_it_expires_or_is_deleted() {
         let node = NodeId::new(Uuid::from_u128(1));
-        let version = Version { wall_ms: 5, counter: 0, node };
+        let version = Version { epoch: 1, wall_ms: 5, counter: 0, node };
         let value = Some(Value(Bytes::new()));
         let forever = Record { key: key(b"a"), version, value, expires_ms: None };
         assert!(forever.is_live(u64::MAX));

@@ -36,7 +36,7 @@ prop_compose! {
         let value = format!("{wall_ms} {counter} {node}");
         let is_tombstone = is_tombstone && counter == 0;
         let expires_ms = expires_ms.filter(|_| counter == 1 && node == 1).map(|_| wall_ms + 2);
-        let version = Version { wall_ms, counter, node: NodeId::new(Uuid::from_u128(node)) };
+        let version = Version { epoch: 1, wall_ms, counter, node: NodeId::new(Uuid::from_u128(node)) };
         let plain = record(name(number).as_bytes(), value.as_bytes(), wall_ms);
         let value = plain.value.filter(|_| !is_tombstone);
         Record { key: plain.key, version, value, expires_ms }

@@ -33,7 +33,7 @@ pub(crate) fn key(name: impl AsRef<[u8]>) -> Key {
 }
 
 pub(crate) fn version(wall_ms: u64) -> Version {
-    Version { wall_ms, counter: 0, node: NodeId::new(Uuid::from_u128(7)) }
+    Version { epoch: 1, wall_ms, counter: 0, node: NodeId::new(Uuid::from_u128(7)) }
 }
 
 /// A value, written at this time.

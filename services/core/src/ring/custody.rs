@@ -94,19 +94,21 @@ pub struct Agreement {
     pub promised: Option<Ballot>,
     /// What was accepted last.
     pub accepted: Option<Proposal>,
-    /// The set of a younger lineage that was the present one here. What its members kept has still
-    /// to be handed in.
+    /// The set of a younger lineage that was the present one, if this node was a member of it. What
+    /// it kept has still to be handed in.
     pub displaced: Option<ReplicaSet>,
+    /// Records were handed in here for the next set. They stay until a later set is known.
+    pub supplied: bool,
 }
 
 impl Agreement {
-    /// What is known once `present` was chosen, and `before` was known.
-    fn after(before: Option<Self>, present: ReplicaSet) -> Self {
-        let displaced = before.and_then(|before| {
-            let is_other = before.present.lineage != present.lineage;
-            if is_other { Some(before.present) } else { before.displaced }
+    /// What `node` knows once `present` was chosen, and it knew `before`.
+    fn after(before: Option<Self>, present: ReplicaSet, node: NodeId) -> Self {
+        let displaced = before.and_then(|Self { present: before, displaced, .. }| {
+            let is_displaced = before.lineage != present.lineage && before.holds(node);
+            displaced.or_else(|| is_displaced.then_some(before))
         });
-        Self { present, promised: None, accepted: None, displaced }
+        Self { present, promised: None, accepted: None, displaced, supplied: false }
     }
 
     /// The present set takes no more writes here.
@@ -118,13 +120,17 @@ impl Agreement {
 /// Sets that go before the one spoken of, each with the range it keeps.
 pub type Superseding = Vec<(KeyRange, ReplicaSet)>;
 
-/// Why a node does not agree.
+/// Why a node does not agree, or takes no records.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// A higher ballot was promised.
+    /// This ballot or a higher one was promised.
     Outbid(Ballot),
     /// The set spoken of is no longer the present one.
     Superseded(Superseding),
+    /// The set spoken of has other members: the node it was meant for had this address before.
+    NoMember,
+    /// What this node kept in a ring that was founded apart is not handed in yet.
+    Unsettled,
 }
 
 /// Why a write is not taken.
@@ -134,15 +140,23 @@ pub enum WriteRefusal {
     Sealed,
     /// The set spoken of is no longer the present one.
     Superseded(Superseding),
+    /// The set spoken of has other members: the node it was meant for had this address before.
+    NoMember,
 }
 
 /// A node's memory of agreements. What it says must be on disk before others hear it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Custody {
+    node: NodeId,
     agreements: Intervals<Agreement>,
 }
 
 impl Custody {
+    /// The memory of a node that knows of no set yet.
+    pub fn new(node: NodeId) -> Self {
+        Self { node, agreements: Intervals::default() }
+    }
+
     /// What is known of a position.
     pub fn at(&self, position: Position) -> Option<&Agreement> {
         self.agreements.at(position)
@@ -173,7 +187,7 @@ impl Custody {
     pub fn learn(&mut self, range: KeyRange, chosen: &ReplicaSet) -> Superseding {
         self.agreements.update(range, |known| {
             if known.as_ref().is_none_or(|known| chosen.supersedes(&known.present)) {
-                *known = Some(Agreement::after(known.take(), chosen.clone()));
+                *known = Some(Agreement::after(known.take(), chosen.clone(), self.node));
             }
         });
         let pieces = self.agreements.pieces(range).into_iter();
@@ -198,13 +212,19 @@ impl Custody {
 
     /// Promises to accept no lower ballot for the set after `present`. Returns what was accepted
     /// before.
+    ///
+    /// A ballot is promised once. So a proposer that has forgotten its last one, and comes with it
+    /// again, never has two sets accepted under one ballot.
     pub fn prepare(
         &mut self,
         range: KeyRange,
         present: &ReplicaSet,
         ballot: Ballot,
     ) -> Result<Vec<(KeyRange, Proposal)>, Refusal> {
-        self.admit(range, present, ballot)?;
+        let promised = self.admit_as_member(range, present)?;
+        if let Some(promised) = promised.filter(|promised| *promised >= ballot) {
+            return Err(Refusal::Outbid(promised));
+        }
         self.agreements.update(range, |known| {
             let known = known.as_mut().expect("it was just learnt");
             known.promised = Some(ballot);
@@ -220,13 +240,49 @@ impl Custody {
         present: &ReplicaSet,
         proposal: &Proposal,
     ) -> Result<(), Refusal> {
-        self.admit(range, present, proposal.ballot)?;
+        let promised = self.admit_as_member(range, present)?;
+        if let Some(promised) = promised.filter(|promised| *promised > proposal.ballot) {
+            return Err(Refusal::Outbid(promised));
+        }
         self.agreements.update(range, |known| {
             let known = known.as_mut().expect("it was just learnt");
             known.promised = Some(proposal.ballot);
             known.accepted = Some(proposal.clone());
         });
         Ok(())
+    }
+
+    /// Lets records be handed in for the set after `present`, by who holds the promises of a majority.
+    /// Returns the ranges whose records have to go first: this node kept them under an earlier set,
+    /// and others may have removed them since.
+    pub fn supply(
+        &mut self,
+        range: KeyRange,
+        present: &ReplicaSet,
+        ballot: Ballot,
+    ) -> Result<Vec<KeyRange>, Refusal> {
+        let promised = self.admit(range, present)?;
+        if let Some(promised) = promised.filter(|promised| *promised > ballot) {
+            return Err(Refusal::Outbid(promised));
+        }
+        let pieces = self.agreements.pieces(range).into_iter();
+        let known: Vec<_> = pieces.filter_map(|(piece, known)| Some((piece, known?))).collect();
+        if known.iter().any(|(_, known)| known.displaced.is_some()) {
+            return Err(Refusal::Unsettled);
+        }
+        let known = known.into_iter();
+        let remains = known.filter(|(_, known)| self.are_remains(known));
+        let remains = remains.map(|(piece, _)| piece).collect();
+        self.agreements.update(range, |known| {
+            known.as_mut().expect("it was just learnt").supplied = true;
+        });
+        Ok(remains)
+    }
+
+    /// Ranges whose records this node need not keep: it is no member of the present set, they were
+    /// not handed in for the next one, and nobody waits for them.
+    pub fn remains(&self) -> Vec<KeyRange> {
+        self.known().filter(|(_, known)| self.are_remains(known)).map(|(range, _)| range).collect()
     }
 
     /// Whether a write of a key in `range`, which `set` keeps, may be taken. The set is learnt.
@@ -243,27 +299,33 @@ impl Custody {
             }
         }
         match self.at(position) {
+            _ if !set.holds(self.node) => Err(WriteRefusal::NoMember),
             Some(known) if !known.is_sealed() => Ok(()),
             _ => Err(WriteRefusal::Sealed),
         }
     }
 
-    fn admit(
+    fn are_remains(&self, known: &Agreement) -> bool {
+        !known.supplied && known.displaced.is_none() && !known.present.holds(self.node)
+    }
+
+    /// The highest ballot that was promised anywhere in the range.
+    fn admit_as_member(
         &mut self,
         range: KeyRange,
         present: &ReplicaSet,
-        ballot: Ballot,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Ballot>, Refusal> {
+        let promised = self.admit(range, present)?;
+        if present.holds(self.node) { Ok(promised) } else { Err(Refusal::NoMember) }
+    }
+
+    fn admit(&mut self, range: KeyRange, present: &ReplicaSet) -> Result<Option<Ballot>, Refusal> {
         let newer = self.learn(range, present);
         if !newer.is_empty() {
             return Err(Refusal::Superseded(newer));
         }
         let pieces = self.agreements.pieces(range).into_iter();
-        let highest = pieces.filter_map(|(_, known)| known?.promised).max();
-        match highest {
-            Some(highest) if highest > ballot => Err(Refusal::Outbid(highest)),
-            _ => Ok(()),
-        }
+        Ok(pieces.filter_map(|(_, known)| known?.promised).max())
     }
 }
 
@@ -339,7 +401,7 @@ mod tests {
     }
 
     fn knowing(range: KeyRange, set: &ReplicaSet) -> Custody {
-        let mut custody = Custody::default();
+        let mut custody = Custody::new(id(5));
         assert_eq!(custody.learn(range, set), []);
         custody
     }
@@ -356,15 +418,33 @@ mod tests {
 
     #[test]
     fn the_older_lineage_goes_before_the_younger_one_whatever_the_epochs() {
-        let young = ReplicaSet { lineage: Lineage(Uuid::max()), ..set(9, &[1]) };
+        let young = ReplicaSet { lineage: Lineage(Uuid::max()), ..set(9, &[1, 5]) };
         let mut custody = knowing(range(0, 0), &young);
         assert_eq!(custody.learn(range(0, 0), &set(1, &[2])), []);
         assert_eq!(custody.learn(range(0, 0), &young), [(range(0, 0), set(1, &[2]))]);
         let displaced = |custody: &Custody| custody.at(four(3))?.displaced.clone();
         assert_eq!(displaced(&custody), Some(young));
-        custody.learn(range(0, 0), &set(2, &[3]));
-        custody.settle(range(0, 4), &set(2, &[3]));
-        assert_eq!(displaced(&custody), None);
+    }
+
+    #[test]
+    fn what_was_kept_in_a_younger_lineage_is_no_remains_until_it_is_handed_in() {
+        let founded = |founding, members: &[u128]| ReplicaSet {
+            lineage: Lineage(Uuid::from_u128(founding)),
+            ..set(1, members)
+        };
+        let (oldest, middle, youngest) = (founded(1, &[1]), founded(2, &[2]), founded(3, &[5]));
+        let mut custody = knowing(range(0, 0), &youngest);
+        custody.learn(range(0, 0), &middle);
+        custody.learn(range(0, 0), &oldest);
+        let ballot = ballot(1, 1);
+        assert_eq!(custody.remains(), []);
+        assert_eq!(custody.supply(range(1, 5), &oldest, ballot), Err(Refusal::Unsettled));
+        custody.settle(range(1, 5), &oldest);
+        assert_eq!(custody.remains(), [range(1, 5)]);
+        assert_eq!(custody.supply(range(1, 5), &oldest, ballot), Ok(vec![range(1, 5)]));
+        assert_eq!(custody.remains(), [], "what was handed in is kept");
+        custody.learn(range(1, 5), &ReplicaSet { epoch: 2, ..oldest });
+        assert_eq!(custody.remains(), [range(1, 5)], "somebody else was chosen");
     }
 
     #[test]

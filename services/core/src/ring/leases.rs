@@ -12,15 +12,10 @@ use super::{Intervals, KeyRange, NodeId, ReplicaSet};
 #[derive(Clone, Debug)]
 pub struct Leases {
     length: Duration,
-    granted: Intervals<Lease>,
+    /// When each is over.
+    granted: Intervals<Instant>,
     /// Those granted before a restart are forgotten, and over by then.
     forgotten_until: Instant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Lease {
-    primary: NodeId,
-    until: Instant,
 }
 
 impl Leases {
@@ -30,17 +25,17 @@ impl Leases {
     }
 
     /// Grants the primary of the present set its lease.
-    pub fn grant(&mut self, now: Instant, range: KeyRange, primary: NodeId) {
-        let lease = Lease { primary, until: now + self.length };
-        self.granted.update(range, |known| *known = Some(lease));
+    pub fn grant(&mut self, now: Instant, range: KeyRange) {
+        let until = now + self.length;
+        self.granted.update(range, |known| *known = Some(until));
     }
 
-    /// How long `proposer` has to wait for a promise, if the primary has not agreed.
-    pub fn wait(&self, now: Instant, range: KeyRange, proposer: NodeId) -> Option<Duration> {
+    /// How long who proposes has to wait for a promise. A primary that has promised answers no more
+    /// reads, so nobody need wait then; that it proposes is not enough.
+    pub fn wait(&self, now: Instant, range: KeyRange) -> Option<Duration> {
         let pieces = self.granted.pieces(range).into_iter();
-        let others =
-            pieces.filter_map(|(_, lease)| lease).filter(|lease| lease.primary != proposer);
-        let until = others.map(|lease| lease.until).chain([self.forgotten_until]).max()?;
+        let until = pieces.filter_map(|(_, until)| until.copied());
+        let until = until.chain([self.forgotten_until]).max()?;
         until.checked_duration_since(now).filter(|wait| !wait.is_zero())
     }
 }
@@ -137,22 +132,21 @@ mod tests {
     }
 
     #[test]
-    fn others_wait_until_a_lease_is_over_and_the_primary_does_not() {
+    fn who_proposes_waits_until_a_lease_is_over() {
         let start = some_instant();
         let mut leases = Leases::new(LENGTH, start);
         let now = start + LENGTH;
-        leases.grant(now, WHOLE, node(0));
-        assert_eq!(leases.wait(now, WHOLE, node(1)), Some(LENGTH));
-        assert_eq!(leases.wait(now, WHOLE, node(0)), None);
-        assert_eq!(leases.wait(now + LENGTH, WHOLE, node(1)), None);
+        leases.grant(now, WHOLE);
+        assert_eq!(leases.wait(now, WHOLE), Some(LENGTH));
+        assert_eq!(leases.wait(now + LENGTH, WHOLE), None);
     }
 
     #[test]
     fn a_node_that_restarts_waits_for_leases_that_it_may_have_granted() {
         let start = some_instant();
         let leases = Leases::new(LENGTH, start);
-        assert_eq!(leases.wait(start, WHOLE, node(1)), Some(LENGTH));
-        assert_eq!(leases.wait(start + LENGTH, WHOLE, node(1)), None);
+        assert_eq!(leases.wait(start, WHOLE), Some(LENGTH));
+        assert_eq!(leases.wait(start + LENGTH, WHOLE), None);
     }
 
     #[test]
@@ -179,10 +173,10 @@ mod tests {
         let asked = some_instant();
         let answered = asked + Duration::from_millis(5);
         let mut leases = Leases::new(LENGTH, asked);
-        leases.grant(answered, WHOLE, node(0));
+        leases.grant(answered, WHOLE);
         let mut tenure = Tenure::new(LENGTH, &set(3));
         tenure.granted(node(1), asked);
         let Lapse::At(end) = tenure.lapses() else { panic!("two of three are bound") };
-        assert!(leases.wait(end, WHOLE, node(2)).is_some());
+        assert!(leases.wait(end, WHOLE).is_some());
     }
 }

@@ -5,14 +5,14 @@
 //! keeps and does not own, it tells the owner of. What it no longer keeps, it discards.
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use rand::RngExt as _;
 use shoal_core::ring::{
-    Agreement, Ballot, Contact, KeyRange, Lineage, ReplicaSet, Standing, Superseding, next_members,
+    Agreement, Ballot, Contact, KeyRange, Lineage, Refusal, ReplicaSet, Standing, Superseding,
+    next_members,
 };
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, warn};
@@ -32,10 +32,8 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Wait after a takeover that failed, so that two nodes that outbid each other do not go on so.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How often owners are told of sets that are not theirs yet.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-/// A node keeps what it was handed for so long before it discards it as none of its own.
-const DISCARD_AFTER: Duration = Duration::from_secs(60);
+/// How often what this node has of others' ranges is seen to.
+const SETTLE_EVERY: Duration = Duration::from_secs(1);
 /// Nodes that are remembered across a restart.
 const REMEMBERED: usize = 16;
 /// Nodes in a replica set (the textbook's owner, and the first and second successor).
@@ -50,9 +48,7 @@ pub(crate) struct Caretaker {
     view: watch::Receiver<Arc<Surroundings>>,
     /// The highest ballot seen.
     round: u64,
-    /// Since when a range has been none of this node's.
-    strangers: HashMap<KeyRange, Instant>,
-    told: Option<Instant>,
+    settled: Option<Instant>,
     /// Whom to come back through after a restart, as it was last kept.
     remembered: Vec<Contact>,
 }
@@ -65,17 +61,7 @@ impl Caretaker {
         lookups: Lookups,
         view: watch::Receiver<Arc<Surroundings>>,
     ) -> Self {
-        Self {
-            me,
-            sync,
-            primary,
-            lookups,
-            view,
-            round: 0,
-            strangers: HashMap::new(),
-            told: None,
-            remembered: Vec::new(),
-        }
+        Self { me, sync, primary, lookups, view, round: 0, settled: None, remembered: Vec::new() }
     }
 
     /// Looks after ranges for as long as it is polled.
@@ -96,18 +82,18 @@ impl Caretaker {
     async fn look(&mut self, view: &Surroundings) -> Result<(), StoreError> {
         if view.founded && self.sync.keeper.custody().known().next().is_none() {
             // The first node of a ring keeps everything.
+            let whole = KeyRange::whole(self.me.position);
             let set = ReplicaSet::founding(Lineage(Uuid::now_v7()), self.me.clone());
-            self.sync.keeper.learn(KeyRange::whole(self.me.position), set).await?;
-            self.primary.agreed();
+            self.sync.keeper.learn(whole, set.clone()).await?;
+            self.primary.enter(whole, &set);
         }
         let is_member = view.view.state.standing == Standing::Member;
         if let Some(owned) = view.view.state.owned().filter(|_| is_member) {
             self.take_over(view, owned).await?;
         }
-        if self.told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
-            self.told = Some(Instant::now());
-            self.tell_owners(view).await?;
-            self.discard().await?;
+        if self.settled.is_none_or(|settled| settled.elapsed() >= SETTLE_EVERY) {
+            self.settled = Some(Instant::now());
+            self.settle(view).await?;
             self.remember(view).await?;
         }
         Ok(())
@@ -125,7 +111,9 @@ impl Caretaker {
                 continue;
             };
             let members = self.members(view, &known.present);
-            if is_kept_by(known, &members) {
+            let is_in_office = self.primary.is_in_office(*range, &known.present);
+            // What it kept in another ring it hands in before it takes anything over.
+            if is_in_office && is_kept_by(known, &members) || known.displaced.is_some() {
                 continue;
             }
             let next = epoch.unwrap_or_default() + 1;
@@ -151,17 +139,21 @@ impl Caretaker {
         let (sync, me, present) = (&self.sync, &self.me, present.clone());
         let takeover = Takeover { sync, me, range, present, wanted, ballot };
         match takeover.run().await {
-            Ok(()) => {
+            Ok(chosen) => {
                 metrics::counter!("shoal_dht_takeovers_total", "result" => "agreed").increment(1);
-                self.primary.agreed();
+                for range in chosen {
+                    self.primary.enter(range, &takeover.wanted);
+                }
             }
             Err(TakeoverError::Store(error)) => return Err(error),
             Err(error) => {
                 metrics::counter!("shoal_dht_takeovers_total", "result" => "failed").increment(1);
                 debug!(%range, %error, "the range is not taken over yet");
                 match error {
-                    TakeoverError::Outbid(ballot) => self.round = self.round.max(ballot.round),
-                    TakeoverError::Superseded(by) => self.learn(by).await?,
+                    TakeoverError::Refused(Refusal::Outbid(ballot)) => {
+                        self.round = self.round.max(ballot.round);
+                    }
+                    TakeoverError::Refused(Refusal::Superseded(by)) => self.learn(by).await?,
                     _ => {}
                 }
                 let wait = RETRY_AFTER.mul_f64(rand::rng().random_range(0.5..2.0));
@@ -195,28 +187,39 @@ impl Caretaker {
         Ok(())
     }
 
-    /// Tells the owners of ranges that this node still keeps who keeps them: they may know nothing of
-    /// it, or come from a ring that was founded apart.
-    async fn tell_owners(&self, view: &Surroundings) -> Result<(), StoreError> {
+    /// Sees to the ranges of others of which this node still has something.
+    async fn settle(&self, view: &Surroundings) -> Result<(), StoreError> {
         let custody = self.sync.keeper.custody();
         for (range, known) in custody.known() {
-            if let Some(displaced) = &known.displaced
-                && displaced.holds(self.me.id)
-            {
+            if known.displaced.is_some() {
                 self.hand_in(range, &known.present).await?;
+            } else if known.present.holds(self.me.id) {
+                self.tell_owner(view, range, &known.present).await?;
+            } else if known.supplied {
+                self.ask_whether_chosen(range, &known.present).await?;
             }
-            if !known.present.holds(self.me.id)
-                || view.view.state.owned().is_some_and(|owned| owned.contains(range.last))
-            {
-                continue;
-            }
-            let Ok(owner) = self.lookups.owner(range.last).await else { continue };
-            if owner.id != known.present.primary().id {
-                match self.sync.calls.learn((range, &known.present), &owner).await {
-                    Ok(newer) => self.learn(newer).await?,
-                    Err(error) => debug!(%range, %error, "an owner is not told of its range"),
-                }
-            }
+        }
+        self.sync.keeper.discard(KeyRange::whole(self.me.position)).await
+    }
+
+    /// Tells the owner of a range that this node keeps who keeps it: it may know nothing of it, or
+    /// come from a ring that was founded apart.
+    async fn tell_owner(
+        &self,
+        view: &Surroundings,
+        range: KeyRange,
+        present: &ReplicaSet,
+    ) -> Result<(), StoreError> {
+        if view.view.state.owned().is_some_and(|owned| owned.contains(range.last)) {
+            return Ok(());
+        }
+        let Ok(owner) = self.lookups.owner(range.last).await else { return Ok(()) };
+        if owner.id == present.primary().id {
+            return Ok(());
+        }
+        match self.sync.calls.learn((range, present), &owner).await {
+            Ok(newer) => self.learn(newer).await?,
+            Err(error) => debug!(%range, %error, "an owner is not told of its range"),
         }
         Ok(())
     }
@@ -224,34 +227,24 @@ impl Caretaker {
     /// Gives the primary what this node kept in a ring that was founded apart and is now part of the
     /// primary's.
     async fn hand_in(&self, range: KeyRange, present: &ReplicaSet) -> Result<(), StoreError> {
-        let primary = present.primary();
-        if primary.id != self.me.id
-            && let Err(error) = self.sync.push(range, primary).await
-        {
+        if let Err(error) = self.sync.hand_in(range, present.primary()).await {
             debug!(%range, %error, "records of another ring are not handed in yet");
             return Ok(());
         }
         self.sync.keeper.settle(range, present.clone()).await
     }
 
-    /// Discards the records of ranges that others have kept for a while.
-    async fn discard(&mut self) -> Result<(), StoreError> {
-        let custody = self.sync.keeper.custody();
-        let mut strangers = HashMap::new();
-        for (range, known) in custody.known() {
-            if known.present.holds(self.me.id)
-                || self.sync.keeper.was_supplied(range, DISCARD_AFTER)
-            {
-                continue;
-            }
-            let since = self.strangers.get(&range).copied().unwrap_or_else(Instant::now);
-            if since.elapsed() < DISCARD_AFTER {
-                strangers.insert(range, since);
-            } else {
-                self.sync.keeper.discard(range).await?;
+    /// Asks what became of an attempt for which records were handed over to this node.
+    async fn ask_whether_chosen(
+        &self,
+        range: KeyRange,
+        present: &ReplicaSet,
+    ) -> Result<(), StoreError> {
+        for member in &present.members {
+            if let Ok(agreements) = self.sync.calls.agreements(range, member).await {
+                self.learn(agreements).await?;
             }
         }
-        self.strangers = strangers;
         Ok(())
     }
 

@@ -22,6 +22,10 @@ use crate::{
 /// one may miss three renewals in a row.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
+/// How long what was copied here in advance is taken for what it was copied from. Far less than
+/// tombstones are kept: nothing can have been removed and forgotten meanwhile.
+const FRESH_FOR: Duration = Duration::from_secs(600);
+
 /// Records that are discarded or purged before others have their turn.
 const BATCH: usize = 1000;
 
@@ -30,23 +34,28 @@ const BATCH: usize = 1000;
 pub(crate) enum Prepared {
     /// The node promises, and had accepted these before.
     Promised(Vec<(KeyRange, Proposal)>),
-    /// A higher ballot was promised.
-    Outbid(Ballot),
-    /// There are later sets.
-    Superseded(Superseding),
+    /// It does not.
+    Refused(Refusal),
     /// The primary holds a lease for so long.
     Leased(Duration),
 }
 
-/// The answer to a proposal.
+/// Records are on their way to members of the next set.
 #[derive(Clone, Debug)]
-pub(crate) enum Accepted {
-    /// Accepted.
-    Yes,
-    /// A higher ballot was promised.
-    Outbid(Ballot),
-    /// There are later sets.
-    Superseded(Superseding),
+pub(crate) struct Handover {
+    pub(crate) range: KeyRange,
+    pub(crate) present: ReplicaSet,
+    /// Of who holds the promises of a majority; none in advance.
+    pub(crate) ballot: Option<Ballot>,
+}
+
+/// Records that are handed over are not taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SupplyError {
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// The answer to a primary that asks for a lease.
@@ -62,19 +71,6 @@ pub(crate) enum Renewed {
     Superseded(Superseding),
 }
 
-/// The answer to a write by the primary.
-#[derive(Clone, Debug)]
-pub(crate) enum Replicated {
-    /// It is on disk.
-    Stored,
-    /// What is there is newer.
-    Newer(Record),
-    /// The next set is being chosen.
-    Sealed,
-    /// There are later sets.
-    Superseded(Superseding),
-}
-
 /// The node's memory. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Keeper {
@@ -82,9 +78,8 @@ pub(crate) struct Keeper {
     pub(crate) store: Store,
     leases: Arc<Mutex<Leases>>,
     clock: Arc<Mutex<Clock>>,
-    /// When something of a range was last handed over.
-    supplied: Arc<Mutex<Intervals<Instant>>>,
-    started: Instant,
+    /// Since when all that lies in a range of which this node is no member was copied there.
+    copied: Arc<Mutex<Intervals<Instant>>>,
 }
 
 impl Keeper {
@@ -94,8 +89,7 @@ impl Keeper {
             store,
             leases: Arc::new(Mutex::new(Leases::new(LEASE, Instant::now()))),
             clock: Arc::new(Mutex::new(Clock::new(me, None))),
-            supplied: Arc::default(),
-            started: Instant::now(),
+            copied: Arc::default(),
         }
     }
 
@@ -120,8 +114,7 @@ impl Keeper {
         // A primary needs no lease from itself.
         let is_free = primary_agrees || present.primary().id == self.me;
         let leased = || {
-            let leases = self.leases.lock().expect(NO_PANIC);
-            let wait = leases.wait(Instant::now(), range, ballot.node);
+            let wait = self.leases.lock().expect(NO_PANIC).wait(Instant::now(), range);
             wait.filter(|_| !is_free)
         };
         if let Some(wait) = leased() {
@@ -135,8 +128,7 @@ impl Keeper {
                 Some(wait) => Prepared::Leased(wait),
                 None => Prepared::Promised(accepted),
             },
-            Err(Refusal::Outbid(ballot)) => Prepared::Outbid(ballot),
-            Err(Refusal::Superseded(by)) => Prepared::Superseded(by),
+            Err(refusal) => Prepared::Refused(refusal),
         })
     }
 
@@ -146,14 +138,8 @@ impl Keeper {
         range: KeyRange,
         present: ReplicaSet,
         proposal: Proposal,
-    ) -> Result<Accepted, StoreError> {
-        let accept =
-            self.store.write(move |txn| Ok(txn.custody().accept(range, &present, &proposal)));
-        Ok(match accept.await? {
-            Ok(()) => Accepted::Yes,
-            Err(Refusal::Outbid(ballot)) => Accepted::Outbid(ballot),
-            Err(Refusal::Superseded(by)) => Accepted::Superseded(by),
-        })
+    ) -> Result<Result<(), Refusal>, StoreError> {
+        self.store.write(move |txn| Ok(txn.custody().accept(range, &present, &proposal))).await
     }
 
     /// Takes notice of a set that was chosen.
@@ -179,12 +165,15 @@ impl Keeper {
         range: KeyRange,
         present: ReplicaSet,
     ) -> Result<Result<(), WriteRefusal>, StoreError> {
-        let newer = self.learn(range, present.clone()).await?;
+        let is_member = present.holds(self.me);
+        let newer = self.learn(range, present).await?;
         if !newer.is_empty() {
             return Ok(Err(WriteRefusal::Superseded(newer)));
         }
-        let primary = present.primary().id;
-        self.leases.lock().expect(NO_PANIC).grant(Instant::now(), range, primary);
+        if !is_member {
+            return Ok(Err(WriteRefusal::NoMember));
+        }
+        self.leases.lock().expect(NO_PANIC).grant(Instant::now(), range);
         // After the grant: who promises looks for leases after the promise is on disk.
         let custody = self.custody();
         let is_sealed = custody
@@ -194,68 +183,87 @@ impl Keeper {
         Ok(if is_sealed { Err(WriteRefusal::Sealed) } else { Ok(()) })
     }
 
-    /// Stores what the primary writes under `set`, unless something newer is there.
+    /// Stores what the primary writes under `set`, where nothing newer is there. Returns what is.
     pub(crate) async fn replicate(
         &self,
         range: KeyRange,
         set: ReplicaSet,
-        record: Record,
-    ) -> Result<Replicated, StoreError> {
+        records: Vec<Record>,
+    ) -> Result<Result<Vec<Record>, WriteRefusal>, StoreError> {
         let stored = self.store.write(move |txn| {
-            match txn.custody().write(record.key.position(), range, &set) {
-                Err(WriteRefusal::Sealed) => return Ok(Replicated::Sealed),
-                Err(WriteRefusal::Superseded(by)) => return Ok(Replicated::Superseded(by)),
-                Ok(()) => {}
-            }
-            Ok(match txn.merge(&record)? {
-                Merged::Stored | Merged::Same => Replicated::Stored,
-                Merged::Older(_) => {
-                    let newer = txn.get(&record.key)?;
-                    Replicated::Newer(newer.unwrap_or(record))
+            let mut newer = Vec::new();
+            for record in &records {
+                if let Err(refusal) = txn.custody().write(record.key.position(), range, &set) {
+                    return Ok(Err(refusal));
                 }
-            })
+                if let Merged::Older(_) = txn.merge(record)? {
+                    newer.extend(txn.get(&record.key)?);
+                }
+            }
+            Ok(Ok(newer))
         });
         stored.await
     }
 
-    /// Keeps what is handed over, wherever it is newer than what is there.
+    /// Keeps what is handed over for the next set, wherever it is newer than what is there. What
+    /// this node kept of the range as a member long ago goes first.
     pub(crate) async fn supply(
         &self,
-        range: KeyRange,
+        handover: &Handover,
         records: Vec<Record>,
-    ) -> Result<(), StoreError> {
-        // Before they are stored, so that they are never taken for somebody else's.
-        let now = Instant::now();
-        self.supplied.lock().expect(NO_PANIC).update(range, |at| *at = Some(now));
-        let stored = self.store.write(move |txn| {
-            for record in &records {
+    ) -> Result<(), SupplyError> {
+        let Handover { range, present, ballot } = handover.clone();
+        self.discard(range).await?;
+        let copied = Arc::clone(&self.copied);
+        let supply = self.store.write(move |txn| {
+            let remains = match ballot {
+                Some(ballot) => txn.custody().supply(range, &present, ballot),
+                None => txn.custody().copy(range, &present),
+            };
+            let remains = match remains {
+                Ok(remains) => remains,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            for stale in remains.iter().flat_map(|remains| stale(&copied, *remains)) {
+                txn.discard(stale, usize::MAX)?;
+            }
+            let is_wanted = |record: &Record| {
+                let position = record.key.position();
+                ballot.is_some() || remains.iter().any(|remains| remains.contains(position))
+            };
+            for record in records.iter().filter(|record| is_wanted(record)) {
                 txn.merge(record)?;
             }
-            Ok(())
+            Ok(Ok(remains))
         });
-        stored.await
+        let now = Instant::now();
+        let remains = supply.await??;
+        let mut copied = self.copied.lock().expect(NO_PANIC);
+        for remains in remains {
+            copied.update(remains, |since| {
+                *since = since.filter(|since| since.elapsed() < FRESH_FOR).or(Some(now));
+            });
+        }
+        Ok(())
     }
 
-    /// Something of the range was handed over within `period`, or this node has not run for so long.
-    pub(crate) fn was_supplied(&self, range: KeyRange, period: Duration) -> bool {
-        let supplied = self.supplied.lock().expect(NO_PANIC);
-        let times = supplied.pieces(range).into_iter().filter_map(|(_, at)| at);
-        times.chain([&self.started]).any(|at| at.elapsed() < period)
-    }
-
-    /// Discards all records of a range, unless this node has become a member of its set meanwhile.
+    /// Discards what this node kept of a range as a member, and nobody needs it for any more.
     pub(crate) async fn discard(&self, range: KeyRange) -> Result<(), StoreError> {
-        let me = self.me;
-        let is_kept = move |known: Option<&Agreement>| {
-            known.is_none_or(|known| known.present.holds(me) || known.displaced.is_some())
-        };
         loop {
+            let remains = self.custody().remains(range).into_iter();
+            let mut stale_parts = remains.flat_map(|remains| stale(&self.copied, remains));
+            let is_empty = |part| Ok(self.store.summary(part)?.count == 0);
+            if stale_parts.try_fold(true, |all, part| Ok(all && is_empty(part)?))? {
+                return Ok(());
+            }
+            let copied = Arc::clone(&self.copied);
             let discarded = self.store.write(move |txn| {
-                let known = txn.custody().over(range);
-                if known.into_iter().any(|(_, known)| is_kept(known)) {
-                    return Ok(0);
+                let remains = txn.custody().remains(range).into_iter();
+                let mut discarded = 0;
+                for stale in remains.flat_map(|remains| stale(&copied, remains)) {
+                    discarded += txn.discard(stale, BATCH - discarded)?;
                 }
-                txn.discard(range, BATCH)
+                Ok(discarded)
             });
             if discarded.await? < BATCH {
                 return Ok(());
@@ -298,6 +306,14 @@ impl Keeper {
     pub(crate) fn observe(&self, version: Version) -> Result<(), FromTheFuture> {
         self.clock.lock().expect(NO_PANIC).observe(version, unix_ms())
     }
+}
+
+/// The parts of a range where records may lie that were not just copied there.
+fn stale(copied: &Mutex<Intervals<Instant>>, range: KeyRange) -> Vec<KeyRange> {
+    let copied = copied.lock().expect(NO_PANIC);
+    let pieces = copied.pieces(range).into_iter();
+    let stale = pieces.filter(|(_, since)| since.is_none_or(|since| since.elapsed() >= FRESH_FOR));
+    stale.map(|(piece, _)| piece).collect()
 }
 
 const NO_PANIC: &str = "nothing panics while it holds the lock";

@@ -3,13 +3,13 @@
 //! Writes of a key are made one after another, by the lane that its position falls to. A write is on
 //! the disks of other replicas before it is on this one's, and is read only from there.
 
-use shoal_core::ring::{KeyRange, Position, ReplicaSet, Version};
+use shoal_core::ring::{KeyRange, Position, ReplicaSet, Version, WriteRefusal};
 use tokio::sync::{mpsc, oneshot};
-use tracing::{Instrument as _, debug};
+use tracing::Instrument as _;
 
 use crate::{
     calls::{CallError, Calls},
-    keeper::{Keeper, Replicated},
+    keeper::Keeper,
     primary::{NotServing, Primary},
     store::{Key, Record, StoreError, Value},
     time::unix_ms,
@@ -82,7 +82,7 @@ pub(crate) enum KvError {
 /// What a lane does next.
 enum Job {
     Write(Write, oneshot::Sender<Result<Written, KvError>>),
-    Absorb(Record),
+    Absorb(Record, oneshot::Sender<Result<(), KvError>>),
 }
 
 /// What became of a record sent to the replicas.
@@ -121,30 +121,42 @@ impl Values {
 
     /// The present record of a key, if it has a value.
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Record>, KvError> {
+        let office = || self.writer.primary.office(key.position()).map_err(KvError::NotServing);
+        let before = office()?;
         let record = self.writer.keeper.store.get(key)?;
-        // After the read: until now, nobody else can have written.
-        self.writer.primary.may_answer(key.position()).map_err(KvError::NotServing)?;
+        if office()? != before {
+            return Err(KvError::NotServing(NotServing::Sealed));
+        }
         Ok(record.filter(|record| record.is_live(unix_ms())))
     }
 
     /// This node answers for the key at present.
     pub(crate) fn may_answer(&self, position: Position) -> bool {
-        self.writer.primary.may_answer(position).is_ok()
+        self.writer.primary.office(position).is_ok()
     }
 
     /// Writes a key.
     pub(crate) async fn write(&self, write: Write) -> Result<Written, KvError> {
         let (done, answer) = oneshot::channel();
         let lane = self.lane(&write.key);
-        let stopping = |_| KvError::NotServing(NotServing::NoLease);
         lane.send(Job::Write(write, done)).await.map_err(stopping)?;
-        answer.await.map_err(|_| KvError::Unknown("the node stops".to_owned()))?
+        answer.await.map_err(stopping)?
     }
 
-    /// Takes over a record that another replica has newer: a write that was never answered.
-    pub(crate) async fn absorb(&self, record: Record) {
-        // The lanes end with the node.
-        let _ = self.lane(&record.key).send(Job::Absorb(record)).await;
+    /// Takes over records that another node has, where they are newer: writes that were never
+    /// answered, or were in another ring.
+    pub(crate) async fn absorb(&self, records: Vec<Record>) -> Result<(), KvError> {
+        let mut answers = Vec::with_capacity(records.len());
+        for record in records {
+            let (done, answer) = oneshot::channel();
+            let lane = self.lane(&record.key);
+            lane.send(Job::Absorb(record, done)).await.map_err(stopping)?;
+            answers.push(answer);
+        }
+        for answer in answers {
+            answer.await.map_err(stopping)??;
+        }
+        Ok(())
     }
 
     fn lane(&self, key: &Key) -> &mpsc::Sender<Job> {
@@ -161,10 +173,9 @@ impl Writer {
                     // Who asked may have gone.
                     let _ = done.send(written);
                 }
-                Job::Absorb(record) => {
-                    if let Err(error) = self.absorb(record).await {
-                        debug!(%error, "a newer record is not taken over");
-                    }
+                Job::Absorb(record, done) => {
+                    let absorbed = self.absorb(record).await;
+                    let _ = done.send(absorbed);
                 }
             }
         }
@@ -198,16 +209,19 @@ impl Writer {
         Err(KvError::Unknown("other replicas have newer values time and again".to_owned()))
     }
 
-    /// Has a record that another replica has on the disks of a majority, this one's last.
+    /// Has a record that another node has on the disks of a majority, this one's last, unless what is
+    /// there is as new.
     async fn absorb(&self, record: Record) -> Result<(), KvError> {
         let (range, set) = self.primary.of(record.key.position()).map_err(KvError::NotServing)?;
         if let Err(error) = self.keeper.observe(record.version) {
             return Err(KvError::Unknown(error.to_string()));
         }
-        match self.replicate(range, &set, record, set.majority()).await? {
-            Outcome::Written(_) => Ok(()),
-            Outcome::Newer(_) => Err(KvError::Unknown("there is something newer yet".to_owned())),
+        let present = self.keeper.store.get(&record.key)?;
+        if present.is_some_and(|present| present.version >= record.version) {
+            return Ok(());
         }
+        // Something newer elsewhere is found and taken over in its turn.
+        self.replicate(range, &set, record, set.majority()).await.map(drop)
     }
 
     /// Sends a record to the other replicas, and stores it here once enough of them have it.
@@ -228,26 +242,20 @@ impl Writer {
         if tally.stored + 1 < needed {
             return tally.failed(needed);
         }
-        match self.keeper.replicate(range, set.clone(), record).await? {
-            Replicated::Stored => Ok(Outcome::Written(tally.stored + 1)),
-            Replicated::Newer(newer) => Ok(Outcome::Newer(newer)),
-            Replicated::Sealed | Replicated::Superseded(_) => {
-                Err(KvError::Unknown("the key changed hands meanwhile".to_owned()))
+        match self.keeper.replicate(range, set.clone(), vec![record]).await? {
+            Ok(mut newer) => {
+                Ok(newer.pop().map_or(Outcome::Written(tally.stored + 1), Outcome::Newer))
             }
+            Err(_) => Err(KvError::Unknown("the key changed hands meanwhile".to_owned())),
         }
     }
 
     /// Each call goes on when enough others have answered.
-    fn send(
-        &self,
-        range: KeyRange,
-        set: &ReplicaSet,
-        record: &Record,
-    ) -> mpsc::Receiver<Result<Replicated, CallError>> {
+    fn send(&self, range: KeyRange, set: &ReplicaSet, record: &Record) -> mpsc::Receiver<Stored> {
         let (answered, answers) = mpsc::channel(set.members.len());
         for member in set.members.iter().filter(|member| member.id != self.keeper.me) {
             let (member, calls, answered) = (member.clone(), self.calls.clone(), answered.clone());
-            let (set, record) = (set.clone(), record.clone());
+            let (set, record) = (set.clone(), [record.clone()]);
             let call = async move {
                 let answer = calls.replicate((range, &set), &record, &member).await;
                 // Who is no longer waited for is not heard.
@@ -258,6 +266,9 @@ impl Writer {
         answers
     }
 }
+
+/// A replica's answer to a write: what it has that is newer.
+type Stored = Result<Result<Vec<Record>, WriteRefusal>, CallError>;
 
 /// What the other replicas answered.
 #[derive(Debug, Default)]
@@ -271,11 +282,13 @@ struct Tally {
 }
 
 impl Tally {
-    fn note(&mut self, answer: Result<Replicated, CallError>) {
+    fn note(&mut self, answer: Stored) {
         match answer {
-            Ok(Replicated::Stored) => self.stored += 1,
-            Ok(Replicated::Newer(newer)) => self.newer = Some(newer),
-            Ok(Replicated::Sealed | Replicated::Superseded(_)) => self.sealed = true,
+            Ok(Ok(mut newer)) => match newer.pop() {
+                None => self.stored += 1,
+                newer => self.newer = newer,
+            },
+            Ok(Err(_)) => self.sealed = true,
             Err(CallError::Unreachable(_)) => {}
             Err(error) => self.doubt = Some(error.to_string()),
         }
@@ -295,6 +308,11 @@ impl Tally {
             None => Err(KvError::TooFewCopies { got: 1, needed }),
         }
     }
+}
+
+/// The lanes end with the node: what they had not begun may have happened all the same.
+fn stopping<T>(_: T) -> KvError {
+    KvError::Unknown("the node stops".to_owned())
 }
 
 /// Whether the condition holds for what is there.

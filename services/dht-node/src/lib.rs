@@ -133,7 +133,7 @@ pub async fn run(
         Router { me: id, lookups: lookups.clone(), calls: calls.clone(), values: values.clone() };
     let swarms = Swarms::new(id, lookups, calls.clone());
     let dht = Dht { ring: ring.clone(), router, keeper: keeper.clone(), swarms };
-    let replica = Replica { keeper: keeper.clone(), primary, values };
+    let replica = Replica { keeper: keeper.clone(), values };
     let routes = server::routes(&health)
         .add_service(DhtServiceServer::new(dht).max_decoding_message_size(MAX_REQUEST))
         .add_service(ReplicaServiceServer::new(replica).max_decoding_message_size(MAX_REQUEST));

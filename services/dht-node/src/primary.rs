@@ -17,6 +17,7 @@ use tracing::debug;
 use crate::{
     calls::Calls,
     keeper::{Keeper, LEASE, Renewed},
+    store::{Digest, StoreError},
     time::unix_ms,
 };
 
@@ -25,18 +26,26 @@ const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// Records that differ in so many renewals in a row are not just under way.
 const DIFFERENT_ROUNDS: u32 = 2;
 
-/// A range that this node answers for.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Served {
+/// A primary's time under one set. It begins when this process has had the set chosen, with all its
+/// records read from a majority of the one before: what a primary knew before it restarted, or what
+/// others chose in its name, is not enough to answer from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Office {
     lineage: Lineage,
     epoch: u64,
-    pub(crate) lapse: Lapse,
+}
+
+impl Office {
+    const fn under(set: &ReplicaSet) -> Self {
+        Self { lineage: set.lineage, epoch: set.epoch }
+    }
 }
 
 /// Records of a range differ between this node and another replica.
 #[derive(Clone, Debug)]
 pub(crate) struct Difference {
     pub(crate) range: KeyRange,
+    pub(crate) set: ReplicaSet,
     pub(crate) member: Contact,
 }
 
@@ -61,19 +70,20 @@ struct Inner {
     calls: Calls,
     tombstones_for: Duration,
     renewing: Mutex<Renewing>,
-    served: watch::Sender<Arc<Intervals<Served>>>,
-    /// Something was agreed: leases are wanted at once.
-    agreed: Notify,
+    /// What this node answers for, and until when.
+    served: watch::Sender<Arc<Intervals<(Office, Lapse)>>>,
+    /// A set was chosen: leases are wanted at once.
+    chosen: Notify,
     /// Later sets than ours were heard of.
-    pub(crate) superseded: Notify,
+    superseded: Notify,
 }
 
 /// What is remembered from renewal to renewal.
 #[derive(Debug, Default)]
 struct Renewing {
-    tenures: Intervals<(Lineage, u64, Tenure)>,
+    tenures: Intervals<(Office, Tenure)>,
     /// Rounds in a row in which a replica had other records.
-    different: HashMap<(KeyRange, NodeId), u32>,
+    different: HashMap<(KeyRange, Office, NodeId), u32>,
 }
 
 impl Primary {
@@ -84,7 +94,7 @@ impl Primary {
             tombstones_for,
             renewing: Mutex::default(),
             served: watch::Sender::default(),
-            agreed: Notify::new(),
+            chosen: Notify::new(),
             superseded: Notify::new(),
         }))
     }
@@ -97,14 +107,14 @@ impl Primary {
         Ok((range, known.present.clone()))
     }
 
-    /// Whether this node may answer for a key from what it read before it asked this.
-    pub(crate) fn may_answer(&self, position: Position) -> Result<(), NotServing> {
+    /// The office in which this node answers for a key at present. What it reads is good to answer
+    /// with if it holds the same one after the read: nobody else can have written meanwhile.
+    pub(crate) fn office(&self, position: Position) -> Result<Office, NotServing> {
         let custody = self.0.keeper.custody();
-        let known = custody.at(position).ok_or(NotServing::NotPrimary)?;
-        self.serves(position, known)
+        self.serves(position, custody.at(position).ok_or(NotServing::NotPrimary)?)
     }
 
-    fn serves(&self, position: Position, known: &Agreement) -> Result<(), NotServing> {
+    fn serves(&self, position: Position, known: &Agreement) -> Result<Office, NotServing> {
         if known.present.primary().id != self.0.keeper.me {
             return Err(NotServing::NotPrimary);
         }
@@ -112,16 +122,27 @@ impl Primary {
             return Err(NotServing::Sealed);
         }
         let served = self.0.served.borrow();
-        let served = served.at(position).ok_or(NotServing::NoLease)?;
-        let is_present =
-            (served.lineage, served.epoch) == (known.present.lineage, known.present.epoch);
-        let holds = is_present && served.lapse.is_after(Instant::now());
-        if holds { Ok(()) } else { Err(NotServing::NoLease) }
+        let (office, lapse) = served.at(position).ok_or(NotServing::NoLease)?;
+        let holds = *office == Office::under(&known.present) && lapse.is_after(Instant::now());
+        if holds { Ok(*office) } else { Err(NotServing::NoLease) }
     }
 
-    /// Leases are wanted for what was just agreed on.
-    pub(crate) fn agreed(&self) {
-        self.0.agreed.notify_one();
+    /// Takes office: this node had the set chosen, and has its records.
+    pub(crate) fn enter(&self, range: KeyRange, set: &ReplicaSet) {
+        let mut renewing = self.0.renewing.lock().expect(NO_PANIC);
+        renewing.tenures.update(range, |tenure| {
+            *tenure = Some((Office::under(set), Tenure::new(LEASE, set)));
+        });
+        drop(renewing);
+        self.0.chosen.notify_one();
+    }
+
+    /// This node is in office for all of a range under a set.
+    pub(crate) fn is_in_office(&self, range: KeyRange, set: &ReplicaSet) -> bool {
+        let renewing = self.0.renewing.lock().expect(NO_PANIC);
+        let pieces = renewing.tenures.pieces(range).into_iter();
+        let mut offices = pieces.map(|(_, tenure)| tenure.map(|(office, _)| *office));
+        offices.all(|office| office == Some(Office::under(set)))
     }
 
     /// Returns when a replica told of later sets.
@@ -135,66 +156,63 @@ impl Primary {
             self.renew_all(&differences).await;
             tokio::select! {
                 () = tokio::time::sleep(RENEW_EVERY) => {}
-                () = self.0.agreed.notified() => {}
+                () = self.0.chosen.notified() => {}
             }
         }
     }
 
     async fn renew_all(&self, differences: &impl Fn(Difference)) {
-        let custody = self.0.keeper.custody();
-        let mine: Vec<_> = custody
-            .known()
-            .filter(|(_, known)| known.present.primary().id == self.0.keeper.me)
-            .filter(|(_, known)| !known.is_sealed())
-            .map(|(range, known)| (range, known.present.clone()))
-            .collect();
-        self.begin(&mine);
+        let mine = self.in_office();
         let rounds: FuturesUnordered<_> =
             mine.iter().map(|(range, set)| self.renew(*range, set, differences)).collect();
         rounds.collect::<()>().await;
     }
 
-    /// Has exactly these ranges be served: those that were served under the same set before keep
-    /// their leases.
-    fn begin(&self, mine: &[(KeyRange, ReplicaSet)]) {
+    /// The ranges that this node holds an office for. The others end.
+    fn in_office(&self) -> Vec<(KeyRange, ReplicaSet)> {
         let mut renewing = self.0.renewing.lock().expect(NO_PANIC);
+        let custody = self.0.keeper.custody();
         let mut tenures = Intervals::default();
-        for (range, set) in mine {
-            tenures.update(*range, |tenure| {
-                *tenure = Some((set.lineage, set.epoch, Tenure::new(LEASE, set)));
-            });
-            for (piece, before) in renewing.tenures.pieces(*range) {
-                if let Some(before) =
-                    before.filter(|before| (before.0, before.1) == (set.lineage, set.epoch))
-                {
-                    tenures.update(piece, |tenure| *tenure = Some(before.clone()));
+        let mut mine = Vec::new();
+        for (range, known) in custody.known().filter(|(_, known)| !known.is_sealed()) {
+            for (piece, tenure) in renewing.tenures.pieces(range) {
+                let set = &known.present;
+                if let Some(tenure) = tenure.filter(|(office, _)| *office == Office::under(set)) {
+                    tenures.update(piece, |kept| *kept = Some(tenure.clone()));
+                    mine.push((piece, set.clone()));
                 }
             }
         }
         renewing.tenures = tenures;
+        let is_mine = |range, office| {
+            mine.iter().any(|(mine, set)| *mine == range && Office::under(set) == office)
+        };
+        renewing.different.retain(|(range, office, _), _| is_mine(*range, *office));
         self.publish(&renewing);
+        mine
     }
 
     fn publish(&self, renewing: &Renewing) {
-        let mut served: Intervals<Served> = Intervals::default();
-        for (range, (lineage, epoch, tenure)) in renewing.tenures.known() {
-            let now = Served { lineage: *lineage, epoch: *epoch, lapse: tenure.lapses() };
-            served.update(range, |known| *known = Some(now.clone()));
+        let mut served: Intervals<(Office, Lapse)> = Intervals::default();
+        for (range, (office, tenure)) in renewing.tenures.known() {
+            served.update(range, |known| *known = Some((*office, tenure.lapses())));
         }
         self.0.served.send_replace(Arc::new(served));
     }
 
     async fn renew(&self, range: KeyRange, set: &ReplicaSet, differences: &impl Fn(Difference)) {
         let others = &set.members[1..];
-        let purge_before = self.purge_before(range, others);
-        let Ok(digest) = self.0.keeper.store.summary(range) else { return };
+        let purge_before = self.purge_before(range, set);
+        let Ok(digest) = self.purged(range, purge_before).await else { return };
         let asked: FuturesUnordered<_> = others
             .iter()
             .map(async |member| {
                 let asked = Instant::now();
                 let renewal = self.0.calls.renew((range, set), digest, purge_before, member).await;
                 match renewal {
-                    Ok(renewed) => self.renewed(range, member, asked, renewed, differences).await,
+                    Ok(renewed) => {
+                        self.renewed((range, set), member, asked, renewed, differences).await;
+                    }
                     Err(error) => debug!(%range, %error, "a lease is not renewed"),
                 }
             })
@@ -204,7 +222,7 @@ impl Primary {
 
     async fn renewed(
         &self,
-        range: KeyRange,
+        (range, set): (KeyRange, &ReplicaSet),
         member: &Contact,
         asked: Instant,
         renewed: Renewed,
@@ -213,7 +231,11 @@ impl Primary {
         let is_same = match renewed {
             Renewed::Same => true,
             Renewed::Different => false,
-            Renewed::Sealed => return,
+            Renewed::Sealed => {
+                // Whoever wants the next set may have given up: it takes a new one to go on.
+                self.resign(range);
+                return;
+            }
             Renewed::Superseded(by) => {
                 for (range, set) in by {
                     if let Err(error) = self.0.keeper.learn(range, set).await {
@@ -226,25 +248,47 @@ impl Primary {
         };
         let mut renewing = self.0.renewing.lock().expect(NO_PANIC);
         renewing.tenures.update(range, |tenure| {
-            if let Some((_, _, tenure)) = tenure {
+            if let Some((office, tenure)) = tenure
+                && *office == Office::under(set)
+            {
                 tenure.granted(member.id, asked);
             }
         });
         self.publish(&renewing);
-        let rounds = renewing.different.entry((range, member.id)).or_default();
+        let about = (range, Office::under(set), member.id);
+        let rounds = renewing.different.entry(about).or_default();
         *rounds = if is_same { 0 } else { *rounds + 1 };
         if *rounds >= DIFFERENT_ROUNDS {
             *rounds = 0;
-            differences(Difference { range, member: member.clone() });
+            differences(Difference { range, set: set.clone(), member: member.clone() });
         }
     }
 
+    fn resign(&self, range: KeyRange) {
+        let mut renewing = self.0.renewing.lock().expect(NO_PANIC);
+        renewing.tenures.update(range, |tenure| *tenure = None);
+        self.publish(&renewing);
+        self.0.superseded.notify_one();
+    }
+
     /// Tombstones older than this may go: every replica was found to have the same records.
-    fn purge_before(&self, range: KeyRange, others: &[Contact]) -> Option<u64> {
+    fn purge_before(&self, range: KeyRange, set: &ReplicaSet) -> Option<u64> {
         let renewing = self.0.renewing.lock().expect(NO_PANIC);
-        let is_same = |member: &Contact| renewing.different.get(&(range, member.id)) == Some(&0);
+        let is_same = |member: &Contact| {
+            let about = (range, Office::under(set), member.id);
+            renewing.different.get(&about) == Some(&0)
+        };
         let before_ms = unix_ms().saturating_sub(self.0.tombstones_for.as_millis() as u64);
-        others.iter().all(is_same).then_some(before_ms)
+        set.members[1..].iter().all(is_same).then_some(before_ms)
+    }
+
+    /// The digest of a range once tombstones older than `before_ms` are gone: the other replicas
+    /// compare once they have let go of theirs.
+    async fn purged(&self, range: KeyRange, before_ms: Option<u64>) -> Result<Digest, StoreError> {
+        if let Some(before_ms) = before_ms {
+            self.0.keeper.purge(range, before_ms).await?;
+        }
+        self.0.keeper.store.summary(range)
     }
 }
 

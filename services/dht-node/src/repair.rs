@@ -1,6 +1,5 @@
 //! Anti-entropy: brings replicas together whose records were found to differ.
 
-use shoal_core::ring::{Contact, KeyRange};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -22,9 +21,9 @@ pub(crate) fn start(
 ) -> impl Fn(Difference) + Send + std::marker::Sync {
     let (found, mut queue) = mpsc::channel::<Difference>(QUEUE);
     let work = async move {
-        while let Some(Difference { range, member }) = queue.recv().await {
-            if let Err(error) = repair(&sync, &values, range, &member).await {
-                debug!(%range, %error, "replicas differ still");
+        while let Some(difference) = queue.recv().await {
+            if let Err(error) = repair(&sync, &values, &difference).await {
+                debug!(range = %difference.range, %error, "replicas differ still");
             }
         }
     };
@@ -37,15 +36,14 @@ pub(crate) fn start(
 async fn repair(
     sync: &Sync,
     values: &Values,
-    range: KeyRange,
-    member: &Contact,
+    Difference { range, set, member }: &Difference,
 ) -> Result<(), SyncError> {
-    let newer = sync.newer(range, member).await?;
+    let newer = sync.newer(*range, member).await?;
     let taken = newer.len();
-    for record in newer {
-        values.absorb(record).await;
+    if let Err(error) = values.absorb(newer).await {
+        debug!(%range, %error, "newer records are not taken over yet");
     }
-    let given = sync.push(range, member).await?;
+    let given = sync.restore((*range, set), member).await?;
     metrics::counter!("shoal_dht_repaired_records_total").increment((taken + given) as u64);
     Ok(())
 }

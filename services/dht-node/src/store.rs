@@ -63,7 +63,8 @@ impl Store {
     pub fn open(data_dir: DataDir) -> Result<Self, StoreError> {
         let path = data_dir.database();
         let database = Arc::new(Database::open(&path)?);
-        let (publish, custody) = watch::channel(Arc::new(custody::load(&database)?));
+        let (publish, custody) =
+            watch::channel(Arc::new(custody::load(&database, data_dir.node_id())?));
         let (queue, writer) = writer::start(Arc::clone(&database), publish)
             .map_err(cannot("start the writer of", &path))?;
         let (queue, writer) = (Some(queue), Some(writer));

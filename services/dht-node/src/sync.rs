@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 
-use shoal_core::ring::{Contact, KeyRange, Version};
+use shoal_core::ring::{Contact, KeyRange, Refusal, ReplicaSet, Version};
 use tracing::debug;
 
 use crate::{
     calls::{CallError, Calls},
-    keeper::Keeper,
+    keeper::{Handover, Keeper, SupplyError},
     store::{Key, Record, StoreError, split},
 };
 
@@ -27,7 +27,18 @@ pub(crate) enum SyncError {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error(transparent)]
+    Refused(Refusal),
+    #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<SupplyError> for SyncError {
+    fn from(error: SupplyError) -> Self {
+        match error {
+            SupplyError::Refused(refusal) => Self::Refused(refusal),
+            SupplyError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 /// What differs between this node and another.
@@ -47,14 +58,18 @@ pub(crate) struct Sync {
 }
 
 impl Sync {
-    /// Takes over what `from` has newer. Returns how many records that were.
-    pub(crate) async fn pull(&self, range: KeyRange, from: &Contact) -> Result<usize, SyncError> {
-        let lacking = self.compare(range, from).await?.lacking_here;
+    /// Takes over for the next set what `from` has newer. Returns how many records that were.
+    pub(crate) async fn pull(
+        &self,
+        handover: &Handover,
+        from: &Contact,
+    ) -> Result<usize, SyncError> {
+        let lacking = self.compare(handover.range, from).await?.lacking_here;
         let mut left = &lacking[..];
         let mut taken = 0;
         while let Some(records) = self.read(&mut left, from).await? {
             taken += records.len();
-            self.keeper.supply(range, records).await?;
+            self.keeper.supply(handover, records).await?;
         }
         debug!(from = %from.address, records = taken, "took over records");
         Ok(taken)
@@ -75,26 +90,74 @@ impl Sync {
         Ok(newer)
     }
 
-    /// Gives `to` what this node has newer. Returns how many records that were.
-    pub(crate) async fn push(&self, range: KeyRange, to: &Contact) -> Result<usize, SyncError> {
-        let lacking = self.compare(range, to).await?.lacking_there;
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for key in &lacking {
-            let Some(record) = self.keeper.store.get(key)? else { continue };
-            let size = record.size();
-            if bytes + size > BATCH_BYTES {
-                self.calls.supply(range, &batch, to).await?;
-                batch.clear();
-                bytes = 0;
-            }
-            bytes += size;
-            batch.push(record);
+    /// Gives `to` for the next set what this node has newer. Returns how many records that were.
+    pub(crate) async fn push(&self, handover: &Handover, to: &Contact) -> Result<usize, SyncError> {
+        // What it kept of the range long ago goes first.
+        self.supply(handover, &[], to).await?;
+        let lacking = self.compare(handover.range, to).await?.lacking_there;
+        for batch in self.batches(&lacking) {
+            self.supply(handover, &batch?, to).await?;
         }
-        // Sent even if it is empty: who is supplied keeps the range until the set is agreed.
-        self.calls.supply(range, &batch, to).await?;
         debug!(to = %to.address, records = lacking.len(), "handed over records");
         Ok(lacking.len())
+    }
+
+    async fn supply(
+        &self,
+        handover: &Handover,
+        records: &[Record],
+        to: &Contact,
+    ) -> Result<(), SyncError> {
+        self.calls.supply(handover, records, to).await?.map_err(SyncError::Refused)
+    }
+
+    /// Writes what this node, as the primary, has newer once more to a replica. Returns how many
+    /// records that were.
+    pub(crate) async fn restore(
+        &self,
+        (range, set): (KeyRange, &ReplicaSet),
+        to: &Contact,
+    ) -> Result<usize, SyncError> {
+        let lacking = self.compare(range, to).await?.lacking_there;
+        let mut stored = 0;
+        for batch in self.batches(&lacking) {
+            let batch = batch?;
+            let Ok(newer) = self.calls.replicate((range, set), &batch, to).await? else { break };
+            stored += batch.len().saturating_sub(newer.len());
+        }
+        Ok(stored)
+    }
+
+    /// Gives the primary of a range all that this node kept of it in a ring that was founded apart.
+    pub(crate) async fn hand_in(&self, range: KeyRange, to: &Contact) -> Result<(), SyncError> {
+        let mut after = None;
+        loop {
+            let records = self.keeper.store.records(range, after.as_ref(), BATCH_BYTES)?;
+            let Some(last) = records.last() else { return Ok(()) };
+            after = Some(last.key.clone());
+            self.calls.hand_in(&records, to).await?;
+        }
+    }
+
+    /// This node's records of some keys, as many at a time as fit into a message.
+    fn batches(&self, keys: &[Key]) -> impl Iterator<Item = Result<Vec<Record>, StoreError>> {
+        let mut left = keys.iter();
+        std::iter::from_fn(move || {
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            while bytes < BATCH_BYTES
+                && let Some(key) = left.next()
+            {
+                match self.keeper.store.get(key) {
+                    Ok(None) => {}
+                    Ok(Some(record)) => {
+                        bytes += record.size();
+                        batch.push(record);
+                    }
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            (!batch.is_empty()).then_some(Ok(batch))
+        })
     }
 
     /// The next records of the keys that are left, as many as fit into a message; none if no key is

@@ -1,21 +1,19 @@
 //! Becoming the primary of a range, or changing its replicas: docs/adr/0006.
 
-use std::time::Duration;
+use std::{fmt::Display, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use shoal_core::ring::{Ballot, Contact, KeyRange, Proposal, ReplicaSet, Superseding, proposals};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream::FuturesUnordered};
+use shoal_core::ring::{Ballot, Contact, KeyRange, Proposal, Refusal, ReplicaSet, proposals};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info};
 
 use crate::{
-    calls::CallError,
-    keeper::{Accepted, Prepared},
+    keeper::{Handover, Prepared, SupplyError},
     store::StoreError,
     sync::{Sync, SyncError},
 };
 
-/// Records handed over are kept for a minute before who is no member discards them; what is not
-/// agreed within half of that begins again.
+/// What is not agreed by then begins again: the ring may have changed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A range's next set could not be agreed on, yet.
@@ -23,16 +21,25 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) enum TakeoverError {
     #[error("{got} of the {needed} members needed have promised")]
     TooFew { got: usize, needed: usize },
-    #[error("another node bids higher")]
-    Outbid(Ballot),
-    #[error("there are later replica sets")]
-    Superseded(Superseding),
-    #[error("records cannot be brought to {0} of the new members")]
-    NotSupplied(usize),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("records cannot be brought to {0}")]
+    NotSupplied(Arc<str>),
+    #[error("records can be brought to {got} of the {needed} members needed")]
+    TooFewSupplied { got: usize, needed: usize },
     #[error("it takes too long")]
     TooLong,
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<SupplyError> for TakeoverError {
+    fn from(error: SupplyError) -> Self {
+        match error {
+            SupplyError::Refused(refusal) => refusal.into(),
+            SupplyError::Store(error) => error.into(),
+        }
+    }
 }
 
 /// One attempt to have the next set of a range agreed on.
@@ -52,37 +59,73 @@ struct Promise {
 }
 
 impl Takeover<'_> {
-    /// Has the next set agreed on, with its records in place.
-    pub(crate) async fn run(&self) -> Result<(), TakeoverError> {
+    /// Has the next set chosen, with its records in place. Returns where it was: elsewhere an earlier
+    /// attempt of somebody else had to be completed.
+    pub(crate) async fn run(&self) -> Result<Vec<KeyRange>, TakeoverError> {
         let deadline = Instant::now() + PATIENCE;
         timeout_at(deadline, self.attempt()).await.map_err(|_| TakeoverError::TooLong)?
     }
 
-    async fn attempt(&self) -> Result<(), TakeoverError> {
-        // While writes go on: what is left to read once they stop is little.
-        self.copy_in_advance().await;
+    async fn attempt(&self) -> Result<Vec<KeyRange>, TakeoverError> {
+        self.copy_in_advance().await?;
         let promises = self.promises().await?;
-        self.read_from(&promises).await?;
+        let handover = self.handover(self.range, Some(self.ballot));
+        self.read_from(&promises, &handover).await?;
         let accepted = promises.into_iter().flat_map(|promise| promise.accepted);
+        let mut chosen = Vec::new();
         for (range, next) in proposals(self.range, accepted, &self.wanted) {
-            if next == self.wanted {
-                self.supply(range, &next).await?;
+            let is_wanted = next == self.wanted;
+            if is_wanted {
+                self.supply(&Handover { range, ..handover.clone() }).await?;
             }
             self.choose(range, &next).await?;
             self.tell(range, &next).await?;
             info!(%range, epoch = next.epoch, members = ?next.members, "replica set agreed");
+            chosen.extend(is_wanted.then_some(range));
         }
-        Ok(())
+        Ok(chosen)
     }
 
-    async fn copy_in_advance(&self) {
-        let primary = self.present.primary();
-        if self.present.holds(self.me.id) {
-            return;
+    fn handover(&self, range: KeyRange, ballot: Option<Ballot>) -> Handover {
+        Handover { range, present: self.present.clone(), ballot }
+    }
+
+    /// The members of the next set that are none of the present one.
+    fn newcomers(&self) -> impl Iterator<Item = &Contact> {
+        self.wanted.members.iter().filter(|member| !self.present.holds(member.id))
+    }
+
+    /// Copies the range to the newcomers while writes go on, so that what is left to do once they stop
+    /// is little. If one cannot be reached or does not take records, nothing has been stopped yet.
+    async fn copy_in_advance(&self) -> Result<(), TakeoverError> {
+        let handover = self.handover(self.range, None);
+        if self.newcomers().any(|newcomer| newcomer.id == self.me.id) {
+            self.sync.keeper.supply(&handover, Vec::new()).await?;
+            for member in &self.present.members {
+                match self.sync.pull(&handover, member).await {
+                    Ok(_) => break,
+                    Err(error) => debug!(%error, "records are not copied in advance"),
+                }
+            }
         }
-        if let Err(error) = self.sync.pull(self.range, primary).await {
-            debug!(%error, from = %primary.address, "records are not copied in advance");
-        }
+        self.supply_newcomers(&handover).await.map(drop)
+    }
+
+    /// Brings the newcomers up to date with this node. Returns how many those are.
+    async fn supply_newcomers(&self, handover: &Handover) -> Result<usize, TakeoverError> {
+        let others = self.newcomers().filter(|newcomer| newcomer.id != self.me.id);
+        let pushes: FuturesUnordered<_> = others
+            .map(async |newcomer| match self.sync.push(handover, newcomer).await {
+                Ok(_) => Ok(()),
+                Err(SyncError::Refused(refusal)) => Err(refusal.into()),
+                Err(error) => {
+                    self.go_on_without(newcomer, &error);
+                    Err(TakeoverError::NotSupplied(newcomer.address.clone()))
+                }
+            })
+            .collect();
+        let supplied: Vec<()> = pushes.try_collect().await?;
+        Ok(supplied.len())
     }
 
     /// The promises of a majority: the primary's first, if it can be had, for then no lease has to
@@ -128,45 +171,53 @@ impl Takeover<'_> {
                     return Ok(Some(Promise { member: member.clone(), accepted }));
                 }
                 Prepared::Leased(wait) => sleep(wait).await,
-                Prepared::Outbid(ballot) => return Err(TakeoverError::Outbid(ballot)),
-                Prepared::Superseded(by) => return Err(TakeoverError::Superseded(by)),
+                Prepared::Refused(refusal) => return Err(refusal.into()),
             }
         }
     }
 
-    fn go_on_without(&self, member: &Contact, error: &CallError) {
+    fn go_on_without(&self, member: &Contact, error: &impl Display) {
         debug!(range = %self.range, member = %member.address, %error, "a member is not heard");
     }
 
     /// Reads what this node lacks from a majority of the present set, itself included if it is one
     /// of those that promised.
-    async fn read_from(&self, promises: &[Promise]) -> Result<(), TakeoverError> {
-        let here = promises.iter().filter(|promise| promise.member.id == self.me.id).count();
-        let mut read = here;
+    async fn read_from(
+        &self,
+        promises: &[Promise],
+        handover: &Handover,
+    ) -> Result<(), TakeoverError> {
+        self.sync.keeper.supply(handover, Vec::new()).await?;
+        let needed = self.present.majority();
+        let mut got = promises.iter().filter(|promise| promise.member.id == self.me.id).count();
         for promise in promises.iter().filter(|promise| promise.member.id != self.me.id) {
-            if read == self.present.majority() {
+            if got >= needed {
                 break;
             }
-            match self.sync.pull(self.range, &promise.member).await {
-                Ok(_) => read += 1,
+            match self.sync.pull(handover, &promise.member).await {
+                Ok(_) => got += 1,
                 Err(SyncError::Store(error)) => return Err(error.into()),
-                Err(SyncError::Call(error)) => {
-                    self.go_on_without(&promise.member, &error);
-                }
+                Err(SyncError::Refused(refusal)) => return Err(refusal.into()),
+                Err(SyncError::Call(error)) => self.go_on_without(&promise.member, &error),
             }
         }
-        let needed = self.present.majority();
-        if read < needed { Err(TakeoverError::TooFew { got: read, needed }) } else { Ok(()) }
+        if got < needed { Err(TakeoverError::TooFew { got, needed }) } else { Ok(()) }
     }
 
-    /// Brings a majority of the next set up to date.
-    async fn supply(&self, range: KeyRange, next: &ReplicaSet) -> Result<(), TakeoverError> {
-        let others = next.members.iter().filter(|member| member.id != self.me.id);
+    /// Brings all newcomers and a majority of the next set up to date.
+    async fn supply(&self, handover: &Handover) -> Result<(), TakeoverError> {
+        let needed = self.wanted.majority();
+        let staying = self
+            .wanted
+            .members
+            .iter()
+            .filter(|member| member.id != self.me.id && self.present.holds(member.id));
         let pushes: FuturesUnordered<_> =
-            others.map(|member| self.sync.push(range, member)).collect();
-        let supplied = 1 + pushes.filter(|pushed| std::future::ready(pushed.is_ok())).count().await;
-        let needed = next.majority();
-        if supplied < needed { Err(TakeoverError::NotSupplied(supplied)) } else { Ok(()) }
+            staying.map(|member| self.sync.push(handover, member)).collect();
+        let stayed = pushes.filter(|pushed| std::future::ready(pushed.is_ok())).count();
+        let (newcomers, stayed) = tokio::join!(self.supply_newcomers(handover), stayed);
+        let got = 1 + newcomers? + stayed;
+        if got < needed { Err(TakeoverError::TooFewSupplied { got, needed }) } else { Ok(()) }
     }
 
     /// Has a majority of the present set accept the next one.
@@ -205,11 +256,8 @@ impl Takeover<'_> {
                 }
             }
         };
-        match accepted {
-            Accepted::Yes => Ok(true),
-            Accepted::Outbid(ballot) => Err(TakeoverError::Outbid(ballot)),
-            Accepted::Superseded(by) => Err(TakeoverError::Superseded(by)),
-        }
+        accepted?;
+        Ok(true)
     }
 
     /// Tells this node first, then everybody concerned, of a set that is chosen. Who does not hear

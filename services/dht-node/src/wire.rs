@@ -18,7 +18,7 @@ pub(crate) use contact::{
     Seen, contact, found, parse_contact, parse_found, parse_roll_digest, parse_rumours,
     parse_state, rumour, state,
 };
-pub(crate) use record::{digest, parse_digest, parse_record, record};
+pub(crate) use record::{digest, parse_digest, parse_records, record};
 
 /// A message that breaks the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -189,12 +189,7 @@ impl Ring {
         let started = Instant::now();
         loop {
             let Some(wrong) = self.flaw().await else { return started.elapsed() };
-            if started.elapsed() > patience {
-                for number in self.running() {
-                    eprintln!("--- node {number}\n{}", self.log(number));
-                }
-                panic!("not one ring after {patience:?}: {wrong}");
-            }
+            assert!(started.elapsed() <= patience, "not one ring after {patience:?}: {wrong}");
             sleep(LOOK_EVERY).await;
         }
     }
@@ -214,6 +209,16 @@ impl Ring {
     fn show(&self, number: usize, process: &Process) {
         if self.log != "info" {
             eprintln!("--- node {number} until now\n{}", process.stderr());
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for number in self.running() {
+                eprintln!("--- node {number}\n{}", self.log(number));
+            }
         }
     }
 }

@@ -121,26 +121,33 @@ impl Agreement {
 pub type Superseding = Vec<(KeyRange, ReplicaSet)>;
 
 /// Why a node does not agree, or takes no records.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// This ballot or a higher one was promised.
+    #[error("a ballot as high was promised")]
     Outbid(Ballot),
     /// The set spoken of is no longer the present one.
+    #[error("there are later replica sets")]
     Superseded(Superseding),
     /// The set spoken of has other members: the node it was meant for had this address before.
+    #[error("this node is no member of the replica set")]
     NoMember,
     /// What this node kept in a ring that was founded apart is not handed in yet.
+    #[error("what this node kept in another ring is not handed in yet")]
     Unsettled,
 }
 
 /// Why a write is not taken.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum WriteRefusal {
     /// The next set is being chosen.
+    #[error("the next replica set is being chosen")]
     Sealed,
     /// The set spoken of is no longer the present one.
+    #[error("there are later replica sets")]
     Superseded(Superseding),
     /// The set spoken of has other members: the node it was meant for had this address before.
+    #[error("this node is no member of the replica set")]
     NoMember,
 }
 
@@ -252,6 +259,20 @@ impl Custody {
         Ok(())
     }
 
+    /// Lets records be copied here ahead of a takeover, among this node's remains. Returns those.
+    pub fn copy(
+        &mut self,
+        range: KeyRange,
+        present: &ReplicaSet,
+    ) -> Result<Vec<KeyRange>, Refusal> {
+        self.admit(range, present)?;
+        let known = self.over(range).into_iter().filter_map(|(_, known)| known);
+        if known.into_iter().any(|known| known.displaced.is_some()) {
+            return Err(Refusal::Unsettled);
+        }
+        Ok(self.remains(range))
+    }
+
     /// Lets records be handed in for the set after `present`, by who holds the promises of a majority.
     /// Returns the ranges whose records have to go first: this node kept them under an earlier set,
     /// and others may have removed them since.
@@ -265,24 +286,19 @@ impl Custody {
         if let Some(promised) = promised.filter(|promised| *promised > ballot) {
             return Err(Refusal::Outbid(promised));
         }
-        let pieces = self.agreements.pieces(range).into_iter();
-        let known: Vec<_> = pieces.filter_map(|(piece, known)| Some((piece, known?))).collect();
-        if known.iter().any(|(_, known)| known.displaced.is_some()) {
-            return Err(Refusal::Unsettled);
-        }
-        let known = known.into_iter();
-        let remains = known.filter(|(_, known)| self.are_remains(known));
-        let remains = remains.map(|(piece, _)| piece).collect();
+        let remains = self.copy(range, present)?;
         self.agreements.update(range, |known| {
             known.as_mut().expect("it was just learnt").supplied = true;
         });
         Ok(remains)
     }
 
-    /// Ranges whose records this node need not keep: it is no member of the present set, they were
-    /// not handed in for the next one, and nobody waits for them.
-    pub fn remains(&self) -> Vec<KeyRange> {
-        self.known().filter(|(_, known)| self.are_remains(known)).map(|(range, _)| range).collect()
+    /// The parts of a range whose records this node need not keep: it is no member of the present
+    /// set, they were not handed in for the next one, and nobody waits for them.
+    pub fn remains(&self, range: KeyRange) -> Vec<KeyRange> {
+        let known = self.over(range).into_iter();
+        let remains = known.filter(|(_, known)| known.is_some_and(|known| self.are_remains(known)));
+        remains.map(|(piece, _)| piece).collect()
     }
 
     /// Whether a write of a key in `range`, which `set` keeps, may be taken. The set is learnt.
@@ -437,14 +453,14 @@ mod tests {
         custody.learn(range(0, 0), &middle);
         custody.learn(range(0, 0), &oldest);
         let ballot = ballot(1, 1);
-        assert_eq!(custody.remains(), []);
+        assert_eq!(custody.remains(range(0, 0)), []);
         assert_eq!(custody.supply(range(1, 5), &oldest, ballot), Err(Refusal::Unsettled));
         custody.settle(range(1, 5), &oldest);
-        assert_eq!(custody.remains(), [range(1, 5)]);
+        assert_eq!(custody.remains(range(0, 0)), [range(1, 5)]);
         assert_eq!(custody.supply(range(1, 5), &oldest, ballot), Ok(vec![range(1, 5)]));
-        assert_eq!(custody.remains(), [], "what was handed in is kept");
+        assert_eq!(custody.remains(range(0, 0)), [], "what was handed in is kept");
         custody.learn(range(1, 5), &ReplicaSet { epoch: 2, ..oldest });
-        assert_eq!(custody.remains(), [range(1, 5)], "somebody else was chosen");
+        assert_eq!(custody.remains(range(0, 0)), [range(1, 5)], "somebody else was chosen");
     }
 
     #[test]

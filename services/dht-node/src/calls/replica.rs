@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use shoal_common::channel::Channel;
-use shoal_core::ring::{Ballot, Contact, KeyRange, Proposal, ReplicaSet, Superseding, Version};
+use shoal_core::ring::{
+    Ballot, Contact, KeyRange, Proposal, Refusal, ReplicaSet, Superseding, Version, WriteRefusal,
+};
 use shoal_proto::dht::v1::{
     self as pb, accept_response, prepare_response, renew_response,
-    replica_service_client::ReplicaServiceClient, replicate_response,
+    replica_service_client::ReplicaServiceClient, replicate_response, supply_response,
 };
 
 use super::{CallError, Calls, ring::parsed};
 use crate::{
-    keeper::{Accepted, Prepared, Renewed, Replicated},
+    keeper::{Handover, Prepared, Renewed},
     store::{Digest, Key, Record},
     wire::{self, WireError},
 };
@@ -46,7 +48,7 @@ impl Calls {
         (range, present): (KeyRange, &ReplicaSet),
         proposal: &Proposal,
         to: &Contact,
-    ) -> Result<Accepted, CallError> {
+    ) -> Result<Result<(), Refusal>, CallError> {
         let request = pb::AcceptRequest {
             present: Some(wire::agreement(range, present)),
             proposal: Some(wire::proposal(proposal)),
@@ -99,12 +101,12 @@ impl Calls {
     pub(crate) async fn replicate(
         &self,
         (range, present): (KeyRange, &ReplicaSet),
-        record: &Record,
+        records: &[Record],
         to: &Contact,
-    ) -> Result<Replicated, CallError> {
+    ) -> Result<Result<Vec<Record>, WriteRefusal>, CallError> {
         let request = pb::ReplicateRequest {
             agreement: Some(wire::agreement(range, present)),
-            record: Some(wire::record(record)),
+            records: records.iter().map(wire::record).collect(),
         };
         let call = async |channel| client(channel).replicate(request).await;
         let response = self.patient(to, call).await?;
@@ -113,13 +115,23 @@ impl Calls {
 
     pub(crate) async fn supply(
         &self,
-        range: KeyRange,
+        Handover { range, present, ballot }: &Handover,
         records: &[Record],
         to: &Contact,
-    ) -> Result<(), CallError> {
-        let records = records.iter().map(wire::record).collect();
-        let request = pb::SupplyRequest { range: Some(wire::range(range)), records };
+    ) -> Result<Result<(), Refusal>, CallError> {
+        let request = pb::SupplyRequest {
+            present: Some(wire::agreement(*range, present)),
+            ballot: ballot.map(wire::ballot),
+            records: records.iter().map(wire::record).collect(),
+        };
         let call = async |channel| client(channel).supply(request).await;
+        let response = self.patient(to, call).await?;
+        parsed(&to.address, parse_supplied(response))
+    }
+
+    pub(crate) async fn hand_in(&self, records: &[Record], to: &Contact) -> Result<(), CallError> {
+        let request = pb::HandInRequest { records: records.iter().map(wire::record).collect() };
+        let call = async |channel| client(channel).hand_in(request).await;
         self.patient(to, call).await.map(drop)
     }
 
@@ -166,9 +178,7 @@ impl Calls {
         let request = pb::ReadRecordsRequest { keys };
         let call = async |channel| client(channel).read_records(request).await;
         let response = self.patient(of, call).await?;
-        let records = response.records.into_iter();
-        let records = records.map(|record| wire::parse_record(Some(record))).collect();
-        parsed(&of.address, records)
+        parsed(&of.address, wire::parse_records(response.records))
     }
 }
 
@@ -178,19 +188,36 @@ fn parse_prepared(response: pb::PrepareResponse) -> Result<Prepared, WireError> 
     use prepare_response::Kind;
     Ok(match response.kind.ok_or(NO_KIND)? {
         Kind::Promised(promise) => Prepared::Promised(wire::parse_promise(promise)?),
-        Kind::Outbid(ballot) => Prepared::Outbid(wire::parse_ballot(Some(ballot))?),
-        Kind::Superseded(by) => Prepared::Superseded(wire::parse_superseded(by)?),
+        Kind::Outbid(ballot) => Prepared::Refused(outbid(ballot)?),
+        Kind::Superseded(by) => Prepared::Refused(superseded(by)?),
         Kind::Leased(wait) => Prepared::Leased(Duration::try_from(wait).map_err(wire::field)?),
     })
 }
 
-fn parse_accepted(response: pb::AcceptResponse) -> Result<Accepted, WireError> {
+fn parse_accepted(response: pb::AcceptResponse) -> Result<Result<(), Refusal>, WireError> {
     use accept_response::Kind;
     Ok(match response.kind.ok_or(NO_KIND)? {
-        Kind::Accepted(pb::Acceptance {}) => Accepted::Yes,
-        Kind::Outbid(ballot) => Accepted::Outbid(wire::parse_ballot(Some(ballot))?),
-        Kind::Superseded(by) => Accepted::Superseded(wire::parse_superseded(by)?),
+        Kind::Accepted(pb::Acceptance {}) => Ok(()),
+        Kind::Outbid(ballot) => Err(outbid(ballot)?),
+        Kind::Superseded(by) => Err(superseded(by)?),
     })
+}
+
+fn parse_supplied(response: pb::SupplyResponse) -> Result<Result<(), Refusal>, WireError> {
+    use supply_response::Kind;
+    Ok(match response.kind.ok_or(NO_KIND)? {
+        Kind::Supplied(pb::Supplied {}) => Ok(()),
+        Kind::Outbid(ballot) => Err(outbid(ballot)?),
+        Kind::Superseded(by) => Err(superseded(by)?),
+    })
+}
+
+fn outbid(ballot: pb::Ballot) -> Result<Refusal, WireError> {
+    wire::parse_ballot(Some(ballot)).map(Refusal::Outbid)
+}
+
+fn superseded(by: pb::Superseded) -> Result<Refusal, WireError> {
+    wire::parse_superseded(by).map(Refusal::Superseded)
 }
 
 fn parse_renewed(response: pb::RenewResponse) -> Result<Renewed, WireError> {
@@ -203,12 +230,13 @@ fn parse_renewed(response: pb::RenewResponse) -> Result<Renewed, WireError> {
     })
 }
 
-fn parse_replicated(response: pb::ReplicateResponse) -> Result<Replicated, WireError> {
+fn parse_replicated(
+    response: pb::ReplicateResponse,
+) -> Result<Result<Vec<Record>, WriteRefusal>, WireError> {
     use replicate_response::Kind;
     Ok(match response.kind.ok_or(NO_KIND)? {
-        Kind::Stored(pb::Stored {}) => Replicated::Stored,
-        Kind::Newer(record) => Replicated::Newer(wire::parse_record(Some(record))?),
-        Kind::Sealed(pb::Sealed {}) => Replicated::Sealed,
-        Kind::Superseded(by) => Replicated::Superseded(wire::parse_superseded(by)?),
+        Kind::Stored(pb::Stored { newer }) => Ok(wire::parse_records(newer)?),
+        Kind::Sealed(pb::Sealed {}) => Err(WriteRefusal::Sealed),
+        Kind::Superseded(by) => Err(WriteRefusal::Superseded(wire::parse_superseded(by)?)),
     })
 }

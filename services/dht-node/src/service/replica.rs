@@ -1,19 +1,18 @@
 //! `shoal.dht.v1.ReplicaService`: what nodes that keep a range ask each other.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
-use shoal_core::ring::{KeyRange, Superseding, WriteRefusal};
+use shoal_core::ring::{KeyRange, Refusal, Superseding, WriteRefusal};
 use shoal_proto::dht::v1::{
     self as pb, accept_response, prepare_response, renew_response,
-    replica_service_server::ReplicaService, replicate_response,
+    replica_service_server::ReplicaService, replicate_response, supply_response,
 };
 use tonic::{Request, Response, Status};
 
 use crate::{
-    keeper::{Accepted, Keeper, Prepared, Replicated},
+    keeper::{Handover, Keeper, Prepared, SupplyError},
     kv::Values,
-    primary::Primary,
-    store::Key,
+    store::{Key, Record},
     wire::{self, WireError},
 };
 
@@ -25,14 +24,11 @@ const MAX_VERSIONS: usize = 4096;
 const MAX_KEYS: usize = 1000;
 /// Bytes of records in one answer.
 const MAX_RECORD_BYTES: usize = 2 << 20;
-/// Records handed over in one call.
-const MAX_RECORDS: usize = 65_536;
 
 /// Answers other nodes out of the keeper's memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Replica {
     pub(crate) keeper: Keeper,
-    pub(crate) primary: Primary,
     pub(crate) values: Values,
 }
 
@@ -55,8 +51,9 @@ impl ReplicaService for Replica {
                 });
                 Kind::Promised(pb::Promise { accepted: accepted.collect() })
             }
-            Prepared::Outbid(ballot) => Kind::Outbid(wire::ballot(ballot)),
-            Prepared::Superseded(by) => Kind::Superseded(wire::superseded(&by)),
+            Prepared::Refused(Refusal::Outbid(ballot)) => Kind::Outbid(wire::ballot(ballot)),
+            Prepared::Refused(Refusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),
+            Prepared::Refused(refusal) => return Err(refusal_status(&refusal)),
             Prepared::Leased(wait) => Kind::Leased(duration(wait)),
         };
         Ok(Response::new(pb::PrepareResponse { kind: Some(kind) }))
@@ -71,9 +68,10 @@ impl ReplicaService for Replica {
         let (range, present) = wire::parse_agreement(request.present)?;
         let proposal = wire::parse_proposal(request.proposal)?;
         let kind = match self.keeper.accept(range, present, proposal).await? {
-            Accepted::Yes => Kind::Accepted(pb::Acceptance {}),
-            Accepted::Outbid(ballot) => Kind::Outbid(wire::ballot(ballot)),
-            Accepted::Superseded(by) => Kind::Superseded(wire::superseded(&by)),
+            Ok(()) => Kind::Accepted(pb::Acceptance {}),
+            Err(Refusal::Outbid(ballot)) => Kind::Outbid(wire::ballot(ballot)),
+            Err(Refusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),
+            Err(refusal) => return Err(refusal_status(&refusal)),
         };
         Ok(Response::new(pb::AcceptResponse { kind: Some(kind) }))
     }
@@ -84,7 +82,6 @@ impl ReplicaService for Replica {
     ) -> Result<Response<pb::LearnResponse>, Status> {
         let (range, chosen) = wire::parse_agreement(request.into_inner().agreement)?;
         let newer = self.keeper.learn(range, chosen).await?;
-        self.primary.agreed();
         let superseded = Some(wire::superseded(&newer));
         Ok(Response::new(pb::LearnResponse { superseded }))
     }
@@ -120,6 +117,7 @@ impl ReplicaService for Replica {
             }
             Err(WriteRefusal::Sealed) => Kind::Sealed(pb::Sealed {}),
             Err(WriteRefusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),
+            Err(refusal @ WriteRefusal::NoMember) => return Err(refusal_status(&refusal)),
         };
         Ok(Response::new(pb::RenewResponse { kind: Some(kind) }))
     }
@@ -131,16 +129,14 @@ impl ReplicaService for Replica {
         use replicate_response::Kind;
         let request = request.into_inner();
         let (range, set) = wire::parse_agreement(request.agreement)?;
-        let record = wire::parse_record(request.record)?;
-        if !range.contains(record.key.position()) {
-            return Err(Status::invalid_argument("the key does not lie in the range"));
-        }
-        self.believe(record.version)?;
-        let kind = match self.keeper.replicate(range, set, record).await? {
-            Replicated::Stored => Kind::Stored(pb::Stored {}),
-            Replicated::Newer(newer) => Kind::Newer(wire::record(&newer)),
-            Replicated::Sealed => Kind::Sealed(pb::Sealed {}),
-            Replicated::Superseded(by) => Kind::Superseded(wire::superseded(&by)),
+        let records = self.believed(request.records, Some(range))?;
+        let kind = match self.keeper.replicate(range, set, records).await? {
+            Ok(newer) => {
+                Kind::Stored(pb::Stored { newer: newer.iter().map(wire::record).collect() })
+            }
+            Err(WriteRefusal::Sealed) => Kind::Sealed(pb::Sealed {}),
+            Err(WriteRefusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),
+            Err(refusal @ WriteRefusal::NoMember) => return Err(refusal_status(&refusal)),
         };
         Ok(Response::new(pb::ReplicateResponse { kind: Some(kind) }))
     }
@@ -149,28 +145,34 @@ impl ReplicaService for Replica {
         &self,
         request: Request<pb::SupplyRequest>,
     ) -> Result<Response<pb::SupplyResponse>, Status> {
+        use supply_response::Kind;
         let request = request.into_inner();
-        let range = wire::parse_range(request.range)?;
-        let got = request.records.len();
-        if got > MAX_RECORDS {
-            return Err(WireError::TooMany { what: "records", got, max: MAX_RECORDS }.into());
-        }
-        let parse = |record| wire::parse_record(Some(record));
-        let records = request.records.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        for record in &records {
-            if !range.contains(record.key.position()) {
-                return Err(Status::invalid_argument("a key does not lie in the range"));
+        let (range, present) = wire::parse_agreement(request.present)?;
+        let ballot = request.ballot.map(|ballot| wire::parse_ballot(Some(ballot))).transpose()?;
+        let records = self.believed(request.records, Some(range))?;
+        let kind = match self.keeper.supply(&Handover { range, present, ballot }, records).await {
+            Ok(()) => Kind::Supplied(pb::Supplied {}),
+            Err(SupplyError::Refused(Refusal::Outbid(by))) => Kind::Outbid(wire::ballot(by)),
+            Err(SupplyError::Refused(Refusal::Superseded(by))) => {
+                Kind::Superseded(wire::superseded(&by))
             }
-            self.believe(record.version)?;
+            Err(SupplyError::Refused(refusal)) => return Err(refusal_status(&refusal)),
+            Err(SupplyError::Store(error)) => return Err(error.into()),
+        };
+        Ok(Response::new(pb::SupplyResponse { kind: Some(kind) }))
+    }
+
+    async fn hand_in(
+        &self,
+        request: Request<pb::HandInRequest>,
+    ) -> Result<Response<pb::HandInResponse>, Status> {
+        let mut records = self.believed(request.into_inner().records, None)?;
+        for record in &mut records {
+            // Epochs of rings that were founded apart cannot be compared.
+            record.version.epoch = 0;
         }
-        // What this node answers for is changed by writes alone.
-        let (served, others): (Vec<_>, Vec<_>) =
-            records.into_iter().partition(|record| self.primary.of(record.key.position()).is_ok());
-        for record in served {
-            self.values.absorb(record).await;
-        }
-        self.keeper.supply(range, others).await?;
-        Ok(Response::new(pb::SupplyResponse {}))
+        self.values.absorb(records).await?;
+        Ok(Response::new(pb::HandInResponse {}))
     }
 
     async fn summarize(
@@ -230,9 +232,27 @@ impl ReplicaService for Replica {
 }
 
 impl Replica {
-    fn believe(&self, version: shoal_core::ring::Version) -> Result<(), Status> {
-        self.keeper.observe(version).map_err(|error| Status::invalid_argument(error.to_string()))
+    /// Records whose keys lie in a range, and whose versions are not of the far future.
+    fn believed(
+        &self,
+        records: Vec<pb::Record>,
+        range: Option<KeyRange>,
+    ) -> Result<Vec<Record>, Status> {
+        let records = wire::parse_records(records)?;
+        for record in &records {
+            if range.is_some_and(|range| !range.contains(record.key.position())) {
+                return Err(Status::invalid_argument("a key does not lie in the range"));
+            }
+            let observed = self.keeper.observe(record.version);
+            observed.map_err(|error| Status::invalid_argument(error.to_string()))?;
+        }
+        Ok(records)
     }
+}
+
+/// A refusal that has nothing in the answer: whoever asks holds this node for another.
+fn refusal_status(refusal: &impl Error) -> Status {
+    Status::failed_precondition(refusal.to_string())
 }
 
 fn duration(duration: Duration) -> prost_types::Duration {

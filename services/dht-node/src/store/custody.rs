@@ -1,7 +1,7 @@
 //! What is agreed about who keeps what, on disk.
 
 use prost::Message as _;
-use shoal_core::ring::Custody;
+use shoal_core::ring::{Custody, NodeId};
 use shoal_proto::dht::v1 as pb;
 
 use super::{
@@ -19,12 +19,12 @@ pub(super) fn encode(custody: &Custody) -> Vec<u8> {
 }
 
 /// What was agreed when the node was last stopped.
-pub(super) fn load(database: &Database) -> Result<Custody, StoreError> {
+pub(super) fn load(database: &Database, node: NodeId) -> Result<Custody, StoreError> {
     database.read(|transaction| {
         let Some(bytes) = transaction.open_table(META)?.get(CUSTODY)? else {
-            return Ok(Custody::default());
+            return Ok(Custody::new(node));
         };
         let stored = pb::Custody::decode(bytes.value()).map_err(|_| Fault::UNREADABLE_CUSTODY)?;
-        wire::parse_custody(stored).map_err(|_| Fault::UNREADABLE_CUSTODY)
+        wire::parse_custody(stored, node).map_err(|_| Fault::UNREADABLE_CUSTODY)
     })
 }

@@ -1,7 +1,7 @@
 //! Replica sets, and how nodes agree on them.
 
 use shoal_core::ring::{
-    Agreement, Ballot, Custody, KeyRange, Lineage, Proposal, ReplicaSet, Superseding,
+    Agreement, Ballot, Custody, KeyRange, Lineage, NodeId, Proposal, ReplicaSet, Superseding,
 };
 use shoal_proto::dht::v1 as pb;
 use uuid::Uuid;
@@ -94,12 +94,13 @@ pub(crate) fn custody(custody: &Custody) -> pb::Custody {
         promised: known.promised.map(ballot),
         accepted: known.accepted.as_ref().map(proposal),
         displaced: known.displaced.as_ref().map(replica_set),
+        supplied: known.supplied,
     });
     pb::Custody { agreements: known.collect() }
 }
 
-pub(crate) fn parse_custody(stored: pb::Custody) -> Result<Custody, WireError> {
-    let mut custody = Custody::default();
+pub(crate) fn parse_custody(stored: pb::Custody, node: NodeId) -> Result<Custody, WireError> {
+    let mut custody = Custody::new(node);
     for known in stored.agreements {
         let (range, present) = parse_agreement(known.present)?;
         let agreement = Agreement {
@@ -107,6 +108,7 @@ pub(crate) fn parse_custody(stored: pb::Custody) -> Result<Custody, WireError> {
             promised: known.promised.map(|ballot| parse_ballot(Some(ballot))).transpose()?,
             accepted: known.accepted.map(|proposal| parse_proposal(Some(proposal))).transpose()?,
             displaced: known.displaced.map(|set| parse_replica_set(Some(set))).transpose()?,
+            supplied: known.supplied,
         };
         custody.restore(range, &agreement);
     }

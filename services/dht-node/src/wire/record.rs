@@ -1,10 +1,12 @@
 //! Records, versions and digests.
 
-use shoal_core::ring::Version;
 use shoal_proto::dht::v1 as pb;
 
-use super::{WireError, field};
+use super::{WireError, at_most, field};
 use crate::store::{Digest, Record, Value};
+
+/// Records in one message.
+const MAX_RECORDS: usize = 65_536;
 
 pub(crate) fn record(record: &Record) -> pb::Record {
     pb::Record {
@@ -15,8 +17,7 @@ pub(crate) fn record(record: &Record) -> pb::Record {
     }
 }
 
-pub(crate) fn parse_record(record: Option<pb::Record>) -> Result<Record, WireError> {
-    let record = record.ok_or(WireError::Missing("the record"))?;
+fn parse_record(record: pb::Record) -> Result<Record, WireError> {
     Ok(Record {
         key: record.key.try_into().map_err(field)?,
         version: record.version.parse().map_err(field)?,
@@ -25,9 +26,9 @@ pub(crate) fn parse_record(record: Option<pb::Record>) -> Result<Record, WireErr
     })
 }
 
-/// A version, or none if the text is empty.
-pub(crate) fn parse_version(text: &str) -> Result<Option<Version>, WireError> {
-    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(field) }
+pub(crate) fn parse_records(records: Vec<pb::Record>) -> Result<Vec<Record>, WireError> {
+    let records = at_most("records", records, MAX_RECORDS)?.into_iter();
+    records.map(parse_record).collect()
 }
 
 pub(crate) fn digest(digest: Digest) -> pb::Digest {

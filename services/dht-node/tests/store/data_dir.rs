@@ -4,8 +4,12 @@ use std::{
 };
 
 use redb::TableDefinition;
+use shoal_core::ring::{
+    Ballot, Contact, Custody, KeyRange, Lineage, NodeId, Position, Proposal, ReplicaSet,
+};
 use shoal_dht_node::store::{DataDir, Record, StoreError};
 use tempfile::TempDir;
+use uuid::Uuid;
 
 use crate::support::{digest, everywhere, fresh, key, merge, open, record, tombstone, version};
 
@@ -184,5 +188,30 @@ fn the_directory_of_version_1_is_read() {
     let gone = (key("gone"), version(1_764_000_001_000));
     let session = (key("session"), version(1_764_000_000_500));
     assert_eq!(store.purgeable(u64::MAX, 10).unwrap(), [gone, session]);
-    assert_eq!(store.meta("custody").unwrap().as_deref(), Some(&b"some bytes"[..]));
+    assert_eq!(*store.custody(), agreements(store.node_id()));
+}
+
+/// Agreements with everything that a node can know of them.
+fn agreements(node: NodeId) -> Custody {
+    let contact = |id: NodeId| Contact {
+        position: Position::of_node(id, 0),
+        id,
+        address: "10.0.0.7:7071".into(),
+    };
+    let (me, other) = (contact(node), contact(NodeId::new(Uuid::from_u128(7))));
+    let set = |founding, epoch, members: &[&Contact]| ReplicaSet {
+        lineage: Lineage(Uuid::from_u128(founding)),
+        epoch,
+        members: members.iter().map(|member| (*member).clone()).collect(),
+    };
+    let mine = KeyRange { after: other.position, last: me.position };
+    let theirs = KeyRange { after: me.position, last: other.position };
+    let present = set(2, 1, &[&me]);
+    let next = Proposal { ballot: Ballot { round: 3, node }, next: set(2, 2, &[&me, &other]) };
+    let mut custody = Custody::new(node);
+    assert_eq!(custody.learn(KeyRange::whole(me.position), &present), []);
+    assert_eq!(custody.accept(mine, &present, &next), Ok(()));
+    assert_eq!(custody.supply(mine, &present, next.ballot), Ok(vec![]));
+    assert_eq!(custody.learn(theirs, &set(1, 9, &[&other])), []);
+    custody
 }

@@ -34,11 +34,9 @@ pub(super) struct StaticRing {
     dead: Vec<bool>,
 }
 
-/// A lookup that ended, and the milliseconds that it took.
+/// A lookup that ended.
 pub(super) struct Run {
     pub(super) outcome: Outcome,
-    pub(super) first_asked: Option<Contact>,
-    pub(super) took: u64,
 }
 
 pub(super) fn random_node(rng: &mut impl Rng) -> Contact {
@@ -71,11 +69,6 @@ impl StaticRing {
         let places = nodes.iter().enumerate().map(|(place, node)| (node.position, place)).collect();
         let dead = vec![false; nodes.len()];
         Self { nodes, views, places, dead }
-    }
-
-    /// All use this as a hint.
-    pub(super) fn use_census(&mut self, census: &Census) {
-        self.views.iter_mut().for_each(|view| view.census = Some(census.clone()));
     }
 
     /// So many die at once; nobody has noticed.
@@ -116,17 +109,16 @@ impl StaticRing {
         rng: &mut impl Rng,
     ) -> Run {
         let mut lookup = Lookup::new(key, &self.views[from].find_for_lookup(key), settings);
-        let (mut now, mut first_asked) = (0, None);
+        let mut now = 0;
         let mut events = BinaryHeap::new();
         loop {
             if let Some(outcome) = lookup.outcome() {
                 let outcome = outcome.clone().unwrap_or_else(|failure| panic!("{key}: {failure}"));
-                return Run { outcome, first_asked, took: now };
+                return Run { outcome };
             }
             for node in lookup.next_asks() {
                 let answer = self.ask(&node, key);
                 let takes = answer.as_ref().map_or(TIMEOUT, |_| rng.random_range(10..=100));
-                first_asked.get_or_insert_with(|| node.clone());
                 events.push(Reverse((now + takes, node)));
             }
             let Reverse((at, node)) = events.pop().expect("a lookup waits for somebody or ends");

@@ -45,7 +45,7 @@ impl Interrupt {
     }
 
     /// One that no signal reaches.
-    pub(crate) fn deaf() -> io::Result<Self> {
+    pub fn deaf() -> io::Result<Self> {
         let listener = Builder::new_multi_thread().worker_threads(1).enable_io().build()?;
         Ok(Self { came: Arc::default(), listener })
     }

@@ -8,6 +8,7 @@ pub mod files;
 pub mod fleet;
 pub mod interrupt;
 pub mod lab;
+pub mod network;
 pub mod process;
 pub mod ring;
 pub mod serve;

@@ -3,7 +3,7 @@
 pub mod history;
 pub mod load;
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use shoal_common::channel::{Channel, Options};
 use shoal_proto::dht::v1::{
@@ -12,7 +12,10 @@ use shoal_proto::dht::v1::{
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::process::{Process, binary, free_port};
+use crate::{
+    fleet::Place,
+    process::{Process, binary, free_port},
+};
 
 /// A client of a node.
 pub type Client = DhtServiceClient<Channel>;
@@ -29,9 +32,11 @@ pub struct Ring {
     log: String,
 }
 
-/// A node, by its data directory and port.
+/// A node, by its data directory and address.
 struct Node {
-    port: u16,
+    place: Place,
+    /// ADDR:PORT.
+    address: String,
     data_dir: PathBuf,
     join: Vec<String>,
     process: Option<Process>,
@@ -62,45 +67,50 @@ impl Ring {
 
     /// Starts one more node, which joins through the first two. Returns its number.
     pub fn add(&mut self) -> usize {
-        let join = self.nodes.iter().take(2).map(Node::address).collect();
+        let join = self.nodes.iter().take(2).map(|node| node.address.clone()).collect();
         self.add_with(join)
     }
 
     /// Starts one more node, which joins through these.
     pub fn add_with(&mut self, join: Vec<String>) -> usize {
-        let number = self.nodes.len();
-        let data_dir = self.directory.path().join(format!("node-{number}"));
-        self.nodes.push(Node { port: free_port(), data_dir, join, process: None });
+        let number = self.prepare(Place::Here, free_address(), join);
         self.start(number);
         number
     }
 
     /// Nodes started at the same time that are all told of each other.
     pub fn at_once(count: usize) -> Self {
+        Self::starting((0..count).map(|_| (Place::Here, free_address())).collect())
+    }
+
+    /// Nodes at these places, each with its ADDR:PORT, started at the same time and told of each other.
+    pub fn starting(places: Vec<(Place, String)>) -> Self {
         let mut ring = Self::new();
-        let ports: Vec<_> = (0..count).map(|_| free_port()).collect();
-        let join: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        for (number, port) in ports.into_iter().enumerate() {
-            let data_dir = ring.directory.path().join(format!("node-{number}"));
-            ring.nodes.push(Node { port, data_dir, join: join.clone(), process: None });
+        let join: Vec<_> = places.iter().map(|(_, address)| address.clone()).collect();
+        for (place, address) in places {
+            ring.prepare(place, address, join.clone());
         }
-        for number in 0..count {
+        for number in 0..ring.len() {
             ring.start(number);
         }
         ring
     }
 
+    fn prepare(&mut self, place: Place, address: String, join: Vec<String>) -> usize {
+        let number = self.nodes.len();
+        let data_dir = self.directory.path().join(format!("node-{number}"));
+        self.nodes.push(Node { place, address, data_dir, join, process: None });
+        number
+    }
+
     /// Starts a node, or starts it again.
     pub fn start(&mut self, number: usize) {
         let node = &mut self.nodes[number];
-        let mut command = Command::new(binary("shoal-dht-node"));
-        command.args(["--listen", &node.address(), "--admin", "off", "--data-dir"]);
+        let mut command = node.place.command(binary("shoal-dht-node"));
+        command.args(["--listen", &node.address, "--admin", "off", "--data-dir"]);
         command.arg(&node.data_dir);
-        for address in node.join.iter().filter(|address| **address != node.address()) {
+        for address in &node.join {
             command.args(["--join", address]);
-        }
-        if node.join.contains(&node.address()) {
-            command.args(["--join", &node.address()]);
         }
         command.env("RUST_LOG", &self.log);
         node.process = Some(Process::spawn(&format!("shoal-dht-node {number}"), command));
@@ -171,7 +181,7 @@ impl Ring {
 
     /// HOST:PORT of a node.
     pub fn address(&self, number: usize) -> String {
-        self.nodes[number].address()
+        self.nodes[number].address.clone()
     }
 
     /// A client of a node, which connects when it is first used.
@@ -223,10 +233,8 @@ impl Drop for Ring {
     }
 }
 
-impl Node {
-    fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
-    }
+fn free_address() -> String {
+    format!("127.0.0.1:{}", free_port())
 }
 
 /// A client of whoever listens at HOST:PORT, which connects when it is first used.

@@ -5,7 +5,8 @@ use std::{fs, path::Path, process::Command};
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{PREFIX, network::ip, run::MEMORY};
+use super::{PREFIX, run::MEMORY};
+use crate::network::ip;
 
 /// The name of this program as the kernel shows it.
 const PROGRAM: &str = "shoal-lab";

@@ -5,15 +5,14 @@
 //! compared with the same least time, max{ F/us, F/dmin, N*F/(us + sum ui) }.
 
 mod leftovers;
-mod network;
 mod processors;
 mod report;
 mod run;
 mod setup;
 mod table;
 
+pub use crate::network::check_requirements;
 pub use leftovers::remove as remove_leftovers;
-pub use network::check_requirements;
 pub use report::{Measurement, Summary};
 pub use run::measure;
 pub use setup::{Late, LinkRate, PublisherFate, Setup};

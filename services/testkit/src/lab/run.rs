@@ -12,7 +12,6 @@ use anyhow::{Context as _, bail};
 
 use super::{
     PREFIX,
-    network::{Link, Network, address},
     processors::Ticks,
     report::{Measurement, Peer},
     setup::{PublisherFate, Setup},
@@ -21,6 +20,7 @@ use crate::{
     files::{self, Fill},
     fleet::{Event, Fleet, Member, Part, Usage},
     interrupt::Interrupt,
+    network::{Link, Network, address, place},
 };
 
 /// Files lie in memory: disks are not what is measured.
@@ -39,9 +39,9 @@ pub fn measure(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<Measureme
         .with_context(|| format!("cannot use {MEMORY}"))?;
     let source = prepare(setup, folder.path(), interrupt)?;
     // Declared before the fleet, so that it is dropped after it.
-    let _network = Network::new(&links(setup), interrupt)?;
+    let _network = Network::new(PREFIX, &links(setup), interrupt)?;
     let tracker = format!("{}:7070", address(SERVER));
-    let mut fleet = Fleet::start(&Network::place(SERVER), tracker, interrupt)?;
+    let mut fleet = Fleet::start(&place(PREFIX, SERVER), tracker, interrupt)?;
     let (server, id) = fleet.seed(&part(SERVER), &source)?;
     let run = Run { setup, folder: folder.path(), id: &id, server };
     let before = Ticks::now()?;
@@ -79,7 +79,7 @@ fn links(setup: &Setup) -> Vec<Link> {
 }
 
 fn part(host: u32) -> Part {
-    Part { place: Network::place(host), listen: format!("{}:7072", address(host)), up: None }
+    Part { place: place(PREFIX, host), listen: format!("{}:7072", address(host)), up: None }
 }
 
 /// The content is published, and the peers are about to start.

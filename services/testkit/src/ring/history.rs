@@ -46,8 +46,8 @@ pub struct Verdict {
     pub acknowledged: usize,
     /// Reads that returned a value.
     pub read: usize,
-    /// The longest time from the first refusal of a key to its next answer.
-    pub longest_unavailable: Duration,
+    /// The longest time from the first refusal of a key to its next answer, and the key.
+    pub longest_unavailable: (Duration, String),
     /// What a store that loses nothing would not have answered.
     pub flaws: Vec<String>,
 }
@@ -71,6 +71,16 @@ impl History {
     /// A read was refused.
     pub fn unavailable(&self, key: &str, asked: Instant) {
         self.note(key, asked, What::Unavailable);
+    }
+
+    /// The keys that something was done with.
+    pub fn keys(&self) -> Vec<String> {
+        self.events
+            .lock()
+            .expect("nothing panics while it holds the lock")
+            .keys()
+            .cloned()
+            .collect()
     }
 
     /// Judges what happened.
@@ -102,7 +112,9 @@ fn judge(key: &str, events: &[Event], verdict: &mut Verdict) {
             && let Some(since) = refused_since.take()
         {
             let wait = event.answered.saturating_duration_since(since);
-            verdict.longest_unavailable = verdict.longest_unavailable.max(wait);
+            if wait > verdict.longest_unavailable.0 {
+                verdict.longest_unavailable = (wait, key.to_owned());
+            }
         }
         let earlier = events[..index].iter().filter(|earlier| earlier.answered <= event.asked);
         let known = earlier.filter_map(|earlier| match earlier.what {
@@ -153,7 +165,7 @@ mod tests {
         let verdict = history.judge();
         assert_eq!(verdict.flaws, [""; 0]);
         assert_eq!((verdict.acknowledged, verdict.read), (1, 3));
-        assert!(verdict.longest_unavailable > Duration::ZERO);
+        assert!(verdict.longest_unavailable.0 > Duration::ZERO);
     }
 
     #[test]

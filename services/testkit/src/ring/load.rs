@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use rand::seq::IndexedRandom as _;
 use shoal_proto::dht::v1::{Condition, GetRequest, PutRequest, condition::Kind};
 use tokio::{task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -46,27 +46,34 @@ pub struct Load {
 }
 
 impl Load {
-    /// Starts writers of so many keys each, as many readers, and two who increment each counter.
-    pub fn start(nodes: Nodes, writers: u64, keys: u64, seed: u64) -> Self {
+    /// Starts writers of so many keys each, as many readers, and two who increment each counter. The
+    /// keys of loads with different names are different, but for the counters.
+    pub fn start(nodes: Nodes, name: &str, writers: u64, keys: u64) -> Self {
         let (record, stop) = (Arc::new(Record::default()), CancellationToken::new());
         let mut load = Self { nodes, record, stop, tasks: JoinSet::new() };
         for writer in 0..writers {
-            let rng = StdRng::seed_from_u64(seed + 1000 * writer);
-            load.spawn(write(load.worker(rng), writer, keys));
-            let rng = StdRng::seed_from_u64(seed + 1000 * writer + 1);
-            load.spawn(read(load.worker(rng), writers, keys));
+            let keys: Vec<_> = (0..keys).map(|key| format!("{name}-{writer}-{key}")).collect();
+            load.spawn(write(load.worker(), keys.clone()));
+            load.spawn(read(load.worker(), keys));
         }
         for counter in 0..2 * COUNTERS {
-            let rng = StdRng::seed_from_u64(seed + 1000 * counter as u64 + 2);
-            load.spawn(increment(load.worker(rng), counter % COUNTERS));
+            load.spawn(increment(load.worker(), counter % COUNTERS));
         }
         load
     }
 
-    /// Ends it, once what is under way is answered.
-    pub async fn stop(mut self) -> Arc<Record> {
+    /// Ends it, once what is under way is answered. Reads every key once more, as long as `patience`
+    /// lasts for each.
+    pub async fn stop(mut self, patience: Duration) -> Arc<Record> {
         self.stop.cancel();
         while self.tasks.join_next().await.transpose().expect("a client panicked").is_some() {}
+        let mut worker = self.worker();
+        for key in self.record.history.keys() {
+            let deadline = Instant::now() + patience;
+            while !worker.read(&key).await {
+                assert!(Instant::now() < deadline, "{key} cannot be read for {patience:?}");
+            }
+        }
         self.record
     }
 
@@ -74,9 +81,9 @@ impl Load {
         self.tasks.spawn(work);
     }
 
-    fn worker(&self, rng: StdRng) -> Worker {
+    fn worker(&self) -> Worker {
         let (nodes, record, stop) = (self.nodes.clone(), self.record.clone(), self.stop.clone());
-        Worker { nodes, record, stop, rng, client: None }
+        Worker { nodes, record, stop, client: None }
     }
 }
 
@@ -84,7 +91,6 @@ struct Worker {
     nodes: Nodes,
     record: Arc<Record>,
     stop: CancellationToken,
-    rng: StdRng,
     /// Kept until it fails: a client that knows a good node stays with it.
     client: Option<Client>,
 }
@@ -92,7 +98,7 @@ struct Worker {
 impl Worker {
     fn client(&mut self) -> Client {
         let nodes = self.nodes.lock().expect("nothing panics while it holds the lock");
-        let node = &nodes[self.rng.random_range(0..nodes.len())];
+        let node = nodes.choose(&mut rand::rng()).expect("there is a node to call");
         self.client.get_or_insert_with(|| client(node)).clone()
     }
 
@@ -124,6 +130,18 @@ impl Worker {
         Ok(answer?.version)
     }
 
+    /// Reads a key of the history. Tells whether that was possible.
+    async fn read(&mut self, key: &str) -> bool {
+        let asked = Instant::now();
+        let answer = self.get(key).await;
+        let history = &self.record.history;
+        match &answer {
+            Ok(found) => history.read(key, asked, found.as_ref().map(|(number, _)| *number)),
+            Err(_) => history.unavailable(key, asked),
+        }
+        answer.is_ok()
+    }
+
     async fn get(&mut self, key: &str) -> Result<Option<(u64, String)>, Status> {
         let request = GetRequest { key: key.to_owned().into(), direct: false };
         let answer = within(self.client().get(request)).await;
@@ -147,38 +165,26 @@ async fn within<T>(
     Ok(timeout(PATIENCE, call).await.map_err(silent)??.into_inner())
 }
 
-async fn write(mut worker: Worker, writer: u64, keys: u64) {
+async fn write(mut worker: Worker, keys: Vec<String>) {
     for number in 1.. {
-        for key in 0..keys {
+        for key in &keys {
             if worker.stop.is_cancelled() {
                 return;
             }
-            let key = format!("{writer}-{key}");
             let asked = Instant::now();
-            match worker.put(&key, number, None).await {
-                Ok(_) => worker.record.history.acknowledged(&key, asked, number),
-                Err(_) => worker.record.history.tried(&key, asked, number),
+            match worker.put(key, number, None).await {
+                Ok(_) => worker.record.history.acknowledged(key, asked, number),
+                Err(_) => worker.record.history.tried(key, asked, number),
             }
         }
     }
 }
 
-async fn read(mut worker: Worker, writers: u64, keys: u64) {
+async fn read(mut worker: Worker, keys: Vec<String>) {
     while !worker.stop.is_cancelled() {
-        let (writer, key) = (worker.rng.random_range(0..writers), worker.rng.random_range(0..keys));
-        let key = format!("{writer}-{key}");
+        let key = keys.choose(&mut rand::rng()).expect("there are keys");
         // Until it is answered, so that it shows for how long a key cannot be read.
-        while !worker.stop.is_cancelled() {
-            let asked = Instant::now();
-            match worker.get(&key).await {
-                Ok(found) => {
-                    let number = found.map(|(number, _)| number);
-                    worker.record.history.read(&key, asked, number);
-                    break;
-                }
-                Err(_) => worker.record.history.unavailable(&key, asked),
-            }
-        }
+        while !worker.stop.is_cancelled() && !worker.read(key).await {}
     }
 }
 

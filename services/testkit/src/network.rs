@@ -1,4 +1,4 @@
-//! Hosts on shaped links: network namespaces, joined by a bridge in a namespace of its own.
+//! Hosts on links, shaped or not: network namespaces, joined by bridges in a namespace of their own.
 //!
 //! Invariant: dropping the network removes every namespace that it made. Outside of them one thing is
 //! changed, and only where it is not so anyway: cubic is allowed, as Linux demands before a namespace
@@ -7,16 +7,23 @@
 use std::{
     fs, io,
     net::Ipv4Addr,
-    os::unix::process::CommandExt as _,
+    os::{fd::AsFd as _, unix::process::CommandExt as _},
     process::{self, Command},
 };
 
 use anyhow::{Context as _, bail, ensure};
-use rustix::process::geteuid;
+use rustix::{
+    process::geteuid,
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
-use super::{PREFIX, setup::LinkRate};
-use crate::{fleet::Place, interrupt::Interrupt};
+use crate::{fleet::Place, interrupt::Interrupt, lab::LinkRate};
 
+/// The namespace of the bridges.
+const SWITCH: &str = "switch";
+/// What joins the hosts, and what joins those that are parted from the others.
+const BRIDGE: &str = "br0";
+const ASIDE: &str = "br1";
 /// The interface of a host.
 const HOST_DEVICE: &str = "e0";
 /// Linux's usual congestion control, whatever this machine's default is.
@@ -31,28 +38,28 @@ const MAX_HOSTS: u32 = 250 * 250;
 
 /// The rates of a host's link.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Link {
-    pub(super) up: LinkRate,
-    pub(super) down: LinkRate,
+pub struct Link {
+    /// What leaves the host.
+    pub up: LinkRate,
+    /// What reaches it.
+    pub down: LinkRate,
 }
 
 /// The namespaces.
-pub(super) struct Network {
+pub struct Network {
+    prefix: &'static str,
     made: Vec<String>,
 }
 
-/// An error that says what to do, unless the lab can work here.
+/// An error that says what to do, unless networks can be made here.
 pub fn check_requirements() -> anyhow::Result<()> {
-    ensure!(cfg!(target_os = "linux"), "the lab needs Linux: it works with network namespaces");
-    ensure!(
-        geteuid().is_root(),
-        "the lab needs root, to make network namespaces; run it with sudo"
-    );
+    ensure!(cfg!(target_os = "linux"), "network namespaces need Linux");
+    ensure!(geteuid().is_root(), "network namespaces need root; run this with sudo");
     for tool in ["ip", "tc"] {
         match Command::new(tool).arg("-V").output() {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                bail!("the lab needs {tool}, which is not installed: apt-get install iproute2")
+                bail!("{tool} is not installed: apt-get install iproute2")
             }
             Err(error) => return Err(error).with_context(|| format!("cannot run {tool}")),
         }
@@ -61,14 +68,20 @@ pub fn check_requirements() -> anyhow::Result<()> {
 }
 
 impl Network {
-    /// One host for each link.
-    pub(super) fn new(links: &[Link], interrupt: &Interrupt) -> anyhow::Result<Self> {
+    /// One host for each link. All names begin with `prefix`, and the id of this process follows.
+    pub fn new(
+        prefix: &'static str,
+        links: &[Link],
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<Self> {
         ensure!(links.len() <= MAX_HOSTS as usize, "a network has at most {MAX_HOSTS} hosts");
         allow_congestion_control().context("this kernel has no cubic: modprobe tcp_cubic")?;
-        let mut network = Self { made: Vec::new() };
-        let switch = network.add_namespace("switch")?;
-        ip(&["-n", &switch, "link", "add", "br0", "type", "bridge"])?;
-        ip(&["-n", &switch, "link", "set", "br0", "up"])?;
+        let mut network = Self { prefix, made: Vec::new() };
+        let switch = network.add_namespace(SWITCH)?;
+        for bridge in [BRIDGE, ASIDE] {
+            ip(&["-n", &switch, "link", "add", bridge, "type", "bridge"])?;
+            ip(&["-n", &switch, "link", "set", bridge, "up"])?;
+        }
         // Where bridges pass their packets to iptables, those of the lab must not go there.
         set(&switch, "/proc/sys/net/bridge/bridge-nf-call-iptables", "0")?;
         for (host, link) in (0..).zip(links) {
@@ -78,19 +91,37 @@ impl Network {
         Ok(network)
     }
 
-    /// Where a host's processes run.
-    pub(super) fn place(host: u32) -> Place {
-        Place::Namespace(name(&host.to_string()))
+    /// Parts some hosts from all others: they reach each other, and no packet passes between the two
+    /// sides.
+    pub fn part(&self, hosts: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
+        hosts.into_iter().try_for_each(|host| self.plug_into(ASIDE, host))
+    }
+
+    /// Ends what [`part`](Self::part) did.
+    pub fn heal(&self, hosts: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
+        hosts.into_iter().try_for_each(|host| self.plug_into(BRIDGE, host))
+    }
+
+    /// Has this thread, and the threads it will start, see the network that a host sees.
+    pub fn enter(&self, host: u32) -> anyhow::Result<()> {
+        let namespace =
+            fs::File::open(format!("/run/netns/{}", name(self.prefix, &host.to_string())))?;
+        Ok(move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?)
+    }
+
+    fn plug_into(&self, bridge: &str, host: u32) -> anyhow::Result<()> {
+        let switch = name(self.prefix, SWITCH);
+        ip(&["-n", &switch, "link", "set", &port(host), "master", bridge])
     }
 
     fn add_host(&mut self, switch: &str, host: u32, link: Link) -> anyhow::Result<()> {
         let namespace = self.add_namespace(&host.to_string())?;
-        let port = format!("p{host}");
+        let port = port(host);
         ip(&["-n", &namespace, "link", "set", "lo", "up"])?;
         let mut veth = vec!["-n", switch, "link", "add", &port, "type", "veth"];
         veth.extend(["peer", "name", HOST_DEVICE, "netns", &namespace]);
         ip(&veth)?;
-        ip(&["-n", switch, "link", "set", &port, "master", "br0", "up"])?;
+        ip(&["-n", switch, "link", "set", &port, "master", BRIDGE, "up"])?;
         let network = format!("{}/16", address(host));
         ip(&["-n", &namespace, "addr", "add", &network, "dev", HOST_DEVICE])?;
         ip(&["-n", &namespace, "link", "set", HOST_DEVICE, "up"])?;
@@ -100,7 +131,7 @@ impl Network {
     }
 
     fn add_namespace(&mut self, part: &str) -> anyhow::Result<String> {
-        let name = name(part);
+        let name = name(self.prefix, part);
         ip(&["netns", "add", &name])?;
         self.made.push(name.clone());
         Ok(name)
@@ -117,14 +148,24 @@ impl Drop for Network {
     }
 }
 
-/// The address of a host, the same in every lab: no packet leaves the namespaces.
-pub(super) fn address(host: u32) -> Ipv4Addr {
+/// The address of a host, the same in every network: no packet leaves the namespaces.
+pub fn address(host: u32) -> Ipv4Addr {
     let (row, column) = (host / ADDRESSES_PER_ROW, host % ADDRESSES_PER_ROW);
     Ipv4Addr::new(10, 77, row as u8, column as u8 + 1)
 }
 
-fn name(part: &str) -> String {
-    format!("{PREFIX}{}-{part}", process::id())
+/// Where the processes of a host run.
+pub fn place(prefix: &str, host: u32) -> Place {
+    Place::Namespace(name(prefix, &host.to_string()))
+}
+
+fn name(prefix: &str, part: &str) -> String {
+    format!("{prefix}{}-{part}", process::id())
+}
+
+/// The end of a host's link at the switch.
+fn port(host: u32) -> String {
+    format!("p{host}")
 }
 
 fn allow_congestion_control() -> io::Result<()> {
@@ -151,7 +192,7 @@ fn set(namespace: &str, path: &str, value: &str) -> anyhow::Result<()> {
     ip(&["netns", "exec", namespace, "sh", "-c", &script])
 }
 
-pub(super) fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+pub(crate) fn ip(arguments: &[&str]) -> anyhow::Result<()> {
     run("ip", arguments)
 }
 
@@ -188,7 +229,7 @@ mod tests {
 
     #[test]
     fn names_carry_the_process() {
-        let expected = format!("shoal-lab-{}-3", process::id());
-        assert_eq!(Network::place(3), Place::Namespace(expected));
+        let expected = format!("lab-{}-3", process::id());
+        assert_eq!(place("lab-", 3), Place::Namespace(expected));
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     env,
     os::unix::process::CommandExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::mpsc::{Receiver, Sender, channel},
     thread,
@@ -36,6 +36,8 @@ const STDERR_LINES: usize = 5;
 pub enum Place {
     /// That of this process.
     Here,
+    /// That of this process, with another `/etc/hosts`.
+    Hosts(PathBuf),
     /// That of a named Linux network namespace.
     Namespace(String),
 }
@@ -122,6 +124,12 @@ impl Place {
         let program = program.as_ref();
         match self {
             Self::Here => Command::new(program),
+            Self::Hosts(file) => {
+                let script = "mount --bind \"$0\" /etc/hosts && exec \"$@\"";
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "sh", "-c", script]).arg(file).arg(program);
+                command
+            }
             Self::Namespace(name) => {
                 let mut command = Command::new("ip");
                 command.args(["netns", "exec", name]).arg(program);

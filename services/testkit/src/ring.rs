@@ -85,10 +85,15 @@ impl Ring {
 
     /// Nodes at these places, each with its ADDR:PORT, started at the same time and told of each other.
     pub fn starting(places: Vec<(Place, String)>) -> Self {
-        let mut ring = Self::new();
         let join: Vec<_> = places.iter().map(|(_, address)| address.clone()).collect();
+        Self::joining(places, &join)
+    }
+
+    /// Nodes at these places, each with its ADDR:PORT, started at the same time and told to join these.
+    pub fn joining(places: Vec<(Place, String)>, join: &[String]) -> Self {
+        let mut ring = Self::new();
         for (place, address) in places {
-            ring.prepare(place, address, join.clone());
+            ring.prepare(place, address, join.to_vec());
         }
         for number in 0..ring.len() {
             ring.start(number);

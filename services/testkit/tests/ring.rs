@@ -1,9 +1,14 @@
 //! Rings of real processes: they form, keep what was acknowledged, shrink and grow.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use shoal_proto::dht::v1::{Condition, DeleteRequest, GetRequest, PutRequest, condition::Kind};
-use shoal_testkit::ring::{Client, Ring};
+use shoal_testkit::{
+    fleet::Place,
+    process::free_port,
+    ring::{Client, Ring},
+};
+use tempfile::NamedTempFile;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 
@@ -116,6 +121,20 @@ async fn a_ring_that_never_had_a_second_node_keeps_one_copy_and_later_three() {
 async fn five_nodes_started_at_once_become_one_ring() {
     let ring = Ring::at_once(5);
     ring.one(Duration::from_secs(15)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn five_nodes_told_of_one_name_that_all_of_them_have_become_one_ring() {
+    let hosts = NamedTempFile::new().expect("a file");
+    let addresses = (1..=5).map(|number| format!("127.0.0.{number}"));
+    let lines: String = addresses.clone().map(|ip| format!("{ip} dht-node.test\n")).collect();
+    fs::write(hosts.path(), lines).expect("it is written");
+    let port = free_port();
+    let place = Place::Hosts(hosts.path().to_owned());
+    let nodes = addresses.map(|ip| (place.clone(), format!("{ip}:{port}"))).collect();
+    let ring = Ring::joining(nodes, &[format!("dht-node.test:{port}")]);
+    ring.one(Duration::from_secs(15)).await;
+    assert_eq!(ring.len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

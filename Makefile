@@ -9,7 +9,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt fmt-check clippy lint deny sim bench lab lab-check build clean
+.PHONY: help demo test check fmt fmt-check clippy lint deny sim bench bench-ring lab lab-check build clean
 
 help: ## List this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ sim: ## Simulated swarm (SEED=1, ARGS='-n 100 --us 100')
 
 bench: ## Data plane on this machine, beside a plain copy over TCP
 	$(CARGO) bench -p shoal-peer --bench bulk -- $(ARGS)
+
+bench-ring: ## Calls a second of a ring of five nodes, beside a bare echo
+	$(CARGO) build --release --bin shoal-dht-node
+	$(CARGO) bench -p shoal-testkit --bench ring -- $(ARGS)
 
 lab: ## Shaped links in network namespaces (root; ARGS='-n 30' or --table)
 	$(CARGO) build --release --bin shoal --bin shoal-tracker --bin shoal-lab

@@ -10,7 +10,11 @@ use shoal_proto::dht::v1::{
     GetStateRequest, GetStateResponse, NodeState, Standing, dht_service_client::DhtServiceClient,
 };
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::{Instant, sleep},
+};
 
 use crate::{
     fleet::Place,
@@ -37,6 +41,8 @@ struct Node {
     place: Place,
     /// ADDR:PORT.
     address: String,
+    /// ADDR:PORT of its figures.
+    admin: String,
     data_dir: PathBuf,
     join: Vec<String>,
     process: Option<Process>,
@@ -104,7 +110,9 @@ impl Ring {
     fn prepare(&mut self, place: Place, address: String, join: Vec<String>) -> usize {
         let number = self.nodes.len();
         let data_dir = self.directory.path().join(format!("node-{number}"));
-        self.nodes.push(Node { place, address, data_dir, join, process: None });
+        let (host, _) = address.rsplit_once(':').expect("it is ADDR:PORT");
+        let admin = format!("{host}:{}", free_port());
+        self.nodes.push(Node { place, address, admin, data_dir, join, process: None });
         number
     }
 
@@ -112,7 +120,7 @@ impl Ring {
     pub fn start(&mut self, number: usize) {
         let node = &mut self.nodes[number];
         let mut command = node.place.command(binary("shoal-dht-node"));
-        command.args(["--listen", &node.address, "--admin", "off", "--data-dir"]);
+        command.args(["--listen", &node.address, "--admin", &node.admin, "--data-dir"]);
         command.arg(&node.data_dir);
         for address in &node.join {
             command.args(["--join", address]);
@@ -194,6 +202,14 @@ impl Ring {
         client(&self.address(number))
     }
 
+    /// A figure of a node: the sum over all labels.
+    pub async fn figure(&self, number: usize, name: &str) -> f64 {
+        let page = get(&self.nodes[number].admin, "/metrics").await.expect("it has metrics");
+        let lines = page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
+        let figures = lines.filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'));
+        figures.filter_map(|(_, figure)| figure.parse::<f64>().ok()).sum()
+    }
+
     /// What a node logged.
     pub fn log(&self, number: usize) -> String {
         self.nodes[number].process.as_ref().map(Process::stderr).unwrap_or_default()
@@ -246,6 +262,16 @@ fn free_address() -> String {
 pub fn client(address: &str) -> Client {
     let address = address.parse().expect("it is HOST:PORT");
     DhtServiceClient::new(Channel::lazy(&address, &Options::default()))
+}
+
+/// What an HTTP server at ADDR:PORT answers.
+async fn get(address: &str, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// What a node tells of itself, with all details.

@@ -127,8 +127,8 @@ async fn five_nodes_started_at_once_become_one_ring() {
 async fn five_nodes_told_of_one_name_that_all_of_them_have_become_one_ring() {
     let hosts = NamedTempFile::new().expect("a file");
     let addresses = (1..=5).map(|number| format!("127.0.0.{number}"));
-    let lines: String = addresses.clone().map(|ip| format!("{ip} dht-node.test\n")).collect();
-    fs::write(hosts.path(), lines).expect("it is written");
+    let lines: Vec<_> = addresses.clone().map(|ip| format!("{ip} dht-node.test")).collect();
+    fs::write(hosts.path(), lines.join("\n")).expect("it is written");
     let port = free_port();
     let place = Place::Hosts(hosts.path().to_owned());
     let nodes = addresses.map(|ip| (place.clone(), format!("{ip}:{port}"))).collect();

@@ -2,6 +2,7 @@
 
 pub mod history;
 pub mod load;
+pub mod rogue;
 
 use std::{path::PathBuf, time::Duration};
 

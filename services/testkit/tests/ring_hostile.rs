@@ -1,0 +1,218 @@
+//! What a ring does with bad input, and with nodes that do not keep to the protocol.
+
+use std::time::Duration;
+
+use shoal_common::channel::{Channel, Options};
+use shoal_core::ring::{NodeId, Position};
+use shoal_proto::dht::v1::{
+    Agreement, Condition, FindSuccessorRequest, GetRequest, GossipRequest, Life, ListNodesRequest,
+    LookupRequest, NodeInfo, NodeState, NotifyRequest, PutRequest, Record, ReplicaSet,
+    ReplicateRequest, Rumour, Target, condition, replica_service_client::ReplicaServiceClient,
+    replicate_response, target,
+};
+use shoal_testkit::ring::{
+    Client, Ring,
+    rogue::{Rogue, Vice},
+    state,
+};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+use uuid::Uuid;
+
+/// No call takes longer.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+fn put_of(key: &[u8], value: &[u8]) -> PutRequest {
+    PutRequest { key: key.to_vec().into(), value: value.to_vec().into(), ..PutRequest::default() }
+}
+
+fn target(kind: target::Kind) -> Target {
+    Target { kind: Some(kind) }
+}
+
+fn stranger() -> NodeInfo {
+    let id = NodeId::new(Uuid::new_v4());
+    let position = Position::of_node(id, 0).to_string();
+    NodeInfo {
+        node_id: id.to_string(),
+        position,
+        address: "127.0.0.1:1".to_owned(),
+        ..NodeInfo::default()
+    }
+}
+
+/// The fields that a refusal names.
+fn fields(status: &Status) -> Vec<String> {
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    let violations = status.get_details_bad_request().expect("fields").field_violations;
+    violations.into_iter().map(|violation| violation.field).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_requests_are_refused_with_words_and_change_nothing() {
+    let ring = Ring::of(1).await;
+    let mut node = ring.client(0);
+    node.put(put_of(b"key", b"value")).await.expect("it is put");
+
+    let refused = node.put(put_of(&[], &vec![0; 65_537])).await.expect_err("too long, too short");
+    assert_eq!(fields(&refused), ["key", "value"]);
+    assert!(refused.message().contains("65536"), "{refused:?}");
+    let refused = node.put(put_of(&[7; 257], b"")).await.expect_err("too long");
+    assert_eq!(fields(&refused), ["key"]);
+    let forever = prost_types::Duration { seconds: 400_000_000, nanos: 0 };
+    let refused = node.put(PutRequest { ttl: Some(forever), ..put_of(b"key", b"") }).await;
+    assert_eq!(fields(&refused.expect_err("too long a life")), ["ttl"]);
+    let version = |text: &str| Condition { kind: Some(condition::Kind::Version(text.to_owned())) };
+    let refused =
+        node.put(PutRequest { condition: Some(version("7")), ..put_of(b"key", b"") }).await;
+    assert_eq!(fields(&refused.expect_err("no version")), ["condition"]);
+    let other = format!("1.1.1@{}", Uuid::nil());
+    let refused =
+        node.put(PutRequest { condition: Some(version(&other)), ..put_of(b"key", b"") }).await;
+    assert_eq!(refused.expect_err("another version").code(), Code::Aborted);
+    let refused = node.put(PutRequest { min_copies: 3, ..put_of(b"key", b"") }).await;
+    assert_eq!(refused.expect_err("it is alone").code(), Code::FailedPrecondition);
+
+    for kind in [target::Kind::Key(vec![0; 257].into()), target::Kind::Position("7".to_owned())] {
+        let request = FindSuccessorRequest { target: Some(target(kind.clone())) };
+        let refused = node.find_successor(request).await.expect_err("no target");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let refused = node.lookup(LookupRequest { target: Some(target(kind)) }).await;
+        assert_eq!(refused.expect_err("no target").code(), Code::InvalidArgument);
+    }
+    let forged = NodeInfo { position: format!("{:032x}", 7), ..stranger() };
+    let state = Some(NodeState { node: Some(forged.clone()), ..NodeState::default() });
+    let refused = node.notify(NotifyRequest { state }).await.expect_err("a forged position");
+    assert!(refused.message().contains("positions are computed from ids"), "{refused:?}");
+    let rumour = |node| Rumour { node: Some(node), incarnation: 1, life: Life::Alive.into() };
+    let gossip = GossipRequest { rumours: vec![rumour(forged)], digest: Vec::new() };
+    assert_eq!(node.gossip(gossip).await.expect_err("forged").code(), Code::InvalidArgument);
+    let flood = GossipRequest { rumours: vec![rumour(stranger()); 300], digest: Vec::new() };
+    assert_eq!(node.gossip(flood).await.expect_err("a flood").code(), Code::InvalidArgument);
+
+    let found = node.get(GetRequest { key: "key".into(), direct: false }).await.expect("a value");
+    assert_eq!(found.into_inner().value, "value");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_no_primary_cannot_write() {
+    let ring = Ring::of(3).await;
+    let direct = PutRequest { direct: true, ..put_of(b"key", b"value") };
+    let mut answers = Vec::new();
+    for number in 0..3 {
+        let answer = ring.client(number).put(direct.clone()).await;
+        answers.push(answer.map_or_else(|status| status.code(), |_| Code::Ok));
+    }
+    answers.sort_by_key(|code| *code as i32);
+    assert_eq!(answers, [Code::Ok, Code::Unavailable, Code::Unavailable]);
+
+    // A set that this stranger made up, as old as a set can be.
+    let present = agreement_on(b"key", &mut ring.client(0)).await;
+    let set = present.replica_set.clone().expect("a set");
+    let set = ReplicaSet { members: vec![stranger()], epoch: 1, ..set };
+    let write = |wall_ms: u64| ReplicateRequest {
+        agreement: Some(Agreement { replica_set: Some(set.clone()), ..present.clone() }),
+        records: vec![Record {
+            key: "key".into(),
+            version: format!("9.{wall_ms}.0@{}", Uuid::nil()),
+            value: Some("forged".into()),
+            expires_ms: 0,
+        }],
+    };
+    let channel =
+        Channel::lazy(&ring.address(0).parse().expect("it is ADDR:PORT"), &Options::default());
+    let mut replica = ReplicaServiceClient::new(channel);
+    let answer = replica.replicate(write(1)).await.expect("an answer").into_inner();
+    assert!(matches!(answer.kind, Some(replicate_response::Kind::Superseded(_))), "{answer:?}");
+    let refused = replica.replicate(write(u64::MAX)).await.expect_err("the far future");
+    assert!(refused.message().contains("ahead of this node's clock"), "{refused:?}");
+    for number in 0..3 {
+        let request = GetRequest { key: "key".into(), direct: false };
+        let found = ring.client(number).get(request).await.expect("it is there").into_inner();
+        assert_eq!(found.value, "value");
+    }
+}
+
+/// What a node knows of who keeps a key.
+async fn agreement_on(key: &[u8], node: &mut Client) -> Agreement {
+    let position = Position::of_key(key);
+    let state = state(node).await.expect("a state");
+    let is_of_key = |agreement: &Agreement| {
+        let range = agreement.range.clone().expect("a range");
+        let end = |text: &str| {
+            u128::from_str_radix(text, 16).map(Position::from_u128).expect("a position")
+        };
+        shoal_core::ring::KeyRange { after: end(&range.after), last: end(&range.last) }
+            .contains(position)
+    };
+    state.agreements.into_iter().find(is_of_key).expect("an agreement on the key")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_grpc_do_no_harm() {
+    let ring = Ring::of(1).await;
+    for noise in
+        [&[0; 4096][..], &[255; 4096], b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM"]
+    {
+        let mut stream = TcpStream::connect(ring.address(0)).await.expect("it listens");
+        // It may be closed half-way.
+        let _ = stream.write_all(noise).await;
+    }
+    ring.client(0).put(put_of(b"key", b"value")).await.expect("it serves");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookups_go_round_a_node_that_never_answers() {
+    goes_round(Vice::Silent).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookups_go_round_a_node_that_forges_positions() {
+    goes_round(Vice::ForgedPositions).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lookups_go_round_a_node_that_sends_them_in_circles() {
+    goes_round(Vice::Circles).await;
+}
+
+/// All nodes of a ring hear of a rogue, time and again; every key is found and kept all the same.
+async fn goes_round(vice: Vice) {
+    const KEYS: usize = 40;
+    let ring = Ring::of(4).await;
+    let known = ring.client(0).list_nodes(ListNodesRequest::default()).await.expect("a list");
+    let nodes = known.into_inner().nodes;
+    let rogue = Rogue::start(vice, nodes.clone()).await;
+    let rumour =
+        Rumour { node: Some(rogue.info.clone()), incarnation: 1, life: Life::Alive.into() };
+    for key in 0..KEYS {
+        for number in 0..4 {
+            let rumour = Rumour { incarnation: key as u64 + 1, ..rumour.clone() };
+            let gossip = GossipRequest { rumours: vec![rumour], digest: Vec::new() };
+            ring.client(number).gossip(gossip).await.expect("it listens to gossip");
+        }
+        let (mut node, name) = (ring.client(key % 4), format!("key-{key}"));
+        let look_up =
+            LookupRequest { target: Some(target(target::Kind::Key(name.clone().into()))) };
+        let found = within(node.lookup(look_up)).await.expect("it is found");
+        assert_eq!(found.owner.map(|owner| owner.position), Some(owner_of(&name, &nodes)));
+        within(node.put(put_of(name.as_bytes(), b"value"))).await.expect("it is put");
+        let get = GetRequest { key: name.into(), direct: false };
+        assert_eq!(within(node.get(get)).await.expect("it is there").value, "value");
+    }
+}
+
+fn owner_of(key: &str, nodes: &[NodeInfo]) -> String {
+    let position = Position::of_key(key.as_bytes()).to_string();
+    let mut positions: Vec<_> = nodes.iter().map(|node| node.position.clone()).collect();
+    positions.sort();
+    let owner = positions.iter().find(|place| **place >= position);
+    owner.unwrap_or(&positions[0]).clone()
+}
+
+async fn within<T>(
+    call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+) -> Result<T, Status> {
+    Ok(timeout(DEADLINE, call).await.expect("an answer in time")?.into_inner())
+}

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use shoal_core::ring::{Contact, Lookup, LookupFailure, LookupSettings, Outcome, Position};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{Instrument as _, info_span};
 
 use crate::{calls::Calls, ring::Surroundings};
@@ -17,6 +16,12 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
+    /// The closest successor of a position among all nodes that this one has heard of: mostly right,
+    /// and whoever it is knows better.
+    pub(crate) fn hinted(&self, of: Position) -> Option<Contact> {
+        self.view.borrow().view.census.as_ref()?.owner_of(of).cloned()
+    }
+
     /// The closest successor of a position.
     pub(crate) async fn owner(&self, of: Position) -> Result<Contact, LookupFailure> {
         Ok(self.look_up(of).await?.owner)
@@ -39,26 +44,24 @@ impl Lookups {
         of: Position,
         mut lookup: Lookup,
     ) -> Result<Outcome, LookupFailure> {
-        let mut asked = FuturesUnordered::new();
+        let mut asked = JoinSet::new();
         loop {
             for node in lookup.next_asks() {
                 let hop = info_span!("hop", addr = %node.address);
-                let calls = &self.calls;
-                asked.push(
-                    async move {
-                        let found = calls.find_successor(of, &node).await;
-                        (node, found)
-                    }
-                    .instrument(hop),
-                );
+                let calls = self.calls.clone();
+                let ask = async move { (calls.find_successor(of, &node).await, node) };
+                asked.spawn(ask.instrument(hop));
             }
             if let Some(outcome) = lookup.outcome() {
+                // Answers of no more use are not cancelled: HTTP/2 servers hang up on clients that
+                // reset many streams.
+                asked.detach_all();
                 return outcome.clone();
             }
-            match asked.next().await {
-                Some((node, Ok(found))) => lookup.answered(&node, &found),
-                Some((node, Err(_))) => lookup.failed(&node),
-                None => return Err(LookupFailure::NoAnswer(0)),
+            match asked.join_next().await {
+                Some(Ok((Ok(found), node))) => lookup.answered(&node, &found),
+                Some(Ok((Err(_), node))) => lookup.failed(&node),
+                Some(Err(_)) | None => return Err(LookupFailure::NoAnswer(0)),
             }
         }
     }

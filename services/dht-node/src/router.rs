@@ -59,8 +59,17 @@ impl Router {
     pub(crate) async fn route<O: Operation>(&self, operation: &O) -> Result<O::Answer, Status> {
         let deadline = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
+        let mut hint = self.lookups.hinted(operation.position());
         loop {
-            let status = match self.attempt(operation).await {
+            let owner = match hint.take() {
+                Some(owner) => Ok(owner),
+                None => self.owner(operation.position()).await,
+            };
+            let answer = match owner {
+                Ok(owner) => self.ask(&owner, operation).await,
+                Err(status) => Err(status),
+            };
+            let status = match answer {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
@@ -73,12 +82,11 @@ impl Router {
         }
     }
 
-    async fn attempt<O: Operation>(&self, operation: &O) -> Result<O::Answer, Status> {
-        let owner = self.owner(operation.position()).await?;
+    async fn ask<O: Operation>(&self, owner: &Contact, operation: &O) -> Result<O::Answer, Status> {
         if owner.id == self.me {
             return operation.here(&self.values).await;
         }
-        let asked = operation.there(self.calls.client(&owner)?);
+        let asked = operation.there(self.calls.client(owner)?);
         timeout(ANSWER_PATIENCE, asked).await.unwrap_or_else(|_| {
             let message = format!("{} does not answer", owner.address);
             Err(refusal::status(Reason::OutcomeUnknown, message))

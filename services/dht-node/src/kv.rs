@@ -5,7 +5,7 @@
 
 use shoal_core::ring::{KeyRange, Position, ReplicaSet, Version, WriteRefusal};
 use tokio::sync::{mpsc, oneshot};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use crate::{
     calls::{CallError, Calls},
@@ -80,9 +80,21 @@ pub(crate) enum KvError {
 }
 
 /// What a lane does next.
-enum Job {
+struct Job {
+    task: Task,
+    /// Of who wants it done.
+    span: Span,
+}
+
+enum Task {
     Write(Write, oneshot::Sender<Result<Written, KvError>>),
     Absorb(Record, oneshot::Sender<Result<(), KvError>>),
+}
+
+impl From<Task> for Job {
+    fn from(task: Task) -> Self {
+        Self { task, span: Span::current() }
+    }
 }
 
 /// What became of a record sent to the replicas.
@@ -139,7 +151,7 @@ impl Values {
     pub(crate) async fn write(&self, write: Write) -> Result<Written, KvError> {
         let (done, answer) = oneshot::channel();
         let lane = self.lane(&write.key);
-        lane.send(Job::Write(write, done)).await.map_err(stopping)?;
+        lane.send(Task::Write(write, done).into()).await.map_err(stopping)?;
         answer.await.map_err(stopping)?
     }
 
@@ -150,7 +162,7 @@ impl Values {
         for record in records {
             let (done, answer) = oneshot::channel();
             let lane = self.lane(&record.key);
-            lane.send(Job::Absorb(record, done)).await.map_err(stopping)?;
+            lane.send(Task::Absorb(record, done).into()).await.map_err(stopping)?;
             answers.push(answer);
         }
         for answer in answers {
@@ -166,16 +178,14 @@ impl Values {
 
 impl Writer {
     async fn work(self, mut queue: mpsc::Receiver<Job>) {
-        while let Some(job) = queue.recv().await {
-            match job {
-                Job::Write(write, done) => {
-                    let written = self.write(write).await;
-                    // Who asked may have gone.
-                    let _ = done.send(written);
+        while let Some(Job { task, span }) = queue.recv().await {
+            // Who asked may have gone.
+            match task {
+                Task::Write(write, done) => {
+                    let _ = done.send(self.write(write).instrument(span).await);
                 }
-                Job::Absorb(record, done) => {
-                    let absorbed = self.absorb(record).await;
-                    let _ = done.send(absorbed);
+                Task::Absorb(record, done) => {
+                    let _ = done.send(self.absorb(record).instrument(span).await);
                 }
             }
         }

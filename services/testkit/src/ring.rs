@@ -8,7 +8,8 @@ use std::{path::PathBuf, time::Duration};
 
 use shoal_common::channel::{Channel, Options};
 use shoal_proto::dht::v1::{
-    GetStateRequest, GetStateResponse, NodeState, Standing, dht_service_client::DhtServiceClient,
+    Condition, GetStateRequest, GetStateResponse, NodeState, PutRequest, Standing, condition::Kind,
+    dht_service_client::DhtServiceClient,
 };
 use tempfile::TempDir;
 use tokio::{
@@ -16,6 +17,7 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep},
 };
+use tonic::Code;
 
 use crate::{
     fleet::Place,
@@ -35,6 +37,7 @@ pub struct Ring {
     directory: TempDir,
     nodes: Vec<Node>,
     log: String,
+    env: Vec<(String, String)>,
 }
 
 /// A node, by its data directory and address.
@@ -59,7 +62,15 @@ impl Ring {
     /// A ring without nodes.
     pub fn new() -> Self {
         let log = std::env::var("RING_LOG").unwrap_or_else(|_| "info".to_owned());
-        Self { directory: TempDir::new().expect("a temporary directory"), nodes: Vec::new(), log }
+        let directory = TempDir::new().expect("a temporary directory");
+        Self { directory, nodes: Vec::new(), log, env: Vec::new() }
+    }
+
+    /// Nodes are started with these in their environment.
+    #[must_use]
+    pub fn with_env(mut self, env: &[(&str, &str)]) -> Self {
+        self.env = env.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        self
     }
 
     /// A ring of so many nodes: the first founds it, and the others join through it.
@@ -126,7 +137,7 @@ impl Ring {
         for address in &node.join {
             command.args(["--join", address]);
         }
-        command.env("RUST_LOG", &self.log);
+        command.env("RUST_LOG", &self.log).envs(self.env.iter().cloned());
         node.process = Some(Process::spawn(&format!("shoal-dht-node {number}"), command));
     }
 
@@ -222,6 +233,27 @@ impl Ring {
         loop {
             let Some(wrong) = self.flaw().await else { return started.elapsed() };
             assert!(started.elapsed() <= patience, "not one ring after {patience:?}: {wrong}");
+            sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Waits until a key that has a value has three replicas: until then, a write that wants so many
+    /// copies is refused, and then one whose condition does not hold.
+    pub async fn replicated(&self, key: &str, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        let mut client = self.client(self.running()[0]);
+        let request = PutRequest {
+            key: key.to_owned().into(),
+            condition: Some(Condition { kind: Some(Kind::Absent(true)) }),
+            min_copies: 3,
+            ..PutRequest::default()
+        };
+        loop {
+            let refused = client.put(request.clone()).await.expect_err("the key has a value");
+            if refused.code() == Code::Aborted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{refused:?}");
             sleep(LOOK_EVERY).await;
         }
     }

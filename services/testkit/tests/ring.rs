@@ -9,7 +9,6 @@ use shoal_testkit::{
     ring::{Client, Ring},
 };
 use tempfile::NamedTempFile;
-use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 /// A ring is one again so soon after the last change.
@@ -47,26 +46,6 @@ async fn check(ring: &Ring, keys: usize) {
         let mut client = ring.client(running[key % running.len()]);
         let value = get(&mut client, &format!("key-{key}")).await;
         assert_eq!(value.expect("it is there"), format!("value-{key}"));
-    }
-}
-
-/// Waits until a key has three replicas: until then, a write that wants so many copies is refused,
-/// and then one whose condition does not hold.
-async fn until_three_keep(client: &mut Client, key: &str) {
-    let deadline = Instant::now() + SOON;
-    let request = PutRequest {
-        key: key.to_owned().into(),
-        condition: Some(Condition { kind: Some(Kind::Absent(true)) }),
-        min_copies: 3,
-        ..PutRequest::default()
-    };
-    loop {
-        let refused = client.put(request.clone()).await.expect_err("the key has a value");
-        if refused.code() == Code::Aborted {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{refused:?}");
-        sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -111,7 +90,7 @@ async fn a_ring_that_never_had_a_second_node_keeps_one_copy_and_later_three() {
     ring.add();
     ring.one(SOON).await;
     check(&ring, 1).await;
-    until_three_keep(&mut ring.client(0), "key-0").await;
+    ring.replicated("key-0", SOON).await;
     ring.kill(0);
     ring.one(SOON).await;
     check(&ring, 1).await;

@@ -99,6 +99,8 @@ async fn bad_requests_are_refused_with_words_and_change_nothing() {
 async fn who_is_no_primary_cannot_write() {
     let ring = Ring::of(3).await;
     let direct = PutRequest { direct: true, ..put_of(b"key", b"value") };
+    ring.client(0).put(put_of(b"key", b"value")).await.expect("it is put");
+    ring.replicated("key", DEADLINE).await;
     let mut answers = Vec::new();
     for number in 0..3 {
         let answer = ring.client(number).put(direct.clone()).await;

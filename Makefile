@@ -9,7 +9,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fmt fmt-check clippy lint deny sim bench bench-ring lab lab-check build clean
+.PHONY: help demo test soak check fmt fmt-check clippy lint deny sim bench bench-ring lab lab-check build clean
 
 help: ## List this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,10 @@ demo: ## Swarm of 8 peers on this machine (FILE=..., ARGS='--us 200mbit --ui 20m
 
 test: build ## All tests
 	$(CARGO) test --workspace
+
+soak: build ## What takes too long for every check: 3 minutes of churn, a ring scaled 20 times
+	SHOAL_CHURN_SECONDS=180 SHOAL_SCALE_ROUNDS=20 \
+		$(CARGO) test -p shoal-testkit --test ring --test ring_churn -- --nocapture
 
 check: fmt-check clippy lint test ## What CI runs: formatting, clippy, buf lint, all tests
 

@@ -1,6 +1,6 @@
 //! Rings of real processes: they form, keep what was acknowledged, shrink and grow.
 
-use std::{fs, time::Duration};
+use std::{env, fs, time::Duration};
 
 use shoal_proto::dht::v1::{Condition, DeleteRequest, GetRequest, PutRequest, condition::Kind};
 use shoal_testkit::{
@@ -13,6 +13,8 @@ use tonic::Code;
 
 /// A ring is one again so soon after the last change.
 const SOON: Duration = Duration::from_secs(5);
+/// A ring shrinks and grows so often, unless `SHOAL_SCALE_ROUNDS` says otherwise.
+const ROUNDS: u32 = 3;
 /// A node leaves within its grace period.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -118,9 +120,10 @@ async fn five_nodes_told_of_one_name_that_all_of_them_have_become_one_ring() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scaling_down_to_one_and_up_again_loses_nothing() {
+    let rounds = env::var("SHOAL_SCALE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
     let mut ring = Ring::of(5).await;
     fill(&ring, 100).await;
-    for _ in 0..3 {
+    for _ in 0..rounds.unwrap_or(ROUNDS) {
         for number in (1..5).rev() {
             ring.leave(number, GRACE).await;
         }

@@ -387,6 +387,9 @@ pub fn next_members(
 }
 
 #[cfg(test)]
+mod takeover;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::ring::Bits;

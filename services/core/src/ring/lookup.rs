@@ -1,10 +1,11 @@
 //! Finding a position's closest successor by asking ever closer nodes, as data: the shell asks.
 //!
 //! The lookup is iterative and hedged: it asks the two most promising nodes at once, and goes on with
-//! two from what it then knows as soon as one brings it closer; the slower one may still answer. It
-//! first walks to a node whose successor list reaches past the position, then tries the nodes of that
-//! list from the position on. It ends when one says that it owns the position and nobody known to
-//! live stands between, or when all between are found dead: then the next that lives is the owner.
+//! two from what it then knows as soon as one brings it closer; the slower one may still answer. Once
+//! nobody of a round answered, it asks three at once. It first walks to a node whose successor list
+//! reaches past the position, then tries the nodes of that list from the position on. It ends when one
+//! says that it owns the position and nobody known to live stands between, or when all between are
+//! found dead: then the next that lives is the owner.
 //!
 //! Nothing that is answered is trusted further than the circle goes: a name counts only if it lies
 //! nearer than whoever names it, nobody is asked twice, and there is a limit of asks. So whatever
@@ -14,22 +15,24 @@ mod known;
 mod rounds;
 
 use super::{Contact, Found, Position};
-use known::{Goal, Known, Status};
+use known::{Goal, Known};
 use rounds::Rounds;
 
 /// How a lookup asks.
 #[derive(Clone, Debug)]
 pub struct LookupSettings {
-    /// Nodes asked at once. With one it is the lookup of the Chord paper.
+    /// Nodes asked at once. With one, always, it is the lookup of the Chord paper.
     pub branches: usize,
+    /// The same from the first round on that nobody answered: many nodes are dead.
+    pub branches_after_timeout: usize,
     /// Nodes asked before it gives up. In a ring of 1,000 of which half died at once, a lookup asks
-    /// 10, rarely 30.
+    /// 11, rarely 60.
     pub max_asks: usize,
 }
 
 impl Default for LookupSettings {
     fn default() -> Self {
-        Self { branches: 2, max_asks: 64 }
+        Self { branches: 2, branches_after_timeout: 3, max_asks: 128 }
     }
 }
 
@@ -125,7 +128,7 @@ impl Lookup {
             self.rounds.begin_anew();
             self.improved = false;
         }
-        let free = self.settings.branches.max(1).saturating_sub(self.rounds.under_way());
+        let free = self.width().saturating_sub(self.rounds.under_way());
         let free = free.min(self.settings.max_asks.saturating_sub(self.asked));
         let mut asks = Vec::new();
         for distance in candidates.into_iter().take(free) {
@@ -154,7 +157,7 @@ impl Lookup {
     pub fn failed(&mut self, asked: &Contact) {
         let Some((distance, round)) = self.known.under_way(asked) else { return };
         self.rounds.failed(round);
-        self.known.set(distance, Status::Failed);
+        self.known.fail(distance);
         self.settle();
     }
 
@@ -164,8 +167,13 @@ impl Lookup {
     }
 
     fn candidates(&self) -> Vec<u128> {
-        let branches = self.settings.branches.max(1);
-        self.known.candidates(branches, self.rounds.under_way() == 0)
+        self.known.candidates(self.width(), self.rounds.under_way() == 0)
+    }
+
+    /// How many may be under way.
+    fn width(&self) -> usize {
+        let LookupSettings { branches, branches_after_timeout, .. } = self.settings;
+        if self.rounds.timeouts() == 0 { branches.max(1) } else { branches_after_timeout.max(1) }
     }
 
     /// Ends the lookup if there is nothing left to find, or nobody left to ask.
@@ -176,7 +184,9 @@ impl Lookup {
         let idle = self.known.is_idle();
         let stuck = idle && (self.candidates().is_empty() || self.asked >= self.settings.max_asks);
         self.outcome = match self.known.owner() {
-            Some(owner) if stuck || self.known.is_done() => Some(Ok(self.outcome_of(owner))),
+            Some((owner, hops)) if stuck || self.known.is_done() => {
+                Some(Ok(self.outcome_of(owner.clone(), hops)))
+            }
             _ if !stuck => None,
             _ if self.asked >= self.settings.max_asks => {
                 Some(Err(Failure::TooManyAsked(self.asked)))
@@ -185,8 +195,7 @@ impl Lookup {
         };
     }
 
-    fn outcome_of(&self, owner: u128) -> Outcome {
-        let (owner, hops) = self.known.found(owner);
+    fn outcome_of(&self, owner: Contact, hops: usize) -> Outcome {
         let (predecessor, successors) = self.known.predecessor().unzip();
         Outcome {
             owner,

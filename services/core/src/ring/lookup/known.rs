@@ -1,8 +1,9 @@
 //! Whom a lookup heard of, and what it may conclude.
 //!
-//! All nodes are kept by their distance clockwise from the position looked for. So the first of them
-//! are candidates for its owner, and the last lie right before it. Between the first that lives and
-//! the last that answered with something useful lies all that is still open.
+//! All nodes are kept by their distance clockwise from the position looked for: the first of them may
+//! own it, the last lie right before it. What is open shrinks from both ends. *Ahead* are the nodes
+//! from the position to the first that lives, *nearer* those from the last that was of use up to the
+//! position again. What lies between the two no longer matters.
 
 use std::{
     collections::BTreeMap,
@@ -22,7 +23,7 @@ pub(super) enum Goal {
 
 /// How far a lookup got with a node.
 #[derive(Clone, Debug)]
-pub(super) enum Status {
+enum Status {
     /// It was only named.
     Named,
     /// It was asked in this round.
@@ -35,14 +36,21 @@ pub(super) enum Status {
 
 /// What counts of an answer.
 #[derive(Clone, Debug)]
-pub(super) struct Answer {
-    owns: bool,
-    /// It is first after the position, but leaves that to the nodes after it: it goes.
-    defers: bool,
+struct Answer {
+    claim: Claim,
     /// It named somebody nearer. Who does not is a dead end, not the closest so far.
-    useful: bool,
+    is_useful: bool,
     /// Its successor list from the position on, if that reaches past it.
     list: Vec<Contact>,
+}
+
+/// What a node says of itself and the position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Claim {
+    Owns,
+    /// It is first after the position, but leaves that to those after it: it goes.
+    Defers,
+    None,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +69,19 @@ impl Node {
         }
     }
 
+    /// It answered, and stays.
+    fn lives(&self) -> bool {
+        self.answer().is_some_and(|answer| answer.claim != Claim::Defers)
+    }
+
+    fn owns(&self) -> bool {
+        self.answer().is_some_and(|answer| answer.claim == Claim::Owns)
+    }
+
+    fn is_useful(&self) -> bool {
+        self.lives() && self.answer().is_some_and(|answer| answer.is_useful)
+    }
+
     const fn is_named(&self) -> bool {
         matches!(self.status, Status::Named)
     }
@@ -69,9 +90,8 @@ impl Node {
         matches!(self.status, Status::Asked(_))
     }
 
-    /// Does not own the position, whatever else is found out.
-    fn is_out(&self) -> bool {
-        matches!(self.status, Status::Failed) || self.answer().is_some_and(|answer| answer.defers)
+    const fn is_open(&self) -> bool {
+        self.is_named() || self.is_asked()
     }
 }
 
@@ -82,7 +102,7 @@ pub(super) struct Known {
     goal: Goal,
     /// By their distance clockwise from the position.
     nodes: BTreeMap<u128, Node>,
-    /// No node is missing from the position up to this distance, as nodes before it told.
+    /// No node is missing from the position up to this distance, by the list of one before it.
     covered: Option<u128>,
 }
 
@@ -93,33 +113,32 @@ impl Known {
 
     /// Adds a node that is so many steps away, unless its position is known. Returns its distance.
     pub(super) fn insert(&mut self, contact: &Contact, hops: usize) -> u128 {
-        let distance = self.position.distance_to(contact.position);
+        let distance = self.distance(contact);
         let new = || Node { contact: contact.clone(), hops, status: Status::Named };
         self.nodes.entry(distance).or_insert_with(new);
         distance
     }
 
-    /// Asks the node at this distance in a round.
+    /// The node at this distance is asked in a round.
     pub(super) fn ask(&mut self, distance: u128, round: usize) -> Option<Contact> {
-        self.set(distance, Status::Asked(round));
-        self.nodes.get(&distance).map(|node| node.contact.clone())
+        let node = self.nodes.get_mut(&distance)?;
+        node.status = Status::Asked(round);
+        Some(node.contact.clone())
     }
 
-    pub(super) fn set(&mut self, distance: u128, status: Status) {
+    /// The node at this distance did not answer, or not with sense.
+    pub(super) fn fail(&mut self, distance: u128) {
         if let Some(node) = self.nodes.get_mut(&distance) {
-            node.status = status;
+            node.status = Status::Failed;
         }
     }
 
     /// The distance and round of a node whose answer is awaited.
     pub(super) fn under_way(&self, contact: &Contact) -> Option<(u128, usize)> {
-        let distance = self.position.distance_to(contact.position);
-        match self.nodes.get(&distance) {
-            Some(Node { contact: known, status: Status::Asked(round), .. })
-                if known.id == contact.id =>
-            {
-                Some((distance, *round))
-            }
+        let distance = self.distance(contact);
+        let node = self.nodes.get(&distance).filter(|node| node.contact.id == contact.id)?;
+        match node.status {
+            Status::Asked(round) => Some((distance, round)),
             _ => None,
         }
     }
@@ -131,101 +150,99 @@ impl Known {
 
     /// Takes in what the node at this distance answered. Returns whether that brings the lookup
     /// closer.
-    pub(super) fn absorb(&mut self, distance: u128, found: &Found) -> bool {
+    pub(super) fn absorb(&mut self, from: u128, found: &Found) -> bool {
         let before = (self.first_alive(), self.last_useful(), self.covered.is_some());
-        let hops = self.nodes.get(&distance).map_or(0, |node| node.hops) + 1;
-        let (list, following) = self.checked_successors(distance, found);
-        let defers =
-            !found.owns && !following.is_empty() && before.0.is_none_or(|first| distance < first);
-        if let Some(last) = list.last() {
-            self.covered = self.covered.max(Some(self.position.distance_to(last.position)));
+        let is_first = before.0.is_none_or(|first| from < first);
+        let (list, following) = self.split_successors(from, found);
+        let claim = match found.owns {
+            true => Claim::Owns,
+            false if is_first && !following.is_empty() => Claim::Defers,
+            false => Claim::None,
+        };
+        self.cover(&list);
+        let mut named = list.clone();
+        if claim == Claim::Defers {
+            if self.covered >= Some(from) {
+                self.cover(&following);
+            }
+            named = following;
         }
-        if defers && self.covered.is_some_and(|covered| distance <= covered) {
-            let last = following.last().map(|last| self.position.distance_to(last.position));
-            self.covered = self.covered.max(last);
+        // A node that was taken for the owner, and is not, knows one before itself.
+        named.extend(self.believable_closer(from, found, is_first && before.0.is_some()));
+
+        let is_useful = !list.is_empty() || named.iter().any(|node| self.distance(node) > from);
+        let hops = self.nodes.get(&from).map_or(0, |node| node.hops);
+        for contact in &named {
+            self.insert(contact, hops + 1);
         }
-        let closer = self.checked_closer(distance, found);
-        let nearer = |node: &Contact| self.position.distance_to(node.position) > distance;
-        let useful = !list.is_empty() || closer.iter().any(nearer);
-        let named = if defers { following } else { list.clone() };
-        for contact in named.iter().chain(&closer) {
-            self.insert(contact, hops);
+        if let Some(node) = self.nodes.get_mut(&from) {
+            node.status = Status::Answered(Answer { claim, is_useful, list });
         }
-        self.set(distance, Status::Answered(Answer { owns: found.owns, defers, useful, list }));
         before != (self.first_alive(), self.last_useful(), self.covered.is_some())
     }
 
-    /// The owner, if it is known: the first that lives, if it says so itself or if nobody is left
-    /// before it.
-    pub(super) fn owner(&self) -> Option<u128> {
+    /// The owner and its steps from the node that looks, if it is known: the first that lives, if it
+    /// says so itself or if nobody is left before it.
+    pub(super) fn owner(&self) -> Option<(&Contact, usize)> {
         let first = self.first_alive()?;
-        let claims =
-            self.nodes.get(&first).and_then(Node::answer).is_some_and(|answer| answer.owns);
-        let is_next = || {
-            self.covered.is_some_and(|covered| first <= covered)
-                && self.nodes.range(..first).all(|(_, node)| node.is_out())
-        };
-        (claims || is_next()).then_some(first)
+        let node = &self.nodes[&first];
+        let is_next =
+            || self.covered >= Some(first) && !self.ahead().any(|(_, node)| node.is_open());
+        (node.owns() || is_next()).then_some((&node.contact, node.hops))
     }
 
     /// Nothing is left to find out once the owner is known.
     pub(super) fn is_done(&self) -> bool {
-        let is_open = |node: &Node| node.is_named() || node.is_asked();
         match self.goal {
             Goal::Owner => true,
             Goal::Place => {
-                self.predecessor().is_some() && !self.nearer().any(|(_, node)| is_open(node))
+                self.predecessor().is_some() && !self.nearer().any(|(_, node)| node.is_open())
             }
         }
-    }
-
-    /// A node that was found, and its steps from the node that looks.
-    pub(super) fn found(&self, distance: u128) -> (Contact, usize) {
-        let node = &self.nodes[&distance];
-        (node.contact.clone(), node.hops)
     }
 
     /// The last before the position whose list reaches past it, and the part of that list that may
     /// live.
     pub(super) fn predecessor(&self) -> Option<(Contact, Vec<Contact>)> {
-        let mut lists =
-            self.nodes.values().rev().filter_map(|node| Some((node, &node.answer()?.list)));
-        let (node, list) = lists.find(|(_, list)| !list.is_empty())?;
-        let distance = |contact: &Contact| self.position.distance_to(contact.position);
-        let is_out =
-            |contact: &Contact| self.nodes.get(&distance(contact)).is_some_and(Node::is_out);
-        let list = list.iter().filter(|contact| !is_out(contact)).cloned().collect();
-        Some((node.contact.clone(), list))
+        let lists = self.nodes.values().rev().filter_map(|node| Some((node, &node.answer()?.list)));
+        let (node, list) = lists.into_iter().find(|(_, list)| !list.is_empty())?;
+        let may_live = |contact: &&Contact| {
+            let known = self.nodes.get(&self.distance(contact));
+            known.is_none_or(|known| known.is_open() || known.lives())
+        };
+        Some((node.contact.clone(), list.iter().filter(may_live).cloned().collect()))
     }
 
-    /// Whom to ask, the most promising first.
+    /// Whom to ask if so many may be asked at once, the most promising first.
     ///
-    /// Once a list is known that reaches past the position, these are the nodes at or after it. Before
-    /// that it is the one that somebody takes for the owner, and those before the position. `starved`:
-    /// if nobody is under way either, those that seemed too far before.
-    pub(super) fn candidates(&self, branches: usize, starved: bool) -> Vec<u128> {
-        let first = self.first_alive();
-        let mut candidates = Vec::new();
-        if self.owner().is_none() {
-            let ahead =
-                self.nodes.range(..first.unwrap_or_default()).filter(|(_, node)| !node.is_out());
-            let shown = if self.covered.is_some() { branches } else { 1 };
-            let ahead: Vec<_> = ahead.take(shown).collect();
-            candidates.extend(ahead.iter().filter(|(_, node)| node.is_named()).map(|(at, _)| **at));
-            if self.covered.is_some() && (ahead.len() >= branches || self.covered >= first) {
-                return candidates;
-            }
-        }
+    /// Once a list is known that reaches past the position, these are the nodes of that list. Before
+    /// that it is the one that somebody takes for the owner, and those before the position.
+    /// `starved`: nobody is under way, and if nobody else is left, those that seemed too far will do.
+    pub(super) fn candidates(&self, width: usize, starved: bool) -> Vec<u128> {
         let named = |(distance, node): (&u128, &Node)| node.is_named().then_some(*distance);
-        candidates.extend(self.nearer().filter_map(named));
-        if candidates.is_empty() && starved && self.owner().is_none() {
-            let behind = self.nodes.range(first.unwrap_or_default()..).rev();
-            candidates.extend(behind.filter_map(named));
+        if self.owner().is_some() {
+            return self.nearer().filter_map(named).collect();
+        }
+        let shown = if self.covered.is_some() { width } else { 1 };
+        let ahead: Vec<_> = self.ahead().filter(|(_, node)| node.is_open()).take(shown).collect();
+        let list_suffices =
+            self.covered.is_some() && (ahead.len() == width || self.covered >= self.first_alive());
+        let mut candidates: Vec<_> = ahead.into_iter().filter_map(named).collect();
+        if !list_suffices {
+            candidates.extend(self.nearer().filter_map(named));
+        }
+        if candidates.is_empty() && starved {
+            candidates.extend(self.nodes.iter().rev().filter_map(named));
         }
         candidates
     }
 
-    /// The nodes before the position and closer to it than any that answered, closest first.
+    /// The nodes from the position to the first that lives, closest first.
+    fn ahead(&self) -> impl Iterator<Item = (&u128, &Node)> {
+        self.nodes.range(..self.first_alive().unwrap_or_default())
+    }
+
+    /// The nodes before the position and closer to it than any that was of use, closest first.
     fn nearer(&self) -> impl Iterator<Item = (&u128, &Node)> {
         let last = self.last_useful().map_or(Unbounded, Excluded);
         self.nodes.range((last, Unbounded)).rev()
@@ -233,68 +250,59 @@ impl Known {
 
     /// The first at or after the position that lives and does not leave it to others.
     fn first_alive(&self) -> Option<u128> {
-        let mut answers = self.nodes.iter().filter_map(|(at, node)| Some((at, node.answer()?)));
-        answers.find(|(_, answer)| !answer.defers).map(|(at, _)| *at)
+        self.nodes.iter().find(|(_, node)| node.lives()).map(|(distance, _)| *distance)
     }
 
     /// The last before the position that answered with something useful.
     fn last_useful(&self) -> Option<u128> {
-        let answers = self.nodes.iter().rev().filter_map(|(at, node)| Some((at, node.answer()?)));
-        let mut useful = answers.filter(|(_, answer)| answer.useful && !answer.defers);
-        useful.next().map(|(at, _)| *at)
+        self.nodes.iter().rev().find(|(_, node)| node.is_useful()).map(|(distance, _)| *distance)
     }
 
-    /// The successors that an answer names in their order: those between the position and the node
-    /// that answers (which may end them itself), or else those after that node.
-    fn checked_successors(&self, from: u128, found: &Found) -> (Vec<Contact>, Vec<Contact>) {
-        let (mut list, mut following) = (Vec::new(), Vec::new());
+    /// No node is missing up to the last of these.
+    fn cover(&mut self, list: &[Contact]) {
+        self.covered = self.covered.max(list.last().map(|last| self.distance(last)));
+    }
+
+    /// The successors that an answer names, as far as they are in order: those between the position
+    /// and the node that answers (which may end them itself), and those after that node.
+    fn split_successors(&self, from: u128, found: &Found) -> (Vec<Contact>, Vec<Contact>) {
+        let (mut list, mut following): (Vec<Contact>, Vec<Contact>) = (Vec::new(), Vec::new());
         let mut last = None;
-        for contact in &found.successors {
-            let distance = self.position.distance_to(contact.position);
-            let is_self = distance == from;
-            let in_order = last.is_none_or(|last| distance > last);
-            let impostor = is_self && contact.id != found.node.id;
-            if !in_order || impostor || self.is_ignored(distance) {
-                continue;
+        for contact in found.successors.iter().filter(|contact| !self.is_ignored(contact)) {
+            let distance = self.distance(contact);
+            if last >= Some(distance) {
+                break;
             }
             last = Some(distance);
-            if is_self && following.is_empty() || distance < from {
+            let goes_round = distance == from && !list.is_empty() && contact.id == found.node.id;
+            if distance < from || goes_round {
                 list.push(contact.clone());
-            } else {
+            } else if distance > from && list.is_empty() {
                 following.push(contact.clone());
             }
         }
-        let begins_with_self =
-            list.first().is_some_and(|first| first.position == found.node.position);
-        if list.is_empty() || begins_with_self && !following.is_empty() {
-            (Vec::new(), following)
-        } else {
-            (list, Vec::new())
-        }
+        (list, following)
     }
 
-    /// The nodes that an answer names as closer, and that are.
-    fn checked_closer(&self, from: u128, found: &Found) -> Vec<Contact> {
-        let first = self.first_alive();
-        let went_past = first.is_some_and(|first| from < first);
-        let last = self.last_useful();
-        let is_closer = |index: usize, distance: u128| {
-            if went_past {
-                return distance < from || last.is_none_or(|last| distance > last);
-            }
-            // One that comes first may lie at or after the position: the owner by the roll.
-            distance > from || index == 0 && distance < first.unwrap_or(from)
-        };
+    /// The nodes that an answer names as closer, and that may be: those between the node that answers
+    /// and the position, and the first even if it lies elsewhere, as the owner by the roll. The last
+    /// lies right before that node, which counts if the lookup went past the owner.
+    fn believable_closer(&self, from: u128, found: &Found, went_past: bool) -> Vec<Contact> {
         let named = found.closer.iter().enumerate();
         let closer = named.filter(|(index, contact)| {
-            let distance = self.position.distance_to(contact.position);
-            is_closer(*index, distance) && !self.is_ignored(distance)
+            let distance = self.distance(contact);
+            let is_before = distance < from && (*index == 0 || went_past);
+            (distance > from || is_before) && !self.is_ignored(contact)
         });
         closer.map(|(_, contact)| contact.clone()).collect()
     }
 
     /// A joiner does not ask itself, though others may remember an earlier life of it.
-    fn is_ignored(&self, distance: u128) -> bool {
-        self.goal == Goal::Place && distance == 0
+    fn is_ignored(&self, contact: &Contact) -> bool {
+        self.goal == Goal::Place && contact.position == self.position
+    }
+
+    fn distance(&self, to: &Contact) -> u128 {
+        self.position.distance_to(to.position)
     }
 }

@@ -4,7 +4,6 @@
 mod garbage;
 mod model;
 mod network;
-mod static_ring;
 mod steps;
 mod textbook;
 mod traces;

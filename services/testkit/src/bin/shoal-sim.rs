@@ -1,4 +1,5 @@
-//! `shoal-sim`: simulates a swarm and prints how close to the textbook's bound it comes.
+//! `shoal-sim`: simulates a swarm and prints how close to the textbook's bound it comes; `shoal-sim
+//! ring` simulates rings and prints what lookups cost, beside the figures of the Chord paper.
 
 use std::{
     fs::File,
@@ -8,14 +9,16 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use shoal_core::content::PieceLength;
-use shoal_testkit::sim::{self, Fault, HostSetup, MBIT, Setup};
+use shoal_testkit::sim::{self, Fault, HostSetup, MBIT, Setup, ring::Table};
 
 /// Simulates a swarm. Equal seeds give equal traces.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Decides everything that is random.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -78,6 +81,19 @@ struct Args {
     trace: Option<PathBuf>,
 }
 
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Simulates rings, and prints tables beside those of the Chord paper.
+    Ring {
+        /// Decides everything that is random.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// The tables to print; default: all.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        tables: Vec<Table>,
+    },
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Scenario {
     One,
@@ -86,6 +102,13 @@ enum Scenario {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
+    if let Some(Command::Ring { seed, tables }) = &args.command {
+        let all = Table::value_variants();
+        for table in if tables.is_empty() { all } else { tables } {
+            println!("{}", table.measure(*seed));
+        }
+        return Ok(());
+    }
     match args.scenario {
         Scenario::One => simulate_one(&args),
         Scenario::Table => simulate_table(&args),

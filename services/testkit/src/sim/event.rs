@@ -1,10 +1,6 @@
-//! What happens at some time in a simulation.
+//! What happens in a simulated swarm.
 
-use std::{
-    cmp::{Ordering, Reverse},
-    collections::{BTreeSet, BinaryHeap},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use shoal_core::{
     content::{BlockRange, PieceIndex},
@@ -86,54 +82,3 @@ pub(super) struct Call {
     pub(super) ranges: Vec<BlockRange>,
     pub(super) block_length: u32,
 }
-
-/// Events in the order of their times; of equal times the one set first comes first.
-#[derive(Debug, Default)]
-pub(super) struct Queue {
-    heap: BinaryHeap<Reverse<Scheduled>>,
-    count: u64,
-}
-
-impl Queue {
-    /// Sets an event for a time, in ns from the start.
-    pub(super) fn push(&mut self, at: u64, event: Event) {
-        self.heap.push(Reverse(Scheduled { at, number: self.count, event }));
-        self.count += 1;
-    }
-
-    pub(super) fn pop(&mut self) -> Option<(u64, Event)> {
-        self.heap.pop().map(|Reverse(next)| (next.at, next.event))
-    }
-
-    /// Events set so far.
-    pub(super) fn count(&self) -> u64 {
-        self.count
-    }
-}
-
-#[derive(Debug)]
-struct Scheduled {
-    at: u64,
-    number: u64,
-    event: Event,
-}
-
-impl Ord for Scheduled {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
-
-impl PartialOrd for Scheduled {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Scheduled {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other) == Ordering::Equal
-    }
-}
-
-impl Eq for Scheduled {}

@@ -5,9 +5,12 @@
 //! sends one block after another, by turns among connections, a downlink drains what arrives in its
 //! order, and a receiver whose downlink falls behind stops its senders. Messages take the latency.
 
+pub mod ring;
+
 mod event;
 mod host;
 mod network;
+mod queue;
 mod report;
 mod setup;
 mod shell;

@@ -16,9 +16,10 @@ use shoal_core::{
 use uuid::Uuid;
 
 use super::{
-    event::{Event, Life, Queue},
+    event::{Event, Life},
     host::Host,
     network::{Connection, RECEIVE_WINDOW, RECEIVER_DELAY},
+    queue::Queue,
     report::Report,
     setup::{Fault, Setup},
 };
@@ -43,7 +44,7 @@ pub(super) struct World<'a> {
     epoch: Instant,
     /// In ns from the start.
     pub(super) now: u64,
-    pub(super) queue: Queue,
+    pub(super) queue: Queue<Event>,
     pub(super) hosts: Vec<Host>,
     /// Two for each link: number 2 x link from the host that dialled, the next one back.
     pub(super) connections: Vec<Connection>,

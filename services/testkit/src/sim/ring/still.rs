@@ -1,0 +1,232 @@
+//! Rings of many nodes whose tables are perfect, and what lookups cost in them.
+
+use std::{collections::HashMap, ops::AddAssign, sync::Arc};
+
+use rand::{Rng, RngExt as _, seq::index};
+use shoal_core::ring::{
+    Bits, Census, Contact, FingerBase, Fingers, Found, Lookup, LookupFailure, LookupSettings,
+    NodeId, Outcome, Position, Standing, State, View,
+};
+use uuid::Uuid;
+
+use crate::sim::queue::Queue;
+
+/// An answer takes from 10 to 100 ms, silence lasts for 500: time in ms.
+const ANSWERS_TAKE: std::ops::RangeInclusive<u64> = 10..=100;
+const TIMEOUT: u64 = 500;
+
+/// How a ring is built.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// Nodes.
+    pub nodes: usize,
+    /// Successors in each node's list.
+    pub successors: usize,
+    /// How fingers are spaced.
+    pub base: FingerBase,
+}
+
+impl Shape {
+    /// A ring of so many nodes as shoal's nodes make it: fingers to the base 16, and a list that
+    /// outlives half of them.
+    pub const fn of(nodes: usize) -> Self {
+        let successors = 2 * nodes.next_power_of_two().ilog2() as usize;
+        Self { nodes, successors, base: FingerBase::Sixteen }
+    }
+
+    /// The ring of the Chord paper, with one successor.
+    pub const fn classic(nodes: usize) -> Self {
+        Self { nodes, successors: 1, base: FingerBase::Two }
+    }
+}
+
+/// A ring that nobody joins or leaves, and that nobody repairs.
+#[derive(Debug)]
+pub struct StillRing {
+    /// In the order of positions.
+    nodes: Vec<Contact>,
+    views: Vec<View>,
+    places: HashMap<Position, usize>,
+    dead: Vec<bool>,
+}
+
+/// What some lookups cost in all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum {
+    /// Lookups.
+    pub lookups: usize,
+    /// That found nobody.
+    pub failures: usize,
+    /// That found another node than the owner.
+    pub wrong: usize,
+    /// Steps to the nodes before the owners.
+    pub hops: usize,
+    /// Rounds in which nobody answered.
+    pub timeouts: usize,
+    /// Nodes asked.
+    pub asked: usize,
+    /// That asked the owner, or found it without asking anybody, and were through.
+    pub first_try: usize,
+}
+
+impl Sum {
+    /// Hops of a lookup that found somebody, on average.
+    pub fn mean_hops(&self) -> f64 {
+        self.hops as f64 / (self.lookups - self.failures).max(1) as f64
+    }
+
+    /// Timeouts of a lookup that found somebody, on average.
+    pub fn mean_timeouts(&self) -> f64 {
+        self.timeouts as f64 / (self.lookups - self.failures).max(1) as f64
+    }
+
+    /// Nodes asked by a lookup that found somebody, on average.
+    pub fn mean_asked(&self) -> f64 {
+        self.asked as f64 / (self.lookups - self.failures).max(1) as f64
+    }
+
+    /// Adds a lookup.
+    pub fn add(&mut self, result: &Result<Outcome, LookupFailure>, is_owner: bool) {
+        self.lookups += 1;
+        match result {
+            Ok(outcome) => {
+                self.wrong += usize::from(!is_owner);
+                self.hops += outcome.hops;
+                self.timeouts += outcome.timeouts;
+                self.asked += outcome.asked;
+            }
+            Err(_) => self.failures += 1,
+        }
+    }
+}
+
+impl AddAssign for Sum {
+    fn add_assign(&mut self, other: Self) {
+        self.lookups += other.lookups;
+        self.failures += other.failures;
+        self.wrong += other.wrong;
+        self.hops += other.hops;
+        self.timeouts += other.timeouts;
+        self.asked += other.asked;
+        self.first_try += other.first_try;
+    }
+}
+
+/// A node of a random id, that stands where its id says.
+pub(super) fn random_node(address: Arc<str>, rng: &mut impl Rng) -> Contact {
+    let id = NodeId::new(Uuid::from_u128(rng.random()));
+    Contact { position: Position::of_node(id, 0), id, address }
+}
+
+impl StillRing {
+    /// A ring of random nodes.
+    pub fn random(shape: Shape, rng: &mut impl Rng) -> Self {
+        let address: Arc<str> = "node:7071".into();
+        let mut nodes: Vec<_> =
+            (0..shape.nodes).map(|_| random_node(address.clone(), rng)).collect();
+        nodes.sort();
+        let census = Census::new(nodes.iter().cloned());
+        let view = |me: &Contact| {
+            let mut fingers = Fingers::new(me.position, Bits::FULL, shape.base);
+            fingers.fill_from(&census);
+            let after = census.from(me.position.next());
+            let state = State {
+                node: me.clone(),
+                standing: Standing::Member,
+                predecessor: census.preceding(me.position).next().cloned(),
+                successors: after.take(shape.successors.min(shape.nodes - 1)).cloned().collect(),
+            };
+            View { state, fingers: Arc::new(fingers), census: None }
+        };
+        let views = nodes.iter().map(view).collect();
+        let places = nodes.iter().enumerate().map(|(place, node)| (node.position, place)).collect();
+        let dead = vec![false; nodes.len()];
+        Self { nodes, views, places, dead }
+    }
+
+    /// All nodes know of each other, as by gossip.
+    #[must_use]
+    pub fn with_census(mut self) -> Self {
+        let census = Census::new(self.nodes.iter().cloned());
+        self.views.iter_mut().for_each(|view| view.census = Some(census.clone()));
+        self
+    }
+
+    /// So many die at once; nobody has noticed.
+    pub fn fail(&mut self, count: usize, rng: &mut impl Rng) {
+        let places = index::sample(rng, self.nodes.len(), count);
+        places.iter().for_each(|place| self.dead[place] = true);
+    }
+
+    /// Looks random keys up, each from a random node that lives and knows of no death.
+    pub fn look_up_many(
+        &self,
+        lookups: usize,
+        settings: &LookupSettings,
+        rng: &mut impl Rng,
+    ) -> Sum {
+        let mut sum = Sum::default();
+        for _ in 0..lookups {
+            let key = Position::from_u128(rng.random());
+            let (result, first_asked) = self.look_up(self.random_alive(rng), key, settings, rng);
+            let owner = self.owner_of(key);
+            sum.add(&result, result.as_ref().is_ok_and(|outcome| outcome.owner == *owner));
+            sum.first_try += usize::from(first_asked.is_none_or(|first| first == *owner));
+        }
+        sum
+    }
+
+    /// Runs a lookup, and tells whom it asked first.
+    fn look_up(
+        &self,
+        from: usize,
+        key: Position,
+        settings: &LookupSettings,
+        rng: &mut impl Rng,
+    ) -> (Result<Outcome, LookupFailure>, Option<Contact>) {
+        let start = self.views[from].find_for_lookup(key);
+        let mut lookup = Lookup::new(key, &start, settings.clone());
+        let (mut now, mut first_asked) = (0, None);
+        let mut under_way = Queue::default();
+        loop {
+            for node in lookup.next_asks() {
+                let answer = self.ask(&node, key);
+                let takes = answer.as_ref().map_or(TIMEOUT, |_| rng.random_range(ANSWERS_TAKE));
+                first_asked.get_or_insert_with(|| node.clone());
+                under_way.push(now + takes, (node, answer));
+            }
+            if let Some(outcome) = lookup.outcome() {
+                return (outcome.clone(), first_asked);
+            }
+            let (at, (node, answer)) =
+                under_way.pop().expect("a lookup waits for somebody or is over");
+            now = at;
+            match answer {
+                Some(found) => lookup.answered(&node, &found),
+                None => lookup.failed(&node),
+            }
+        }
+    }
+
+    /// The answer of a node, if it lives.
+    fn ask(&self, node: &Contact, key: Position) -> Option<Found> {
+        let place = self.places.get(&node.position).filter(|place| !self.dead[**place])?;
+        Some(self.views[*place].find_successor(key))
+    }
+
+    fn random_alive(&self, rng: &mut impl Rng) -> usize {
+        loop {
+            let place = rng.random_range(0..self.nodes.len());
+            if !self.dead[place] {
+                return place;
+            }
+        }
+    }
+
+    /// The closest successor that lives.
+    fn owner_of(&self, key: Position) -> &Contact {
+        let first = self.nodes.partition_point(|node| node.position < key);
+        let mut around = (first..self.nodes.len()).chain(0..first);
+        &self.nodes[around.find(|place| !self.dead[*place]).expect("one lives")]
+    }
+}

@@ -54,8 +54,14 @@ impl Default for Options {
 #[error("cannot connect to {target}: {reason}")]
 pub struct ConnectError {
     target: String,
-    /// What the innermost layer said: "connection refused", not "transport error".
     reason: String,
+}
+
+impl ConnectError {
+    /// What the innermost layer said: "connection refused", not "transport error".
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
 }
 
 impl Channel {
@@ -104,8 +110,9 @@ fn set_up(endpoint: Endpoint, options: &Options) -> Endpoint {
         .max_frame_size(options.http2.max_frame_size)
 }
 
-fn innermost(error: &transport::Error) -> String {
-    let mut error: &dyn Error = error;
+/// The cause behind all others, in words.
+pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
+    let mut error = error;
     while let Some(source) = error.source() {
         error = source;
     }

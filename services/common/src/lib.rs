@@ -10,6 +10,7 @@ pub mod config;
 pub mod health;
 pub mod http2;
 pub mod process;
+pub mod ring;
 mod rpc;
 pub mod server;
 pub mod shutdown;

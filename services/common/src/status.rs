@@ -1,9 +1,11 @@
-//! Refusals: the one way in which errors become gRPC statuses with details.
+//! Refusals: the one way in which errors become gRPC statuses with details, and back into words.
 
-use std::{fmt::Display, time::Duration};
+use std::{error::Error as _, fmt::Display, time::Duration};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+
+use crate::channel;
 
 /// What is wrong with a request, field by field, so that the caller learns all of it at once.
 #[derive(Debug, Default)]
@@ -56,6 +58,15 @@ pub fn exhausted(message: impl Into<String>, retry_after: Duration) -> Status {
 /// UNAVAILABLE: not now; the caller may try again after a while.
 pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Status {
     retry(Code::Unavailable, message, retry_after)
+}
+
+/// Why a call failed: the other side's words, or those of the layer that it failed in.
+pub fn words(status: &Status) -> String {
+    match status.source() {
+        Some(source) => channel::innermost(source),
+        None if status.message().is_empty() => status.code().description().to_owned(),
+        None => status.message().to_owned(),
+    }
 }
 
 fn retry(code: Code, message: impl Into<String>, after: Duration) -> Status {

@@ -8,6 +8,7 @@ const EXAMPLES: &str = "\
 Examples:
   shoal-peer --tracker tracker.example:7070 --data-dir /var/lib/shoal
   shoal-peer --tracker a:7070 --tracker b:7070 --control unix:/run/shoal.sock
+  shoal-peer --dht ring-1:7071 --dht ring-2:7071    peers are found by the ring, without a tracker
   shoal-peer --limits-upload 200mbit --limits-quota 500GB
   SHOAL__SWARM__REGULAR_SLOTS=8 shoal-peer          every setting has a variable
   shoal-peer --config /etc/shoal/peer.toml --check-config
@@ -45,6 +46,9 @@ pub(crate) struct Flags {
     /// A tracker to announce to; may be repeated
     #[arg(long, value_name = "HOST:PORT")]
     tracker: Option<Vec<String>>,
+    /// A node of the ring to announce to and to ask for peers; may be repeated, any one is enough
+    #[arg(long, value_name = "HOST:PORT")]
+    dht: Option<Vec<String>>,
     /// Where others dial this peer [default: where they see it]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,

@@ -75,6 +75,7 @@ pub(crate) struct Parts {
     pub(crate) directory: Arc<Directory>,
     pub(crate) bulk: Bulk,
     pub(crate) trackers: Vec<Address>,
+    pub(crate) ring_nodes: Vec<Address>,
     /// The way back to the engine, for the tasks that it starts.
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) stop: CancellationToken,
@@ -92,6 +93,8 @@ pub(crate) struct Engine {
     bulk: Bulk,
     /// Trackers of every content.
     trackers: Vec<Address>,
+    /// Nodes of the ring, for every content.
+    ring_nodes: Vec<Address>,
     contents: BTreeMap<ContentKey, Content>,
     ids: HashMap<ContentId, ContentKey>,
     links: BTreeMap<LinkKey, Link>,
@@ -109,8 +112,8 @@ pub(crate) struct Engine {
 
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
-        let Parts { settings, roster, identity, directory, bulk, trackers, events, stop, closing } =
-            parts;
+        let Parts { settings, roster, identity, directory, bulk, .. } = parts;
+        let Parts { trackers, ring_nodes, events, stop, closing, .. } = parts;
         Self {
             swarm: Swarm::new(settings, rand::random()),
             roster: Roster::new(roster, identity.peer),
@@ -119,6 +122,7 @@ impl Engine {
             directory,
             bulk,
             trackers,
+            ring_nodes,
             contents: BTreeMap::new(),
             ids: HashMap::new(),
             links: BTreeMap::new(),
@@ -132,7 +136,7 @@ impl Engine {
         }
     }
 
-    /// Runs until it is told to stop. Then it says farewell to trackers, offers the pieces that
+    /// Runs until it is told to stop. Then it says farewell to trackers and ring, offers the pieces that
     /// nobody else is known to have, completes what it is sending, and ends.
     pub(crate) async fn run(
         mut self,

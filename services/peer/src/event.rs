@@ -12,11 +12,11 @@ use tokio::sync::{oneshot, watch};
 use tracing::Span;
 
 use crate::{
+    announce::Report,
     link::{Admitted, Handshake, LinkError},
     options::Options,
     status::{Explanation, Status},
     store::{StoreError, Stored},
-    tracker::Report,
     wire::{InLink, WireError},
 };
 
@@ -36,7 +36,7 @@ pub(crate) enum Event {
     Undialable { link: LinkKey },
     /// A dial came to nothing.
     DialFailed { content: ContentKey, peer: PeerId, error: LinkError },
-    /// A tracker answered, or did not.
+    /// A tracker or a ring node answered, or did not.
     Announced(Report),
     /// A content's manifest was found and room made for it, or not.
     Resolved { content: ContentKey, outcome: Result<Arc<Stored>, StoreError> },

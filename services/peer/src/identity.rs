@@ -32,7 +32,7 @@ impl Identity {
         }
     }
 
-    /// For a tracker; whether it is complete, the announce tells.
+    /// For announces; whether it is complete, the announce tells.
     pub(crate) fn info(&self) -> PeerInfo {
         PeerInfo {
             peer_id: self.peer.to_string(),

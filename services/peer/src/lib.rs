@@ -1,8 +1,9 @@
 //! The peer service: fetches contents from the swarm, verifies every byte, and shares what it has.
 //!
 //! [`Node`] is a running peer. The `engine` task owns its state and asks the brains of `shoal-core`
-//! what to do; `link`, `tracker`, `resolve` and `bulk` are the hands; `store` is the disk.
+//! what to do; `link`, `announce`, `resolve` and `bulk` are the hands; `store` is the disk.
 
+mod announce;
 pub mod bulk;
 mod checkpoint;
 mod control;
@@ -19,11 +20,10 @@ mod run;
 mod settings;
 mod status;
 pub mod store;
-mod tracker;
 mod wire;
 
 pub use node::{Node, NodeConfig, Running, StatusWatch, Stopped, services};
 pub use options::Options;
 pub use run::{RunError, run};
 pub use settings::{Control, LimitSettings, LocationSettings, Settings, SwarmSettings};
-pub use status::{Cause, Explanation, Failure, Neighbour, Phase, Status, Tracker};
+pub use status::{Cause, Explanation, Failure, Neighbour, Phase, Source, Status};

@@ -58,6 +58,8 @@ pub struct NodeConfig {
     pub advertise: Option<Address>,
     /// Trackers of every content.
     pub trackers: Vec<Address>,
+    /// Nodes of the ring that every content is announced to, through any of them.
+    pub ring_nodes: Vec<Address>,
     /// Cap on what it sends.
     pub max_upload: Option<Rate>,
     /// Cap on what it receives.
@@ -79,6 +81,7 @@ impl NodeConfig {
             peer,
             advertise: None,
             trackers: Vec::new(),
+            ring_nodes: Vec::new(),
             max_upload: None,
             max_download: None,
             location: Location::default(),
@@ -165,6 +168,7 @@ impl Node {
             directory: directory.clone(),
             bulk,
             trackers: config.trackers,
+            ring_nodes: config.ring_nodes,
             events: events.clone(),
             stop: stop.clone(),
             closing,

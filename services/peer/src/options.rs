@@ -8,6 +8,8 @@ use shoal_core::swarm::Priority;
 pub struct Options {
     /// Trackers beside those of the settings.
     pub trackers: Vec<Address>,
+    /// Nodes of the ring beside those of the settings.
+    pub ring_nodes: Vec<Address>,
     /// First piece first.
     pub sequential: bool,
     /// While complete, tell each neighbour of few pieces at a time.

@@ -88,6 +88,7 @@ pub async fn run(
         node: node.clone(),
         store: store.clone(),
         trackers: settings.tracker.clone().into(),
+        ring_nodes: settings.dht.clone().into(),
     };
     info!(peer_id = %node.peer(), addr = %node.address(), "peer started");
     tokio::spawn(rejoin(node.clone(), store.clone()));

@@ -30,6 +30,8 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Trackers of every content.
     pub tracker: Vec<Address>,
+    /// Nodes of the ring that every content is announced to, through any of them.
+    pub dht: Vec<Address>,
     /// Where others dial this peer, if not where they see it.
     pub advertise: Option<Address>,
     /// Caps and limits.
@@ -139,6 +141,7 @@ impl Default for Settings {
             admin: Admin::On(everywhere(9072)),
             data_dir: PathBuf::from("shoal-data"),
             tracker: Vec::new(),
+            dht: Vec::new(),
             advertise: None,
             limits: LimitSettings::default(),
             swarm: SwarmSettings::default(),
@@ -171,6 +174,7 @@ impl Settings {
             peer,
             advertise: self.advertise.clone(),
             trackers: self.tracker.clone(),
+            ring_nodes: self.dht.clone(),
             max_upload: self.limits.upload,
             max_download: self.limits.download,
             location: Location { region, zone, node },

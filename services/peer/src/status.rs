@@ -136,7 +136,7 @@ pub enum Cause {
     Snubbed,
     /// The disk failed.
     Disk,
-    /// No tracker answers, and no neighbour is there.
+    /// No tracker and no ring node answers, and no neighbour is there.
     TrackerDown,
 }
 
@@ -154,7 +154,9 @@ pub struct Explanation {
     /// Copies of the rarest wanted piece among the neighbours.
     pub rarest_copies: u32,
     /// Each tracker asked.
-    pub trackers: Vec<Tracker>,
+    pub trackers: Vec<Source>,
+    /// Each node of the ring that is asked, or would be if others failed.
+    pub ring_nodes: Vec<Source>,
 }
 
 /// One link, seen from here.
@@ -188,9 +190,9 @@ pub struct Neighbour {
     pub idle_reason: String,
 }
 
-/// One tracker of a content.
+/// A tracker or a ring node that is asked for peers of a content.
 #[derive(Clone, Debug)]
-pub struct Tracker {
+pub struct Source {
     /// Where it is.
     pub address: Address,
     /// What went wrong the last time.

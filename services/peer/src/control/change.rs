@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use shoal_common::Address;
+use shoal_common::{Address, address::AddressError};
 use shoal_core::{
     content::{ContentId, Manifest, PieceLength},
     swarm::Priority,
@@ -96,18 +96,13 @@ impl ControlService for Desk {
     ) -> Result<Response<FetchResponse>, Status> {
         let request = request.into_inner();
         let id = parse_id(&request.content_id)?;
-        let trackers = request
-            .trackers
-            .iter()
-            .map(|tracker| tracker.parse::<Address>())
-            .collect::<Result<_, _>>()
-            .map_err(|error| Status::invalid_argument(format!("trackers: {error}")))?;
         let export_to = match request.export_to.as_str() {
             "" => None,
             path => Some(absolute("export_to", path)?.to_owned()),
         };
         let options = Options {
-            trackers,
+            trackers: addresses("trackers", &request.trackers)?,
+            ring_nodes: addresses("dht", &request.dht)?,
             sequential: request.sequential,
             super_seeding: false,
             priorities: wire::priorities(request.priorities)?,
@@ -279,6 +274,11 @@ fn import(
     }
     // What came so far is deleted with the import.
     Err(Status::aborted("the upload broke off before its end"))
+}
+
+fn addresses(field: &str, texts: &[String]) -> Result<Vec<Address>, Status> {
+    let parsed = texts.iter().map(|text| text.parse()).collect::<Result<_, AddressError>>();
+    parsed.map_err(|error| Status::invalid_argument(format!("{field}: {error}")))
 }
 
 /// A piece length of 0 means one that follows the size.

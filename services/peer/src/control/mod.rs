@@ -23,6 +23,8 @@ pub(crate) struct Desk {
     pub(crate) store: Arc<Store>,
     /// Named in links.
     pub(crate) trackers: Arc<[Address]>,
+    /// The same.
+    pub(crate) ring_nodes: Arc<[Address]>,
 }
 
 impl Desk {
@@ -36,11 +38,12 @@ impl Desk {
         done.map_err(|_| Status::internal("the disk's worker failed"))?.map_err(Status::from)
     }
 
-    /// A link that carries the id with the trackers to start at.
+    /// A link that carries the id with the trackers and ring nodes to start at.
     fn link(&self, id: ContentId) -> String {
-        let trackers: Vec<_> =
-            self.trackers.iter().map(|tracker| format!("tr={tracker}")).collect();
-        match trackers.as_slice() {
+        let trackers = self.trackers.iter().map(|tracker| format!("tr={tracker}"));
+        let ring_nodes = self.ring_nodes.iter().map(|node| format!("dht={node}"));
+        let places: Vec<_> = trackers.chain(ring_nodes).collect();
+        match places.as_slice() {
             [] => format!("shoal:{id}"),
             some => format!("shoal:{id}?{}", some.join("&")),
         }

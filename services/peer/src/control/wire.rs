@@ -5,7 +5,7 @@ use shoal_proto::control::v1 as pb;
 use tonic::{Code, Status as RpcStatus};
 
 use super::code_of;
-use crate::status::{Cause, Explanation, Neighbour, Phase, Status, Tracker};
+use crate::status::{Cause, Explanation, Neighbour, Phase, Source, Status};
 
 /// What the store knows of a content, beside the swarm.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,7 +80,8 @@ pub(super) fn explanation(explanation: Explanation) -> pb::ExplainResponse {
         neighbours: explanation.neighbours.into_iter().map(neighbour).collect(),
         unavailable_pieces: explanation.unavailable_pieces,
         rarest_copies: explanation.rarest_copies,
-        trackers: explanation.trackers.into_iter().map(tracker).collect(),
+        trackers: explanation.trackers.into_iter().map(source).collect(),
+        ring_nodes: explanation.ring_nodes.into_iter().map(source).collect(),
     }
 }
 
@@ -102,11 +103,11 @@ fn neighbour(neighbour: Neighbour) -> pb::NeighbourStatus {
     }
 }
 
-fn tracker(tracker: Tracker) -> pb::TrackerStatus {
+fn source(source: Source) -> pb::TrackerStatus {
     pb::TrackerStatus {
-        address: tracker.address.to_string(),
-        error: tracker.error.unwrap_or_default(),
-        since_success: tracker.since_success.and_then(|since| since.try_into().ok()),
-        peers_given: tracker.peers_given,
+        address: source.address.to_string(),
+        error: source.error.unwrap_or_default(),
+        since_success: source.since_success.and_then(|since| since.try_into().ok()),
+        peers_given: source.peers_given,
     }
 }

@@ -1,4 +1,4 @@
-//! Contents: added, looked for, completed, removed; and what trackers say of them.
+//! Contents: added, looked for, completed, removed; and what trackers and the ring say of them.
 
 use std::{
     collections::BTreeMap,
@@ -24,12 +24,12 @@ use tracing::{Instrument as _, Span, debug, info, info_span, warn};
 
 use super::Engine;
 use crate::{
+    announce::{Announcer, News, Report, Source, Subject, UNKNOWN_BYTES},
     event::{Event, Place},
     options::Options,
     resolve::resolve,
     status::{Failure, Status},
     store::{StoreError, Stored},
-    tracker::{Announcer, News, Report},
 };
 
 /// Peers that may wait to be asked for a manifest; of more, the rest is not asked.
@@ -42,11 +42,11 @@ pub(super) struct Content {
     pub(super) search: Search,
     /// What is stored of it, for the directory.
     stored: watch::Sender<Option<Arc<Stored>>>,
-    /// Bytes wanted and lacking, for trackers.
+    /// Bytes wanted and lacking, for announces.
     left_bytes: Arc<AtomicU64>,
     news: watch::Sender<News>,
     pub(super) status: watch::Sender<Arc<Status>>,
-    pub(super) trackers: BTreeMap<Address, TrackerView>,
+    pub(super) sources: BTreeMap<Source, SourceView>,
     /// When a neighbour last asked for blocks.
     pub(super) last_asked: Option<Instant>,
     /// What is done for it belongs to the trace of who asked for it.
@@ -66,9 +66,11 @@ pub(super) enum Search {
     Failed(Failure),
 }
 
-/// What a tracker last said.
+/// What a tracker or a ring node last said.
 #[derive(Default)]
-pub(super) struct TrackerView {
+pub(super) struct SourceView {
+    /// By settings or options. The others, which the ring told of, are forgotten when they fail.
+    named: bool,
     pub(super) error: Option<String>,
     pub(super) success: Option<Instant>,
     pub(super) peers_given: u32,
@@ -79,13 +81,13 @@ impl Content {
         self.stored.borrow().clone()
     }
 
-    /// Trackers hear of all bytes that lack.
+    /// Announces tell of all bytes that lack.
     fn note_left(&self, stored: &Stored) {
         let left = stored.layout().total_bytes() - stored.held_bytes();
         self.left_bytes.store(left, Ordering::Relaxed);
     }
 
-    /// Trackers hear that this peer leaves the swarm.
+    /// Trackers and the ring hear that this peer leaves the swarm.
     pub(super) fn stop_announcing(&self) {
         self.stop.cancel();
     }
@@ -195,11 +197,10 @@ impl Engine {
             options,
             search,
             stored,
-            // Unknown, and not nothing.
-            left_bytes: Arc::new(AtomicU64::new(u64::MAX)),
+            left_bytes: Arc::new(AtomicU64::new(UNKNOWN_BYTES)),
             news: watch::Sender::new(News::default()),
             status: watch::Sender::new(Arc::new(Status::unresolved(id))),
-            trackers: BTreeMap::new(),
+            sources: BTreeMap::new(),
             last_asked: None,
             span: info_span!(parent: asked, "content", content_id = %id),
             _stop_with_it: stop.clone().drop_guard(),
@@ -213,17 +214,21 @@ impl Engine {
     fn announce(&mut self, key: ContentKey) {
         let content = self.contents.get_mut(&key).expect("announced contents are here");
         let trackers = [self.trackers.as_slice(), &content.options.trackers].concat();
+        let ring_nodes = [self.ring_nodes.as_slice(), &content.options.ring_nodes].concat();
         let announcer = Announcer {
             key,
-            content: content.id,
-            me: self.identity.info(),
-            left_bytes: content.left_bytes.clone(),
             news: content.news.subscribe(),
             events: self.events.clone(),
             stop: content.stop.clone(),
+            subject: Subject {
+                content: content.id,
+                me: self.identity.info(),
+                left_bytes: content.left_bytes.clone(),
+            },
         };
-        let asked = content.span.in_scope(|| announcer.start(&trackers, &self.tasks));
-        content.trackers.extend(asked.into_iter().map(|tracker| (tracker, TrackerView::default())));
+        let asked = content.span.in_scope(|| announcer.start(&trackers, &ring_nodes, &self.tasks));
+        let named = |source| (source, SourceView { named: true, ..SourceView::default() });
+        content.sources.extend(asked.into_iter().map(named));
     }
 
     /// The manifest was found, and room for the content made or not.
@@ -312,15 +317,18 @@ impl Engine {
         self.report_on(key);
     }
 
-    /// What a tracker said of a content.
+    /// What a tracker or a ring node said of a content.
     pub(super) fn announced(&mut self, report: Report) {
         let Some(content) = self.contents.get_mut(&report.content) else { return };
-        let view = content.trackers.entry(report.tracker.clone()).or_default();
+        let view = content.sources.entry(report.source.clone()).or_default();
         let candidates = match report.outcome {
             Ok(candidates) => candidates,
             Err(error) => {
-                debug!(addr = %report.tracker, %error, "announce failed");
+                debug!(addr = %report.source, %error, "announce failed");
                 view.error = Some(error);
+                if !view.named {
+                    content.sources.remove(&report.source);
+                }
                 return;
             }
         };

@@ -5,9 +5,13 @@ use std::{sync::Arc, time::Instant};
 use shoal_common::units::Rate;
 use shoal_core::swarm::{ContentKey, IdleReason, LinkStatus};
 
-use super::{Engine, contents::Search};
+use super::{
+    Engine,
+    contents::{Content, Search},
+};
 use crate::{
-    status::{Cause, Explanation, Neighbour, Phase, Status, Tracker},
+    announce,
+    status::{Cause, Explanation, Neighbour, Phase, Source, Status},
     store::Stored,
 };
 
@@ -51,22 +55,13 @@ impl Engine {
         let content = &self.contents[&key];
         let links = self.links_of(key, now);
         let swarm = self.swarm.content_status(key);
-        let trackers: Vec<_> = content
-            .trackers
-            .iter()
-            .map(|(address, view)| Tracker {
-                address: address.clone(),
-                error: view.error.clone(),
-                since_success: view.success.map(|at| now.duration_since(at)),
-                peers_given: view.peers_given,
-            })
-            .collect();
+        let sources = Sources::of(content, now);
         let (cause, summary) = match &content.search {
             Search::Failed(reason) => (Cause::Disk, reason.to_string()),
-            Search::Manifest { candidates, .. } => why_unresolved(candidates.len(), &trackers),
+            Search::Manifest { candidates, .. } => why_unresolved(candidates.len(), &sources),
             Search::Found => {
                 let (missing, unavailable) = swarm.map_or((0, 0), |s| (s.missing, s.unavailable));
-                why_slow(missing, unavailable, &links, &trackers, self.bulk.max_download)
+                why_slow(missing, unavailable, &links, &sources, self.bulk.max_download)
             }
         };
         Explanation {
@@ -75,7 +70,8 @@ impl Engine {
             neighbours: self.neighbours(key, now),
             unavailable_pieces: swarm.map_or(0, |swarm| swarm.unavailable),
             rarest_copies: swarm.and_then(|swarm| swarm.rarest).unwrap_or(0),
-            trackers,
+            trackers: sources.trackers,
+            ring_nodes: sources.ring_nodes,
         }
     }
 
@@ -109,6 +105,58 @@ impl Engine {
     }
 }
 
+/// Who is asked for peers, and what they said.
+struct Sources {
+    trackers: Vec<Source>,
+    ring_nodes: Vec<Source>,
+}
+
+impl Sources {
+    fn of(content: &Content, now: Instant) -> Self {
+        let (mut trackers, mut ring_nodes) = (Vec::new(), Vec::new());
+        for (source, view) in &content.sources {
+            let (list, address) = match source {
+                announce::Source::Tracker(address) => (&mut trackers, address),
+                announce::Source::RingNode(address) => (&mut ring_nodes, address),
+            };
+            list.push(Source {
+                address: address.clone(),
+                error: view.error.clone(),
+                since_success: view.success.map(|at| now.duration_since(at)),
+                peers_given: view.peers_given,
+            });
+        }
+        Self { trackers, ring_nodes }
+    }
+
+    /// Why nobody else is known.
+    fn why_alone(&self) -> (Cause, String) {
+        let (nobody, all) = match (self.trackers.is_empty(), self.ring_nodes.is_empty()) {
+            (true, true) => {
+                let sentence = "neither a tracker nor a ring node is set, so no peer is known; \
+                                name one with --tracker or --dht";
+                return (Cause::NoPeers, sentence.to_owned());
+            }
+            (false, true) => ("no tracker", "the trackers know no"),
+            (true, false) => ("no ring node", "the ring knows no"),
+            (false, false) => ("no tracker and no ring node", "the trackers and the ring know no"),
+        };
+        let asked = || self.trackers.iter().chain(&self.ring_nodes);
+        if let Some(broken) = asked().find(|source| source.error.is_some())
+            && asked().all(|source| source.error.is_some())
+        {
+            let error = broken.error.as_deref().unwrap_or_default();
+            let sentence = format!("{nobody} answers: {} says {error}", broken.address);
+            return (Cause::TrackerDown, sentence);
+        }
+        if asked().all(|source| source.since_success.is_none()) {
+            return (Cause::NoPeers, format!("{nobody} has answered yet"));
+        }
+        let sentence = format!("{all} other peer of this content; is its publisher running?");
+        (Cause::NoPeers, sentence)
+    }
+}
+
 fn describe(status: &mut Status, stored: &Arc<Stored>) {
     let held = stored.held();
     stored.manifest().name().clone_into(&mut status.name);
@@ -118,45 +166,26 @@ fn describe(status: &mut Status, stored: &Arc<Stored>) {
     status.held_pieces = held.held();
 }
 
-fn why_unresolved(peers: usize, trackers: &[Tracker]) -> (Cause, String) {
+fn why_unresolved(peers: usize, sources: &Sources) -> (Cause, String) {
     if peers > 0 {
         let sentence = format!("no peer of those known ({peers}) has given the manifest yet");
         return (Cause::NoManifest, sentence);
     }
-    why_alone(trackers)
-}
-
-/// Nobody else is known.
-fn why_alone(trackers: &[Tracker]) -> (Cause, String) {
-    if let Some(broken) = trackers.iter().find(|tracker| tracker.error.is_some())
-        && trackers.iter().all(|tracker| tracker.error.is_some())
-    {
-        let error = broken.error.as_deref().unwrap_or_default();
-        let sentence = format!("no tracker answers: {} says {error}", broken.address);
-        return (Cause::TrackerDown, sentence);
-    }
-    let sentence = match trackers {
-        [] => "no tracker is set, so no peer is known; name one with --tracker",
-        _ if trackers.iter().all(|tracker| tracker.since_success.is_none()) => {
-            "no tracker has answered yet"
-        }
-        _ => "the trackers know no other peer of this content; is its publisher running?",
-    };
-    (Cause::NoPeers, sentence.to_owned())
+    sources.why_alone()
 }
 
 fn why_slow(
     missing: u32,
     unavailable: u32,
     links: &[LinkStatus],
-    trackers: &[Tracker],
+    sources: &Sources,
     cap: Option<Rate>,
 ) -> (Cause, String) {
     if missing == 0 {
         return (Cause::None, "everything that is wanted is here".to_owned());
     }
     if links.is_empty() {
-        return why_alone(trackers);
+        return sources.why_alone();
     }
     let rate: f64 = links.iter().map(|link| link.down_bytes_per_s).sum();
     if let Some(cap) = cap

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
+use shoal_common::Address;
 use shoal_core::{PeerId, content::ContentId, swarm::Priority};
 use uuid::Uuid;
 
@@ -19,6 +20,8 @@ const HASHES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("piece_ha
 /// Of contents whose files others can change.
 const FINGERPRINTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("fingerprints");
 const OPTIONS: TableDefinition<&[u8; 32], OptionsRow> = TableDefinition::new("options");
+/// The rest of the options: directories older than the ring have rows in OPTIONS without room for it.
+const RING_NODES: TableDefinition<&[u8; 32], Vec<&str>> = TableDefinition::new("ring_nodes");
 
 /// Trackers, whether sequential, whether super-seeding, paths and their priorities.
 type OptionsRow = (Vec<&'static str>, bool, bool, Vec<(&'static str, u8)>);
@@ -74,6 +77,7 @@ impl Database {
             transaction.open_table(HASHES)?;
             transaction.open_table(FINGERPRINTS)?;
             transaction.open_table(OPTIONS)?;
+            transaction.open_table(RING_NODES)?;
             Ok(())
         })?;
         Ok(database)
@@ -177,12 +181,16 @@ impl Database {
     pub(super) fn options(&self, id: ContentId) -> Result<Options, StoreError> {
         self.read(|transaction| {
             let row = transaction.open_table(OPTIONS)?.get(id.as_bytes())?;
-            Ok(row.map(|row| decode_options(row.value())).unwrap_or_default())
+            let ring_nodes = transaction.open_table(RING_NODES)?.get(id.as_bytes())?;
+            let ring_nodes = ring_nodes.map(|row| addresses(&row.value())).unwrap_or_default();
+            Ok(row.map(|row| decode_options(row.value(), ring_nodes)).unwrap_or_default())
         })
     }
 
     pub(super) fn set_options(&self, id: ContentId, options: &Options) -> Result<(), StoreError> {
         let trackers: Vec<_> = options.trackers.iter().map(ToString::to_string).collect();
+        let ring_nodes: Vec<_> = options.ring_nodes.iter().map(ToString::to_string).collect();
+        let ring_nodes: Vec<_> = ring_nodes.iter().map(String::as_str).collect();
         let priorities = options.priorities.iter();
         let row = (
             trackers.iter().map(String::as_str).collect(),
@@ -192,6 +200,7 @@ impl Database {
         );
         self.write(Durability::Immediate, |transaction| {
             transaction.open_table(OPTIONS)?.insert(id.as_bytes(), &row)?;
+            transaction.open_table(RING_NODES)?.insert(id.as_bytes(), &ring_nodes)?;
             Ok(())
         })
     }
@@ -200,6 +209,7 @@ impl Database {
         self.write(Durability::Immediate, |transaction| {
             transaction.open_table(CONTENTS)?.remove(id.as_bytes())?;
             transaction.open_table(OPTIONS)?.remove(id.as_bytes())?;
+            transaction.open_table(RING_NODES)?.remove(id.as_bytes())?;
             for table in [MANIFESTS, HASHES, FINGERPRINTS] {
                 transaction.open_table(table)?.remove(id.as_bytes())?;
             }
@@ -263,14 +273,22 @@ fn insert_fingerprints(
 }
 
 /// What of a row this version understands.
-fn decode_options((trackers, sequential, super_seeding, priorities): OptionsOf<'_>) -> Options {
+fn decode_options(
+    (trackers, sequential, super_seeding, priorities): OptionsOf<'_>,
+    ring_nodes: Vec<Address>,
+) -> Options {
     let known = |(path, number): (&str, u8)| Some((path.to_owned(), priority_of(number)?));
     Options {
-        trackers: trackers.iter().filter_map(|tracker| tracker.parse().ok()).collect(),
+        trackers: addresses(&trackers),
+        ring_nodes,
         sequential,
         super_seeding,
         priorities: priorities.into_iter().filter_map(known).collect(),
     }
+}
+
+fn addresses(texts: &[&str]) -> Vec<Address> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 const fn number_of(priority: Priority) -> u8 {

@@ -57,6 +57,7 @@ fn what_was_asked_for_along_with_a_content_goes_with_it() {
     let path = |(number, level)| (format!("dir/file-{number}"), level);
     let options = Options {
         trackers: vec!["tracker.example:7070".parse().unwrap(), "[::1]:7070".parse().unwrap()],
+        ring_nodes: vec!["ring.example:7071".parse().unwrap()],
         sequential: true,
         super_seeding: true,
         priorities: levels.into_iter().enumerate().map(path).collect(),

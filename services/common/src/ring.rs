@@ -1,0 +1,213 @@
+//! The ring of `shoal.dht.v1` as its clients see it: any node will do, and what it tells of the nodes
+//! around it is enough to go round it when it dies.
+
+use std::{fmt, time::Duration};
+
+use rand::seq::SliceRandom as _;
+use shoal_proto::dht::v1::{
+    GetStateRequest, NodeInfo, NodeState, Standing, dht_service_client::DhtServiceClient,
+};
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+use tonic_types::StatusExt as _;
+
+use crate::{
+    address::Address,
+    channel::{Channel, Options},
+    status,
+};
+
+/// A client of one node.
+pub type Client = DhtServiceClient<Channel>;
+
+/// A node that has not said in so long what it is holds up nobody any further.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Nodes around the one that answers, remembered for when it does not: as many successors as a node
+/// keeps in a ring of a few hundred.
+const MAX_LEARNT: usize = 16;
+
+/// A ring, known by some of its nodes.
+pub struct Ring {
+    /// Those that were named. They are asked when nobody else is left.
+    seeds: Vec<Address>,
+    /// Those around the one that answered last.
+    learnt: Vec<Address>,
+    current: Option<Node>,
+}
+
+/// A node that has just answered.
+#[derive(Clone)]
+pub struct Node {
+    /// Where it is.
+    pub address: Address,
+    /// To ask it more.
+    pub client: Client,
+}
+
+/// A node that is of no use at present.
+#[derive(Clone, Debug)]
+pub struct PassedOver {
+    /// Where it was looked for.
+    pub address: Address,
+    /// Why it is of no use.
+    pub reason: String,
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.address, self.reason)
+    }
+}
+
+impl Ring {
+    /// The ring behind these nodes.
+    pub fn new(mut seeds: Vec<Address>) -> Self {
+        // So that many who are told of the same nodes do not all ask the same one.
+        seeds.shuffle(&mut rand::rng());
+        Self { seeds, learnt: Vec::new(), current: None }
+    }
+
+    /// A node of the ring that answers: the same as the last time if it still does, else another.
+    /// Those that do not are named in `passed_over`; it is none if none answers before the deadline.
+    pub async fn node(
+        &mut self,
+        deadline: Instant,
+        passed_over: &mut Vec<PassedOver>,
+    ) -> Option<Node> {
+        for address in self.candidates() {
+            let now = Instant::now();
+            if now >= deadline {
+                break;
+            }
+            let client = self.current.take_if(|node| node.address == address);
+            let asked = timeout_at(deadline.min(now + PATIENCE), ask(&address, client)).await;
+            match asked.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+                Ok((client, state)) => {
+                    self.learnt = around(&state);
+                    self.learnt.shuffle(&mut rand::rng());
+                    return Some(self.current.insert(Node { address, client }).clone());
+                }
+                Err(reason) => {
+                    self.forget(&address);
+                    passed_over.push(PassedOver { address, reason });
+                }
+            }
+        }
+        None
+    }
+
+    /// The node that was given out last is of no use: another one is to be asked first.
+    pub fn pass_over(&mut self) {
+        if let Some(node) = self.current.take() {
+            self.forget(&node.address);
+        }
+    }
+
+    /// Nodes in the order in which they are asked.
+    fn candidates(&self) -> Vec<Address> {
+        let current = self.current.iter().map(|node| &node.address);
+        let mut candidates = Vec::new();
+        for address in current.chain(&self.learnt).chain(&self.seeds) {
+            if !candidates.contains(address) {
+                candidates.push(address.clone());
+            }
+        }
+        candidates
+    }
+
+    /// A seed is asked again some time, after the others.
+    fn forget(&mut self, address: &Address) {
+        self.learnt.retain(|learnt| learnt != address);
+        self.seeds.sort_by_key(|seed| seed == address);
+    }
+}
+
+/// A refusal after which it is certain that nothing was written, although it may be if tried again.
+pub fn nothing_happened(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == "NOT_SERVING")
+}
+
+/// Asks a node about itself, over the connection that there is or a new one.
+async fn ask(address: &Address, connected: Option<Node>) -> Result<(Client, NodeState), String> {
+    let mut client = if let Some(node) = connected {
+        node.client
+    } else {
+        let channel = Channel::connect(address, &Options::default()).await;
+        Client::new(channel.map_err(|error| error.reason().to_owned())?)
+    };
+    let answer = client.get_state(GetStateRequest { details: false }).await;
+    let answer = answer.map_err(|refusal| format!("no ring node: {}", status::words(&refusal)))?;
+    let state = answer.into_inner().state.unwrap_or_default();
+    match state.standing() {
+        Standing::Member | Standing::Leaving => Ok((client, state)),
+        Standing::Joining | Standing::Unspecified => Err("not in a ring yet".to_owned()),
+    }
+}
+
+/// The nodes next to one, those that can be dialled.
+fn around(state: &NodeState) -> Vec<Address> {
+    let neighbours = state.successors.iter().chain(&state.predecessor);
+    let dialable = |node: &NodeInfo| {
+        let address: Address = node.address.parse().ok()?;
+        (!address.is_unspecified() && address.port() != 0).then_some(address)
+    };
+    neighbours.filter_map(dialable).take(MAX_LEARNT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> Address {
+        text.parse().expect(text)
+    }
+
+    fn node(text: &str) -> NodeInfo {
+        NodeInfo { address: text.to_owned(), ..NodeInfo::default() }
+    }
+
+    #[test]
+    fn what_a_broken_node_makes_up_is_not_dialled() {
+        let state = NodeState {
+            predecessor: Some(node("10.0.0.1:7071")),
+            successors: ["", "nonsense", "0.0.0.0:7071", "10.0.0.2:0", "10.0.0.2:7071"]
+                .map(node)
+                .to_vec(),
+            ..NodeState::default()
+        };
+        assert_eq!(around(&state), [address("10.0.0.2:7071"), address("10.0.0.1:7071")]);
+        let many = (1..=200).map(|port| node(&format!("10.0.0.1:{port}"))).collect();
+        let state = NodeState { successors: many, ..NodeState::default() };
+        assert_eq!(around(&state).len(), MAX_LEARNT);
+    }
+
+    #[test]
+    fn a_seed_that_failed_is_asked_after_the_others_and_one_that_was_learnt_no_more() {
+        let mut ring = Ring::new(vec![address("a:1"), address("b:1")]);
+        let first = ring.candidates()[0].clone();
+        ring.learnt = vec![address("c:1"), first.clone()];
+        ring.forget(&first);
+        ring.forget(&address("d:1"));
+        let second = if first == address("a:1") { address("b:1") } else { address("a:1") };
+        assert_eq!(ring.candidates(), [address("c:1"), second.clone(), first.clone()]);
+        ring.forget(&address("c:1"));
+        assert_eq!(ring.candidates(), [second, first]);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_passed_over_is_named_with_the_reason() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = Address::from(listener.local_addr().expect("it is bound"));
+        let mut ring = Ring::new(vec![address.clone()]);
+        let mut passed_over = Vec::new();
+        let deadline = Instant::now() + Duration::from_millis(100);
+        assert!(ring.node(deadline, &mut passed_over).await.is_none());
+        drop(listener);
+        let deadline = Instant::now() + PATIENCE;
+        assert!(ring.node(deadline, &mut passed_over).await.is_none());
+        let [silent, closed] = &*passed_over else { panic!("{passed_over:?}") };
+        assert_eq!(silent.to_string(), format!("{address}: no answer in time"));
+        assert!(closed.reason.contains("refused"), "{closed}");
+    }
+}

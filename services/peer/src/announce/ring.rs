@@ -1,0 +1,96 @@
+//! The ring: any of its nodes passes on what it is told and asked.
+
+use std::time::Duration;
+
+use shoal_common::{
+    Address,
+    ring::{self, Client, Node, PassedOver},
+};
+use shoal_core::roster::Candidate;
+use shoal_proto::dht::v1::{AnnouncePeerRequest, GetPeersRequest};
+use tokio::time::Instant;
+
+use super::{Announce, Occasion, Round, Source, Subject, answer, within_reason};
+
+/// What a node that names no interval means by that: the ring keeps a peer for three of these.
+const USUAL_INTERVAL: Duration = Duration::from_secs(300);
+
+pub(super) struct Ring(ring::Ring);
+
+impl Ring {
+    /// The ring behind these nodes.
+    pub(super) fn new(nodes: Vec<Address>) -> Self {
+        Self(ring::Ring::new(nodes))
+    }
+}
+
+impl Announce for Ring {
+    /// Asks one node that answers. Whoever takes part is announced before peers are asked for: of
+    /// two that start together, one hears of the other.
+    async fn announce(
+        &mut self,
+        subject: &Subject,
+        occasion: Occasion,
+        patience: Duration,
+    ) -> Round {
+        let deadline = Instant::now() + patience;
+        let mut passed_over = Vec::new();
+        let node = self.0.node(deadline, &mut passed_over).await;
+        let mut round =
+            Round { heard: passed_over.into_iter().map(useless).collect(), interval: None };
+        let Some(Node { address, mut client }) = node else { return round };
+        let mut refusal = None;
+        if occasion != Occasion::Seeking {
+            match announce(&mut client, subject, occasion, deadline).await {
+                Ok(interval) => round.interval = Some(interval),
+                Err(error) => refusal = Some(error),
+            }
+        }
+        if occasion == Occasion::Stopped {
+            return round;
+        }
+        let source = Source::RingNode(address);
+        match find_peers(&mut client, subject, deadline).await {
+            // Peers are worth having at once, also from a node that refused the announce.
+            Ok(peers) => round.heard.push((source.clone(), Ok(peers))),
+            Err(error) => refusal = refusal.or(Some(error)),
+        }
+        if let Some(refusal) = refusal {
+            self.0.pass_over();
+            round.heard.push((source, Err(refusal)));
+        }
+        round
+    }
+}
+
+fn useless(node: PassedOver) -> (Source, super::Outcome) {
+    (Source::RingNode(node.address), Err(node.reason))
+}
+
+/// Announces, and hears when to do it again.
+async fn announce(
+    client: &mut Client,
+    subject: &Subject,
+    occasion: Occasion,
+    deadline: Instant,
+) -> Result<Duration, String> {
+    let request = AnnouncePeerRequest {
+        content_id: subject.content.to_string(),
+        peer: Some(subject.peer()),
+        stopped: occasion == Occasion::Stopped,
+        direct: false,
+    };
+    let answer = answer(client.announce_peer(request), deadline).await?;
+    Ok(within_reason(answer.interval, USUAL_INTERVAL))
+}
+
+async fn find_peers(
+    client: &mut Client,
+    subject: &Subject,
+    deadline: Instant,
+) -> Result<Vec<Candidate>, String> {
+    let request =
+        GetPeersRequest { content_id: subject.content.to_string(), max_peers: 0, direct: false };
+    let answer = answer(client.get_peers(request), deadline).await?;
+    Ok(subject.candidates(answer.peers))
+}

@@ -1,5 +1,6 @@
 //! What can be typed after `shoal`, and its help.
 
+mod ring;
 mod values;
 
 use std::path::PathBuf;
@@ -10,16 +11,24 @@ use shoal_common::{
     Address,
     units::{ByteSize, Rate},
 };
-use shoal_core::content::{ContentId, Link};
+use shoal_core::content::ContentId;
 use shoal_peer::Control as ControlAddress;
 
-pub(crate) use values::{FilePriority, PeerCounts, SeedFor};
+pub(crate) use ring::{
+    DhtArgs, DhtCommand, DhtGetArgs, DhtPutArgs, DhtRingArgs, DhtRmArgs, NameArgs, NameCommand,
+};
+pub(crate) use values::{FilePriority, Name, PeerCounts, SeedFor, Wanted};
 
 const EXAMPLES: &str = "\
 Examples:
   One-shot, without a daemon:
     shoal seed model/ --tracker tracker:7070         on the machine that has it; prints an id
     shoal get ID --tracker tracker:7070 -o /models   on every machine that wants it
+
+  Without a tracker: any node of the ring (shoal-dht-node) finds the peers:
+    shoal seed model/ --dht ring:7071
+    shoal name set llama-3 ID --dht ring:7071        a name for the id
+    shoal get llama-3 --dht ring:7071 -o /models
 
   With a peer running on this machine (shoal-peer):
     shoal publish model/                             hands a copy to the peer; prints the id
@@ -36,6 +45,7 @@ Exit status:
 
 Environment:
   SHOAL_CONTROL                where the peer's control API is, as --control
+  SHOAL_DHT                    nodes of the ring, with commas between them, as --dht
   RUST_LOG                     how much is logged to stderr, such as debug or shoal_peer=trace
   OTEL_EXPORTER_OTLP_ENDPOINT  collector that traces are sent to, such as http://localhost:4317";
 
@@ -100,6 +110,8 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     Explain(ExplainArgs),
     Swarm(SwarmArgs),
+    Name(NameArgs),
+    Dht(DhtArgs),
     Hash(HashArgs),
     Bound(BoundArgs),
     Completions(CompletionsArgs),
@@ -119,6 +131,8 @@ impl Command {
             Self::Watch(_) => "watch",
             Self::Explain(_) => "explain",
             Self::Swarm(_) => "swarm",
+            Self::Name(_) => "name",
+            Self::Dht(_) => "dht",
             Self::Hash(_) => "hash",
             Self::Bound(_) => "bound",
             Self::Completions(_) => "completions",
@@ -132,6 +146,20 @@ pub(crate) struct ControlArgs {
     /// Control API of the peer: HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDR", env = "SHOAL_CONTROL", default_value = "127.0.0.1:7073")]
     pub(crate) control: ControlAddress,
+}
+
+/// Which ring is asked for peers beside trackers.
+#[derive(Args, Debug)]
+pub(crate) struct SwarmRingArgs {
+    /// Node of the ring to find peers by; may be repeated, any one that answers is enough
+    #[arg(
+        long = "dht",
+        value_name = "HOST:PORT",
+        env = "SHOAL_DHT",
+        value_delimiter = ',',
+        value_hint = ValueHint::Hostname
+    )]
+    pub(crate) nodes: Vec<Address>,
 }
 
 /// How progress is shown.
@@ -162,6 +190,9 @@ pub(crate) struct TakePartArgs {
     #[arg(long = "tracker", value_name = "HOST:PORT", value_hint = ValueHint::Hostname)]
     pub(crate) trackers: Vec<Address>,
 
+    #[command(flatten)]
+    pub(crate) ring: SwarmRingArgs,
+
     /// Where other peers are listened for; port 0 is any free one
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:0")]
     pub(crate) listen: Address,
@@ -181,11 +212,12 @@ pub(crate) struct TakePartArgs {
 
 /// Share a file or directory until interrupted, without a daemon
 ///
-/// Prints the id, and on stderr a link that carries the trackers too.
+/// Prints the id, and on stderr a link that carries the trackers and ring nodes too.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   shoal seed model/ --tracker tracker:7070
+  shoal seed model/ --dht ring-1:7071 --dht ring-2:7071
   shoal seed data.bin --tracker 10.0.0.1:7070 --listen 10.0.0.1:7072 --progress json")]
 pub(crate) struct SeedArgs {
     /// File or directory
@@ -212,11 +244,12 @@ pub(crate) struct SeedArgs {
 Examples:
   shoal get ID --tracker tracker:7070                 into the current directory
   shoal get 'shoal:ID?tr=tracker:7070' -o /models     into /models, if that is a directory
+  shoal get llama-3 --dht ring:7071                   what the ring knows under that name
   shoal get ID --tracker tracker:7070 --seed=10m      and share it for ten minutes more")]
 pub(crate) struct GetArgs {
-    /// Id, or a link: shoal:ID?tr=HOST:PORT
-    #[arg(value_name = "ID_OR_LINK")]
-    pub(crate) link: Link,
+    /// Id, a link (shoal:ID?tr=HOST:PORT&dht=HOST:PORT), or a name that the ring knows
+    #[arg(value_name = "ID_LINK_OR_NAME")]
+    pub(crate) wanted: Wanted,
 
     /// As cp does: into PATH if it is a directory, else to that name
     #[arg(short, long, value_name = "PATH", default_value = ".", value_hint = ValueHint::AnyPath)]
@@ -293,9 +326,9 @@ Examples:
   shoal fetch ID --detach                      returns at once; `shoal watch ID` shows how it goes
   shoal fetch ID --priority docs=skip --priority weights/0.bin=high")]
 pub(crate) struct FetchArgs {
-    /// Id, or a link: shoal:ID?tr=HOST:PORT
-    #[arg(value_name = "ID_OR_LINK")]
-    pub(crate) link: Link,
+    /// Id, a link (shoal:ID?tr=HOST:PORT&dht=HOST:PORT), or a name that the ring knows
+    #[arg(value_name = "ID_LINK_OR_NAME")]
+    pub(crate) wanted: Wanted,
 
     /// Where on the peer's machine a copy is put once complete
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
@@ -304,6 +337,9 @@ pub(crate) struct FetchArgs {
     /// Tracker to ask beside the peer's own; may be repeated
     #[arg(long = "tracker", value_name = "HOST:PORT", value_hint = ValueHint::Hostname)]
     pub(crate) trackers: Vec<Address>,
+
+    #[command(flatten)]
+    pub(crate) ring: SwarmRingArgs,
 
     /// First piece first, for readers that stream
     #[arg(long)]
@@ -388,21 +424,25 @@ pub(crate) struct ExplainArgs {
     pub(crate) control: ControlArgs,
 }
 
-/// Ask a tracker who is in a swarm
+/// Ask a tracker, or the ring, who is in a swarm
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example:
-  shoal swarm ID --tracker tracker:7070")]
+Examples:
+  shoal swarm ID --tracker tracker:7070
+  shoal swarm ID --dht ring:7071")]
 pub(crate) struct SwarmArgs {
-    /// Id, or a link: shoal:ID?tr=HOST:PORT
-    #[arg(value_name = "ID_OR_LINK")]
-    pub(crate) link: Link,
+    /// Id, a link (shoal:ID?tr=HOST:PORT&dht=HOST:PORT), or a name that the ring knows
+    #[arg(value_name = "ID_LINK_OR_NAME")]
+    pub(crate) wanted: Wanted,
 
     /// The tracker; may be left out if the link names one
     #[arg(long, value_name = "HOST:PORT", value_hint = ValueHint::Hostname)]
     pub(crate) tracker: Option<Address>,
 
-    /// Peers to show; the tracker gives at most 200, chosen at random
+    #[command(flatten)]
+    pub(crate) ring: SwarmRingArgs,
+
+    /// Peers to show; at most 200 are given, chosen at random
     #[arg(long, value_name = "COUNT", default_value_t = 200)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(crate) max_peers: u32,

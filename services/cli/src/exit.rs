@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, io, process::ExitCode};
 
 use serde::Serialize;
-use shoal_common::{channel::ConnectError, server::BindError};
+use shoal_common::{channel::ConnectError, server::BindError, status::words};
 use shoal_peer::store::StoreError;
 use tonic::{Code, Status};
 
@@ -49,6 +49,10 @@ impl Failure {
         Self { exit, message: message.into() }
     }
 
+    pub(crate) const fn exit(&self) -> Exit {
+        self.exit
+    }
+
     /// A service refused: its own words are for people.
     pub(crate) fn refused(status: &Status) -> Self {
         let exit = match status.code() {
@@ -58,11 +62,7 @@ impl Failure {
             Code::PermissionDenied | Code::ResourceExhausted => Exit::Storage,
             _ => Exit::Failed,
         };
-        let message = match status.message() {
-            "" => status.code().description(),
-            message => message,
-        };
-        Self::new(exit, output::printable(message))
+        Self::new(exit, output::printable(&words(status)))
     }
 }
 

@@ -7,6 +7,7 @@ mod destination;
 mod exit;
 mod output;
 mod progress;
+mod ring;
 mod summary;
 
 use std::process::ExitCode;

@@ -13,6 +13,7 @@ fn shoal(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_shoal"))
         .args(arguments)
         .env_remove("SHOAL_CONTROL")
+        .env_remove("SHOAL_DHT")
         .env_remove("RUST_LOG")
         .output()
         .expect("the binary runs")
@@ -53,7 +54,7 @@ fn id() -> String {
     "0".repeat(64)
 }
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "seed",
     "get",
     "publish",
@@ -64,6 +65,8 @@ const COMMANDS: [&str; 13] = [
     "watch",
     "explain",
     "swarm",
+    "name",
+    "dht",
     "hash",
     "bound",
     "completions",
@@ -76,7 +79,9 @@ fn help_lists_every_command_with_examples_and_exit_status() {
         assert!(help.lines().any(|line| line.trim_start().starts_with(command)), "{command}");
         assert!(answer(&[command, "--help"]).contains("Usage: shoal "), "{command}");
     }
-    for part in ["Examples:", "Exit status:", "4 a service cannot be reached", "SHOAL_CONTROL"] {
+    for part in
+        ["Examples:", "Exit status:", "4 a service cannot be reached", "SHOAL_CONTROL", "SHOAL_DHT"]
+    {
         assert!(help.contains(part), "{part}");
     }
 }
@@ -97,6 +102,15 @@ fn wrong_usage_is_explained_and_exits_with_2() {
         (&["get", "shoal:xyz"], "a link looks like shoal:ID"),
         (&["get", &id()], "give --tracker HOST:PORT"),
         (&["swarm", &id()], "give --tracker HOST:PORT"),
+        (&["get", &id()], "or --dht HOST:PORT"),
+        (&["get", "llama-3", "--tracker", "t:1"], "names are looked up in the ring; give --dht"),
+        (&["get", &id()[1..], "--dht", "t:1"], "64 lower-case hex digits"),
+        (&["get", "a b", "--dht", "t:1"], "is no name"),
+        (&["name", "set", &id(), &id()], "is no name"),
+        (&["name", "set", "llama-3", "llama-4"], "64 lower-case hex digits"),
+        (&["dht", "put", "k", "v", "--if-absent", "--if-version", "1"], "cannot be used with"),
+        (&["dht", "get", "k", "--dht", "7071"], "write HOST:PORT"),
+        (&["dht"], "Usage: shoal dht"),
         (&["get", &id(), "--tracker", "t:1", "--priority", "a=skip"], "shoal fetch can skip"),
         (&["get", &id(), "--seed=soon"], "no duration"),
         (&["fetch", &id(), "--priority", "a"], "PATH=high"),
@@ -140,6 +154,23 @@ fn a_service_that_cannot_be_reached_exits_with_4() {
         let (status, said) = failure(arguments);
         assert_eq!(status, 4, "{arguments:?}: {said}");
         assert!(said.contains("cannot connect to"), "{arguments:?}: {said}");
+    }
+    for arguments in [
+        &["dht", "put", "key", "value"][..],
+        &["dht", "get", "key"],
+        &["dht", "rm", "key"],
+        &["dht", "lookup", "key"],
+        &["dht", "ring"],
+        &["name", "set", "llama-3", &id],
+        &["name", "get", "llama-3"],
+        &["name", "rm", "llama-3"],
+        &["get", "llama-3"],
+        &["swarm", &id],
+    ] {
+        let (status, said) = failure(&[arguments, &["--dht", &port]].concat());
+        assert_eq!(status, 4, "{arguments:?}: {said}");
+        assert!(said.contains("no node of the ring answers"), "{arguments:?}: {said}");
+        assert!(said.contains(&port) && said.contains("refused"), "{arguments:?}: {said}");
     }
 }
 

@@ -60,7 +60,10 @@ fn describe(answer: &ExplainResponse) -> String {
         parts.push(neighbours(&answer.neighbours).render());
     }
     if !answer.trackers.is_empty() {
-        parts.push(trackers(&answer.trackers).render());
+        parts.push(sources("TRACKER", &answer.trackers).render());
+    }
+    if !answer.ring_nodes.is_empty() {
+        parts.push(sources("RING NODE", &answer.ring_nodes).render());
     }
     parts.join("\n\n")
 }
@@ -91,20 +94,21 @@ fn neighbours(neighbours: &[NeighbourStatus]) -> Table<8> {
     table
 }
 
-fn trackers(trackers: &[TrackerStatus]) -> Table<4> {
+/// Who was asked for peers.
+fn sources(kind: &str, sources: &[TrackerStatus]) -> Table<4> {
     let mut table = Table::new([
-        ("TRACKER", Align::Left),
+        (kind, Align::Left),
         ("LAST ANSWER", Align::Right),
         ("PEERS", Align::Right),
         ("ERROR", Align::Left),
     ]);
-    for tracker in trackers {
-        let since = tracker.since_success.as_ref().and_then(to_std);
+    for source in sources {
+        let since = source.since_success.as_ref().and_then(to_std);
         table.row([
-            tracker.address.clone(),
+            source.address.clone(),
             since.map_or_else(|| "never".to_owned(), |time| format!("{} ago", duration(time))),
-            tracker.peers_given.to_string(),
-            tracker.error.clone(),
+            source.peers_given.to_string(),
+            source.error.clone(),
         ]);
     }
     table
@@ -155,21 +159,22 @@ fn to_json(answer: &ExplainResponse) -> Value {
             "idle_reason": neighbour.idle_reason,
         })
     });
-    let trackers = answer.trackers.iter().map(|tracker| {
+    let source = |source: &TrackerStatus| {
         json!({
-            "address": tracker.address,
-            "error": tracker.error,
-            "since_success_seconds": seconds(tracker.since_success.as_ref()),
-            "peers_given": tracker.peers_given,
+            "address": source.address,
+            "error": source.error,
+            "since_success_seconds": seconds(source.since_success.as_ref()),
+            "peers_given": source.peers_given,
         })
-    });
+    };
     json!({
         "cause": cause_name(answer.cause()),
         "summary": answer.summary,
         "unavailable_pieces": answer.unavailable_pieces,
         "rarest_copies": answer.rarest_copies,
         "neighbours": neighbours.collect::<Vec<_>>(),
-        "trackers": trackers.collect::<Vec<_>>(),
+        "trackers": answer.trackers.iter().map(source).collect::<Vec<_>>(),
+        "ring_nodes": answer.ring_nodes.iter().map(source).collect::<Vec<_>>(),
     })
 }
 
@@ -196,12 +201,18 @@ mod tests {
                 error: "connection refused".to_owned(),
                 ..TrackerStatus::default()
             }],
+            ring_nodes: vec![TrackerStatus {
+                address: "ring:7071".to_owned(),
+                since_success: Some(prost_types::Duration { seconds: 30, nanos: 0 }),
+                peers_given: 2,
+                ..TrackerStatus::default()
+            }],
             ..ExplainResponse::default()
         }
     }
 
     #[test]
-    fn the_cause_comes_first_then_every_neighbour_and_tracker() {
+    fn the_cause_comes_first_then_every_neighbour_tracker_and_ring_node() {
         assert_eq!(
             describe(&answer()),
             "\
@@ -214,7 +225,10 @@ NEIGHBOUR      PEER ID   PIECES   DOWN     UP     RTT  ASKED FOR  STATE
 10.0.0.2:7072  2f1e0c5a       7  0 B/s  0 B/s  1.5 ms        0 B  chokes us
 
 TRACKER  LAST ANSWER  PEERS  ERROR
-t:7070         never      0  connection refused"
+t:7070         never      0  connection refused
+
+RING NODE  LAST ANSWER  PEERS  ERROR
+ring:7071     30 s ago      2"
         );
     }
 
@@ -224,5 +238,6 @@ t:7070         never      0  connection refused"
         assert_eq!(json["cause"], "choked");
         assert_eq!(json["neighbours"][0]["round_trip_seconds"], 0.0015);
         assert_eq!(json["trackers"][0]["since_success_seconds"], Value::Null);
+        assert_eq!(json["ring_nodes"][0]["peers_given"], 2);
     }
 }

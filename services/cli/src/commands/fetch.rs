@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use anyhow::Context as _;
-use shoal_common::shutdown;
-use shoal_core::content::ContentId;
+use shoal_common::{Address, shutdown};
+use shoal_core::content::{ContentId, Link};
 use shoal_proto::control::v1::{self as pb, ContentState, FetchRequest};
 
-use super::watch::Changes;
+use super::{name, watch::Changes};
 use crate::{
     args::FetchArgs,
     control::Control,
@@ -17,11 +17,12 @@ use crate::{
 };
 
 pub(crate) async fn run(args: FetchArgs, mut progress: Progress) -> anyhow::Result<()> {
-    let id = args.link.id;
+    let link = name::resolve(&args.wanted, &args.ring.nodes).await?;
+    let id = link.id;
     progress.set_id(id);
     let mut control = Control::connect(&args.control.control).await?;
     let started = Instant::now();
-    let request = request(&args)?;
+    let request = request(&args, &link)?;
     if args.detach {
         control.change.fetch(request).await.map_err(Failure::from)?;
         progress.note(&format!("the peer fetches it; shoal watch {id} shows how it goes"));
@@ -37,7 +38,7 @@ pub(crate) async fn run(args: FetchArgs, mut progress: Progress) -> anyhow::Resu
     Ok(progress.completed(id, &seen, Instant::now())?)
 }
 
-fn request(args: &FetchArgs) -> anyhow::Result<FetchRequest> {
+fn request(args: &FetchArgs, link: &Link) -> anyhow::Result<FetchRequest> {
     let export_to = args.to.as_deref().map(std::path::absolute).transpose()?;
     let export_to = export_to.map(|path| {
         path.into_os_string().into_string().ok().context("--to: the path is not valid UTF-8")
@@ -46,10 +47,13 @@ fn request(args: &FetchArgs) -> anyhow::Result<FetchRequest> {
         path: wanted.path.clone(),
         priority: wanted.priority.into(),
     });
-    let named = args.trackers.iter().map(ToString::to_string);
+    let all = |flag: &[Address], link: &[String]| {
+        flag.iter().map(ToString::to_string).chain(link.iter().cloned()).collect()
+    };
     Ok(FetchRequest {
-        content_id: args.link.id.to_string(),
-        trackers: named.chain(args.link.trackers().iter().cloned()).collect(),
+        content_id: link.id.to_string(),
+        trackers: all(&args.trackers, link.trackers()),
+        dht: all(&args.ring.nodes, link.ring_nodes()),
         export_to: export_to.transpose()?.unwrap_or_default(),
         sequential: args.sequential,
         priorities: priorities.collect(),

@@ -22,7 +22,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{one_shot, seed};
+use super::{
+    name,
+    one_shot::{self, Places},
+    seed,
+};
 use crate::{
     args::{GetArgs, SeedFor},
     destination::Destination,
@@ -38,11 +42,17 @@ pub(crate) async fn run(args: GetArgs, mut progress: Progress) -> anyhow::Result
     let started = Instant::now();
     let interrupted = shutdown::on_signal()?;
     let destination = Destination::new(&args.output)?;
-    let trackers = one_shot::trackers(&args.take_part, Some(&args.link))?;
     let options = options(&args)?;
-    let (node, running) = one_shot::start(&args.take_part, trackers).await?;
-    progress.set_id(args.link.id);
-    let mut get = Get { node: &node, id: args.link.id, interrupted, progress: &mut progress };
+    let link = tokio::select! {
+        link = name::resolve(&args.wanted, &args.take_part.ring.nodes) => link?,
+        () = interrupted.cancelled() => {
+            return Err(Failure::new(Exit::Interrupted, "interrupted; nothing was fetched").into());
+        }
+    };
+    let places = Places::of(&args.take_part, Some(&link))?;
+    let (node, running) = one_shot::start(&args.take_part, places).await?;
+    progress.set_id(link.id);
+    let mut get = Get { node: &node, id: link.id, interrupted, progress: &mut progress };
     let outcome = get.run(destination, options, started, args.seed).await;
     node.stop();
     running.ended().await;

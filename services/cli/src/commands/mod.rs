@@ -2,11 +2,13 @@
 
 mod bound;
 mod contents;
+mod dht;
 mod explain;
 mod fetch;
 mod get;
 mod hash;
 mod local;
+mod name;
 mod one_shot;
 mod publish;
 mod seed;
@@ -46,6 +48,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Pin(args) => contents::pin(args).await,
         Command::Explain(args) => explain::run(args, format).await,
         Command::Swarm(args) => swarm::run(args, format).await,
+        Command::Name(args) => name::run(args, format, &progress).await,
+        Command::Dht(args) => dht::run(args, format, &progress).await,
         Command::Hash(args) => hash::run(args, format, progress).await,
         Command::Bound(args) => bound::run(&args, format),
         Command::Completions(args) => completions(&args),

@@ -1,7 +1,10 @@
 //! The peer that lives as long as a one-shot command.
 
 use shoal_common::{Address, health::Health, server};
-use shoal_core::{PeerId, content::Link};
+use shoal_core::{
+    PeerId,
+    content::{ContentId, Link, LinkError},
+};
 use shoal_peer::{Node, NodeConfig, Phase, Running, Status};
 use uuid::Uuid;
 
@@ -12,14 +15,12 @@ use crate::{
 };
 
 /// Starts a peer that nobody knew before and nobody will know again.
-pub(super) async fn start(
-    args: &TakePartArgs,
-    trackers: Vec<Address>,
-) -> anyhow::Result<(Node, Running)> {
+pub(super) async fn start(args: &TakePartArgs, places: Places) -> anyhow::Result<(Node, Running)> {
     let listener = server::bind(&args.listen).await.map_err(Failure::from)?;
     let config = NodeConfig {
         advertise: args.advertise.clone(),
-        trackers,
+        trackers: places.trackers,
+        ring_nodes: places.ring_nodes,
         max_upload: args.up,
         max_download: args.down,
         ..NodeConfig::new(PeerId::new(Uuid::new_v4()))
@@ -29,21 +30,42 @@ pub(super) async fn start(
     Ok(Node::start(config, &health, listener)?)
 }
 
-/// The trackers named by flags and by the link; there has to be one.
-pub(super) fn trackers(args: &TakePartArgs, link: Option<&Link>) -> anyhow::Result<Vec<Address>> {
-    let mut trackers = args.trackers.clone();
-    for address in link.map_or(&[][..], Link::trackers) {
+/// Where peers are found.
+pub(super) struct Places {
+    pub(super) trackers: Vec<Address>,
+    pub(super) ring_nodes: Vec<Address>,
+}
+
+impl Places {
+    /// Those named by flags and by the link; there has to be one.
+    pub(super) fn of(args: &TakePartArgs, link: Option<&Link>) -> anyhow::Result<Self> {
+        let trackers = with(&args.trackers, link.map_or(&[], Link::trackers))?;
+        let ring_nodes = with(&args.ring.nodes, link.map_or(&[], Link::ring_nodes))?;
+        if trackers.is_empty() && ring_nodes.is_empty() {
+            let message = "nothing to find peers by; give --tracker HOST:PORT or --dht HOST:PORT, \
+                           or a link that names one";
+            return Err(Failure::new(Exit::Usage, message).into());
+        }
+        Ok(Self { trackers, ring_nodes })
+    }
+
+    /// A link with them, for others.
+    pub(super) fn link(&self, id: ContentId) -> Result<Link, LinkError> {
+        let texts = |addresses: &[Address]| addresses.iter().map(ToString::to_string).collect();
+        Link::new(id, texts(&self.trackers), texts(&self.ring_nodes))
+    }
+}
+
+/// The addresses of a flag, then those of a link that are others.
+fn with(flag: &[Address], link: &[String]) -> anyhow::Result<Vec<Address>> {
+    let mut addresses = flag.to_vec();
+    for address in link {
         let address = address.parse()?;
-        if !trackers.contains(&address) {
-            trackers.push(address);
+        if !addresses.contains(&address) {
+            addresses.push(address);
         }
     }
-    if trackers.is_empty() {
-        let message =
-            "no tracker to find peers by; give --tracker HOST:PORT, or a link that names one";
-        return Err(Failure::new(Exit::Usage, message).into());
-    }
-    Ok(trackers)
+    Ok(addresses)
 }
 
 /// Why a content was stopped, if it was.

@@ -1,11 +1,13 @@
 //! `shoal seed`: shares a file or directory until interrupted.
 
 use shoal_common::shutdown;
-use shoal_core::content::Link;
 use shoal_peer::{Options, StatusWatch, store::Stored};
 use tokio_util::sync::CancellationToken;
 
-use super::{local, one_shot};
+use super::{
+    local,
+    one_shot::{self, Places},
+};
 use crate::{
     args::SeedArgs,
     exit::{Exit, Failure},
@@ -15,21 +17,21 @@ use crate::{
 
 pub(crate) async fn run(args: SeedArgs, mut progress: Progress) -> anyhow::Result<()> {
     let interrupted = shutdown::on_signal()?;
-    let trackers = one_shot::trackers(&args.take_part, None)?;
+    let places = Places::of(&args.take_part, None)?;
     let hashed = tokio::select! {
         hashed = local::hash(&args.path, None, &mut progress) => hashed?,
         () = interrupted.cancelled() => {
             return Err(Failure::new(Exit::Interrupted, "interrupted; nothing was shared").into());
         }
     };
-    let named = trackers.iter().map(ToString::to_string).collect();
-    let (node, running) = one_shot::start(&args.take_part, trackers).await?;
     let stored = Stored::in_place(hashed);
     let id = stored.id();
+    let link = places.link(id)?.to_string();
+    let (node, running) = one_shot::start(&args.take_part, places).await?;
     let options = Options { super_seeding: args.super_seeding, ..Options::default() };
     let status = node.add(stored, options).await?;
     progress.set_id(id);
-    progress.published(&id.to_string(), &Link::new(id, named, Vec::new())?.to_string())?;
+    progress.published(&id.to_string(), &link)?;
     let outcome = share(status, &interrupted, &mut progress).await;
     node.stop();
     running.ended().await;

@@ -1,66 +1,138 @@
-//! `shoal swarm`: whom a tracker knows.
+//! `shoal swarm`: whom a tracker or the ring knows.
 
 use serde_json::json;
 use shoal_common::{
     Address,
     channel::{Channel, Options},
 };
-use shoal_core::content::Link;
+use shoal_core::content::{ContentId, Link};
 use shoal_proto::{
+    dht::v1::GetPeersRequest,
     tracker::v1::{
         GetSwarmRequest, GetSwarmResponse, tracker_service_client::TrackerServiceClient,
     },
     types::v1::{Location, PeerInfo},
 };
 
+use super::name;
 use crate::{
     args::{Format, SwarmArgs},
     exit::{Exit, Failure},
     output::{self, Align, Table},
+    ring::{Client, Repeat, Ring},
 };
 
 pub(crate) async fn run(args: SwarmArgs, format: Format) -> anyhow::Result<()> {
-    let tracker = match args.tracker {
-        Some(tracker) => tracker,
-        None => first_tracker(&args.link)?,
+    let link = name::resolve(&args.wanted, &args.ring.nodes).await?;
+    let swarm = match whom_to_ask(args.tracker, args.ring.nodes, &link)? {
+        Knower::Tracker(tracker) => ask_tracker(&tracker, link.id, args.max_peers).await?,
+        Knower::Ring(nodes) => ask_ring(&nodes, link.id, args.max_peers).await?,
     };
-    let channel = Channel::connect(&tracker, &Options::default()).await?;
-    let request =
-        GetSwarmRequest { content_id: args.link.id.to_string(), max_peers: args.max_peers };
-    let answer = TrackerServiceClient::new(channel).get_swarm(request).await;
-    let answer = answer.map_err(Failure::from)?.into_inner();
     match format {
-        Format::Json => output::json(&to_json(&answer))?,
-        Format::Human => output::line(describe(&answer))?,
+        Format::Json => output::json(&swarm.to_json())?,
+        Format::Human => output::line(swarm.describe())?,
     }
     Ok(())
 }
 
-fn first_tracker(link: &Link) -> anyhow::Result<Address> {
-    let Some(address) = link.trackers().first() else {
-        let message = "no tracker to ask; give --tracker HOST:PORT, or a link that names one";
-        return Err(Failure::new(Exit::Usage, message).into());
-    };
-    Ok(address.parse()?)
+/// Who is asked: one tracker, or the ring.
+enum Knower {
+    Tracker(Address),
+    Ring(Vec<Address>),
 }
 
-fn describe(answer: &GetSwarmResponse) -> String {
-    let swarm = answer.swarm.clone().unwrap_or_default();
-    let all = u64::from(swarm.complete_count) + u64::from(swarm.incomplete_count);
-    let mut text = format!(
-        "{}: {} complete, {} incomplete",
-        output::count(all, "peer"),
-        swarm.complete_count,
-        swarm.incomplete_count
-    );
-    if !answer.peers.is_empty() {
-        text.push('\n');
-        text.push_str(&table(&answer.peers).render());
+/// What flags name goes before what the link does.
+fn whom_to_ask(
+    tracker: Option<Address>,
+    ring_nodes: Vec<Address>,
+    link: &Link,
+) -> anyhow::Result<Knower> {
+    if let Some(tracker) = tracker {
+        return Ok(Knower::Tracker(tracker));
     }
-    if (answer.peers.len() as u64) < all {
-        text.push_str("\n... and others; these were chosen at random");
+    if !ring_nodes.is_empty() {
+        return Ok(Knower::Ring(ring_nodes));
     }
-    text
+    if let Some(tracker) = link.trackers().first() {
+        return Ok(Knower::Tracker(tracker.parse()?));
+    }
+    if link.ring_nodes().is_empty() {
+        let message = "nobody to ask; give --tracker HOST:PORT or --dht HOST:PORT, or a link that \
+                       names one";
+        return Err(Failure::new(Exit::Usage, message).into());
+    }
+    let ring_nodes = link.ring_nodes().iter().map(|address| address.parse());
+    Ok(Knower::Ring(ring_nodes.collect::<Result<_, _>>()?))
+}
+
+async fn ask_tracker(tracker: &Address, id: ContentId, max_peers: u32) -> anyhow::Result<Swarm> {
+    let channel = Channel::connect(tracker, &Options::default()).await?;
+    let request = GetSwarmRequest { content_id: id.to_string(), max_peers };
+    let answer = TrackerServiceClient::new(channel).get_swarm(request).await;
+    let GetSwarmResponse { swarm, peers } = answer.map_err(Failure::from)?.into_inner();
+    let swarm = swarm.unwrap_or_default();
+    let (complete, incomplete) = (swarm.complete_count.into(), swarm.incomplete_count.into());
+    let has_others = (peers.len() as u64) < complete + incomplete;
+    Ok(Swarm { id, complete, incomplete, peers, has_others })
+}
+
+async fn ask_ring(nodes: &[Address], id: ContentId, max_peers: u32) -> anyhow::Result<Swarm> {
+    let request = GetPeersRequest { content_id: id.to_string(), max_peers, direct: false };
+    let get_peers = async |mut client: Client| client.get_peers(request.clone()).await;
+    let peers = Ring::new(nodes).call(Repeat::Harmless, get_peers).await?.peers;
+    if peers.is_empty() {
+        let message = format!("the ring knows no peer of {id}");
+        return Err(Failure::new(Exit::NotFound, message).into());
+    }
+    let complete = peers.iter().filter(|peer| peer.complete).count() as u64;
+    let incomplete = peers.len() as u64 - complete;
+    let has_others = peers.len() as u64 >= max_peers.into();
+    Ok(Swarm { id, complete, incomplete, peers, has_others })
+}
+
+/// Who is in a swarm.
+struct Swarm {
+    id: ContentId,
+    complete: u64,
+    incomplete: u64,
+    peers: Vec<PeerInfo>,
+    /// Who asked for more would be told of more, as far as can be told.
+    has_others: bool,
+}
+
+impl Swarm {
+    fn describe(&self) -> String {
+        let all = output::count(self.complete + self.incomplete, "peer");
+        let mut text = format!("{all}: {} complete, {} incomplete", self.complete, self.incomplete);
+        if !self.peers.is_empty() {
+            text.push('\n');
+            text.push_str(&table(&self.peers).render());
+        }
+        if self.has_others {
+            text.push_str("\n... and others; these were chosen at random");
+        }
+        text
+    }
+
+    fn to_json(&self) -> serde_json::Value {
+        let peers = self.peers.iter().map(|peer| {
+            let location = peer.location.clone().unwrap_or_default();
+            json!({
+                "peer_id": peer.peer_id,
+                "address": peer.address,
+                "complete": peer.complete,
+                "region": location.region,
+                "zone": location.zone,
+                "node": location.node,
+            })
+        });
+        json!({
+            "id": self.id.to_string(),
+            "complete_count": self.complete,
+            "incomplete_count": self.incomplete,
+            "peers": peers.collect::<Vec<_>>(),
+        })
+    }
 }
 
 fn table(peers: &[PeerInfo]) -> Table<4> {
@@ -86,59 +158,56 @@ fn place(location: &Location) -> String {
     parts.into_iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("/")
 }
 
-fn to_json(answer: &GetSwarmResponse) -> serde_json::Value {
-    let swarm = answer.swarm.clone().unwrap_or_default();
-    let peers = answer.peers.iter().map(|peer| {
-        let location = peer.location.clone().unwrap_or_default();
-        json!({
-            "peer_id": peer.peer_id,
-            "address": peer.address,
-            "complete": peer.complete,
-            "region": location.region,
-            "zone": location.zone,
-            "node": location.node,
-        })
-    });
-    json!({
-        "id": swarm.content_id,
-        "complete_count": swarm.complete_count,
-        "incomplete_count": swarm.incomplete_count,
-        "peers": peers.collect::<Vec<_>>(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use shoal_proto::tracker::v1::SwarmInfo;
-
     use super::*;
 
-    fn answer(incomplete_count: u32) -> GetSwarmResponse {
-        GetSwarmResponse {
-            swarm: Some(SwarmInfo {
-                content_id: "ab".to_owned(),
-                complete_count: 1,
-                incomplete_count,
-            }),
+    fn swarm(has_others: bool) -> Swarm {
+        Swarm {
+            id: ContentId::from_bytes([0; 32]),
+            complete: 1,
+            incomplete: 0,
             peers: vec![PeerInfo {
                 peer_id: "2f1e".to_owned(),
                 address: "10.0.0.2:7072".to_owned(),
                 location: Some(Location { zone: "z".to_owned(), ..Location::default() }),
                 complete: true,
             }],
+            has_others,
         }
     }
 
     #[test]
     fn a_swarm_is_a_count_and_a_table() {
         assert_eq!(
-            describe(&answer(0)),
+            swarm(false).describe(),
             "\
 1 peer: 1 complete, 0 incomplete
 ADDRESS        PEER ID  COMPLETE  LOCATION
 10.0.0.2:7072  2f1e     yes       z"
         );
-        assert!(describe(&answer(300)).ends_with("chosen at random"));
-        assert_eq!(to_json(&answer(0))["peers"][0]["address"], "10.0.0.2:7072");
+        assert!(swarm(true).describe().ends_with("chosen at random"));
+        assert_eq!(swarm(false).to_json()["peers"][0]["address"], "10.0.0.2:7072");
+    }
+
+    #[test]
+    fn what_flags_name_is_asked_before_what_the_link_names() {
+        let id = "0".repeat(64);
+        let (tracker, node): (Address, Address) =
+            ("flag:7070".parse().unwrap(), "flag:7071".parse().unwrap());
+        let asked = |tracker: Option<&Address>, nodes: &[&Address], link: &str| {
+            let link = format!("shoal:{id}{link}").parse().unwrap();
+            let nodes = nodes.iter().map(|&node| node.clone()).collect();
+            whom_to_ask(tracker.cloned(), nodes, &link).map(|knower| match knower {
+                Knower::Tracker(tracker) => tracker.to_string(),
+                Knower::Ring(nodes) => nodes[0].to_string(),
+            })
+        };
+        let both = "?tr=link:7070&dht=link:7071";
+        assert_eq!(asked(Some(&tracker), &[&node], both).unwrap(), "flag:7070");
+        assert_eq!(asked(None, &[&node], both).unwrap(), "flag:7071");
+        assert_eq!(asked(None, &[], both).unwrap(), "link:7070");
+        assert_eq!(asked(None, &[], "?dht=link:7071").unwrap(), "link:7071");
+        assert!(asked(None, &[], "").is_err());
     }
 }

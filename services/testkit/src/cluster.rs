@@ -1,4 +1,4 @@
-//! A swarm of real processes on loopback: a tracker, seeders, and one-shot downloads.
+//! A swarm of real processes on loopback: a tracker or a ring, seeders, and one-shot downloads.
 
 use std::{
     fs,
@@ -16,12 +16,18 @@ use crate::process::{Process, binary, free_port, wait_for};
 /// Long enough for anything on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A tracker, and a directory for all that its peers write.
+/// Where the peers of a test find each other, and a directory for all that they write.
 pub struct Cluster {
     directory: TempDir,
-    tracker: Process,
-    tracker_arguments: Vec<String>,
-    tracker_port: u16,
+    tracker: Option<Tracker>,
+    /// Nodes of the ring.
+    ring_nodes: Vec<String>,
+}
+
+struct Tracker {
+    process: Process,
+    arguments: Vec<String>,
+    port: u16,
 }
 
 /// A process that shares a content.
@@ -50,16 +56,21 @@ impl Cluster {
 
     /// Starts a tracker with more arguments.
     pub fn start_with(more: &[&str]) -> Self {
-        let directory = TempDir::new().expect("a temporary directory");
-        let tracker_port = free_port();
-        let listen = format!("127.0.0.1:{tracker_port}");
-        let tracker_arguments: Vec<_> = ["--listen", &listen, "--admin", "off"]
+        let port = free_port();
+        let listen = format!("127.0.0.1:{port}");
+        let arguments: Vec<_> = ["--listen", &listen, "--admin", "off"]
             .iter()
             .chain(more)
             .map(ToString::to_string)
             .collect();
-        let tracker = start_tracker(&tracker_arguments, tracker_port);
-        Self { directory, tracker, tracker_arguments, tracker_port }
+        let process = start_tracker(&arguments, port);
+        Self { tracker: Some(Tracker { process, arguments, port }), ..Self::by_ring(&[]) }
+    }
+
+    /// No tracker: these nodes of the ring are all that peers are told of.
+    pub fn by_ring(nodes: &[String]) -> Self {
+        let directory = TempDir::new().expect("a temporary directory");
+        Self { directory, tracker: None, ring_nodes: nodes.to_vec() }
     }
 
     /// Where everything is written.
@@ -69,18 +80,27 @@ impl Cluster {
 
     /// HOST:PORT of the tracker.
     pub fn tracker(&self) -> String {
-        format!("127.0.0.1:{}", self.tracker_port)
+        let tracker = self.tracker.as_ref().expect("the cluster has a tracker");
+        format!("127.0.0.1:{}", tracker.port)
     }
 
     /// Kills the tracker.
     pub fn kill_tracker(&mut self) {
-        self.tracker.kill();
+        self.tracker.as_mut().expect("the cluster has a tracker").process.kill();
     }
 
     /// Starts the tracker again, at the same port, knowing nothing.
     pub fn restart_tracker(&mut self) {
-        self.tracker.kill();
-        self.tracker = start_tracker(&self.tracker_arguments, self.tracker_port);
+        self.kill_tracker();
+        let tracker = self.tracker.as_mut().expect("the cluster has a tracker");
+        tracker.process = start_tracker(&tracker.arguments, tracker.port);
+    }
+
+    /// The arguments that tell a peer where others are found.
+    pub(crate) fn places(&self) -> Vec<String> {
+        let tracker = self.tracker.as_ref().map(|_| ["--tracker".to_owned(), self.tracker()]);
+        let ring_nodes = self.ring_nodes.iter().map(|node| ["--dht".to_owned(), node.clone()]);
+        tracker.into_iter().chain(ring_nodes).flatten().collect()
     }
 
     /// A file of so many bytes that do not compress, the same for the same seed.
@@ -94,10 +114,10 @@ impl Cluster {
     /// Shares what lies at `path`.
     pub fn seed(&self, path: &Path, more: &[&str]) -> Seeder {
         let path = path.to_str().expect("the paths of tests are UTF-8");
-        let tracker = self.tracker();
-        let mut arguments = vec!["seed", path, "--tracker", &tracker];
         let address = format!("127.0.0.1:{}", free_port());
-        arguments.extend(["--listen", &address, "--progress", "json"]);
+        let places = self.places();
+        let mut arguments = vec!["seed", path, "--listen", &address, "--progress", "json"];
+        arguments.extend(places.iter().map(String::as_str));
         arguments.extend(more);
         let process = Process::start("shoal", arguments);
         let published = process.event("published", PATIENCE);
@@ -119,9 +139,10 @@ impl Cluster {
         let directory = self.path().join(name);
         fs::create_dir_all(&directory).expect("the directory is made");
         let output = directory.to_str().expect("the paths of tests are UTF-8").to_owned();
-        let tracker = self.tracker();
-        let mut arguments = vec!["get", id, "-o", &output, "--tracker", &tracker];
+        let places = self.places();
+        let mut arguments = vec!["get", id, "-o", &output];
         arguments.extend(["--listen", "127.0.0.1:0", "--progress", "json"]);
+        arguments.extend(places.iter().map(String::as_str));
         arguments.extend(more);
         let mut command = Command::new(binary("shoal"));
         command.args(arguments).env("RUST_LOG", log);

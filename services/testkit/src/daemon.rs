@@ -43,10 +43,11 @@ pub struct Watch<'a> {
 }
 
 impl Cluster {
-    /// Starts a peer that knows the tracker, with a data directory of that name.
+    /// Starts a peer that knows where others are found, with a data directory of that name.
     pub fn peer(&self, name: &str, more: &[&str]) -> Peer {
-        let tracker = self.tracker();
-        let arguments = [&["--tracker", &tracker], more].concat();
+        let places = self.places();
+        let arguments: Vec<_> =
+            places.iter().map(String::as_str).chain(more.iter().copied()).collect();
         Peer::start(&self.path().join(name), &arguments, &[])
     }
 }

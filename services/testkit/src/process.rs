@@ -4,10 +4,10 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Write as _},
     net::TcpListener,
     path::PathBuf,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{self, Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -34,6 +34,16 @@ pub fn binary(name: &str) -> PathBuf {
     let path = folder.join(name);
     assert!(path.exists(), "{} is missing: run `cargo build --workspace` first", path.display());
     path
+}
+
+/// Runs a binary of this workspace to its end, with this on stdin.
+pub fn run(name: &str, arguments: &[&str], stdin: &[u8]) -> process::Output {
+    let mut command = Command::new(binary(name));
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the binary runs");
+    // One that does not read it may have ended by then.
+    let _ = child.stdin.take().map(|mut pipe| pipe.write_all(stdin));
+    child.wait_with_output().expect("a child can be waited for")
 }
 
 /// Waits until `condition` gives something, and fails after `patience`.

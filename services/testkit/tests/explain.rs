@@ -56,6 +56,19 @@ fn the_tracker_is_down() {
 }
 
 #[test]
+fn no_ring_node_answers() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let node = format!("127.0.0.1:{}", free_port());
+    let peer = Peer::start(directory.path(), &["--dht", &node], &[]);
+    let id = "ab".repeat(32);
+    peer.fetch(&id).expect("it fetches");
+    let explanation = assert_explains(&peer, &id, Cause::TrackerDown);
+    assert!(explanation.summary.contains(&node), "{}", explanation.summary);
+    assert_eq!(explanation.ring_nodes[0].address, node);
+    assert!(explanation.ring_nodes[0].error.contains("refused"), "{explanation:?}");
+}
+
+#[test]
 fn nobody_has_what_is_missing() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 8 * MB, 2);

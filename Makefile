@@ -14,8 +14,8 @@ SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 help: ## List this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: ## Swarm of 8 peers on this machine (FILE=..., ARGS='--us 200mbit --ui 20mbit')
-	$(CARGO) build --release --bin shoal --bin shoal-tracker --bin shoal-demo
+demo: ## Swarm of 8 peers here that loses its tracker (FILE=..., ARGS='--us 200mbit --ui 20mbit')
+	$(CARGO) build --release --bin shoal --bin shoal-tracker --bin shoal-dht-node --bin shoal-demo
 	@$(TARGET)/release/shoal-demo $(if $(FILE),'$(FILE)') $(ARGS)
 
 test: build ## All tests

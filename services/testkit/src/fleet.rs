@@ -1,7 +1,8 @@
-//! A swarm of the shipped binaries: a tracker, publishers and leechers, whose events arrive in one
-//! place.
+//! A swarm of the shipped binaries: a tracker, ring nodes, publishers and leechers, whose events
+//! arrive in one place.
 //!
-//! Unlike a `cluster` of the tests it fails with an error that a person can read. Invariant: dropping the fleet ends every process that it started, each by its id.
+//! Unlike a `cluster` of the tests it fails with an error that a person can read. Invariant: dropping
+//! the fleet ends every process that it started, each by its id.
 
 use std::{
     env,
@@ -51,6 +52,19 @@ pub struct Part {
     pub listen: String,
     /// It sends at most this fast.
     pub up: Option<Rate>,
+    /// Who tells it of other peers.
+    pub told_by: ToldBy,
+}
+
+/// Who tells a peer of others.
+#[derive(Clone, Debug)]
+pub enum ToldBy {
+    /// The fleet's tracker.
+    Tracker,
+    /// The fleet's tracker, and the ring behind the node at HOST:PORT.
+    Both(String),
+    /// The ring behind the node at HOST:PORT, and nobody else.
+    Ring(String),
 }
 
 /// A process of the fleet.
@@ -96,6 +110,9 @@ pub struct Progress {
     /// Milliseconds since 1970.
     pub unix_ms: u64,
 }
+
+/// The first of a fleet.
+const TRACKER: Member = Member(0);
 
 /// What the processes have used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,6 +178,25 @@ impl<'a> Fleet<'a> {
         Ok(fleet)
     }
 
+    /// Starts ring nodes on these HOST:PORT, and waits until each is in the ring.
+    pub fn ring(&mut self, place: &Place, nodes: &[String], folder: &Path) -> anyhow::Result<()> {
+        for (number, node) in nodes.iter().enumerate() {
+            let mut command = place.command(binary("shoal-dht-node"));
+            command.args(["--listen", node, "--admin", "off", "--data-dir"]);
+            command.arg(folder.join(format!("ring-node-{}", number + 1)));
+            if number > 0 {
+                command.args(["--join", &nodes[0]]);
+            }
+            self.add(&format!("ring node {}", number + 1), command)?;
+        }
+        for node in nodes {
+            let mut health = place.command(binary("shoal-dht-node"));
+            health.args(["health", "--listen", node]);
+            self.retry(health).with_context(|| format!("{node} is in no ring"))?;
+        }
+        Ok(())
+    }
+
     /// Starts a publisher, and waits until the tracker knows it: its id, and that of the content.
     pub fn seed(&mut self, part: &Part, file: &Path) -> anyhow::Result<(Member, String)> {
         let mut command = part.place.command(binary("shoal"));
@@ -198,6 +234,11 @@ impl<'a> Fleet<'a> {
         }
     }
 
+    /// Ends the tracker at once.
+    pub fn kill_tracker(&mut self) {
+        self.kill(TRACKER);
+    }
+
     /// Ends a process at once.
     pub fn kill(&mut self, member: Member) {
         self.past = self.past.and(usage(&self.members[member.0]));
@@ -211,8 +252,13 @@ impl<'a> Fleet<'a> {
     }
 
     fn take_part(&self, command: &mut Command, part: &Part) {
-        command.args(["--tracker", &self.tracker, "--listen", &part.listen]);
-        command.args(["--progress", "json"]);
+        command.args(["--listen", &part.listen, "--progress", "json"]);
+        if let ToldBy::Tracker | ToldBy::Both(_) = part.told_by {
+            command.args(["--tracker", &self.tracker]);
+        }
+        if let ToldBy::Both(node) | ToldBy::Ring(node) = &part.told_by {
+            command.args(["--dht", node]);
+        }
         if let Some(rate) = part.up {
             command.args(["--up", &rate.to_string()]);
         }

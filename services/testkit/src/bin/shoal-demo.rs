@@ -9,7 +9,10 @@ use shoal_testkit::{
     interrupt::{self, Interrupt},
 };
 
-/// Distributes a file among processes on this machine, and checks every copy.
+/// Distributes a file among processes on this machine, and checks every copy
+///
+/// A tracker, a ring of five nodes, a seeder and peers. Half-way the tracker is killed, and one more
+/// peer joins by the ring.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
@@ -18,7 +21,7 @@ struct Args {
     /// Bytes that are made on the spot
     #[arg(long, default_value = "256MB")]
     size: ByteSize,
-    /// Peers besides the seeder
+    /// Peers besides the seeder that fetch from the start
     #[arg(short, long, default_value = "8")]
     peers: NonZeroU32,
     /// Cap on what the seeder sends, such as 200mbit

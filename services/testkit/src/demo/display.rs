@@ -13,33 +13,38 @@ use super::Peer;
 const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 pub(super) enum Display {
-    Bars { all: MultiProgress, bars: Vec<ProgressBar> },
+    Bars { bytes: u64, all: MultiProgress, bars: Vec<ProgressBar> },
     Lines { bytes: u64, next: Duration },
 }
 
 impl Display {
     /// For peers that each fetch so many bytes.
-    pub(super) fn new<'a>(bytes: u64, names: impl Iterator<Item = &'a str>) -> Self {
-        if !io::stderr().is_terminal() {
-            return Self::Lines { bytes, next: LINE_INTERVAL };
+    pub(super) fn new(bytes: u64) -> Self {
+        if io::stderr().is_terminal() {
+            Self::Bars { bytes, all: MultiProgress::new(), bars: Vec::new() }
+        } else {
+            Self::Lines { bytes, next: LINE_INTERVAL }
         }
-        let style =
-            ProgressStyle::with_template("{prefix:<8}{bar:40.cyan/blue} {percent:>3} % {msg}")
-                .expect("the template is well-formed")
-                .progress_chars("=> ");
-        let all = MultiProgress::new();
-        let bars = names
-            .map(|name| {
-                let bar = all.add(ProgressBar::new(bytes).with_style(style.clone()));
-                bar.with_prefix(name.to_owned())
-            })
-            .collect();
-        Self::Bars { all, bars }
+    }
+
+    /// Something happened.
+    pub(super) fn tell(&self, elapsed: Duration, news: &str) {
+        let line = format!("{:>5.1} s     {news}", elapsed.as_secs_f64());
+        match self {
+            // Who has no terminal any more reads it nowhere else.
+            Self::Bars { all, .. } => drop(all.println(line)),
+            Self::Lines { .. } => eprintln!("{line}"),
+        }
     }
 
     pub(super) fn show(&mut self, elapsed: Duration, peers: &[Peer]) {
         match self {
-            Self::Bars { bars, .. } => {
+            Self::Bars { bytes, all, bars } => {
+                let new = peers[bars.len()..].iter().map(|peer| {
+                    let bar = all.add(ProgressBar::new(*bytes).with_style(style()));
+                    bar.with_prefix(peer.name.clone())
+                });
+                bars.extend(new.collect::<Vec<_>>());
                 for (bar, peer) in bars.iter().zip(peers) {
                     bar.set_position(peer.progress.held_bytes);
                     bar.set_message(describe(peer));
@@ -55,11 +60,17 @@ impl Display {
 
     /// Leaves the last state on the screen.
     pub(super) fn end(self) {
-        if let Self::Bars { all, bars } = self {
+        if let Self::Bars { all, bars, .. } = self {
             bars.iter().for_each(ProgressBar::abandon);
             drop(all);
         }
     }
+}
+
+fn style() -> ProgressStyle {
+    ProgressStyle::with_template("{prefix:<8}{bar:40.cyan/blue} {percent:>3} % {msg}")
+        .expect("the template is well-formed")
+        .progress_chars("=> ")
 }
 
 fn describe(peer: &Peer) -> String {

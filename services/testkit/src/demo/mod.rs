@@ -1,11 +1,12 @@
-//! The demonstration: a swarm on this machine, from start to checked copies.
+//! The demonstration: a swarm on this machine, from start to checked copies, which loses its tracker
+//! half-way.
 
 mod display;
 mod report;
 
 use std::{
     collections::BTreeMap,
-    fs,
+    fs, iter,
     num::NonZeroU32,
     path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -18,11 +19,13 @@ use shoal_common::units::{ByteSize, Rate};
 use self::{display::Display, report::Report};
 use crate::{
     files::{self, Fill},
-    fleet::{Event, Fleet, Member, Part, Place, Progress},
+    fleet::{Event, Fleet, Member, Part, Place, Progress, ToldBy},
     interrupt::Interrupt,
     process::free_port,
 };
 
+/// Nodes of the ring.
+const RING_NODES: usize = 5;
 /// Time between two looks at the display.
 const LOOK: Duration = Duration::from_millis(100);
 /// Without a byte at any peer for so long, something hangs.
@@ -37,7 +40,7 @@ pub struct Setup {
     pub file: Option<PathBuf>,
     /// Of the file that is made.
     pub size: ByteSize,
-    /// N.
+    /// Peers that fetch it from the start. One more joins half-way.
     pub peers: NonZeroU32,
     /// The seeder sends at most this fast.
     pub server_up: Option<Rate>,
@@ -51,14 +54,28 @@ pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<()> {
     let file = prepare(setup, folder.path(), interrupt)?;
     let bytes = fs::metadata(&file)?.len();
     ensure!(bytes > 0, "{} is empty", file.display());
-    let tracker = format!("127.0.0.1:{}", free_port());
+    let tracker = address();
     println!("tracker     {tracker}");
     let mut fleet = Fleet::start(&Place::Here, tracker, interrupt)?;
-    let (seeder, id) = fleet.seed(&part(setup.server_up), &file)?;
+    let ring: Vec<_> = iter::repeat_with(address).take(RING_NODES).collect();
+    fleet.ring(&Place::Here, &ring, folder.path())?;
+    println!("ring        {RING_NODES} nodes, {} and others; a peer is told of one", ring[0]);
+    let told_by = ToldBy::Both(ring[0].clone());
+    let (seeder, id) = fleet.seed(&part(setup.server_up, told_by), &file)?;
     println!("seeder      {}, {}, id {id}", file.display(), DecimalBytes(bytes));
     println!("peers       {} fetch it", setup.peers);
-    let mut swarm = Swarm::start(setup, &mut fleet, seeder, &id, bytes, folder.path())?;
-    let report = swarm.distribute(setup, &mut fleet)?;
+    let mut swarm = Swarm {
+        fleet,
+        content: Content { id, bytes, folder: folder.path() },
+        ring,
+        seeder,
+        started: Instant::now(),
+        started_unix: SystemTime::now().duration_since(UNIX_EPOCH)?,
+        peers: Vec::new(),
+        by_member: BTreeMap::new(),
+        sent_by_seeder: Progress::default(),
+    };
+    let report = swarm.distribute(setup)?;
     let published = files::hash(&file)?;
     for peer in &swarm.peers {
         interrupt.check()?;
@@ -69,9 +86,13 @@ pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn address() -> String {
+    format!("127.0.0.1:{}", free_port())
+}
+
 /// The file, and room for its copies.
 fn prepare(setup: &Setup, folder: &Path, interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
-    let copies = u64::from(setup.peers.get());
+    let copies = u64::from(setup.all_peers().get());
     let room = |bytes: u64| {
         files::ensure_room(folder, bytes).context("too little room; TMPDIR names another folder")
     };
@@ -87,19 +108,30 @@ fn prepare(setup: &Setup, folder: &Path, interrupt: &Interrupt) -> anyhow::Resul
     Ok(file)
 }
 
-fn part(up: Option<Rate>) -> Part {
-    Part { place: Place::Here, listen: "127.0.0.1:0".to_owned(), up }
+fn part(up: Option<Rate>, told_by: ToldBy) -> Part {
+    Part { place: Place::Here, listen: "127.0.0.1:0".to_owned(), up, told_by }
 }
 
 /// The peers, and what they said last.
-struct Swarm {
+struct Swarm<'a> {
+    fleet: Fleet<'a>,
+    content: Content<'a>,
+    /// HOST:PORT of its nodes.
+    ring: Vec<String>,
     seeder: Member,
-    bytes: u64,
     started: Instant,
     started_unix: Duration,
     peers: Vec<Peer>,
     by_member: BTreeMap<Member, usize>,
     sent_by_seeder: Progress,
+}
+
+/// What is distributed.
+struct Content<'a> {
+    id: String,
+    bytes: u64,
+    /// Where the copies go.
+    folder: &'a Path,
 }
 
 /// A leecher.
@@ -111,42 +143,31 @@ struct Peer {
     completed: Option<Duration>,
 }
 
-impl Swarm {
-    fn start(
-        setup: &Setup,
-        fleet: &mut Fleet,
-        seeder: Member,
-        id: &str,
-        bytes: u64,
-        folder: &Path,
-    ) -> anyhow::Result<Self> {
-        let mut swarm = Self {
-            seeder,
-            bytes,
-            started: Instant::now(),
-            started_unix: SystemTime::now().duration_since(UNIX_EPOCH)?,
-            peers: Vec::new(),
-            by_member: BTreeMap::new(),
-            sent_by_seeder: Progress::default(),
-        };
-        for number in 1..=setup.peers.get() {
-            let name = format!("peer {number}");
-            let copy = folder.join(format!("copy-{number}"));
-            let member = fleet.get(&name, &part(setup.peer_up), id, &copy)?;
-            swarm.by_member.insert(member, swarm.peers.len());
-            swarm.peers.push(Peer { name, copy, progress: Progress::default(), completed: None });
-        }
-        Ok(swarm)
+impl Setup {
+    /// With the one that joins half-way.
+    fn all_peers(&self) -> NonZeroU32 {
+        self.peers.saturating_add(1)
     }
+}
 
+impl Swarm<'_> {
     /// Follows the peers until all are complete and the seeder has told what it sent.
-    fn distribute(&mut self, setup: &Setup, fleet: &mut Fleet) -> anyhow::Result<Report> {
-        let mut display = Display::new(self.bytes, self.peers.iter().map(|peer| &*peer.name));
+    fn distribute(&mut self, setup: &Setup) -> anyhow::Result<Report> {
+        let bytes = self.content.bytes;
+        for number in 0..setup.peers.get() as usize {
+            let node = self.ring[number % self.ring.len()].clone();
+            self.join(setup, ToldBy::Both(node))?;
+        }
+        let mut display = Display::new(bytes);
         let mut last_gain = (0, Instant::now());
         while self.peers.iter().any(|peer| peer.completed.is_none()) {
-            self.follow(fleet)?;
-            display.show(self.started.elapsed(), &self.peers);
+            self.follow()?;
             let held = self.peers.iter().map(|peer| peer.progress.held_bytes).sum::<u64>();
+            let is_half_way = 2 * held >= bytes * u64::from(setup.peers.get());
+            if is_half_way && self.peers.len() == setup.peers.get() as usize {
+                display.tell(self.started.elapsed(), &self.lose_tracker(setup)?);
+            }
+            display.show(self.started.elapsed(), &self.peers);
             if held > last_gain.0 {
                 last_gain = (held, Instant::now());
             }
@@ -157,11 +178,11 @@ impl Swarm {
         let deadline = Instant::now() + LAST_WORD;
         let told_at = |swarm: &Self| Duration::from_millis(swarm.sent_by_seeder.unix_ms);
         while told_at(self) < self.started_unix + last && Instant::now() < deadline {
-            self.follow(fleet)?;
+            self.follow()?;
         }
         Ok(Report {
-            bytes: self.bytes,
-            peers: setup.peers,
+            bytes,
+            peers: setup.all_peers(),
             last,
             sent_by_seeder: self.sent_by_seeder.uploaded_bytes,
             server_up: setup.server_up,
@@ -169,14 +190,38 @@ impl Swarm {
         })
     }
 
-    fn follow(&mut self, fleet: &mut Fleet) -> anyhow::Result<()> {
+    /// Starts one more peer.
+    fn join(&mut self, setup: &Setup, told_by: ToldBy) -> anyhow::Result<()> {
+        let number = self.peers.len() + 1;
+        let name = format!("peer {number}");
+        let copy = self.content.folder.join(format!("copy-{number}"));
+        let part = part(setup.peer_up, told_by);
+        let member = self.fleet.get(&name, &part, &self.content.id, &copy)?;
+        self.by_member.insert(member, self.peers.len());
+        self.peers.push(Peer { name, copy, progress: Progress::default(), completed: None });
+        Ok(())
+    }
+
+    /// Kills the tracker, has a peer join that never heard of it, and says so.
+    fn lose_tracker(&mut self, setup: &Setup) -> anyhow::Result<String> {
+        self.fleet.kill_tracker();
+        let node = self.ring.last().context("the ring has nodes")?.clone();
+        let news = format!(
+            "the tracker is killed; peer {} joins, which knows {node} of the ring and nothing else",
+            self.peers.len() + 1
+        );
+        self.join(setup, ToldBy::Ring(node))?;
+        Ok(news)
+    }
+
+    fn follow(&mut self) -> anyhow::Result<()> {
         let until = Instant::now() + LOOK;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(());
             }
-            if let Some((member, event)) = fleet.next(left)? {
+            if let Some((member, event)) = self.fleet.next(left)? {
                 self.note(member, &event);
             }
         }
@@ -190,7 +235,7 @@ impl Swarm {
                 self.sent_by_seeder = *progress;
             }
             (Event::Completed { unix_ms, .. }, Some(peer)) => {
-                peer.progress.held_bytes = self.bytes;
+                peer.progress.held_bytes = self.content.bytes;
                 let at = Duration::from_millis(*unix_ms);
                 peer.completed = Some(at.saturating_sub(self.started_unix));
             }

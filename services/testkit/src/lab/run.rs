@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     files::{self, Fill},
-    fleet::{Event, Fleet, Member, Part, Usage},
+    fleet::{Event, Fleet, Member, Part, ToldBy, Usage},
     interrupt::Interrupt,
     network::{Link, Network, address, place},
 };
@@ -79,7 +79,12 @@ fn links(setup: &Setup) -> Vec<Link> {
 }
 
 fn part(host: u32) -> Part {
-    Part { place: place(PREFIX, host), listen: format!("{}:7072", address(host)), up: None }
+    Part {
+        place: place(PREFIX, host),
+        listen: format!("{}:7072", address(host)),
+        up: None,
+        told_by: ToldBy::Tracker,
+    }
 }
 
 /// The content is published, and the peers are about to start.

@@ -1,23 +1,18 @@
 //! Downloads complete although a tracker talks rubbish, or does not talk at all.
 
-use std::{future, iter, time::Duration};
+use std::{future, time::Duration};
 
-use shoal_proto::{
-    tracker::v1::{
-        AnnounceRequest, AnnounceResponse, GetSwarmRequest, GetSwarmResponse, ListSwarmsRequest,
-        ListSwarmsResponse,
-        tracker_service_server::{TrackerService, TrackerServiceServer},
-    },
-    types::v1::PeerInfo,
+use shoal_proto::tracker::v1::{
+    AnnounceRequest, AnnounceResponse, GetSwarmRequest, GetSwarmResponse, ListSwarmsRequest,
+    ListSwarmsResponse,
+    tracker_service_server::{TrackerService, TrackerServiceServer},
 };
 use shoal_testkit::{
     cluster::{Cluster, assert_same},
-    process::free_port,
-    serve::connections,
+    serve::{connections, rubbish},
 };
 use tokio::{net::TcpListener, runtime::Runtime};
 use tonic::{Request, Response, Status, transport::Server};
-use uuid::Uuid;
 
 /// A tracker of the test's own.
 #[derive(Clone)]
@@ -37,21 +32,6 @@ impl Fake {
         runtime.spawn(server.serve_with_incoming(connections(listener)));
         address
     }
-}
-
-fn peer(peer_id: String, address: &str) -> PeerInfo {
-    PeerInfo { peer_id, address: address.to_owned(), ..PeerInfo::default() }
-}
-
-/// Peers that there cannot be, peers that there are not, the asker, and one address that is true.
-fn rubbish(asker: Option<PeerInfo>, honest: &str) -> Vec<PeerInfo> {
-    let id = || Uuid::new_v4().to_string();
-    let impossible = ["", "nonsense", "127.0.0.1:99999", "0.0.0.0:1", "127.0.0.1:0", "[::"];
-    let impossible = impossible.map(|address| peer(id(), address));
-    let unnamed = [peer(String::new(), honest), peer("x".repeat(1_000_000), honest)];
-    let gone = iter::repeat_with(|| peer(id(), &format!("127.0.0.1:{}", free_port()))).take(100);
-    let honest = peer(id(), honest);
-    impossible.into_iter().chain(unnamed).chain(asker).chain([honest]).chain(gone).collect()
 }
 
 #[tonic::async_trait]

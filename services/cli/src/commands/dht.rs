@@ -7,6 +7,7 @@ use std::io::{self, Read as _, Write as _};
 
 use bytes::Bytes;
 use serde_json::json;
+use shoal_core::ring::Position;
 use shoal_proto::dht::v1::{
     Condition, DeleteRequest, GetRequest, GetResponse, LookupRequest, LookupResponse, PutRequest,
     Target, condition, target,
@@ -134,18 +135,19 @@ async fn remove(mut ring: Ring, args: DhtRmArgs, progress: &Progress) -> anyhow:
 }
 
 async fn look_up(mut ring: Ring, key: String, format: Format) -> anyhow::Result<()> {
+    let position = Position::of_key(key.as_bytes());
     let target = Target { kind: Some(target::Kind::Key(key.into())) };
     let request = LookupRequest { target: Some(target) };
     let look_up = async |mut client: Client| client.lookup(request.clone()).await;
     let answer = ring.call(Repeat::Harmless, look_up).await?;
     match format {
-        Format::Json => output::json(&path_json(&answer))?,
-        Format::Human => output::line(describe_path(&answer))?,
+        Format::Json => output::json(&path_json(position, &answer))?,
+        Format::Human => output::line(describe_path(position, &answer))?,
     }
     Ok(())
 }
 
-fn describe_path(answer: &LookupResponse) -> String {
+fn describe_path(position: Position, answer: &LookupResponse) -> String {
     let mut table = Table::new([
         ("ASKED", Align::Right),
         ("POSITION", Align::Left),
@@ -159,11 +161,12 @@ fn describe_path(answer: &LookupResponse) -> String {
     }
     let hops = output::count(answer.hops.into(), "hop");
     let timeouts = output::count(answer.timeouts.into(), "timeout");
-    format!("{}\n{hops}, {timeouts}", table.render())
+    format!("the key is at {position}\n{}\n{hops}, {timeouts}", table.render())
 }
 
-fn path_json(answer: &LookupResponse) -> serde_json::Value {
+fn path_json(position: Position, answer: &LookupResponse) -> serde_json::Value {
     json!({
+        "position": position.to_string(),
         "owner": answer.owner.as_ref().map(ring::node_json),
         "path": answer.path.iter().map(ring::node_json).collect::<Vec<_>>(),
         "hops": answer.hops,
@@ -185,6 +188,7 @@ mod tests {
             node_id: "2f1e".to_owned(),
             ..NodeInfo::default()
         };
+        let position = Position::from_u128(0xb);
         let answer = LookupResponse {
             path: vec![node("05"), node("0a")],
             owner: Some(node("0c")),
@@ -192,15 +196,16 @@ mod tests {
             timeouts: 0,
         };
         assert_eq!(
-            describe_path(&answer),
+            describe_path(position, &answer),
             "\
+the key is at 0000000000000000000000000000000b
 ASKED  POSITION  ADDRESS        NODE ID
     1  05        10.0.0.1:7071  2f1e
     2  0a        10.0.0.1:7071  2f1e
 owner  0c        10.0.0.1:7071  2f1e
 1 hop, 0 timeouts"
         );
-        assert_eq!(path_json(&answer)["owner"]["position"], "0c");
+        assert_eq!(path_json(position, &answer)["owner"]["position"], "0c");
     }
 
     #[test]

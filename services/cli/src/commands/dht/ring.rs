@@ -152,7 +152,7 @@ impl View {
         };
         for (index, node) in self.nodes.iter().enumerate() {
             let position = node.info.position.chars().take(SHORT_POSITION).collect();
-            let mut row = [(); 7].map(|()| String::new());
+            let mut row: [String; 7] = Default::default();
             [row[0], row[1], row[2]] =
                 [(index + 1).to_string(), position, node.info.address.clone()];
             match &node.answer {

@@ -165,8 +165,8 @@ mod tests {
         let drawn = draw(&places(&[0.0, 0.25, 0.5, 0.75]), None);
         let lines: Vec<_> = drawn.lines().map(|line| line.chars().collect::<Vec<_>>()).collect();
         let find = |wanted: char| {
-            let rows = lines.iter().enumerate();
-            rows.filter_map(|(y, row)| row.iter().position(|c| *c == wanted).map(|x| (x, y))).next()
+            let mut rows = lines.iter().enumerate();
+            rows.find_map(|(y, row)| row.iter().position(|c| *c == wanted).map(|x| (x, y)))
         };
         let [top, right, bottom, left] =
             ['1', '2', '3', '4'].map(|number| find(number).expect("each has its number"));

@@ -275,7 +275,8 @@ impl Custody {
 
     /// Lets records be handed in for the set after `present`, by who holds the promises of a majority.
     /// Returns the ranges whose records have to go first: this node kept them under an earlier set,
-    /// and others may have removed them since.
+    /// and others may have removed them since. The ballot is promised: what a lower one read and sent
+    /// late would be known to this node alone.
     pub fn supply(
         &mut self,
         range: KeyRange,
@@ -288,7 +289,9 @@ impl Custody {
         }
         let remains = self.copy(range, present)?;
         self.agreements.update(range, |known| {
-            known.as_mut().expect("it was just learnt").supplied = true;
+            let known = known.as_mut().expect("it was just learnt");
+            known.promised = Some(ballot);
+            known.supplied = true;
         });
         Ok(remains)
     }
@@ -462,6 +465,8 @@ mod tests {
         assert_eq!(custody.remains(range(0, 0)), [range(1, 5)]);
         assert_eq!(custody.supply(range(1, 5), &oldest, ballot), Ok(vec![range(1, 5)]));
         assert_eq!(custody.remains(range(0, 0)), [], "what was handed in is kept");
+        let late = Ballot { round: 0, ..ballot };
+        assert_eq!(custody.supply(range(1, 5), &oldest, late), Err(Refusal::Outbid(ballot)));
         custody.learn(range(1, 5), &ReplicaSet { epoch: 2, ..oldest });
         assert_eq!(custody.remains(range(0, 0)), [range(1, 5)], "somebody else was chosen");
     }

@@ -3,6 +3,8 @@
 //! Writes of a key are made one after another, by the lane that its position falls to. A write is on
 //! the disks of other replicas before it is on this one's, and is read only from there.
 
+use std::collections::HashMap;
+
 use shoal_core::ring::{KeyRange, Position, ReplicaSet, Version, WriteRefusal};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument as _, Span};
@@ -19,6 +21,8 @@ use crate::{
 const LANES: usize = 64;
 /// Writes that wait for one lane; one more waits at its caller.
 const LANE_QUEUE: usize = 64;
+/// Writes of one lane that are remembered because nobody knows whether they happened.
+const MAX_DOUBTS: usize = 1024;
 /// A replica that had something newer is heeded, and the write tried again, so often.
 const ATTEMPTS: usize = 4;
 
@@ -117,12 +121,16 @@ struct Writer {
     keeper: Keeper,
     primary: Primary,
     calls: Calls,
+    /// Writes of this lane that were not acknowledged, and may be on the disk of some replica. Each is
+    /// finished before the next write of its key: two that expected the same value must not both
+    /// come to light.
+    doubts: HashMap<Key, Record>,
 }
 
 impl Values {
     /// Starts the lanes, which end when this is dropped.
     pub(crate) fn start(keeper: Keeper, primary: Primary, calls: Calls) -> Self {
-        let writer = Writer { keeper, primary, calls };
+        let writer = Writer { keeper, primary, calls, doubts: HashMap::new() };
         let lanes = (0..LANES).map(|_| {
             let (jobs, queue) = mpsc::channel(LANE_QUEUE);
             tokio::spawn(writer.clone().work(queue));
@@ -177,7 +185,7 @@ impl Values {
 }
 
 impl Writer {
-    async fn work(self, mut queue: mpsc::Receiver<Job>) {
+    async fn work(mut self, mut queue: mpsc::Receiver<Job>) {
         while let Some(Job { task, span }) = queue.recv().await {
             // Who asked may have gone.
             match task {
@@ -191,7 +199,13 @@ impl Writer {
         }
     }
 
-    async fn write(&self, write: Write) -> Result<Written, KvError> {
+    async fn write(&mut self, write: Write) -> Result<Written, KvError> {
+        if let Some(record) = self.doubts.get(&write.key) {
+            let record = record.clone();
+            // Of this write nothing has happened yet.
+            self.absorb(record).await.map_err(|_| KvError::NotServing(NotServing::NoLease))?;
+            self.doubts.remove(&write.key);
+        }
         let position = write.key.position();
         for _ in 0..ATTEMPTS {
             let (range, set) = self.primary.of(position).map_err(KvError::NotServing)?;
@@ -209,14 +223,29 @@ impl Writer {
                 value: write.value.clone(),
                 expires_ms: write.expires_ms,
             };
-            match self.replicate(range, &set, record, needed).await? {
-                Outcome::Written(durable_copies) => {
+            match self.replicate(range, &set, record.clone(), needed).await {
+                Ok(Outcome::Written(durable_copies)) => {
                     return Ok(Written { version, durable_copies });
                 }
-                Outcome::Newer(newer) => self.absorb(newer).await?,
+                Ok(Outcome::Newer(newer)) => self.absorb(newer).await?,
+                Err(error) => {
+                    if let KvError::Unknown(_) = error {
+                        self.doubt(record);
+                    }
+                    return Err(error);
+                }
             }
         }
         Err(KvError::Unknown("other replicas have newer values time and again".to_owned()))
+    }
+
+    fn doubt(&mut self, record: Record) {
+        if self.doubts.len() == MAX_DOUBTS
+            && let Some(other) = self.doubts.keys().next().cloned()
+        {
+            self.doubts.remove(&other);
+        }
+        self.doubts.insert(record.key.clone(), record);
     }
 
     /// Has a record that another node has on the disks of a majority, this one's last, unless what is

@@ -1,7 +1,8 @@
 //! Finding a position's closest successor by asking ever closer nodes, as data: the shell asks.
 //!
 //! The lookup is iterative and hedged: it asks the two most promising nodes at once, and goes on with
-//! two from what it then knows as soon as one brings it closer; the slower one may still answer. Once
+//! two from what it then knows as soon as one brings it closer; the slower one may still answer. But
+//! whom the roll names for the owner is asked first, and alone. Once
 //! nobody of a round answered, it asks three at once. It first walks to a node whose successor list
 //! reaches past the position, then tries the nodes of that list from the position on. It ends when one
 //! says that it owns the position and nobody known to live stands between, or when all between are

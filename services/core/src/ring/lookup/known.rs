@@ -225,8 +225,11 @@ impl Known {
         }
         let shown = if self.covered.is_some() { width } else { 1 };
         let ahead: Vec<_> = self.ahead().filter(|(_, node)| node.is_open()).take(shown).collect();
-        let list_suffices =
-            self.covered.is_some() && (ahead.len() == width || self.covered >= self.first_alive());
+        // Whom the roll names for the owner mostly is: it is asked alone.
+        let is_hinted = self.covered.is_none() && !ahead.is_empty();
+        let list_suffices = is_hinted
+            || self.covered.is_some()
+                && (ahead.len() == width || self.covered >= self.first_alive());
         let mut candidates: Vec<_> = ahead.into_iter().filter_map(named).collect();
         if !list_suffices {
             candidates.extend(self.nearer().filter_map(named));

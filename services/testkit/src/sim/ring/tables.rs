@@ -222,8 +222,8 @@ fn keys(seed: u64) -> String {
 }
 
 fn repair(seed: u64) -> String {
-    let mut text = String::from("Until one ring again, nodes as deployed\n");
     type Scenario = (&'static str, fn(u64) -> Option<Duration>);
+    let mut text = String::from("Until one ring again, nodes as deployed\n");
     let scenarios: [Scenario; 4] = [
         ("8 nodes cut into 4 + 4 for 30 s", |seed| {
             partition(Setup::deployed(seed), 8, Duration::from_secs(30))

@@ -102,6 +102,7 @@ pub struct Ended {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant)] // as it is in the queue: most events are calls
 enum Event {
     Tick {
         host: usize,
@@ -183,13 +184,13 @@ impl World {
         // Each that joins takes over the list of the first, which is complete by then.
         let mut contacts = contacts.into_iter();
         let Some(founder) = contacts.next() else { return world };
-        let founder = world.boot(founder);
+        let founder = world.boot(&founder);
         world.tell(
             founder,
             Input::Seeds(Seeds { addresses: BTreeSet::new(), founding: Founding::Anyway }),
         );
         for contact in contacts.rev() {
-            let joiner = world.boot(contact);
+            let joiner = world.boot(&contact);
             let Host { me, view, .. } = &world.hosts[founder];
             let met = Input::Met(me.address.clone(), view.state.clone());
             world.tell(joiner, met);
@@ -203,7 +204,7 @@ impl World {
     /// Starts a node that is told of a name for some of those that are up.
     pub fn start(&mut self) -> usize {
         let contact = self.new_contact();
-        let host = self.boot(contact);
+        let host = self.boot(&contact);
         self.resolve(host);
         host
     }
@@ -256,12 +257,12 @@ impl World {
         const STEP: Duration = Duration::from_millis(50);
         let start = self.now();
         while !self.is_one_ring() {
-            if self.now() - start > limit {
+            if self.now().saturating_sub(start) > limit {
                 return None;
             }
             self.run_for(STEP);
         }
-        Some(self.now() - start)
+        Some(self.now().saturating_sub(start))
     }
 
     /// All nodes that are up are members of one ring: each knows the one before it, and those after
@@ -330,9 +331,10 @@ impl World {
     }
 
     /// Starts a node that has heard of nobody.
-    fn boot(&mut self, contact: Contact) -> usize {
+    fn boot(&mut self, contact: &Contact) -> usize {
         let host = self.hosts.len();
-        let me = Contact { address: host.to_string().into(), ..contact };
+        let Contact { position, id, .. } = *contact;
+        let me = Contact { position, id, address: host.to_string().into() };
         let settings = self.setup.node.clone();
         let mut brain = Node::new(me.clone(), 1, settings, self.rng.random(), self.instant());
         self.hosts.push(Host {

@@ -9,7 +9,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check fmt fmt-check clippy lint deny sim bench bench-ring lab lab-check build clean
+.PHONY: help demo test soak check fmt fmt-check clippy lint deny sim sim-ring bench bench-ring lab lab-check build clean
 
 help: ## List this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ deny: ## Licences, bans and sources of all dependencies (needs cargo-deny)
 
 sim: ## Simulated swarm (SEED=1, ARGS='-n 100 --us 100')
 	$(CARGO) run --quiet --release -p shoal-testkit --bin shoal-sim -- --seed $(or $(SEED),1) $(ARGS)
+
+sim-ring: ## Simulated rings, beside the Chord paper (SEED=1, ARGS='--tables hops')
+	$(CARGO) run --quiet --release -p shoal-testkit --bin shoal-sim -- ring --seed $(or $(SEED),1) $(ARGS)
 
 bench: ## Data plane on this machine, beside a plain copy over TCP
 	$(CARGO) bench -p shoal-peer --bench bulk -- $(ARGS)

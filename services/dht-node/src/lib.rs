@@ -129,8 +129,7 @@ pub async fn run(
         renewals.keep(repairs).await;
     }));
 
-    let router =
-        Router { me: id, lookups: lookups.clone(), calls: calls.clone(), values: values.clone() };
+    let router = Router::new(id, lookups.clone(), calls.clone(), values.clone());
     let swarms = Swarms::new(id, lookups, calls.clone());
     let dht = Dht { ring: ring.clone(), router, keeper: keeper.clone(), swarms };
     let replica = Replica { keeper: keeper.clone(), values };

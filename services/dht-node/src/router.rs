@@ -1,6 +1,10 @@
 //! Calls that any node answers: looks up whose the key is, and asks that node.
 
-use std::time::Duration;
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use shoal_common::{backoff::Backoff, channel::Channel};
 use shoal_core::ring::{Contact, NodeId, Position};
@@ -21,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Waits between tries.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const MAX_WAIT: Duration = Duration::from_millis(250);
+/// Owners remembered, at most.
+const MAX_PROVEN: usize = 65_536;
 /// Longest wait for one node's answer.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -48,18 +54,25 @@ pub(crate) trait Operation: Sync {
 /// Finds the nodes that answer for keys. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Router {
-    pub(crate) me: NodeId,
+    me: NodeId,
     pub(crate) lookups: Lookups,
-    pub(crate) calls: Calls,
+    calls: Calls,
     pub(crate) values: Values,
+    /// Owners that lookups found: they are asked without one where the roll names them. Whom the roll
+    /// knows from hearsay alone is not.
+    proven: Arc<Mutex<HashSet<NodeId>>>,
 }
 
 impl Router {
+    pub(crate) fn new(me: NodeId, lookups: Lookups, calls: Calls, values: Values) -> Self {
+        Self { me, lookups, calls, values, proven: Arc::default() }
+    }
+
     /// Has the node that answers for the key do it.
     pub(crate) async fn route<O: Operation>(&self, operation: &O) -> Result<O::Answer, Status> {
         let deadline = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
-        let mut hint = self.lookups.hinted(operation.position());
+        let mut hint = self.hinted(operation.position());
         loop {
             let owner = match hint.take() {
                 Some(owner) => Ok(owner),
@@ -93,14 +106,28 @@ impl Router {
         })
     }
 
+    fn hinted(&self, position: Position) -> Option<Contact> {
+        let hint = self.lookups.hinted(position)?;
+        self.proven.lock().expect(NO_PANIC).contains(&hint.id).then_some(hint)
+    }
+
     /// The closest successor of a position.
-    pub(crate) async fn owner(&self, position: Position) -> Result<Contact, Status> {
-        self.lookups
+    async fn owner(&self, position: Position) -> Result<Contact, Status> {
+        let owner = self
+            .lookups
             .owner(position)
             .await
-            .map_err(|failure| refusal::status(Reason::NotServing, failure.to_string()))
+            .map_err(|failure| refusal::status(Reason::NotServing, failure.to_string()))?;
+        let mut proven = self.proven.lock().expect(NO_PANIC);
+        if proven.len() >= MAX_PROVEN {
+            proven.clear();
+        }
+        proven.insert(owner.id);
+        Ok(owner)
     }
 }
+
+const NO_PANIC: &str = "nothing panics while it holds the lock";
 
 fn may_repeat(status: &Status, is_repeatable: bool) -> bool {
     match refusal::reason(status) {

@@ -2,7 +2,7 @@
 //! `cargo bench -p shoal-testkit --bench ring [-- SECONDS]`
 //!
 //! Five nodes, each a process of its own, with their data in the temporary directory, and as many
-//! echoes. One client keeps 64 calls under way, of one kind at a time.
+//! echoes. One client keeps 16 calls under way, of one kind at a time.
 
 use std::{
     convert::Infallible,
@@ -40,7 +40,7 @@ use tonic_prost::ProstCodec;
 
 const NODES: usize = 5;
 /// Calls under way.
-const CALLS: usize = 64;
+const CALLS: usize = 16;
 const KEYS: usize = 10_000;
 /// Bytes of a value.
 const VALUE: usize = 100;

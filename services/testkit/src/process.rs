@@ -1,11 +1,13 @@
 //! The shipped binaries as processes: started, read, killed, never left behind.
 
 use std::{
+    collections::BTreeSet,
     env,
     ffi::OsStr,
     fs,
     io::{self, BufRead, BufReader, Read, Write as _},
     net::TcpListener,
+    ops::Range,
     path::PathBuf,
     process::{self, Child, Command, ExitStatus, Stdio},
     sync::{Arc, Condvar, Mutex, PoisonError},
@@ -13,15 +15,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::RngExt as _;
 use serde_json::Value;
 
 /// Linux counts processor time in hundredths of a second for its users, on every architecture.
 const MS_PER_TICK: u64 = 10;
 
-/// A port of 127.0.0.1 that nobody listened on a moment ago.
+/// Ports that Linux gives to nobody by itself, so that no connection takes one before its server does.
+const PORTS: Range<u16> = 10_000..32_000;
+
+/// A port of 127.0.0.1 that nobody listened on a moment ago. This process gets it once.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    listener.local_addr().expect("a bound socket has an address").port()
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        let port = rand::rng().random_range(PORTS);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
+            return port;
+        }
+    }
 }
 
 /// Where cargo put a binary of this workspace: beside the program that runs now.

@@ -50,7 +50,7 @@ impl Setup {
             node: NodeSettings::default(),
             lookup: LookupSettings::default(),
             timeouts: TimeoutSettings::default(),
-            network: Network::local(),
+            network: Network::reliable(Duration::from_micros(500)),
         }
     }
 }

@@ -61,7 +61,8 @@ pub(crate) struct Written {
 pub(crate) enum KvError {
     /// Nothing happened.
     #[error("{}", match .0 {
-        NotServing::NotPrimary => "this node is not the primary of the key",
+        NotServing::Primary(_) => "another node is the primary of the key",
+        NotServing::NoPrimary => "this node is not the primary of the key",
         NotServing::Sealed => "the key changes hands",
         NotServing::NoLease => "too few replicas of the key are heard from",
     })]

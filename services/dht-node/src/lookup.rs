@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use shoal_core::ring::{Contact, Lookup, LookupFailure, LookupSettings, Outcome, Position};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 use tracing::{Instrument as _, info_span};
 
 use crate::{calls::Calls, ring::Surroundings};
@@ -44,24 +45,26 @@ impl Lookups {
         of: Position,
         mut lookup: Lookup,
     ) -> Result<Outcome, LookupFailure> {
-        let mut asked = JoinSet::new();
+        let mut asked = FuturesUnordered::new();
         loop {
             for node in lookup.next_asks() {
                 let hop = info_span!("hop", addr = %node.address);
                 let calls = self.calls.clone();
                 let ask = async move { (calls.find_successor(of, &node).await, node) };
-                asked.spawn(ask.instrument(hop));
+                asked.push(ask.instrument(hop));
             }
             if let Some(outcome) = lookup.outcome() {
-                // Answers of no more use are not cancelled: HTTP/2 servers hang up on clients that
-                // reset many streams.
-                asked.detach_all();
+                if !asked.is_empty() {
+                    // Answers of no more use are not cancelled: HTTP/2 servers hang up on clients
+                    // that reset many streams.
+                    tokio::spawn(asked.for_each(async |_| ()));
+                }
                 return outcome.clone();
             }
-            match asked.join_next().await {
-                Some(Ok((Ok(found), node))) => lookup.answered(&node, &found),
-                Some(Ok((Err(_), node))) => lookup.failed(&node),
-                Some(Err(_)) | None => return Err(LookupFailure::NoAnswer(0)),
+            match asked.next().await {
+                Some((Ok(found), node)) => lookup.answered(&node, &found),
+                Some((Err(_), node)) => lookup.failed(&node),
+                None => return Err(LookupFailure::NoAnswer(0)),
             }
         }
     }

@@ -50,10 +50,12 @@ pub(crate) struct Difference {
 }
 
 /// Why this node does not answer for a key at present.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NotServing {
-    /// Another node is the primary, or nobody is known to be.
-    NotPrimary,
+    /// This node is the primary, to its knowledge.
+    Primary(Contact),
+    /// Nobody is known to be.
+    NoPrimary,
     /// The next set is being chosen.
     Sealed,
     /// Too few replicas are heard from.
@@ -102,7 +104,7 @@ impl Primary {
     /// The range and set under which this node may write a key.
     pub(crate) fn of(&self, position: Position) -> Result<(KeyRange, ReplicaSet), NotServing> {
         let custody = self.0.keeper.custody();
-        let (range, known) = custody.piece(position).ok_or(NotServing::NotPrimary)?;
+        let (range, known) = custody.piece(position).ok_or(NotServing::NoPrimary)?;
         self.serves(position, known)?;
         Ok((range, known.present.clone()))
     }
@@ -111,12 +113,13 @@ impl Primary {
     /// with if it holds the same one after the read: nobody else can have written meanwhile.
     pub(crate) fn office(&self, position: Position) -> Result<Office, NotServing> {
         let custody = self.0.keeper.custody();
-        self.serves(position, custody.at(position).ok_or(NotServing::NotPrimary)?)
+        self.serves(position, custody.at(position).ok_or(NotServing::NoPrimary)?)
     }
 
     fn serves(&self, position: Position, known: &Agreement) -> Result<Office, NotServing> {
-        if known.present.primary().id != self.0.keeper.me {
-            return Err(NotServing::NotPrimary);
+        let primary = known.present.primary();
+        if primary.id != self.0.keeper.me {
+            return Err(NotServing::Primary(primary.clone()));
         }
         if known.is_sealed() {
             return Err(NotServing::Sealed);

@@ -1,15 +1,24 @@
 //! Why a call failed, in a form that callers can act on: a gRPC code, words, and a reason in an
 //! `ErrorInfo` detail.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
+use shoal_core::ring::Contact;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{kv::KvError, primary::NotServing, store::StoreError, wire::WireError};
+use crate::{
+    kv::KvError,
+    primary::NotServing,
+    store::StoreError,
+    wire::{self, WireError},
+};
 
 /// Who made the reasons up.
 const DOMAIN: &str = "shoal.dht.v1";
+/// Under these names a refusal tells who answers for the key instead.
+const PRIMARY_ID: &str = "primary_node_id";
+const PRIMARY_ADDRESS: &str = "primary_address";
 /// When to try again what is being settled.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -45,13 +54,34 @@ impl Reason {
 
 /// A refusal for this reason.
 pub(crate) fn status(reason: Reason, message: impl Into<String>) -> Status {
-    let mut details = ErrorDetails::with_error_info(
-        reason.name(),
-        DOMAIN,
-        std::collections::HashMap::<String, String>::new(),
-    );
+    with_metadata(reason, message, HashMap::new())
+}
+
+fn with_metadata(
+    reason: Reason,
+    message: impl Into<String>,
+    metadata: HashMap<String, String>,
+) -> Status {
+    let mut details = ErrorDetails::with_error_info(reason.name(), DOMAIN, metadata);
     details.set_retry_info(Some(RETRY_AFTER));
     Status::with_error_details(reason.code(), message, details)
+}
+
+/// The node is not the primary, and names who is.
+fn elsewhere(message: String, primary: &Contact) -> Status {
+    let names = [
+        (PRIMARY_ID.to_owned(), primary.id.to_string()),
+        (PRIMARY_ADDRESS.to_owned(), primary.address.to_string()),
+    ];
+    with_metadata(Reason::NotServing, message, names.into())
+}
+
+/// Who answers for the key instead, by the word of who refuses.
+pub(crate) fn primary(status: &Status) -> Option<Contact> {
+    let mut info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
+    let node_id = info.metadata.remove(PRIMARY_ID)?;
+    let address = info.metadata.remove(PRIMARY_ADDRESS)?;
+    wire::parse_named(&node_id, &address).ok()
 }
 
 /// The reason of a refusal, if it has one.
@@ -64,7 +94,10 @@ impl From<KvError> for Status {
     fn from(error: KvError) -> Self {
         let message = error.to_string();
         match error {
-            KvError::NotServing(NotServing::NotPrimary | NotServing::Sealed) => {
+            KvError::NotServing(NotServing::Primary(primary)) => {
+                elsewhere(format!("{message}; ask {}", primary.address), &primary)
+            }
+            KvError::NotServing(NotServing::NoPrimary | NotServing::Sealed) => {
                 status(Reason::NotServing, format!("{message}; try again"))
             }
             KvError::NotServing(NotServing::NoLease) => status(Reason::NotServing, message),
@@ -89,5 +122,30 @@ impl From<StoreError> for Status {
 impl From<WireError> for Status {
     fn from(error: WireError) -> Self {
         Self::invalid_argument(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_core::ring::{NodeId, Position};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn who_is_not_the_primary_names_who_is() {
+        let id = NodeId::new(Uuid::from_u128(7));
+        let primary_of = |address: &str| {
+            let primary =
+                Contact { position: Position::of_node(id, 0), id, address: address.into() };
+            let refused = Status::from(KvError::NotServing(NotServing::Primary(primary.clone())));
+            assert_eq!(reason(&refused), Some(Reason::NotServing));
+            (super::primary(&refused), primary)
+        };
+        let (named, right) = primary_of("10.0.0.1:7071");
+        assert_eq!(named, Some(right));
+        assert_eq!(primary_of("0.0.0.0:7071").0, None, "nobody can dial it");
+        let nobody = Status::from(KvError::NotServing(NotServing::NoPrimary));
+        assert_eq!(super::primary(&nobody), None);
     }
 }

@@ -79,7 +79,7 @@ impl Router {
                 None => self.owner(operation.position()).await,
             };
             let answer = match owner {
-                Ok(owner) => self.ask(&owner, operation).await,
+                Ok(owner) => self.ask_for(&owner, operation).await,
                 Err(status) => Err(status),
             };
             let status = match answer {
@@ -92,6 +92,20 @@ impl Router {
                 return Err(status);
             }
             sleep(wait).await;
+        }
+    }
+
+    /// Asks a key's owner. One that has not taken over yet names the primary until then, which is
+    /// asked in its place.
+    async fn ask_for<O: Operation>(
+        &self,
+        owner: &Contact,
+        operation: &O,
+    ) -> Result<O::Answer, Status> {
+        let answer = self.ask(owner, operation).await;
+        match answer.as_ref().err().and_then(refusal::primary) {
+            Some(primary) if primary.id != owner.id => self.ask(&primary, operation).await,
+            _ => answer,
         }
     }
 

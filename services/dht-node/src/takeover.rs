@@ -21,6 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) enum TakeoverError {
     #[error("{got} of the {needed} members needed have promised")]
     TooFew { got: usize, needed: usize },
+    #[error("the primary cannot be asked, and goes on renewing its leases")]
+    PrimaryLives,
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("records cannot be brought to {0}")]
@@ -145,12 +147,14 @@ impl Takeover<'_> {
         if got < needed { Err(TakeoverError::TooFew { got, needed }) } else { Ok(promises) }
     }
 
-    /// A member's promise, or none if it cannot be asked.
+    /// A member's promise, or none if it cannot be asked. A lease is waited for once: if it is renewed
+    /// meanwhile, the primary lives and is to be asked again.
     async fn promise(
         &self,
         member: &Contact,
         primary_agrees: bool,
     ) -> Result<Option<Promise>, TakeoverError> {
+        let mut has_waited = false;
         loop {
             let prepared = if member.id == self.me.id {
                 let (range, present) = (self.range, self.present.clone());
@@ -170,7 +174,11 @@ impl Takeover<'_> {
                 Prepared::Promised(accepted) => {
                     return Ok(Some(Promise { member: member.clone(), accepted }));
                 }
-                Prepared::Leased(wait) => sleep(wait).await,
+                Prepared::Leased(_) if has_waited => return Err(TakeoverError::PrimaryLives),
+                Prepared::Leased(wait) => {
+                    has_waited = true;
+                    sleep(wait).await;
+                }
                 Prepared::Refused(refusal) => return Err(refusal.into()),
             }
         }

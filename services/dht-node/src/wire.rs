@@ -15,8 +15,8 @@ pub(crate) use agreement::{
     parse_proposal, parse_superseded, proposal, superseded,
 };
 pub(crate) use contact::{
-    Seen, contact, found, parse_contact, parse_found, parse_roll_digest, parse_rumours,
-    parse_state, rumour, state,
+    Seen, contact, found, parse_contact, parse_found, parse_named, parse_roll_digest,
+    parse_rumours, parse_state, rumour, state,
 };
 pub(crate) use record::{digest, parse_digest, parse_records, record};
 

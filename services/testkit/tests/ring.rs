@@ -10,6 +10,7 @@ use shoal_testkit::{
 };
 use tempfile::NamedTempFile;
 use tonic::Code;
+use tonic_types::StatusExt as _;
 
 /// A ring is one again so soon after the last change.
 const SOON: Duration = Duration::from_secs(5);
@@ -49,6 +50,29 @@ async fn check(ring: &Ring, keys: usize) {
         let value = get(&mut client, &format!("key-{key}")).await;
         assert_eq!(value.expect("it is there"), format!("value-{key}"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_answers_for_a_key_and_others_that_keep_it_name_that_one() {
+    let ring = Ring::of(5).await;
+    put(&mut ring.client(0), "llama-3", "a-content").await.expect("it is put");
+    let (mut primaries, mut named) = (Vec::new(), Vec::new());
+    for number in 0..5 {
+        let request = GetRequest { key: "llama-3".into(), direct: true };
+        match ring.client(number).get(request).await {
+            Ok(_) => primaries.push(ring.address(number)),
+            Err(refused) => {
+                assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+                let info = refused.get_details_error_info().expect("a reason");
+                assert_eq!(info.reason, "NOT_SERVING");
+                named.extend(info.metadata.get("primary_address").cloned());
+            }
+        }
+    }
+    assert_eq!(primaries.len(), 1, "{primaries:?}");
+    // The two other replicas know at least; a node that never kept the range knows nobody.
+    assert!((2..=4).contains(&named.len()), "{named:?}");
+    assert!(named.iter().all(|address| *address == primaries[0]), "{named:?} {primaries:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,9 @@ const GRACE: Duration = Duration::from_secs(60);
 async fn nothing_acknowledged_is_lost_under_churn() {
     let trouble = env::var("SHOAL_CHURN_SECONDS").ok().and_then(|text| text.parse().ok());
     let trouble = trouble.map_or(TROUBLE, Duration::from_secs);
-    let seed = rand::random();
+    // The changes of a run are made again with `SHOAL_CHURN_SEED`, if not their effects.
+    let seed = env::var("SHOAL_CHURN_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(rand::random);
     println!("seed {seed}");
     let mut ring = Ring::of(NODES).await;
     let nodes = Arc::new(Mutex::new(addresses(&ring)));

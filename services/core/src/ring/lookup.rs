@@ -6,7 +6,8 @@
 //! nobody of a round answered, it asks three at once. It first walks to a node whose successor list
 //! reaches past the position, then tries the nodes of that list from the position on. It ends when one
 //! says that it owns the position and nobody known to live stands between, or when all between are
-//! found dead: then the next that lives is the owner.
+//! found dead and the last that lives before the position knows of no others: then the next that
+//! lives is the owner.
 //!
 //! Nothing that is answered is trusted further than the circle goes: a name counts only if it lies
 //! nearer than whoever names it, nobody is asked twice, and there is a limit of asks. So whatever

@@ -41,7 +41,22 @@ pub(crate) fn parse_contact(info: Option<pb::NodeInfo>, seen: Seen) -> Result<Co
     if right.to_string() != info.position {
         return Err(WireError::Position { id: info.node_id, claimed: info.position, right });
     }
-    let address: Address = info.address.parse().map_err(field)?;
+    dialable(right, id, &info.address, seen)
+}
+
+/// A node named by its id and address alone.
+pub(crate) fn parse_named(id: &str, address: &str) -> Result<Contact, WireError> {
+    let id: NodeId = id.parse().map_err(field)?;
+    dialable(Position::of_node(id, 0), id, address, Seen::Elsewhere)
+}
+
+fn dialable(
+    position: Position,
+    id: NodeId,
+    address: &str,
+    seen: Seen,
+) -> Result<Contact, WireError> {
+    let address: Address = address.parse().map_err(field)?;
     let address = match seen {
         Seen::From(observed) => address.or_observed(observed),
         Seen::Elsewhere => address,
@@ -49,7 +64,7 @@ pub(crate) fn parse_contact(info: Option<pb::NodeInfo>, seen: Seen) -> Result<Co
     if address.is_unspecified() || address.port() == 0 {
         return Err(WireError::Field(format!("nobody can dial {address}")));
     }
-    Ok(Contact { position: right, id, address: address.to_string().into() })
+    Ok(Contact { position, id, address: address.to_string().into() })
 }
 
 fn parse_contacts(what: &'static str, nodes: Vec<pb::NodeInfo>) -> Result<Vec<Contact>, WireError> {

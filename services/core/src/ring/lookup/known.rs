@@ -191,14 +191,13 @@ impl Known {
         (node.owns() || is_next()).then_some((&node.contact, node.hops))
     }
 
-    /// Nothing is left to find out once the owner is known.
+    /// Nothing is left to find out once the owner is known. One that does not say so itself may not
+    /// be it: a list is the older the farther from the position its node stands, and the live node
+    /// right before the position may know somebody who joined lately.
     pub(super) fn is_done(&self) -> bool {
-        match self.goal {
-            Goal::Owner => true,
-            Goal::Place => {
-                self.predecessor().is_some() && !self.nearer().any(|(_, node)| node.is_open())
-            }
-        }
+        let first = self.first_alive().and_then(|first| self.nodes.get(&first));
+        let is_sure = self.goal == Goal::Owner && first.is_some_and(Node::owns);
+        is_sure || self.predecessor().is_some() && !self.nearer().any(|(_, node)| node.is_open())
     }
 
     /// The last before the position whose list reaches past it, and the part of that list that may

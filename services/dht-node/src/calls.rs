@@ -25,6 +25,8 @@ use crate::wire::WireError;
 const MAX_CHANNELS: usize = 1024;
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
+/// Longest wait for what is mostly answered far sooner, while others are asked as well.
+const LATE_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest wait for records to be read or stored: disks are slower than round trips.
 const DISK_PATIENCE: Duration = Duration::from_secs(3);
 
@@ -94,7 +96,7 @@ impl Calls {
         to: &Contact,
         call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
     ) -> Result<R, CallError> {
-        let patience = self.patience(to.id);
+        let patience = self.usual_wait(to.id);
         let asked = Instant::now();
         let answer = self.within(&to.address, patience, call).await;
         let mut timeouts = self.0.timeouts.lock().expect(NO_PANIC);
@@ -104,6 +106,30 @@ impl Calls {
             Err(_) => {}
         }
         answer
+    }
+
+    /// Makes a call that is answered from memory, and waits longer than the caller will do without
+    /// asking others: see [`Calls::usual_wait`].
+    async fn unhurried<R>(
+        &self,
+        to: &Contact,
+        call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
+    ) -> Result<R, CallError> {
+        let asked = Instant::now();
+        let patience = LATE_PATIENCE.max(self.usual_wait(to.id));
+        let answer = self.within(&to.address, patience, call).await?;
+        self.0.timeouts.lock().expect(NO_PANIC).answered(to.id, asked.elapsed());
+        Ok(answer)
+    }
+
+    /// How long a node's answer may take, by how long its answers took before.
+    pub(crate) fn usual_wait(&self, of: NodeId) -> Duration {
+        self.0.timeouts.lock().expect(NO_PANIC).timeout(of)
+    }
+
+    /// A node's answer has taken longer than that.
+    pub(crate) fn is_late(&self, node: NodeId) {
+        self.0.timeouts.lock().expect(NO_PANIC).expired(node);
     }
 
     /// Makes a call that needs the other node's disk.
@@ -137,10 +163,6 @@ impl Calls {
     fn silent(&self, address: &Arc<str>) -> CallError {
         self.0.channels.lock().expect(NO_PANIC).remove(address);
         CallError::Silent(address.clone())
-    }
-
-    fn patience(&self, node: NodeId) -> Duration {
-        self.0.timeouts.lock().expect(NO_PANIC).timeout(node)
     }
 }
 

@@ -1,13 +1,25 @@
 //! Lookups: the brain's questions put to other nodes.
 
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use shoal_core::ring::{Contact, Lookup, LookupFailure, LookupSettings, Outcome, Position};
-use tokio::sync::watch;
+use shoal_core::ring::{Contact, Found, Lookup, LookupFailure, LookupSettings, Outcome, Position};
+use tokio::{sync::watch, time::timeout};
 use tracing::{Instrument as _, info_span};
 
 use crate::{calls::Calls, ring::Surroundings};
+
+/// A node that was asked, and what is heard of it next.
+type Asking = Pin<Box<dyn Future<Output = (Contact, Heard)> + Send>>;
+
+/// What is heard of a node that was asked.
+enum Heard {
+    Answer(Found),
+    /// It will not answer, or not with sense.
+    Nothing,
+    /// Its answer takes longer than usual.
+    NothingYet(Asking),
+}
 
 /// Looks positions up from this node. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -48,10 +60,7 @@ impl Lookups {
         let mut asked = FuturesUnordered::new();
         loop {
             for node in lookup.next_asks() {
-                let hop = info_span!("hop", addr = %node.address);
-                let calls = self.calls.clone();
-                let ask = async move { (calls.find_successor(of, &node).await, node) };
-                asked.push(ask.instrument(hop));
+                asked.push(self.ask(of, node));
             }
             if let Some(outcome) = lookup.outcome() {
                 if !asked.is_empty() {
@@ -62,10 +71,33 @@ impl Lookups {
                 return outcome.clone();
             }
             match asked.next().await {
-                Some((Ok(found), node)) => lookup.answered(&node, &found),
-                Some((Err(_), node)) => lookup.failed(&node),
+                Some((node, Heard::Answer(found))) => lookup.answered(&node, &found),
+                Some((node, Heard::Nothing)) => lookup.failed(&node),
+                Some((node, Heard::NothingYet(rest))) => {
+                    lookup.late(&node);
+                    asked.push(rest);
+                }
                 None => return Err(LookupFailure::NoAnswer(0)),
             }
         }
+    }
+
+    /// Asks a node. It is heard of twice if its answer takes longer than usual.
+    fn ask(&self, of: Position, node: Contact) -> Asking {
+        let hop = info_span!("hop", addr = %node.address);
+        let (calls, asked) = (self.calls.clone(), node.clone());
+        let answer = async move {
+            let found = calls.find_successor(of, &asked).await;
+            (asked, found.map_or(Heard::Nothing, Heard::Answer))
+        };
+        let mut answer: Asking = Box::pin(answer.instrument(hop));
+        let calls = self.calls.clone();
+        Box::pin(async move {
+            if let Ok(heard) = timeout(calls.usual_wait(node.id), &mut answer).await {
+                return heard;
+            }
+            calls.is_late(node.id);
+            (node, Heard::NothingYet(answer))
+        })
     }
 }

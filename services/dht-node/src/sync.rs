@@ -43,11 +43,11 @@ impl From<SupplyError> for SyncError {
 
 /// What differs between this node and another.
 #[derive(Debug, Default)]
-struct Difference {
+pub(crate) struct Difference {
     /// Keys of which the other has something newer.
-    lacking_here: Vec<Key>,
+    pub(crate) lacking_here: Vec<Key>,
     /// Keys of which this node has something newer.
-    lacking_there: Vec<Key>,
+    pub(crate) lacking_there: Vec<Key>,
 }
 
 /// Brings records from node to node.
@@ -58,21 +58,21 @@ pub(crate) struct Sync {
 }
 
 impl Sync {
-    /// Takes over for the next set what `from` has newer. Returns how many records that were.
+    /// Takes over for the next set what `from` has newer. Returns what differed.
     pub(crate) async fn pull(
         &self,
         handover: &Handover,
         from: &Contact,
-    ) -> Result<usize, SyncError> {
-        let lacking = self.compare(handover.range, from).await?.lacking_here;
-        let mut left = &lacking[..];
+    ) -> Result<Difference, SyncError> {
+        let difference = self.compare(handover.range, from).await?;
+        let mut left = &difference.lacking_here[..];
         let mut taken = 0;
         while let Some(records) = self.read(&mut left, from).await? {
             taken += records.len();
             self.keeper.supply(handover, records).await?;
         }
         debug!(from = %from.address, records = taken, "took over records");
-        Ok(taken)
+        Ok(difference)
     }
 
     /// What `from` has newer, not stored yet.
@@ -140,7 +140,10 @@ impl Sync {
     }
 
     /// This node's records of some keys, as many at a time as fit into a message.
-    fn batches(&self, keys: &[Key]) -> impl Iterator<Item = Result<Vec<Record>, StoreError>> {
+    pub(crate) fn batches(
+        &self,
+        keys: &[Key],
+    ) -> impl Iterator<Item = Result<Vec<Record>, StoreError>> {
         let mut left = keys.iter();
         std::iter::from_fn(move || {
             let (mut batch, mut bytes) = (Vec::new(), 0);

@@ -1,6 +1,6 @@
 //! Becoming the primary of a range, or changing its replicas: docs/adr/0006.
 
-use std::{fmt::Display, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt::Display, future::ready, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::FuturesUnordered};
 use shoal_core::ring::{Ballot, Contact, KeyRange, Proposal, Refusal, ReplicaSet, proposals};
@@ -9,7 +9,7 @@ use tracing::{debug, info};
 
 use crate::{
     keeper::{Handover, Prepared, SupplyError},
-    store::StoreError,
+    store::{Key, Record, StoreError},
     sync::{Sync, SyncError},
 };
 
@@ -29,6 +29,8 @@ pub(crate) enum TakeoverError {
     NotSupplied(Arc<str>),
     #[error("records can be brought to {got} of the {needed} members needed")]
     TooFewSupplied { got: usize, needed: usize },
+    #[error("what was in doubt can be written again on {got} of the {needed} members needed")]
+    InDoubt { got: usize, needed: usize },
     #[error("it takes too long")]
     TooLong,
     #[error(transparent)]
@@ -72,7 +74,7 @@ impl Takeover<'_> {
         self.copy_in_advance().await?;
         let promises = self.promises().await?;
         let handover = self.handover(self.range, Some(self.ballot));
-        self.read_from(&promises, &handover).await?;
+        let doubtful = self.read_from(&promises, &handover).await?;
         let accepted = promises.into_iter().flat_map(|promise| promise.accepted);
         let mut chosen = Vec::new();
         for (range, next) in proposals(self.range, accepted, &self.wanted) {
@@ -82,6 +84,9 @@ impl Takeover<'_> {
             }
             self.choose(range, &next).await?;
             self.tell(range, &next).await?;
+            if is_wanted {
+                self.write_again((range, &next), &doubtful).await?;
+            }
             info!(%range, epoch = next.epoch, members = ?next.members, "replica set agreed");
             chosen.extend(is_wanted.then_some(range));
         }
@@ -189,27 +194,35 @@ impl Takeover<'_> {
     }
 
     /// Reads what this node lacks from a majority of the present set, itself included if it is one
-    /// of those that promised.
+    /// of those that promised. Returns the keys of which these had different versions.
     async fn read_from(
         &self,
         promises: &[Promise],
         handover: &Handover,
-    ) -> Result<(), TakeoverError> {
+    ) -> Result<HashSet<Key>, TakeoverError> {
         self.sync.keeper.supply(handover, Vec::new()).await?;
         let needed = self.present.majority();
+        let mut doubtful = HashSet::new();
         let mut got = promises.iter().filter(|promise| promise.member.id == self.me.id).count();
         for promise in promises.iter().filter(|promise| promise.member.id != self.me.id) {
             if got >= needed {
                 break;
             }
             match self.sync.pull(handover, &promise.member).await {
-                Ok(_) => got += 1,
+                Ok(difference) => {
+                    doubtful.extend(difference.lacking_there);
+                    // A newcomer lacks most of what the first has: that says nothing.
+                    if got > 0 {
+                        doubtful.extend(difference.lacking_here);
+                    }
+                    got += 1;
+                }
                 Err(SyncError::Store(error)) => return Err(error.into()),
                 Err(SyncError::Refused(refusal)) => return Err(refusal.into()),
                 Err(SyncError::Call(error)) => self.go_on_without(&promise.member, &error),
             }
         }
-        if got < needed { Err(TakeoverError::TooFew { got, needed }) } else { Ok(()) }
+        if got < needed { Err(TakeoverError::TooFew { got, needed }) } else { Ok(doubtful) }
     }
 
     /// Brings all newcomers and a majority of the next set up to date.
@@ -222,7 +235,7 @@ impl Takeover<'_> {
             .filter(|member| member.id != self.me.id && self.present.holds(member.id));
         let pushes: FuturesUnordered<_> =
             staying.map(|member| self.sync.push(handover, member)).collect();
-        let stayed = pushes.filter(|pushed| std::future::ready(pushed.is_ok())).count();
+        let stayed = pushes.filter(|pushed| ready(pushed.is_ok())).count();
         let (newcomers, stayed) = tokio::join!(self.supply_newcomers(handover), stayed);
         let got = 1 + newcomers? + stayed;
         if got < needed { Err(TakeoverError::TooFewSupplied { got, needed }) } else { Ok(()) }
@@ -266,6 +279,40 @@ impl Takeover<'_> {
         };
         accepted?;
         Ok(true)
+    }
+
+    /// Writes again, under the set that is chosen now, what was not the same on all that was read: a
+    /// write that was never answered. Another one, on a replica that was not read, may have been made
+    /// after it by somebody who did not read it either, and must not come to light later.
+    async fn write_again(
+        &self,
+        (range, set): (KeyRange, &ReplicaSet),
+        doubtful: &HashSet<Key>,
+    ) -> Result<(), TakeoverError> {
+        let keeper = &self.sync.keeper;
+        let keys = doubtful.iter().filter(|key| range.contains(key.position())).cloned();
+        let keys: Vec<_> = keys.collect();
+        for batch in self.sync.batches(&keys) {
+            let records: Vec<_> = batch?
+                .into_iter()
+                .map(|record| Record {
+                    version: keeper.next_version(set.epoch, Some(record.version)),
+                    ..record
+                })
+                .collect();
+            let others = set.members.iter().filter(|member| member.id != self.me.id);
+            let asked: FuturesUnordered<_> = others
+                .map(|member| self.sync.calls.replicate((range, set), &records, member))
+                .collect();
+            let stored =
+                asked.filter(|answer| ready(matches!(answer, Ok(Ok(newer)) if newer.is_empty())));
+            let (got, needed) = (1 + stored.count().await, set.majority());
+            let stored_here = || keeper.replicate(range, set.clone(), records);
+            if got < needed || stored_here().await?.is_err() {
+                return Err(TakeoverError::InDoubt { got, needed });
+            }
+        }
+        Ok(())
     }
 
     /// Tells this node first, then everybody concerned, of a set that is chosen. Who does not hear

@@ -136,6 +136,53 @@ async fn who_is_no_primary_cannot_write() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() {
+    let mut ring = Ring::of(3).await;
+    ring.client(0).put(put_of(b"key", b"value")).await.expect("it is put");
+    ring.replicated("key", DEADLINE).await;
+    let get = |direct| GetRequest { key: "key".into(), direct };
+    let (mut primary, mut before) = (None, String::new());
+    for number in 0..3 {
+        if let Ok(found) = ring.client(number).get(get(true)).await {
+            (primary, before) = (Some(number), found.into_inner().version);
+        }
+    }
+    let primary = primary.expect("one of them answers");
+    let replica = (primary + 1) % 3;
+    let epoch = |version: &str| -> u64 {
+        version.split('.').next().and_then(|epoch| epoch.parse().ok()).expect("an epoch")
+    };
+    let (_, rest) = before.split_once('.').expect("an epoch and more");
+    let (wall_ms, rest) = rest.split_once('.').expect("a time and more");
+    let later = wall_ms.parse::<u64>().expect("a time") + 1;
+    let unanswered = ReplicateRequest {
+        agreement: Some(agreement_on(b"key", &mut ring.client(primary)).await),
+        records: vec![Record {
+            key: "key".into(),
+            version: format!("{}.{later}.{rest}", epoch(&before)),
+            value: Some("in doubt".into()),
+            expires_ms: 0,
+        }],
+    };
+    let address = ring.address(replica).parse().expect("it is ADDR:PORT");
+    let mut client = ReplicaServiceClient::new(Channel::lazy(&address, &Options::default()));
+    let answer = client.replicate(unanswered).await.expect("an answer").into_inner();
+    assert!(matches!(answer.kind, Some(replicate_response::Kind::Stored(_))), "{answer:?}");
+    ring.kill(primary);
+
+    let found = timeout(DEADLINE, async {
+        loop {
+            if let Ok(found) = ring.client(replica).get(get(false)).await {
+                break found.into_inner();
+            }
+        }
+    });
+    let found = found.await.expect("the others take over");
+    assert_eq!(found.value, "in doubt", "what a majority read is kept");
+    assert!(epoch(&found.version) > epoch(&before), "{} after {before}", found.version);
+}
+
 /// What a node knows of who keeps a key.
 async fn agreement_on(key: &[u8], node: &mut Client) -> Agreement {
     let position = Position::of_key(key);

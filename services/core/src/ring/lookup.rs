@@ -9,6 +9,9 @@
 //! found dead and the last that lives before the position knows of no others: then the next that
 //! lives is the owner.
 //!
+//! A node whose answer is late is passed over meanwhile, but not taken for dead: its answer still counts
+//! while the lookup lasts.
+//!
 //! Nothing that is answered is trusted further than the circle goes: a name counts only if it lies
 //! nearer than whoever names it, nobody is asked twice, and there is a limit of asks. So whatever
 //! others answer, a lookup ends.
@@ -141,24 +144,36 @@ impl Lookup {
         asks
     }
 
+    /// A node that was asked has not answered for so long that others should be asked. It still may,
+    /// or fail.
+    pub fn late(&mut self, asked: &Contact) {
+        let Some((distance, Some(round))) = self.known.awaited(asked) else { return };
+        self.rounds.failed(round);
+        self.known.delay(distance);
+    }
+
     /// A node that was asked answered.
     pub fn answered(&mut self, asked: &Contact, found: &Found) {
-        let Some((distance, round)) = self.known.under_way(asked) else { return };
+        let Some((distance, round)) = self.known.awaited(asked) else { return };
         if found.node.position != asked.position || found.node.id != asked.id {
             // Somebody else lives at its address.
             self.failed(asked);
             return;
         }
-        self.rounds.answered(round);
+        if let Some(round) = round {
+            self.rounds.answered(round);
+        }
         self.path.push(asked.clone());
         self.improved |= self.known.absorb(distance, found);
         self.settle();
     }
 
-    /// A node that was asked did not answer in time, refused, or answered with garbage.
+    /// A node that was asked will not answer, refused, or answered with garbage.
     pub fn failed(&mut self, asked: &Contact) {
-        let Some((distance, round)) = self.known.under_way(asked) else { return };
-        self.rounds.failed(round);
+        let Some((distance, round)) = self.known.awaited(asked) else { return };
+        if let Some(round) = round {
+            self.rounds.failed(round);
+        }
         self.known.fail(distance);
         self.settle();
     }

@@ -9,6 +9,8 @@ use super::{CallError, Calls};
 use crate::wire::{self, Seen};
 
 impl Calls {
+    /// What a node says of a position. It may take longer than usual: who has no time asks others
+    /// meanwhile.
     pub(crate) async fn find_successor(
         &self,
         of: Position,
@@ -17,7 +19,7 @@ impl Calls {
         let target = Some(pb::Target { kind: Some(Kind::Position(of.to_string())) });
         let request = pb::FindSuccessorRequest { target };
         let call = async |channel| DhtServiceClient::new(channel).find_successor(request).await;
-        let found = self.quick(to, call).await?;
+        let found = self.unhurried(to, call).await?;
         parsed(&to.address, wire::parse_found(found))
     }
 

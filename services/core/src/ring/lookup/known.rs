@@ -28,6 +28,8 @@ enum Status {
     Named,
     /// It was asked in this round.
     Asked(usize),
+    /// It was asked, and its answer is late. It may come yet.
+    Late,
     /// It did not answer, or not with sense.
     Failed,
     /// It answered.
@@ -93,6 +95,15 @@ impl Node {
     const fn is_open(&self) -> bool {
         self.is_named() || self.is_asked()
     }
+
+    const fn is_late(&self) -> bool {
+        matches!(self.status, Status::Late)
+    }
+
+    /// It may still say something.
+    const fn is_unsettled(&self) -> bool {
+        self.is_open() || self.is_late()
+    }
 }
 
 /// Everybody that a lookup heard of.
@@ -133,19 +144,27 @@ impl Known {
         }
     }
 
-    /// The distance and round of a node whose answer is awaited.
-    pub(super) fn under_way(&self, contact: &Contact) -> Option<(u128, usize)> {
+    /// The answer of the node at this distance is late.
+    pub(super) fn delay(&mut self, distance: u128) {
+        if let Some(node) = self.nodes.get_mut(&distance) {
+            node.status = Status::Late;
+        }
+    }
+
+    /// The distance of a node whose answer is awaited, and its round unless it is late.
+    pub(super) fn awaited(&self, contact: &Contact) -> Option<(u128, Option<usize>)> {
         let distance = self.distance(contact);
         let node = self.nodes.get(&distance).filter(|node| node.contact.id == contact.id)?;
         match node.status {
-            Status::Asked(round) => Some((distance, round)),
+            Status::Asked(round) => Some((distance, Some(round))),
+            Status::Late => Some((distance, None)),
             _ => None,
         }
     }
 
     /// Nobody's answer is awaited.
     pub(super) fn is_idle(&self) -> bool {
-        !self.nodes.values().any(Node::is_asked)
+        !self.nodes.values().any(|node| node.is_asked() || node.is_late())
     }
 
     /// Takes in what the node at this distance answered. Returns whether that brings the lookup
@@ -187,7 +206,7 @@ impl Known {
         let first = self.first_alive()?;
         let node = &self.nodes[&first];
         let is_next =
-            || self.covered >= Some(first) && !self.ahead().any(|(_, node)| node.is_open());
+            || self.covered >= Some(first) && !self.ahead().any(|(_, node)| node.is_unsettled());
         (node.owns() || is_next()).then_some((&node.contact, node.hops))
     }
 
@@ -197,7 +216,8 @@ impl Known {
     pub(super) fn is_done(&self) -> bool {
         let first = self.first_alive().and_then(|first| self.nodes.get(&first));
         let is_sure = self.goal == Goal::Owner && first.is_some_and(Node::owns);
-        is_sure || self.predecessor().is_some() && !self.nearer().any(|(_, node)| node.is_open())
+        let is_settled = || !self.nearer().any(|(_, node)| node.is_unsettled());
+        is_sure || self.predecessor().is_some() && is_settled()
     }
 
     /// The last before the position whose list reaches past it, and the part of that list that may
@@ -207,7 +227,7 @@ impl Known {
         let (node, list) = lists.into_iter().find(|(_, list)| !list.is_empty())?;
         let may_live = |contact: &&Contact| {
             let known = self.nodes.get(&self.distance(contact));
-            known.is_none_or(|known| known.is_open() || known.lives())
+            known.is_none_or(|known| known.is_unsettled() || known.lives())
         };
         Some((node.contact.clone(), list.iter().filter(may_live).cloned().collect()))
     }
@@ -233,7 +253,9 @@ impl Known {
         if !list_suffices {
             candidates.extend(self.nearer().filter_map(named));
         }
-        if candidates.is_empty() && starved {
+        // An owner that is late is waited for.
+        let is_near = self.ahead().any(|(_, node)| node.is_late());
+        if candidates.is_empty() && starved && !is_near {
             candidates.extend(self.nodes.iter().rev().filter_map(named));
         }
         candidates

@@ -204,6 +204,39 @@ fn a_round_is_a_timeout_if_nobody_answers_and_the_next_is_wider() {
 }
 
 #[test]
+fn an_owner_whose_answer_is_late_is_not_taken_for_dead() {
+    let mut lookup = of_eleven(&[10]);
+    assert_eq!(asks(&mut lookup), [10]);
+    tell(&mut lookup, &found(10, &[12, 15, 1, 3], &[]));
+    assert_eq!(asks(&mut lookup), [12, 15]);
+    lookup.late(&node(12));
+    tell(&mut lookup, &found(15, &[], &[]));
+    assert_eq!(asks(&mut lookup), [0; 0]);
+    assert_eq!(owner(&lookup), None, "15 does not say that it is the owner");
+    let mut other = lookup.clone();
+    tell(&mut lookup, &found(12, &[12, 15], &[]));
+    assert_eq!(owner(&lookup), Some(12));
+    other.failed(&node(12));
+    assert_eq!(owner(&other), Some(15));
+}
+
+#[test]
+fn who_takes_the_next_for_the_owner_has_asked_the_node_before_the_position() {
+    // 5 is too far away to know 12, which joined lately, and 14 is dead.
+    let mut lookup = of_eleven(&[5]);
+    assert_eq!(asks(&mut lookup), [5]);
+    tell(&mut lookup, &found(5, &[14, 15], &[10]));
+    assert_eq!(asks(&mut lookup), [14, 15]);
+    lookup.failed(&node(14));
+    tell(&mut lookup, &found(15, &[], &[14]));
+    assert_eq!((owner(&lookup), asks(&mut lookup)), (None, vec![10]));
+    tell(&mut lookup, &found(10, &[12, 14, 15], &[]));
+    assert_eq!(asks(&mut lookup), [12]);
+    tell(&mut lookup, &found(12, &[12], &[]));
+    assert_eq!(owner(&lookup), Some(12));
+}
+
+#[test]
 fn silent_nodes_are_gone_round() {
     let ring = Ring::textbook(3).silence(&[10, 12]);
     let outcome = ring.look_up(1, 11, LookupSettings::default());

@@ -11,9 +11,18 @@ use uuid::Uuid;
 
 use crate::sim::queue::Queue;
 
-/// An answer takes from 10 to 100 ms, silence lasts for 500: time in ms.
+/// An answer takes from 10 to 100 ms; after 500 it is late, and after 2,000 it is not waited for any
+/// longer: time in ms.
 const ANSWERS_TAKE: std::ops::RangeInclusive<u64> = 10..=100;
-const TIMEOUT: u64 = 500;
+const LATE: u64 = 500;
+const TIMEOUT: u64 = 2_000;
+
+/// What is heard of a node that was asked.
+enum Heard {
+    Answer(Found),
+    NothingYet,
+    Nothing,
+}
 
 /// How a ring is built.
 #[derive(Clone, Copy, Debug)]
@@ -190,20 +199,26 @@ impl StillRing {
         let mut under_way = Queue::default();
         loop {
             for node in lookup.next_asks() {
-                let answer = self.ask(&node, key);
-                let takes = answer.as_ref().map_or(TIMEOUT, |_| rng.random_range(ANSWERS_TAKE));
                 first_asked.get_or_insert_with(|| node.clone());
-                under_way.push(now + takes, (node, answer));
+                let (takes, heard) = match self.ask(&node, key) {
+                    Some(found) => (rng.random_range(ANSWERS_TAKE), Heard::Answer(found)),
+                    None => (LATE, Heard::NothingYet),
+                };
+                under_way.push(now + takes, (node, heard));
             }
             if let Some(outcome) = lookup.outcome() {
                 return (outcome.clone(), first_asked);
             }
-            let (at, (node, answer)) =
+            let (at, (node, heard)) =
                 under_way.pop().expect("a lookup waits for somebody or is over");
             now = at;
-            match answer {
-                Some(found) => lookup.answered(&node, &found),
-                None => lookup.failed(&node),
+            match heard {
+                Heard::Answer(found) => lookup.answered(&node, &found),
+                Heard::NothingYet => {
+                    lookup.late(&node);
+                    under_way.push(now + TIMEOUT - LATE, (node, Heard::Nothing));
+                }
+                Heard::Nothing => lookup.failed(&node),
             }
         }
     }

@@ -81,9 +81,10 @@ pub fn paper_churn(rate: f64, lookups: usize, seed: u64) -> (Churn, Setup) {
     };
     let timeouts =
         TimeoutSettings { min: wait, max: wait, unknown: wait, ..TimeoutSettings::default() };
-    let network = Network::reliable(Duration::from_millis(50));
+    let network = Network::of_the_paper();
     let setup = Setup { seed, node, lookup: LookupSettings::default(), timeouts, network };
-    let warm_up = 4 * STABILISE_EVERY;
+    // Fingers are all there by then.
+    let warm_up = 10 * STABILISE_EVERY;
     (Churn { nodes: 500, rate, lookups, lookups_per_s: 10.0, warm_up }, setup)
 }
 

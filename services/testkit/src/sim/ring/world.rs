@@ -24,6 +24,8 @@ const NAMED: usize = 3;
 /// How often a name is resolved by a node that looks for its ring, and by one that has found it.
 const RESOLVE_EVERY: Duration = Duration::from_secs(1);
 const RESOLVE_RARELY: Duration = Duration::from_secs(10);
+/// A late answer to a lookup is waited for so many times as long as one in time.
+const LATE: u32 = 3;
 /// How long whoever is at an address is waited for.
 const MEET_PATIENCE: Duration = Duration::from_millis(1_500);
 
@@ -50,7 +52,7 @@ impl Setup {
             node: NodeSettings::default(),
             lookup: LookupSettings::default(),
             timeouts: TimeoutSettings::default(),
-            network: Network::reliable(Duration::from_micros(500)),
+            network: Network::local(),
         }
     }
 }
@@ -133,6 +135,7 @@ struct Call {
     from: usize,
     body: Arc<Body>,
     asked_at: u64,
+    is_late: bool,
 }
 
 /// All there is.
@@ -375,7 +378,7 @@ impl World {
             Event::Resolve { host } => self.resolve(host),
             Event::Called { call, from, to, body } => self.called(call, from, to, &body),
             Event::Returned { call, reply } => self.end_call(call, Some(reply)),
-            Event::GivenUp { call } => self.end_call(call, None),
+            Event::GivenUp { call } => self.give_up(call),
         }
     }
 
@@ -440,7 +443,8 @@ impl World {
             None => MEET_PATIENCE,
         };
         let (call, body) = (self.next_key(), Arc::new(body));
-        self.calls.insert(call, Call { from, body: body.clone(), asked_at: self.now });
+        self.calls
+            .insert(call, Call { from, body: body.clone(), asked_at: self.now, is_late: false });
         self.after(wait, Event::GivenUp { call });
         if let Some(delay) = self.setup.network.delay(from, to, &mut self.rng) {
             self.after(delay, Event::Called { call, from, to, body });
@@ -462,12 +466,32 @@ impl World {
         }
     }
 
+    /// The time for an answer is over: for one to a lookup, it is late.
+    fn give_up(&mut self, call: u64) {
+        let Some(Call { from, body, asked_at, is_late }) = self.calls.get_mut(&call) else {
+            return;
+        };
+        let Body::Find(key, node, _) = &**body else { return self.end_call(call, None) };
+        if *is_late {
+            return self.end_call(call, None);
+        }
+        *is_late = true;
+        let (key, node, waited) = (*key, node.clone(), Duration::from_nanos(self.now - *asked_at));
+        self.hosts[*from].timeouts.expired(node.id);
+        self.after(LATE * waited, Event::GivenUp { call });
+        if let Some(Running { lookup, .. }) = self.lookups.get_mut(&key) {
+            lookup.late(&node);
+            self.drive(key);
+        }
+    }
+
     fn end_call(&mut self, call: u64, reply: Option<Reply>) {
-        let Some(Call { from, body, asked_at, .. }) = self.calls.remove(&call) else { return };
+        let Some(Call { from, body, asked_at, is_late }) = self.calls.remove(&call) else { return };
         if let Some(node) = body.node() {
             let timeouts = &mut self.hosts[from].timeouts;
             match reply {
                 Some(_) => timeouts.answered(node.id, Duration::from_nanos(self.now - asked_at)),
+                None if is_late => {}
                 None => timeouts.expired(node.id),
             }
         }

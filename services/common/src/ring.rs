@@ -27,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// keeps in a ring of a few hundred.
 const MAX_LEARNT: usize = 16;
 
+/// Why a node refuses a call that had no effect, as its `ErrorInfo` says: it does not answer for the
+/// key, or not yet.
+pub const NOT_SERVING: &str = "NOT_SERVING";
+
 /// A ring, known by some of its nodes.
 pub struct Ring {
     /// Those that were named. They are asked when nobody else is left.
@@ -125,7 +129,7 @@ impl Ring {
 
 /// A refusal after which it is certain that nothing was written, although it may be if tried again.
 pub fn nothing_happened(status: &Status) -> bool {
-    status.get_details_error_info().is_some_and(|info| info.reason == "NOT_SERVING")
+    status.get_details_error_info().is_some_and(|info| info.reason == NOT_SERVING)
 }
 
 /// Asks a node about itself, over the connection that there is or a new one.

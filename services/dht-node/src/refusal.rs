@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use shoal_common::ring::NOT_SERVING;
 use shoal_core::ring::Contact;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -38,7 +39,7 @@ impl Reason {
 
     const fn name(self) -> &'static str {
         match self {
-            Self::NotServing => "NOT_SERVING",
+            Self::NotServing => NOT_SERVING,
             Self::TooFewReplicas => "TOO_FEW_REPLICAS",
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
         }

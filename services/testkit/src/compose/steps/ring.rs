@@ -21,6 +21,9 @@ use crate::{
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Writes that are to be acknowledged between two faults.
 pub(super) const WRITES: usize = 100;
+/// The same while two nodes are away: a quarter of the keys may have lost its majority, and writers
+/// wait for those.
+const WRITES_MEANWHILE: usize = 10;
 
 /// Clients that write to the ring of a cluster, and read.
 pub(super) struct Clients {
@@ -44,12 +47,12 @@ impl Clients {
         Ok(())
     }
 
-    /// Waits until some more writes have been acknowledged.
-    pub(super) fn write_on(&self, cluster: &Cluster) -> anyhow::Result<()> {
+    /// Waits until so many more writes have been acknowledged.
+    pub(super) fn write_on(&self, cluster: &Cluster, writes: usize) -> anyhow::Result<()> {
         let acknowledged = || self.load.record.history.judge().acknowledged;
         let before = acknowledged();
         cluster.wait_for("writes to be acknowledged", PATIENCE, || {
-            Ok((acknowledged() >= before + WRITES).then_some(()))
+            Ok((acknowledged() >= before + writes).then_some(()))
         })
     }
 
@@ -65,7 +68,7 @@ impl Clients {
 /// Two nodes are killed at the same time, and started again.
 pub(super) fn loses_no_key(cluster: &mut Cluster) -> anyhow::Result<String> {
     let clients = Clients::start(cluster, "killed")?;
-    clients.write_on(cluster)?;
+    clients.write_on(cluster, WRITES)?;
     let nodes = cluster.containers("dht-node")?;
     let victims = &nodes[1..3];
     for victim in victims {
@@ -73,13 +76,13 @@ pub(super) fn loses_no_key(cluster: &mut Cluster) -> anyhow::Result<String> {
         victim.kill()?;
     }
     clients.look_around(cluster)?;
-    clients.write_on(cluster)?;
+    clients.write_on(cluster, WRITES_MEANWHILE)?;
     for victim in victims {
         victim.start()?;
     }
     wait_for_one_ring(cluster)?;
     clients.look_around(cluster)?;
-    clients.write_on(cluster)?;
+    clients.write_on(cluster, WRITES)?;
     let Verdict { acknowledged, read, longest_unavailable: (longest, _), .. } =
         clients.stop(cluster)?;
     Ok(format!(

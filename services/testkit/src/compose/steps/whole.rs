@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use shoal_common::{Address, health};
 
-use super::ring::{Clients, wait_for_one_ring};
+use super::ring::{Clients, WRITES, wait_for_one_ring};
 use crate::compose::{
     cluster::{Cluster, PEER_PORT, RING_PORT, TRACKER_PORT},
     container::Container,
@@ -65,7 +65,7 @@ pub(super) fn restarts_one_by_one(cluster: &mut Cluster) -> anyhow::Result<Strin
     let announces = Traffic::announces(cluster, &content)?;
     let downloads = Traffic::downloads(&peers[2..], &content, Tries::Patiently);
     let clients = Clients::start(cluster, "rolling")?;
-    clients.write_on(cluster)?;
+    clients.write_on(cluster, WRITES)?;
     for service in ["tracker", "dht-node", "peer"] {
         for container in cluster.containers(service)? {
             container.restart()?;
@@ -73,7 +73,7 @@ pub(super) fn restarts_one_by_one(cluster: &mut Cluster) -> anyhow::Result<Strin
             if service == "dht-node" {
                 clients.look_around(cluster)?;
             }
-            clients.write_on(cluster)?;
+            clients.write_on(cluster, WRITES)?;
         }
     }
     wait_for_one_ring(cluster)?;

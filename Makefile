@@ -10,7 +10,7 @@ SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak check fmt fmt-check clippy lint deny sim sim-ring bench bench-ring lab lab-check build clean
-.PHONY: images cluster-up cluster-scale cluster-status cluster-publish cluster-get cluster-logs cluster-down cluster-test
+.PHONY: images cluster-up cluster-scale cluster-status cluster-publish cluster-get cluster-logs cluster-down cluster-test observability-check
 
 help: ## List this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +93,11 @@ cluster-down: ## Take it down; volumes of ring nodes stay (VOLUMES=1 removes the
 cluster-test: images ## Everything that may happen to such a cluster (needs grpcurl)
 	$(CARGO) build --bin shoal-cluster-test
 	@$(TARGET)/debug/shoal-cluster-test $(ARGS)
+
+observability-check: ## Configuration and rules of the cluster's Prometheus (needs promtool)
+	@command -v promtool > /dev/null || { echo 'promtool is missing:' \
+		'go install github.com/prometheus/prometheus/cmd/promtool@latest, or apt-get install prometheus' >&2; exit 1; }
+	promtool check config deploy/observability/prometheus.yaml
 
 build:
 	$(CARGO) build --workspace --bins

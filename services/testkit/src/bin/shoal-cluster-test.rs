@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use shoal_testkit::{
-    compose::{self, Choice},
+    compose,
     interrupt::{self, Interrupt},
 };
 
@@ -16,15 +16,12 @@ struct Args {
     /// Only steps whose names hold this, beside start and end
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
-    /// Fifty peers too, which takes longer
-    #[arg(long)]
-    fifty: bool,
 }
 
 fn main() -> ExitCode {
-    let Args { only, fifty } = Args::parse();
+    let Args { only } = Args::parse();
     let outcome = Interrupt::listen()
         .map_err(anyhow::Error::from)
-        .and_then(|interrupt| compose::run(&Choice { only, fifty }, interrupt));
+        .and_then(|interrupt| compose::run(only.as_deref(), interrupt));
     interrupt::exit_code("shoal-cluster-test", outcome)
 }

@@ -9,9 +9,13 @@ mod grpcurl;
 mod steps;
 mod traffic;
 
-use std::time::Instant;
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, anyhow, ensure};
 
 pub use self::cluster::Cluster;
 use crate::interrupt::Interrupt;
@@ -25,23 +29,13 @@ struct Step {
     run: fn(&mut Cluster) -> anyhow::Result<String>,
 }
 
-/// Which steps are tried.
-#[derive(Clone, Debug, Default)]
-pub struct Choice {
-    /// Those whose names hold this.
-    pub only: Option<String>,
-    /// What takes long too: fifty peers.
-    pub fifty: bool,
-}
-
-/// Tries one step after another, and takes the cluster down whatever comes of it.
-pub fn run(choice: &Choice, interrupt: Interrupt) -> anyhow::Result<()> {
+/// Tries one step after another, or only those whose names hold a text, and takes the cluster down
+/// whatever comes of it.
+pub fn run(only: Option<&str>, interrupt: Interrupt) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut cluster = Cluster::new(interrupt)?;
-    let is_chosen =
-        |step: &&Step| choice.only.as_ref().is_none_or(|only| step.name.contains(only.as_str()));
-    let fifty = choice.fifty.then_some(&steps::FIFTY);
-    let steps: Vec<_> = steps::ALL.iter().chain(fifty).filter(is_chosen).collect();
+    let is_chosen = |step: &&Step| only.is_none_or(|only| step.name.contains(only));
+    let steps: Vec<_> = steps::ALL.iter().filter(is_chosen).collect();
     ensure!(!steps.is_empty(), "no step has such a name");
     let outcome = std::iter::once(&steps::START)
         .chain(steps)
@@ -56,7 +50,9 @@ impl Step {
     /// Does it, and prints how long it took; on failure also what the services logged.
     fn take(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
         let begun = Instant::now();
-        let outcome = (self.run)(cluster);
+        // The ring's clients are those of the tests, which panic.
+        let outcome = catch_unwind(AssertUnwindSafe(|| (self.run)(cluster)))
+            .unwrap_or_else(|panic| Err(anyhow!("{}", words(panic.as_ref()))));
         let elapsed = begun.elapsed().as_secs_f64();
         if let Ok(words) = &outcome {
             println!("ok   {elapsed:6.1} s  {}: {words}", self.name);
@@ -66,4 +62,10 @@ impl Step {
         }
         outcome.map(drop).context(self.name)
     }
+}
+
+/// What a panic says.
+fn words(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words")
 }

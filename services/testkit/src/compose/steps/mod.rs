@@ -58,13 +58,12 @@ pub(super) const ALL: &[Step] = &[
         services: &["dht-node"],
         run: ring::keeps_what_volumes_hold,
     },
+    Step {
+        name: "50 peers get 100 MB each, and need little memory",
+        services: &["tracker", "peer"],
+        run: swarm::fifty_peers,
+    },
 ];
-
-pub(super) const FIFTY: Step = Step {
-    name: "50 peers get 100 MB each, and need little memory",
-    services: &["tracker", "peer"],
-    run: swarm::fifty_peers,
-};
 
 pub(super) const END: Step = Step {
     name: "all containers stop within their grace period with status 0",

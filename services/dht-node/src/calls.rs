@@ -14,7 +14,7 @@ use shoal_common::{
     Address,
     channel::{Channel, Options},
 };
-use shoal_core::ring::{Contact, NodeId, TimeoutSettings, Timeouts};
+use shoal_core::ring::{Census, Contact, NodeId, TimeoutSettings, Timeouts};
 use shoal_proto::dht::v1::dht_service_client::DhtServiceClient;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status};
@@ -55,20 +55,36 @@ pub(crate) struct Calls(Arc<Inner>);
 struct Inner {
     channels: Mutex<HashMap<Arc<str>, Channel>>,
     timeouts: Mutex<Timeouts>,
+    /// Who lives where, by the roll.
+    census: Mutex<Census>,
 }
 
 impl Default for Calls {
     fn default() -> Self {
         let timeouts = Mutex::new(Timeouts::new(TimeoutSettings::default()));
-        Self(Arc::new(Inner { channels: Mutex::default(), timeouts }))
+        Self(Arc::new(Inner { channels: Mutex::default(), timeouts, census: Mutex::default() }))
     }
 }
 
 impl Calls {
+    /// Says where nodes are now.
+    pub(crate) fn go_by(&self, census: Census) {
+        *self.0.census.lock().expect(NO_PANIC) = census;
+    }
+
+    /// A member of a replica set where it is now: nodes that were started again may have other
+    /// addresses than when the set was agreed on, or each other's.
+    fn at_present(&self, member: &Contact) -> Contact {
+        let census = self.0.census.lock().expect(NO_PANIC);
+        let known = census.owner_of(member.position).filter(|known| known.id == member.id);
+        known.unwrap_or(member).clone()
+    }
+
     /// A client of another node.
     pub(crate) fn client(&self, of: &Contact) -> Result<DhtServiceClient<Channel>, Status> {
-        let unreachable = || Status::unavailable(format!("{} is no address", of.address));
-        self.channel(&of.address).map(DhtServiceClient::new).ok_or_else(unreachable)
+        let address = self.at_present(of).address;
+        let unreachable = || Status::unavailable(format!("{address} is no address"));
+        self.channel(&address).map(DhtServiceClient::new).ok_or_else(unreachable)
     }
 
     /// A channel to an address.
@@ -132,13 +148,13 @@ impl Calls {
         self.0.timeouts.lock().expect(NO_PANIC).expired(node);
     }
 
-    /// Makes a call that needs the other node's disk.
+    /// Makes a call to a member of a replica set that needs its disk.
     async fn patient<R>(
         &self,
         to: &Contact,
         call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
     ) -> Result<R, CallError> {
-        self.within(&to.address, DISK_PATIENCE, call).await
+        self.within(&self.at_present(to).address, DISK_PATIENCE, call).await
     }
 
     async fn within<R>(

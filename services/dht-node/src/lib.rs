@@ -36,6 +36,7 @@ use tokio::{
     task::{JoinError, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 use tracing::info;
 
 use crate::{
@@ -135,7 +136,10 @@ pub async fn run(
     let replica = Replica { keeper: keeper.clone(), values };
     let routes = server::routes(&health)
         .add_service(DhtServiceServer::new(dht).max_decoding_message_size(MAX_REQUEST))
-        .add_service(ReplicaServiceServer::new(replica).max_decoding_message_size(MAX_REQUEST));
+        .add_service(InterceptedService::new(
+            ReplicaServiceServer::new(replica).max_decoding_message_size(MAX_REQUEST),
+            move |request| wire::check_addressee(id, request),
+        ));
     info!(
         listen = %listening, advertise = %me.address, node_id = %id, position = %me.position,
         admin = admin.map(tracing::field::display),

@@ -172,6 +172,9 @@ impl Task {
 
     fn publish(&mut self) {
         let now = Surroundings::of(&mut self.brain);
+        if let Some(census) = &now.view.census {
+            self.calls.go_by(census.clone());
+        }
         let before = self.publish.send_replace(Arc::new(now));
         let (before, now) = (&before.view.state, &self.brain.state());
         if before.standing != now.standing {

@@ -1,5 +1,6 @@
 //! Between the wire's messages and what the node works with: parsed at the edge, then trusted.
 
+mod addressee;
 mod agreement;
 mod contact;
 mod record;
@@ -10,6 +11,7 @@ use prost_types::Timestamp;
 use shoal_core::ring::{KeyRange, Position};
 use shoal_proto::dht::v1 as pb;
 
+pub(crate) use addressee::{Addressee, check_addressee};
 pub(crate) use agreement::{
     agreement, ballot, custody, parse_agreement, parse_ballot, parse_custody, parse_promise,
     parse_proposal, parse_superseded, proposal, superseded,

@@ -141,6 +141,16 @@ impl Ring {
         node.process = Some(Process::spawn(&format!("shoal-dht-node {number}"), command));
     }
 
+    /// Gives each node, none of which runs, the address of the one before it.
+    pub fn rotate_addresses(&mut self) {
+        assert!(self.running().is_empty(), "nodes that run keep their addresses");
+        let mut addresses: Vec<_> = self.nodes.iter().map(|node| node.address.clone()).collect();
+        addresses.rotate_right(1);
+        for (node, address) in self.nodes.iter_mut().zip(addresses) {
+            node.address = address;
+        }
+    }
+
     /// Kills a node, as `kill -9` does.
     pub fn kill(&mut self, number: usize) {
         if let Some(mut process) = self.nodes[number].process.take() {

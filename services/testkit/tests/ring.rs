@@ -173,3 +173,19 @@ async fn a_full_stop_and_start_loses_nothing() {
     ring.one(Duration::from_secs(15)).await;
     check(&ring, 100).await;
 }
+
+#[tokio::test]
+async fn nodes_that_come_back_under_each_others_addresses_lose_nothing() {
+    let mut ring = Ring::at_once(5);
+    ring.one(Duration::from_secs(15)).await;
+    fill(&ring, 100).await;
+    for number in 0..5 {
+        ring.kill(number);
+    }
+    ring.rotate_addresses();
+    for number in 0..5 {
+        ring.start(number);
+    }
+    ring.one(Duration::from_secs(15)).await;
+    check(&ring, 100).await;
+}

@@ -10,19 +10,25 @@ use shoal_proto::dht::v1::{
     self as pb, accept_response, prepare_response, renew_response,
     replica_service_client::ReplicaServiceClient, replicate_response, supply_response,
 };
+use tonic::service::interceptor::InterceptedService;
 
 use super::{CallError, Calls, ring::parsed};
 use crate::{
     keeper::{Handover, Prepared, Renewed},
     store::{Digest, Key, Record},
-    wire::{self, WireError},
+    wire::{self, Addressee, WireError},
 };
 
 /// The largest message of records: below tonic's limit of 4 MiB.
 const MAX_MESSAGE: usize = 4 << 20;
 
-fn client(channel: Channel) -> ReplicaServiceClient<Channel> {
-    ReplicaServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+/// A client that speaks to this node, and not to another one that has its address now.
+fn client(
+    channel: Channel,
+    to: &Contact,
+) -> ReplicaServiceClient<InterceptedService<Channel, Addressee>> {
+    let client = ReplicaServiceClient::with_interceptor(channel, Addressee(to.id));
+    client.max_decoding_message_size(MAX_MESSAGE)
 }
 
 impl Calls {
@@ -38,7 +44,7 @@ impl Calls {
             ballot: Some(wire::ballot(ballot)),
             primary_agrees,
         };
-        let call = async |channel| client(channel).prepare(request).await;
+        let call = async |channel| client(channel, to).prepare(request).await;
         let response = self.patient(to, call).await?;
         parsed(&to.address, parse_prepared(response))
     }
@@ -53,7 +59,7 @@ impl Calls {
             present: Some(wire::agreement(range, present)),
             proposal: Some(wire::proposal(proposal)),
         };
-        let call = async |channel| client(channel).accept(request).await;
+        let call = async |channel| client(channel, to).accept(request).await;
         let response = self.patient(to, call).await?;
         parsed(&to.address, parse_accepted(response))
     }
@@ -64,7 +70,7 @@ impl Calls {
         to: &Contact,
     ) -> Result<Superseding, CallError> {
         let request = pb::LearnRequest { agreement: Some(wire::agreement(range, chosen)) };
-        let call = async |channel| client(channel).learn(request).await;
+        let call = async |channel| client(channel, to).learn(request).await;
         let response = self.patient(to, call).await?;
         parsed(&to.address, wire::parse_superseded(response.superseded.unwrap_or_default()))
     }
@@ -75,8 +81,8 @@ impl Calls {
         of: &Contact,
     ) -> Result<Superseding, CallError> {
         let request = pb::ListAgreementsRequest { range: Some(wire::range(over)) };
-        let call = async |channel| client(channel).list_agreements(request).await;
-        let response = self.quick(of, call).await?;
+        let call = async |channel| client(channel, of).list_agreements(request).await;
+        let response = self.quick(&self.at_present(of), call).await?;
         let listed = pb::Superseded { by: response.agreements };
         parsed(&of.address, wire::parse_superseded(listed))
     }
@@ -93,8 +99,8 @@ impl Calls {
             digest: Some(wire::digest(digest)),
             purge_before: purge_before.map(wire::timestamp),
         };
-        let call = async |channel| client(channel).renew(request).await;
-        let response = self.quick(to, call).await?;
+        let call = async |channel| client(channel, to).renew(request).await;
+        let response = self.quick(&self.at_present(to), call).await?;
         parsed(&to.address, parse_renewed(response))
     }
 
@@ -108,7 +114,7 @@ impl Calls {
             agreement: Some(wire::agreement(range, present)),
             records: records.iter().map(wire::record).collect(),
         };
-        let call = async |channel| client(channel).replicate(request).await;
+        let call = async |channel| client(channel, to).replicate(request).await;
         let response = self.patient(to, call).await?;
         parsed(&to.address, parse_replicated(response))
     }
@@ -124,14 +130,14 @@ impl Calls {
             ballot: ballot.map(wire::ballot),
             records: records.iter().map(wire::record).collect(),
         };
-        let call = async |channel| client(channel).supply(request).await;
+        let call = async |channel| client(channel, to).supply(request).await;
         let response = self.patient(to, call).await?;
         parsed(&to.address, parse_supplied(response))
     }
 
     pub(crate) async fn hand_in(&self, records: &[Record], to: &Contact) -> Result<(), CallError> {
         let request = pb::HandInRequest { records: records.iter().map(wire::record).collect() };
-        let call = async |channel| client(channel).hand_in(request).await;
+        let call = async |channel| client(channel, to).hand_in(request).await;
         self.patient(to, call).await.map(drop)
     }
 
@@ -142,7 +148,7 @@ impl Calls {
     ) -> Result<Vec<Digest>, CallError> {
         let ranges = ranges.iter().copied().map(wire::range).collect();
         let request = pb::SummarizeRequest { ranges };
-        let call = async |channel| client(channel).summarize(request).await;
+        let call = async |channel| client(channel, of).summarize(request).await;
         let response = self.patient(of, call).await?;
         let digests = response.digests.into_iter();
         let digests = digests.map(|digest| wire::parse_digest(Some(digest))).collect();
@@ -158,7 +164,7 @@ impl Calls {
     ) -> Result<(Vec<(Key, Version)>, bool), CallError> {
         let after_key = after.map(|key| key.as_bytes().clone()).unwrap_or_default();
         let request = pb::ListVersionsRequest { range: Some(wire::range(range)), after_key };
-        let call = async |channel| client(channel).list_versions(request).await;
+        let call = async |channel| client(channel, of).list_versions(request).await;
         let response = self.patient(of, call).await?;
         let versions = response.versions.into_iter().map(|listed| {
             let key = Key::try_from(listed.key).map_err(wire::field)?;
@@ -176,7 +182,7 @@ impl Calls {
     ) -> Result<Vec<Record>, CallError> {
         let keys = keys.iter().map(|key| key.as_bytes().clone()).collect();
         let request = pb::ReadRecordsRequest { keys };
-        let call = async |channel| client(channel).read_records(request).await;
+        let call = async |channel| client(channel, of).read_records(request).await;
         let response = self.patient(of, call).await?;
         parsed(&of.address, wire::parse_records(response.records))
     }

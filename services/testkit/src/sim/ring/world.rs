@@ -446,6 +446,10 @@ impl World {
         self.calls
             .insert(call, Call { from, body: body.clone(), asked_at: self.now, is_late: false });
         self.after(wait, Event::GivenUp { call });
+        self.send(call, from, to, body);
+    }
+
+    fn send(&mut self, call: u64, from: usize, to: usize, body: Arc<Body>) {
         if let Some(delay) = self.setup.network.delay(from, to, &mut self.rng) {
             self.after(delay, Event::Called { call, from, to, body });
         }
@@ -466,7 +470,8 @@ impl World {
         }
     }
 
-    /// The time for an answer is over: for one to a lookup, it is late.
+    /// The time for an answer is over: for one to a lookup, it is late. What was lost is sent again by
+    /// then, as TCP does.
     fn give_up(&mut self, call: u64) {
         let Some(Call { from, body, asked_at, is_late }) = self.calls.get_mut(&call) else {
             return;
@@ -476,9 +481,11 @@ impl World {
             return self.end_call(call, None);
         }
         *is_late = true;
+        let (from, body) = (*from, body.clone());
         let (key, node, waited) = (*key, node.clone(), Duration::from_nanos(self.now - *asked_at));
-        self.hosts[*from].timeouts.expired(node.id);
+        self.hosts[from].timeouts.expired(node.id);
         self.after(LATE * waited, Event::GivenUp { call });
+        self.send(call, from, node.address.parse().expect("addresses are places"), body);
         if let Some(Running { lookup, .. }) = self.lookups.get_mut(&key) {
             lookup.late(&node);
             self.drive(key);

@@ -10,9 +10,10 @@ SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak check fmt fmt-check clippy lint deny sim sim-ring bench bench-ring lab lab-check build clean
+.PHONY: images cluster-up cluster-scale cluster-status cluster-publish cluster-get cluster-logs cluster-down cluster-test
 
 help: ## List this
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Swarm of 8 peers here that loses its tracker (FILE=..., ARGS='--us 200mbit --ui 20mbit')
 	$(CARGO) build --release --bin shoal --bin shoal-tracker --bin shoal-dht-node --bin shoal-demo
@@ -64,6 +65,34 @@ lab: ## Shaped links in network namespaces (root; ARGS='-n 30' or --table)
 
 lab-check: build ## Three peers in the lab, to see that it works (root)
 	@$(SUDO) $(TARGET)/debug/shoal-lab $(SMALL_LAB)
+
+images: ## Container images shoal/NAME:dev (IN_CONTAINER=1 compiles in a container)
+	@deploy/images
+
+cluster-up: ## Cluster in containers, with Compose (PEERS=50, OBSERVABILITY=1)
+	@deploy/cluster up
+
+cluster-scale: ## Other number of peers there (PEERS=20)
+	@deploy/cluster scale '$(PEERS)'
+
+cluster-status: ## Its containers, swarms, and ring in order
+	@deploy/cluster status
+
+cluster-publish: ## Hand a file or directory to one of its peers (FILE=...)
+	@deploy/cluster publish '$(FILE)'
+
+cluster-get: ## Fetch a content out of it (ID=..., TO=directory)
+	@deploy/cluster get '$(ID)' '$(TO)'
+
+cluster-logs: ## Follow its logs (SERVICES='peer tracker-1')
+	@deploy/cluster logs $(SERVICES)
+
+cluster-down: ## Take it down; volumes of ring nodes stay (VOLUMES=1 removes them)
+	@deploy/cluster down
+
+cluster-test: images ## Everything that may happen to such a cluster (needs grpcurl)
+	$(CARGO) build --bin shoal-cluster-test
+	@$(TARGET)/debug/shoal-cluster-test $(ARGS)
 
 build:
 	$(CARGO) build --workspace --bins

@@ -110,6 +110,7 @@ pub(crate) enum Command {
     Watch(WatchArgs),
     Explain(ExplainArgs),
     Swarm(SwarmArgs),
+    Swarms(SwarmsArgs),
     Name(NameArgs),
     Dht(DhtArgs),
     Hash(HashArgs),
@@ -131,6 +132,7 @@ impl Command {
             Self::Watch(_) => "watch",
             Self::Explain(_) => "explain",
             Self::Swarm(_) => "swarm",
+            Self::Swarms(_) => "swarms",
             Self::Name(_) => "name",
             Self::Dht(_) => "dht",
             Self::Hash(_) => "hash",
@@ -446,6 +448,14 @@ pub(crate) struct SwarmArgs {
     #[arg(long, value_name = "COUNT", default_value_t = 200)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(crate) max_peers: u32,
+}
+
+/// List the swarms that a tracker knows
+#[derive(Args, Debug)]
+pub(crate) struct SwarmsArgs {
+    /// The tracker
+    #[arg(long, value_name = "HOST:PORT", value_hint = ValueHint::Hostname)]
+    pub(crate) tracker: Address,
 }
 
 /// Print the id of a file or directory, and the BLAKE3 hash of each file as b3sum does

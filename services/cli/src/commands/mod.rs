@@ -13,6 +13,7 @@ mod one_shot;
 mod publish;
 mod seed;
 mod swarm;
+mod swarms;
 mod watch;
 
 use anyhow::Context as _;
@@ -48,6 +49,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Pin(args) => contents::pin(args).await,
         Command::Explain(args) => explain::run(args, format).await,
         Command::Swarm(args) => swarm::run(args, format).await,
+        Command::Swarms(args) => swarms::run(args, format).await,
         Command::Name(args) => name::run(args, format, &progress).await,
         Command::Dht(args) => dht::run(args, format, &progress).await,
         Command::Hash(args) => hash::run(args, format, progress).await,

@@ -1,10 +1,6 @@
 //! The chart's release in the cluster.
 
-use std::{
-    fs,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, ensure};
 

@@ -10,7 +10,15 @@ pub(super) fn print(cluster: &Cluster<'_>) {
     for arguments in [
         &["get", "all,pvc", "--output=wide"][..],
         &["get", "events", "--sort-by=.lastTimestamp"],
-        &["logs", "--selector=app.kubernetes.io/part-of=shoal", "--all-containers", "--prefix", LOG_LINES, "--max-log-requests=100", "--ignore-errors"],
+        &[
+            "logs",
+            "--selector=app.kubernetes.io/part-of=shoal",
+            "--all-containers",
+            "--prefix",
+            LOG_LINES,
+            "--max-log-requests=100",
+            "--ignore-errors",
+        ],
     ] {
         eprintln!("--- kubectl {}", arguments.join(" "));
         match cluster.kubectl(arguments.iter().copied()) {

@@ -15,10 +15,11 @@ app.kubernetes.io/name: {{ .component }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end }}
 
-{{/* What a pod's metadata holds. */}}
+{{/* What a pod's metadata holds: nothing that changes with the chart's version and would restart it. */}}
 {{- define "shoal.podMetadata" -}}
 labels:
-  {{- include "shoal.labels" . | nindent 2 }}
+  {{- include "shoal.selector" . | nindent 2 }}
+  app.kubernetes.io/part-of: shoal
   {{- with .root.Values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -149,17 +150,12 @@ lifecycle:
 
 {{/* Where a component is put: (dict "root" $ "component" "peer" "values" .Values.peer). */}}
 {{- define "shoal.placement" -}}
-{{- with .values.nodeSelector }}
-nodeSelector:
+{{- $placement := pick .values "nodeSelector" "tolerations" "affinity" -}}
+{{- range $key, $value := $placement }}
+{{- with $value }}
+{{ $key }}:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.tolerations }}
-tolerations:
-  {{- toYaml . | nindent 2 }}
-{{- end }}
-{{- with .values.affinity }}
-affinity:
-  {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 

@@ -3,7 +3,7 @@
 {{/* What the chart sets; `values.settings` may override each. */}}
 {{- define "shoal.peerSettings" -}}
 {{- $peer := .Values.peer -}}
-data_dir: {{ include "shoal.dataDir" . }}
+data_dir: {{ include "shoal.mount" . }}{{ if eq $peer.kind "DaemonSet" }}/data{{ end }}
 {{- if .Values.tracker.enabled }}
 tracker: [{{ include "shoal.tracker" . | quote }}]
 {{- end }}
@@ -20,7 +20,7 @@ control: 0.0.0.0:7073
 {{- end }}
 {{- end }}
 
-{{- define "shoal.dataDir" -}}
+{{- define "shoal.mount" -}}
 {{- if eq .Values.peer.kind "DaemonSet" }}{{ .Values.peer.daemonSet.hostPath }}{{ else }}/var/lib/shoal{{ end }}
 {{- end }}
 
@@ -50,9 +50,13 @@ spec:
   {{- include "shoal.pod" $peer | nindent 2 }}
   terminationGracePeriodSeconds: {{ $values.terminationGracePeriodSeconds }}
   {{- include "shoal.podSecurity" (dict "user" (ternary $values.daemonSet.runAsUser 65532 $daemon)) | nindent 2 }}
-  {{- include "shoal.placement" $peer | nindent 2 }}
+  {{- with include "shoal.placement" $peer | trim }}
+  {{- nindent 2 . }}
+  {{- end }}
   {{- if not $daemon }}
-  {{- include "shoal.spread" $peer | nindent 2 }}
+  {{- with include "shoal.spread" $peer | trim }}
+  {{- nindent 2 . }}
+  {{- end }}
   {{- end }}
   containers:
     - name: peer
@@ -64,7 +68,9 @@ spec:
           valueFrom:
             fieldRef:
               fieldPath: status.podIP
-        {{- include "shoal.location" . | nindent 8 }}
+        {{- with include "shoal.location" . | trim }}
+        {{- nindent 8 . }}
+        {{- end }}
         {{- include "shoal.env" $peer | nindent 8 }}
       ports:
         - name: grpc
@@ -84,7 +90,7 @@ spec:
         {{- toYaml $values.resources | nindent 8 }}
       volumeMounts:
         - name: data
-          mountPath: {{ include "shoal.dataDir" . }}
+          mountPath: {{ include "shoal.mount" . }}
   volumes:
     - name: data
       {{- if $daemon }}
@@ -92,6 +98,6 @@ spec:
         path: {{ $values.daemonSet.hostPath }}
         type: DirectoryOrCreate
       {{- else }}
-      {{- toYaml $values.data | nindent 6 }}
+      {{- $values.data | default (dict "emptyDir" dict) | toYaml | nindent 6 }}
       {{- end }}
 {{- end }}

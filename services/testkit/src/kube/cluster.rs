@@ -28,16 +28,17 @@ impl<'a> Cluster<'a> {
         run(Command::new("helm").arg("version")).context("helm is needed")?;
         run(Command::new("kubectl").args(["get", "--raw", "/readyz"]))
             .context("kubectl must point at a cluster that answers")?;
-        cluster.kubectl(["create", "namespace", namespace])?;
+        cluster.kubectl(["create", "namespace", namespace]).with_context(|| {
+            format!("an earlier run may have left it: kubectl delete namespace {namespace}")
+        })?;
         let restricted = "pod-security.kubernetes.io/enforce=restricted";
         cluster.kubectl(["label", "namespace", namespace, restricted])?;
         Ok(cluster)
     }
 
-    /// Deletes the namespace, and waits until it is gone.
+    /// Deletes the namespace, and waits until it is gone, also when interrupted.
     pub(super) fn remove(&self) -> anyhow::Result<()> {
-        self.kubectl(["delete", "namespace", &self.namespace, "--timeout=120s"])?;
-        Ok(())
+        run(&mut self.command(["delete", "namespace", &self.namespace, "--timeout=120s"])).map(drop)
     }
 
     /// A `kubectl` of the namespace, not yet run.

@@ -11,13 +11,13 @@ use shoal_common::{
     Address,
     units::{ByteSize, Rate},
 };
-use shoal_core::content::ContentId;
+use shoal_core::content::{ContentId, Wanted};
 use shoal_peer::Control as ControlAddress;
 
 pub(crate) use ring::{
     DhtArgs, DhtCommand, DhtGetArgs, DhtPutArgs, DhtRingArgs, DhtRmArgs, NameArgs, NameCommand,
 };
-pub(crate) use values::{FilePriority, Name, PeerCounts, SeedFor, Wanted};
+pub(crate) use values::{FilePriority, PeerCounts, SeedFor};
 
 const EXAMPLES: &str = "\
 Examples:

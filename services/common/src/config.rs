@@ -1,8 +1,16 @@
 //! Settings: defaults, then a TOML file, then `SHOAL__SECTION__KEY` in the environment, then flags.
 //!
-//! All that is wrong is told at once: each setting given is first tried alone, upon the defaults.
+//! All that is wrong is told at once: each setting given is first tried alone, upon the defaults;
+//! then those that are good are looked at together.
 
-use std::{collections::HashMap, env, error::Error, fmt, path::Path, process::ExitCode};
+use std::{
+    collections::{BTreeSet, HashMap},
+    env,
+    error::Error,
+    fmt,
+    path::Path,
+    process::ExitCode,
+};
 
 use config::{Config, Environment, File, FileFormat, Source, Value, ValueKind};
 use serde::{Serialize, de::DeserializeOwned};
@@ -36,6 +44,15 @@ impl fmt::Display for ConfigError {
 
 impl Error for ConfigError {}
 
+/// Settings that are good alone and do not go together.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// Their keys. What is said of them means nothing if one of them is wrong by itself.
+    pub keys: &'static [&'static str],
+    /// What is wrong, and what to do.
+    pub reason: String,
+}
+
 /// A setting that somebody gave.
 struct Given {
     /// Where it stands, as people would look for it.
@@ -50,14 +67,18 @@ struct Given {
 /// `T` and each section in it must be `#[serde(default)]`. `flags` is a structure of the same
 /// shape, whose fields are `None` unless given; the flag for `log.format` is `--log-format`. A list
 /// is written with commas in the environment and in flags.
-pub fn load<T>(file: Option<&Path>, flags: &impl Serialize) -> Result<T, ConfigError>
+pub fn load<T>(
+    file: Option<&Path>,
+    flags: &impl Serialize,
+    conflicts: impl Fn(&T) -> Vec<Conflict>,
+) -> Result<T, ConfigError>
 where
     T: Default + Serialize + DeserializeOwned,
 {
     let variables = env::vars_os().filter_map(|(name, value)| {
         Some((name.into_string().ok()?, value.to_string_lossy().into_owned()))
     });
-    load_from(file, variables.collect(), flags)
+    load_from(file, variables.collect(), flags, conflicts)
 }
 
 /// The settings as TOML, for `--check-config`.
@@ -74,6 +95,7 @@ fn load_from<T>(
     file: Option<&Path>,
     environment: HashMap<String, String>,
     flags: &impl Serialize,
+    conflicts: impl Fn(&T) -> Vec<Conflict>,
 ) -> Result<T, ConfigError>
 where
     T: Default + Serialize + DeserializeOwned,
@@ -88,17 +110,30 @@ where
     });
     given.extend(from_environment(environment));
     given.extend(from_flags(flags));
+    let mut bad = BTreeSet::new();
     for setting in &mut given {
         if let Err(reason) = setting.check::<T>(&known) {
             problems.push(Problem { origin: setting.origin.clone(), reason });
+            bad.insert(setting.key.clone());
         }
     }
-    if !problems.is_empty() {
-        return Err(ConfigError(problems));
+    given.retain(|setting| !bad.contains(&setting.key));
+    match deserialize::<T>(&given) {
+        Ok(settings) => {
+            let told = conflicts(&settings).into_iter();
+            let told = told.filter(|conflict| conflict.keys.iter().all(|key| !bad.contains(*key)));
+            problems.extend(
+                told.map(|Conflict { keys, reason }| Problem { origin: keys.join(", "), reason }),
+            );
+            if problems.is_empty() {
+                return Ok(settings);
+            }
+        }
+        Err(reason) => {
+            problems.push(Problem { origin: "all settings together".to_owned(), reason });
+        }
     }
-    deserialize(&given).map_err(|reason| {
-        ConfigError(vec![Problem { origin: "all settings together".to_owned(), reason }])
-    })
+    Err(ConfigError(problems))
 }
 
 impl Given {
@@ -249,22 +284,29 @@ mod tests {
         file
     }
 
+    fn conflicts(settings: &Settings) -> Vec<Conflict> {
+        let lonely = settings.verbose && settings.trackers.is_empty();
+        let conflict = Conflict { keys: &["verbose", "trackers"], reason: "name one".to_owned() };
+        if lonely { vec![conflict] } else { Vec::new() }
+    }
+
     fn load_with(toml: &str, env: &[(&str, &str)], flags: &Flags) -> Result<Settings, ConfigError> {
         let file = file(toml);
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        load_from(Some(file.path()), env, flags)
+        load_from(Some(file.path()), env, flags, conflicts)
     }
 
     #[test]
     fn without_anything_given_the_defaults_hold() {
         let env = HashMap::from([("SHOAL_PORT".to_owned(), "tcp://10.0.0.1:7070".to_owned())]);
-        assert_eq!(load_from(None, env, &Flags::default()), Ok(Settings::default()));
+        let settings = load_from(None, env, &Flags::default(), conflicts);
+        assert_eq!(settings, Ok(Settings::default()));
     }
 
     #[test]
     fn a_flag_beats_the_environment_which_beats_the_file() {
         let settings = load_with(
-            "listen = \":1\"\nverbose = true\n[swarm]\nmax_peers = 1\ninterval = \"1s\"\nmemory = \"1MiB\"",
+            "listen = \":1\"\nverbose = true\ntrackers = [\"a:1\"]\n[swarm]\nmax_peers = 1\ninterval = \"1s\"\nmemory = \"1MiB\"",
             &[("SHOAL__LISTEN", ":2"), ("SHOAL__SWARM__MAX_PEERS", "2"), ("SHOAL__SWARM__MEMORY", "2MiB")],
             &Flags { listen: Some(":3".to_owned()), ..Flags::default() },
         )
@@ -307,11 +349,25 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_go_together_is_told_with_the_rest() {
+        let told = |toml: &str| {
+            let error = load_with(toml, &[], &Flags::default()).expect_err("it is wrong");
+            error.0.into_iter().map(|problem| problem.reason).collect::<Vec<_>>()
+        };
+        assert_eq!(told("verbose = true"), ["name one"]);
+        let both = told("verbose = true\nnonsense = 1");
+        assert_eq!(both, ["there is no such setting", "name one"]);
+        // With a mistake in it, it is not known whether it goes together with the others.
+        assert_eq!(told("verbose = true\ntrackers = [\"a\"]").len(), 1);
+    }
+
+    #[test]
     fn an_unreadable_file_is_told_by_name() {
         let missing = load_from::<Settings>(
             Some(Path::new("/nowhere/shoal.toml")),
             HashMap::new(),
             &Flags::default(),
+            conflicts,
         );
         assert!(missing.expect_err("it is missing").to_string().contains("/nowhere/shoal.toml: "));
         let broken = load_with("listen =", &[], &Flags::default()).expect_err("it is broken");

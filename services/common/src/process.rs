@@ -8,7 +8,9 @@ use tokio::{net::TcpListener, runtime::Builder};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Address, config, health, server, shutdown,
+    Address,
+    config::{self, Conflict},
+    health, server, shutdown,
     telemetry::{self, LevelFilter, Log},
 };
 
@@ -45,6 +47,10 @@ pub trait Settings: Default + Serialize + DeserializeOwned {
     fn listen(&self) -> &Address;
     /// Its log.
     fn log(&self) -> &Log;
+    /// What does not go together.
+    fn conflicts(&self) -> Vec<Conflict> {
+        Vec::new()
+    }
 }
 
 /// Runs the service `name` as its command line says, on a runtime made by `runtime`.
@@ -59,7 +65,7 @@ pub fn run<S: Settings>(
     serve: impl AsyncFnOnce(S, TcpListener, CancellationToken) -> anyhow::Result<()>,
 ) -> ExitCode {
     let start = async || {
-        let settings: S = config::load(line.config.as_deref(), flags)?;
+        let settings: S = config::load(line.config.as_deref(), flags, S::conflicts)?;
         if line.check_config {
             print!("{}", config::render(&settings));
             return Ok(());

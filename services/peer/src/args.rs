@@ -9,6 +9,8 @@ Examples:
   shoal-peer --tracker tracker.example:7070 --data-dir /var/lib/shoal
   shoal-peer --tracker a:7070 --tracker b:7070 --control unix:/run/shoal.sock
   shoal-peer --dht ring-1:7071 --dht ring-2:7071    peers are found by the ring, without a tracker
+  shoal-peer --tracker a:7070 --replicate all       has and serves all that the tracker knows
+  shoal-peer --dht ring:7071 --replicate listed --contents llama-3 --contents ID
   shoal-peer --limits-upload 200mbit --limits-quota 500GB
   SHOAL__SWARM__REGULAR_SLOTS=8 shoal-peer          every setting has a variable
   shoal-peer --config /etc/shoal/peer.toml --check-config
@@ -52,6 +54,12 @@ pub(crate) struct Flags {
     /// Where others dial this peer [default: where they see it]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
+    /// What to fetch and share without being asked: none, listed or all [default: none]
+    #[arg(long, value_name = "WHAT")]
+    replicate: Option<String>,
+    /// A content for --replicate listed: an id, a link, or a name of the ring; may be repeated
+    #[arg(long, value_name = "ID|LINK|NAME")]
+    contents: Option<Vec<String>>,
     #[command(flatten)]
     limits: LimitFlags,
     #[command(flatten)]

@@ -14,6 +14,7 @@ mod identity;
 mod link;
 mod node;
 mod options;
+mod replicate;
 mod resolve;
 mod rpc;
 mod run;
@@ -25,5 +26,7 @@ mod wire;
 pub use node::{Node, NodeConfig, Running, StatusWatch, Stopped, services};
 pub use options::Options;
 pub use run::{RunError, run};
-pub use settings::{Control, LimitSettings, LocationSettings, Settings, SwarmSettings};
+pub use settings::{
+    Control, LimitSettings, Listed, LocationSettings, Replicate, Settings, SwarmSettings,
+};
 pub use status::{Cause, Explanation, Failure, Neighbour, Phase, Source, Status};

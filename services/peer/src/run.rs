@@ -29,6 +29,7 @@ use tracing::{info, warn};
 use crate::{
     control::Desk,
     node::{self, Node},
+    replicate::Replicator,
     settings::{Control, Settings},
     store::{Store, StoreError},
 };
@@ -91,7 +92,17 @@ pub async fn run(
         ring_nodes: settings.dht.clone().into(),
     };
     info!(peer_id = %node.peer(), addr = %node.address(), "peer started");
-    tokio::spawn(rejoin(node.clone(), store.clone()));
+    let replicator = Replicator::new(&settings, desk.clone());
+    tokio::spawn(shutdown.clone().run_until_cancelled_owned({
+        let (node, store) = (node.clone(), store.clone());
+        async move {
+            rejoin(node, store).await;
+            // Not before: what is on the disk already needs no search.
+            if let Some(replicator) = replicator {
+                replicator.run().await;
+            }
+        }
+    }));
     tokio::spawn(note_use(node.clone(), store));
     health.ready().await;
 

@@ -7,11 +7,17 @@ use shoal_common::{
     Address,
     address::AddressError,
     admin::Admin,
+    config::Conflict,
     process,
     telemetry::Log,
     units::{self, ByteSize, Rate},
 };
-use shoal_core::{PeerId, roster::RosterSettings, swarm};
+use shoal_core::{
+    PeerId,
+    content::{Wanted, WantedError},
+    roster::RosterSettings,
+    swarm,
+};
 use shoal_proto::types::v1::Location;
 
 use crate::{bulk::SocketTuning, node::NodeConfig};
@@ -34,6 +40,10 @@ pub struct Settings {
     pub dht: Vec<Address>,
     /// Where others dial this peer, if not where they see it.
     pub advertise: Option<Address>,
+    /// What is fetched and shared without being asked for.
+    pub replicate: Replicate,
+    /// What that is, if it is listed.
+    pub contents: Vec<Listed>,
     /// Caps and limits.
     pub limits: LimitSettings,
     /// The textbook's choker and the picker.
@@ -42,6 +52,66 @@ pub struct Settings {
     pub location: LocationSettings,
     /// The log.
     pub log: Log,
+}
+
+/// What a peer fetches and shares without being asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "&str")]
+pub enum Replicate {
+    /// Nothing.
+    #[default]
+    None,
+    /// The contents of the settings.
+    Listed,
+    /// Every content that its trackers know, as far as the quota goes.
+    All,
+}
+
+/// The text is none of the words for what is replicated.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is none of none, listed and all")]
+pub struct ReplicateError(String);
+
+impl TryFrom<String> for Replicate {
+    type Error = ReplicateError;
+
+    fn try_from(text: String) -> Result<Self, ReplicateError> {
+        match &*text {
+            "none" => Ok(Self::None),
+            "listed" => Ok(Self::Listed),
+            "all" => Ok(Self::All),
+            _ => Err(ReplicateError(text)),
+        }
+    }
+}
+
+impl From<Replicate> for &'static str {
+    fn from(replicate: Replicate) -> Self {
+        match replicate {
+            Replicate::None => "none",
+            Replicate::Listed => "listed",
+            Replicate::All => "all",
+        }
+    }
+}
+
+/// A content of the settings: an id, a link, or a name of the ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Listed(pub Wanted);
+
+impl TryFrom<String> for Listed {
+    type Error = WantedError;
+
+    fn try_from(text: String) -> Result<Self, WantedError> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<Listed> for String {
+    fn from(Listed(wanted): Listed) -> Self {
+        wanted.to_string()
+    }
 }
 
 /// What a peer uses at most.
@@ -143,6 +213,8 @@ impl Default for Settings {
             tracker: Vec::new(),
             dht: Vec::new(),
             advertise: None,
+            replicate: Replicate::None,
+            contents: Vec::new(),
             limits: LimitSettings::default(),
             swarm: SwarmSettings::default(),
             location: LocationSettings::default(),
@@ -203,6 +275,49 @@ impl process::Settings for Settings {
     fn log(&self) -> &Log {
         &self.log
     }
+
+    fn conflicts(&self) -> Vec<Conflict> {
+        let conflict = |keys, reason: &str| Conflict { keys, reason: reason.to_owned() };
+        let mut conflicts = Vec::new();
+        let is_listed = self.replicate == Replicate::Listed;
+        if is_listed && self.contents.is_empty() {
+            conflicts.push(conflict(
+                &["replicate", "contents"],
+                "nothing is listed; name contents, or replicate all or none",
+            ));
+        }
+        if !is_listed && !self.contents.is_empty() {
+            conflicts.push(conflict(
+                &["replicate", "contents"],
+                "contents are listed for nothing; replicate listed, or list none",
+            ));
+        }
+        if self.replicate == Replicate::All && self.tracker.is_empty() {
+            conflicts.push(conflict(
+                &["replicate", "tracker"],
+                "to replicate all, a tracker is needed that lists the swarms",
+            ));
+        }
+        let is_name = |Listed(wanted): &Listed| matches!(wanted, Wanted::Name(_));
+        if self.dht.is_empty() && self.contents.iter().any(is_name) {
+            conflicts.push(conflict(
+                &["contents", "dht"],
+                "names are looked up in the ring; give one of its nodes, or ids and links",
+            ));
+        }
+        let is_placeless = |Listed(wanted): &Listed| match wanted {
+            Wanted::Link(link) => link.trackers().is_empty() && link.ring_nodes().is_empty(),
+            Wanted::Name(_) => false,
+        };
+        let knows_nobody = self.tracker.is_empty() && self.dht.is_empty();
+        if knows_nobody && self.contents.iter().any(is_placeless) {
+            conflicts.push(conflict(
+                &["contents", "tracker", "dht"],
+                "nothing to find peers by: give a tracker, a node of the ring, or links that name one",
+            ));
+        }
+        conflicts
+    }
 }
 
 #[cfg(test)]
@@ -215,5 +330,34 @@ mod tests {
             assert_eq!(text.parse::<Control>().unwrap().to_string(), text);
         }
         assert!("7073".parse::<Control>().is_err());
+    }
+
+    #[test]
+    fn what_is_replicated_goes_together_with_where_it_is_found() {
+        let id = "0".repeat(64);
+        let link = format!("shoal:{id}?tr=t:7070");
+        let told = |replicate, contents: &[&str], tracker: bool, dht: bool| {
+            let places = |some: bool| some.then(|| "a:1".parse().unwrap()).into_iter().collect();
+            let settings = Settings {
+                replicate,
+                contents: contents.iter().map(|text| Listed(text.parse().unwrap())).collect(),
+                tracker: places(tracker),
+                dht: places(dht),
+                ..Settings::default()
+            };
+            let conflicts = process::Settings::conflicts(&settings);
+            conflicts.iter().map(|conflict| conflict.keys.join(" ")).collect::<Vec<_>>()
+        };
+        assert!(told(Replicate::None, &[], false, false).is_empty());
+        assert!(told(Replicate::All, &[], true, false).is_empty());
+        assert!(told(Replicate::Listed, &[&id, "llama-3"], false, true).is_empty());
+        assert!(told(Replicate::Listed, &[&id], true, false).is_empty());
+        assert!(told(Replicate::Listed, &[&link], false, false).is_empty());
+        assert_eq!(told(Replicate::All, &[], false, true), ["replicate tracker"]);
+        assert_eq!(told(Replicate::All, &[&id], true, false), ["replicate contents"]);
+        assert_eq!(told(Replicate::None, &[&id], true, false), ["replicate contents"]);
+        assert_eq!(told(Replicate::Listed, &[], true, true), ["replicate contents"]);
+        assert_eq!(told(Replicate::Listed, &["llama-3"], true, false), ["contents dht"]);
+        assert_eq!(told(Replicate::Listed, &[&id], false, false), ["contents tracker dht"]);
     }
 }

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
 use shoal_common::{Address, units::duration};
-use shoal_core::content::ContentId;
-
-use super::Name;
+use shoal_core::content::{ContentId, Name};
 
 /// Which ring is asked.
 #[derive(Args, Debug)]

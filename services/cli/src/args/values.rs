@@ -1,9 +1,8 @@
 //! Values that only this command line has.
 
-use std::{fmt, num::NonZeroU64, str::FromStr, time::Duration};
+use std::{num::NonZeroU64, str::FromStr, time::Duration};
 
 use shoal_common::units::duration::{self, DurationError};
-use shoal_core::content::{Link, LinkError};
 use shoal_proto::control::v1::Priority;
 
 /// How long a content is shared once it is complete.
@@ -52,68 +51,6 @@ impl FromStr for FilePriority {
         };
         Ok(Self { path: path.trim_end_matches('/').to_owned(), priority })
     }
-}
-
-/// What a content is called in the ring.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Name(String);
-
-impl Name {
-    const MAX_BYTES: usize = 128;
-
-    /// The key under which the ring keeps it, beside whatever else it keeps.
-    pub(crate) fn key(&self) -> String {
-        format!("name/{self}")
-    }
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for Name {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let sound = (1..=Self::MAX_BYTES).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@+".contains(&b));
-        if sound && !is_meant_as_link(text) {
-            return Ok(Self(text.to_owned()));
-        }
-        Err(format!(
-            "{text:?} is no name: a name has 1 to {} letters, digits and any of -_./:@+, and looks \
-             neither like an id nor like a link",
-            Self::MAX_BYTES
-        ))
-    }
-}
-
-/// The content that somebody wants.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    /// By its id, maybe with places to start from.
-    Link(Link),
-    /// By a name that the ring knows.
-    Name(Name),
-}
-
-impl FromStr for Wanted {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if is_meant_as_link(text) {
-            return text.parse().map(Self::Link).map_err(|error: LinkError| error.to_string());
-        }
-        text.parse().map(Self::Name)
-    }
-}
-
-/// It starts as a link does, or is an id, or one with a few digits too many or too few.
-fn is_meant_as_link(text: &str) -> bool {
-    let is_hex = text.bytes().all(|b| b.is_ascii_hexdigit());
-    text.starts_with("shoal:") || (is_hex && text.len() >= 32)
 }
 
 /// How many peers, from the first number to the last.
@@ -170,25 +107,6 @@ mod tests {
         for bad in ["a", "=high", "a=urgent", "a="] {
             assert!(bad.parse::<FilePriority>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn what_is_neither_id_nor_link_is_a_name() {
-        let id = "0".repeat(64);
-        for link in [id.clone(), format!("shoal:{id}"), format!("shoal:{id}?dht=ring:7071")] {
-            assert_eq!(link.parse(), Ok(Wanted::Link(link.parse().unwrap())), "{link}");
-        }
-        for name in ["llama-3", "org/model@v1", "7", "beef", &"n".repeat(128)] {
-            assert_eq!(name.parse(), Ok(Wanted::Name(Name(name.to_owned()))), "{name}");
-        }
-        let names = ["", "a b", "caf\u{e9}", "a?b", &"n".repeat(129)];
-        // One digit short, one too many, in the wrong case: nobody is to look for a name.
-        let ids = [&id[1..], &format!("{id}0"), &"A".repeat(64), "shoal:xyz"];
-        for bad in names.into_iter().chain(ids) {
-            assert!(bad.parse::<Wanted>().is_err(), "{bad}");
-            assert!(bad.parse::<Name>().is_err(), "{bad}");
-        }
-        assert!(id.parse::<Name>().is_err());
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! `shoal name`: what contents are called. The ring keeps the id as text under `name/NAME`.
 
 use shoal_common::Address;
-use shoal_core::content::{ContentId, Link};
+use shoal_core::content::{ContentId, Link, Name, Wanted};
 use shoal_proto::dht::v1::{DeleteRequest, GetRequest, PutRequest};
 
 use crate::{
-    args::{Format, Name, NameArgs, NameCommand, Wanted},
+    args::{Format, NameArgs, NameCommand},
     exit::{Exit, Failure},
     output,
     progress::Progress,

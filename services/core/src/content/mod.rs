@@ -6,6 +6,7 @@ mod id;
 mod layout;
 mod link;
 mod manifest;
+mod wanted;
 
 pub use bitfield::{Bitfield, BitfieldError};
 pub use hash::{PieceHash, PieceHasher, PieceHashes, PieceHashesError, file_root};
@@ -15,3 +16,4 @@ pub use layout::{
 };
 pub use link::{Link, LinkError};
 pub use manifest::{FileEntry, MAX_MANIFEST_BYTES, Manifest, ManifestError};
+pub use wanted::{Name, NameError, Wanted, WantedError};

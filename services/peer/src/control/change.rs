@@ -1,6 +1,6 @@
 //! `ControlService`: changes what the peer holds.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use shoal_common::{Address, address::AddressError};
 use shoal_core::{
@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use super::{Desk, absolute, observe::unknown, parse_id, wire};
 use crate::{
-    node::StatusWatch,
+    node::{StatusWatch, Stopped},
     options::Options,
     status::Phase,
     store::{Import, ImportPlan, Store, StoreError, Stored, hash},
@@ -110,20 +110,7 @@ impl ControlService for Desk {
         let pin = request.pin;
         let priorities = options.priorities.clone();
         self.on_disk(move |store| note_use(store, id, pin, priorities)).await?;
-        let desk = self.clone();
-        let noted = options.clone();
-        let place = move |manifest: Manifest, hashes| {
-            if !desk.store.contains(id) {
-                desk.evict_for(manifest.layout().total_bytes())?;
-            }
-            let stored = desk.store.add(manifest, hashes)?;
-            desk.store.note_options(id, &noted)?;
-            if pin {
-                desk.store.pin(id, true)?;
-            }
-            Ok(stored)
-        };
-        let watch = self.node.fetch(id, options, place).await?;
+        let watch = self.join(id, options, pin, Room::Made(BTreeSet::new())).await?;
         let complete = watch.borrow().phase == Phase::Seeding;
         match export_to {
             Some(destination) if complete => self.export(id, destination).await?,
@@ -158,7 +145,41 @@ impl ControlService for Desk {
     }
 }
 
+/// Whether others are evicted for a content that does not fit the quota.
+pub(crate) enum Room {
+    /// None is.
+    Free,
+    /// Those used longest ago are, but these.
+    Made(BTreeSet<ContentId>),
+}
+
 impl Desk {
+    /// Looks for a content, and fetches it into the data directory.
+    pub(crate) async fn join(
+        &self,
+        id: ContentId,
+        options: Options,
+        pin: bool,
+        room: Room,
+    ) -> Result<StatusWatch, Stopped> {
+        let desk = self.clone();
+        let noted = options.clone();
+        let place = move |manifest: Manifest, hashes| {
+            if let Room::Made(spared) = room
+                && !desk.store.contains(id)
+            {
+                desk.evict_for(&spared, manifest.layout().total_bytes())?;
+            }
+            let stored = desk.store.add(manifest, hashes)?;
+            desk.store.note_options(id, &noted)?;
+            if pin {
+                desk.store.pin(id, true)?;
+            }
+            Ok(stored)
+        };
+        self.node.fetch(id, options, place).await
+    }
+
     /// What is about to be uploaded, if it is here whole already.
     async fn known(&self, start: &UploadStart) -> Result<Option<Arc<Stored>>, Status> {
         if start.content_id.is_empty() {
@@ -202,8 +223,8 @@ impl Desk {
     }
 
     /// The same, from a thread that may block.
-    fn evict_for(&self, bytes: u64) -> Result<(), StoreError> {
-        for id in self.store.make_room(bytes)? {
+    fn evict_for(&self, spared: &BTreeSet<ContentId>, bytes: u64) -> Result<(), StoreError> {
+        for id in self.store.make_room_beside(spared, bytes)? {
             info!(content_id = %id, "evicted");
             let node = self.node.clone();
             tokio::spawn(async move { node.remove(id).await });

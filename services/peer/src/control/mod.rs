@@ -11,6 +11,8 @@ use shoal_core::content::ContentId;
 use tokio::task::spawn_blocking;
 use tonic::{Code, Status};
 
+pub(crate) use change::Room;
+
 use crate::{
     node::{Node, Stopped},
     store::{Store, StoreError},

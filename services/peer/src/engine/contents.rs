@@ -307,6 +307,7 @@ impl Engine {
         warn!(content_id = %content.id, %error, "the content is stopped");
         content.search = Search::Failed(error.into());
         content.stored.send_replace(None);
+        content.stop_announcing();
         let links: Vec<_> =
             self.links.iter().filter(|(_, l)| l.content == key).map(|(link, _)| *link).collect();
         for link in links {

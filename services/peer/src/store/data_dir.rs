@@ -1,7 +1,7 @@
 //! The data directory of a peer: its contents, what they may take, and who goes first.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -263,6 +263,15 @@ impl Store {
     /// To be called before a content is added or imported, which fails without room: so the caller
     /// knows which swarms to leave.
     pub fn make_room(&self, bytes: u64) -> Result<Vec<ContentId>, StoreError> {
+        self.make_room_beside(&BTreeSet::new(), bytes)
+    }
+
+    /// The same, without evicting some of them.
+    pub fn make_room_beside(
+        &self,
+        spared: &BTreeSet<ContentId>,
+        bytes: u64,
+    ) -> Result<Vec<ContentId>, StoreError> {
         let Err(StoreError::QuotaExceeded { needed, mut missing, quota }) = self.check_quota(bytes)
         else {
             return Ok(Vec::new());
@@ -270,7 +279,8 @@ impl Store {
         let mut evictable: Vec<_> = self
             .contents()
             .into_iter()
-            .filter(|(id, entry)| !entry.pinned && self.is_whole_and_ours(*id, entry))
+            .filter(|(id, entry)| !entry.pinned && !spared.contains(id))
+            .filter(|(id, entry)| self.is_whole_and_ours(*id, entry))
             .collect();
         evictable.sort_by_key(|(_, entry)| entry.last_used_unix_ms);
         let mut evicted = Vec::new();

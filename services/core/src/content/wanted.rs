@@ -1,0 +1,124 @@
+//! The content that somebody wants: by its id, by a link, or by a name that the ring knows.
+
+use std::{fmt, str::FromStr};
+
+use super::{Link, LinkError};
+
+/// What a content is called in the ring.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(String);
+
+/// The text is no name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no name: a name has 1 to {max} letters, digits and any of -_./:@+, and looks \
+     neither like an id nor like a link",
+    max = Name::MAX_BYTES
+)]
+pub struct NameError(String);
+
+/// The content that somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// By its id, maybe with places to start from.
+    Link(Link),
+    /// By a name that the ring knows.
+    Name(Name),
+}
+
+/// The text names no content.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WantedError {
+    /// It was meant as an id or a link.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// It was meant as a name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+}
+
+impl Name {
+    /// The longest name: with what stands before it, it is a key of the ring.
+    pub const MAX_BYTES: usize = 128;
+
+    /// The key under which the ring keeps it, beside whatever else it keeps.
+    pub fn key(&self) -> String {
+        format!("name/{self}")
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        let sound = (1..=Self::MAX_BYTES).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./:@+".contains(&b));
+        if sound && !is_meant_as_link(text) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(NameError(text.chars().take(2 * Self::MAX_BYTES).collect()))
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Link(link) => link.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+impl FromStr for Wanted {
+    type Err = WantedError;
+
+    fn from_str(text: &str) -> Result<Self, WantedError> {
+        if is_meant_as_link(text) {
+            return Ok(Self::Link(text.parse()?));
+        }
+        Ok(Self::Name(text.parse()?))
+    }
+}
+
+/// It starts as a link does, or is an id, or one with a few digits too many or too few.
+fn is_meant_as_link(text: &str) -> bool {
+    let is_hex = text.bytes().all(|b| b.is_ascii_hexdigit());
+    text.starts_with("shoal:") || (is_hex && text.len() >= 32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_neither_id_nor_link_is_a_name() {
+        let id = "0".repeat(64);
+        for link in [id.clone(), format!("shoal:{id}"), format!("shoal:{id}?dht=ring:7071")] {
+            assert_eq!(link.parse(), Ok(Wanted::Link(link.parse().unwrap())), "{link}");
+        }
+        for name in ["llama-3", "org/model@v1", "7", "beef", &"n".repeat(128)] {
+            assert_eq!(name.parse(), Ok(Wanted::Name(Name(name.to_owned()))), "{name}");
+        }
+        let names = ["", "a b", "caf\u{e9}", "a?b", &"n".repeat(129)];
+        // One digit short, one too many, in the wrong case: nobody is to look for a name.
+        let ids = [&id[1..], &format!("{id}0"), &"A".repeat(64), "shoal:xyz"];
+        for bad in names.into_iter().chain(ids) {
+            assert!(bad.parse::<Wanted>().is_err(), "{bad}");
+            assert!(bad.parse::<Name>().is_err(), "{bad}");
+        }
+        assert!(id.parse::<Name>().is_err());
+    }
+
+    #[test]
+    fn what_is_wanted_reads_as_it_is_written() {
+        for text in ["llama-3", &format!("shoal:{}?tr=a:1&dht=b:2", "0".repeat(64))] {
+            assert_eq!(text.parse::<Wanted>().unwrap().to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Peers that fetch and share without being asked.
+
+use std::time::Duration;
+
+use shoal_proto::control::v1::ContentState;
+use shoal_testkit::{
+    cluster::{Cluster, PATIENCE, assert_same},
+    daemon::Peer,
+    process::{run, wait_for},
+    ring::Ring,
+};
+use tokio::runtime::Runtime;
+
+const MB: usize = 1_000_000;
+
+#[test]
+fn replicas_have_and_serve_whatever_the_tracker_knows() {
+    let mut cluster = Cluster::start_with(&["--interval", "2s"]);
+    let file = cluster.file("source/first", 8 * MB, 1);
+    let mut seeder = cluster.seed(&file, &[]);
+    let all = ["--replicate", "all"];
+    let replicas = ["one", "two"].map(|name| cluster.peer(name, &all));
+    for replica in &replicas {
+        replica.wait_until_complete(&seeder.id);
+        assert_same(&file, &replica.data_of(&seeder.id));
+    }
+    // A replica that comes later is served by the others, and by a tracker that has forgotten all.
+    seeder.process.kill();
+    cluster.restart_tracker();
+    let late = cluster.peer("late", &all);
+    late.wait_until_complete(&seeder.id);
+    // What is published at one of them reaches all.
+    let second = cluster.file("source/second", MB, 2);
+    let id = replicas[0].publish(&second);
+    for replica in [&replicas[1], &late] {
+        replica.wait_until_complete(&id);
+    }
+}
+
+#[test]
+fn what_a_user_removed_at_a_replica_does_not_come_back() {
+    let cluster = Cluster::start();
+    let seeder = cluster.seed(&cluster.file("source/first", MB, 1), &[]);
+    let replica = cluster.peer("replica", &["--replicate", "all"]);
+    replica.wait_until_complete(&seeder.id);
+    replica.answer(&["rm", &seeder.id]);
+    // It has looked what there is after the removal once it has found this one.
+    let next = cluster.seed(&cluster.file("source/second", MB, 2), &[]);
+    replica.wait_until_complete(&next.id);
+    assert!(replica.status(&seeder.id).is_none());
+}
+
+#[test]
+fn a_swarm_that_nobody_serves_is_not_joined() {
+    let cluster = Cluster::start();
+    let mistyped = "0".repeat(64);
+    let _getter = cluster.get(&mistyped, "getter", &[]);
+    wait_for("the mistyped swarm", PATIENCE, || {
+        let swarm = run("shoal", &["swarm", &mistyped, "--tracker", &cluster.tracker()], b"");
+        swarm.status.success().then_some(())
+    });
+    let seeder = cluster.seed(&cluster.file("source/data.bin", MB, 1), &[]);
+    let replica = cluster.peer("replica", &["--replicate", "all"]);
+    replica.wait_until_complete(&seeder.id);
+    assert_eq!(replica.list().len(), 1);
+}
+
+#[test]
+fn what_does_not_fit_the_quota_is_fetched_once_there_is_room() {
+    let cluster = Cluster::start();
+    let small = cluster.seed(&cluster.file("source/small", 4 * MB, 1), &[]);
+    let replica = cluster.peer("replica", &["--replicate", "all", "--limits-quota", "10MB"]);
+    replica.wait_until_complete(&small.id);
+    let large = cluster.seed(&cluster.file("source/large", 8 * MB, 2), &[]);
+    let failed = replica.wait_until(&large.id, "a refusal", |s| s.state() == ContentState::Failed);
+    assert!(failed.error.contains("quota"), "{failed:?}");
+    assert!(replica.status(&small.id).is_some(), "it does not make room by itself");
+    replica.answer(&["rm", &small.id]);
+    replica.wait_until_complete(&large.id);
+}
+
+#[test]
+fn listed_contents_are_fetched_by_name_id_and_link_and_no_others() {
+    let ring = Runtime::new().expect("a runtime").block_on(Ring::of(1));
+    let (by_ring, by_tracker) = (Cluster::by_ring(&[ring.address(0)]), Cluster::start());
+    let seed = |cluster: &Cluster, name, seed| {
+        let file = cluster.file(&format!("source/{name}"), MB, seed);
+        cluster.seed(&file, &[])
+    };
+    let (named, other) = (seed(&by_ring, "named", 1), seed(&by_ring, "other", 2));
+    let (by_id, by_link) = (seed(&by_ring, "by-id", 3), seed(&by_tracker, "by-link", 4));
+    let link = format!("shoal:{}?tr={}", by_link.id, by_tracker.tracker());
+    let listed = format!("model/new,{},{link}", by_id.id);
+    let environment = [("SHOAL__REPLICATE", "listed"), ("SHOAL__CONTENTS", &*listed)];
+    let peer =
+        Peer::start(&by_ring.path().join("peer"), &["--dht", &ring.address(0)], &environment);
+    for seeder in [&by_id, &by_link] {
+        peer.wait_until_complete(&seeder.id);
+    }
+    wait_for("word of a name that is not there", PATIENCE, || {
+        peer.process.stderr().contains("not found by its name").then_some(())
+    });
+    let name = ["name", "set", "model/new", &named.id, "--dht", &ring.address(0)];
+    assert!(run("shoal", &name, b"").status.success());
+    peer.wait_until_complete(&named.id);
+    assert!(peer.status(&other.id).is_none());
+}
+
+#[test]
+fn a_listed_content_makes_room_for_itself_beside_the_others() {
+    let cluster = Cluster::start();
+    let file = |name, seed| cluster.file(&format!("source/{name}"), 4 * MB, seed);
+    let seeders = [file("a", 1), file("b", 2)].map(|file| cluster.seed(&file, &[]));
+    let old = file("old", 3);
+    let data_dir = cluster.path().join("peer");
+    let tracker = cluster.tracker();
+    let places = ["--tracker", &tracker, "--limits-quota", "10MB"];
+    let mut before = Peer::start(&data_dir, &places, &[]);
+    let old = before.publish(&old);
+    before.process.terminate();
+    before.process.wait(Duration::from_secs(30));
+    let listed = seeders.each_ref().map(|seeder| ["--contents", &seeder.id]).concat();
+    let peer =
+        Peer::start(&data_dir, &[&places[..], &["--replicate", "listed"], &listed].concat(), &[]);
+    for seeder in &seeders {
+        peer.wait_until_complete(&seeder.id);
+    }
+    assert!(peer.status(&old).is_none(), "it was evicted");
+}
+
+#[test]
+fn what_does_not_go_together_is_told_at_the_start_with_all_else() {
+    let arguments = ["--replicate", "all", "--contents", "llama-3", "--listen", "nowhere"];
+    let refused = run("shoal-peer", &arguments, b"");
+    assert_eq!(refused.status.code(), Some(64));
+    let said = String::from_utf8_lossy(&refused.stderr);
+    for part in ["--listen: ", "replicate, contents: ", "contents, dht: "] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+    let refused = run("shoal-peer", &["--replicate", "some", "--contents", "a b"], b"");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    for part in ["--replicate: \"some\" is none of", "--contents: \"a b\" is no name"] {
+        assert!(said.contains(part), "{part} is not in {said}");
+    }
+}

@@ -1,5 +1,5 @@
 //! The ring of `shoal.dht.v1` as its clients see it: any node will do, and what it tells of the nodes
-//! around it is enough to go round it when it dies.
+//! around it is enough to go round it when it dies. A name may stand for many nodes.
 
 use std::{fmt, time::Duration};
 
@@ -14,6 +14,7 @@ use tonic_types::StatusExt as _;
 use crate::{
     address::Address,
     channel::{Channel, Options},
+    names::Names,
     status,
 };
 
@@ -23,6 +24,9 @@ pub type Client = DhtServiceClient<Channel>;
 /// A node that has not said in so long what it is holds up nobody any further.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Nodes behind a name whose silence is explained one by one.
+const MAX_REASONS: usize = 3;
+
 /// Nodes around the one that answers, remembered for when it does not: as many successors as a node
 /// keeps in a ring of a few hundred.
 const MAX_LEARNT: usize = 16;
@@ -31,6 +35,7 @@ const MAX_LEARNT: usize = 16;
 pub struct Ring {
     /// Those that were named. They are asked when nobody else is left.
     seeds: Vec<Address>,
+    names: Names,
     /// Those around the one that answered last.
     learnt: Vec<Address>,
     current: Option<Node>,
@@ -41,6 +46,8 @@ pub struct Ring {
 pub struct Node {
     /// Where it is.
     pub address: Address,
+    /// The name that it was found behind, if that is how it was found.
+    pub name: Option<Address>,
     /// To ask it more.
     pub client: Client,
 }
@@ -48,7 +55,7 @@ pub struct Node {
 /// A node that is of no use at present.
 #[derive(Clone, Debug)]
 pub struct PassedOver {
-    /// Where it was looked for.
+    /// Where it was looked for. A name is passed over when nobody behind it is of use.
     pub address: Address,
     /// Why it is of no use.
     pub reason: String,
@@ -62,10 +69,15 @@ impl fmt::Display for PassedOver {
 
 impl Ring {
     /// The ring behind these nodes.
-    pub fn new(mut seeds: Vec<Address>) -> Self {
+    pub fn new(seeds: Vec<Address>) -> Self {
+        Self::by(seeds, Names::default())
+    }
+
+    /// The ring behind these nodes, their names looked up by `names`.
+    pub fn by(mut seeds: Vec<Address>, names: Names) -> Self {
         // So that many who are told of the same nodes do not all ask the same one.
         seeds.shuffle(&mut rand::rng());
-        Self { seeds, learnt: Vec::new(), current: None }
+        Self { seeds, names, learnt: Vec::new(), current: None }
     }
 
     /// A node of the ring that answers: the same as the last time if it still does, else another.
@@ -75,26 +87,63 @@ impl Ring {
         deadline: Instant,
         passed_over: &mut Vec<PassedOver>,
     ) -> Option<Node> {
-        for address in self.candidates() {
-            let now = Instant::now();
-            if now >= deadline {
+        let mut asked = Vec::new();
+        for candidate in self.candidates() {
+            if Instant::now() >= deadline {
                 break;
             }
-            let client = self.current.take_if(|node| node.address == address);
-            let asked = timeout_at(deadline.min(now + PATIENCE), ask(&address, client)).await;
-            match asked.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
-                Ok((client, state)) => {
-                    self.learnt = around(&state);
-                    self.learnt.shuffle(&mut rand::rng());
-                    return Some(self.current.insert(Node { address, client }).clone());
-                }
+            match self.node_behind(&candidate, deadline, &mut asked).await {
+                Ok(node) => return Some(node),
                 Err(reason) => {
-                    self.forget(&address);
-                    passed_over.push(PassedOver { address, reason });
+                    self.forget(&candidate);
+                    passed_over.push(PassedOver { address: candidate, reason });
                 }
             }
         }
         None
+    }
+
+    /// A node at an address or behind a name, but none of those that were asked already.
+    async fn node_behind(
+        &mut self,
+        candidate: &Address,
+        deadline: Instant,
+        asked: &mut Vec<Address>,
+    ) -> Result<Node, String> {
+        let is_name = candidate.ip().is_none() && self.seeds.contains(candidate);
+        let addresses = if is_name {
+            let found = timeout_at(deadline, self.names.addresses(candidate)).await;
+            let found = found.map_err(|_| "the resolver does not answer".to_owned())?;
+            let mut found = found.map_err(|error| error.to_string())?;
+            found.shuffle(&mut rand::rng());
+            found
+        } else {
+            vec![candidate.clone()]
+        };
+        let mut reasons = Vec::new();
+        for address in addresses {
+            let now = Instant::now();
+            if asked.contains(&address) {
+                continue;
+            }
+            if now >= deadline {
+                break;
+            }
+            let current = self.current.take_if(|node| node.address == address);
+            let answer = timeout_at(deadline.min(now + PATIENCE), ask(&address, current)).await;
+            match answer.unwrap_or_else(|_| Err("no answer in time".to_owned())) {
+                Ok((client, state)) => {
+                    self.learnt = around(&state);
+                    self.learnt.shuffle(&mut rand::rng());
+                    let name = is_name.then(|| candidate.clone());
+                    return Ok(self.current.insert(Node { address, name, client }).clone());
+                }
+                Err(reason) if is_name => reasons.push(format!("{address}: {reason}")),
+                Err(reason) => reasons.push(reason),
+            }
+            asked.push(address);
+        }
+        Err(in_short(reasons))
     }
 
     /// The node that was given out last is of no use: another one is to be asked first.
@@ -145,6 +194,17 @@ async fn ask(address: &Address, connected: Option<Node>) -> Result<(Client, Node
     }
 }
 
+/// What several nodes said, as far as it is worth reading.
+fn in_short(mut reasons: Vec<String>) -> String {
+    let others = reasons.len().saturating_sub(MAX_REASONS);
+    reasons.truncate(MAX_REASONS);
+    match others {
+        0 if reasons.is_empty() => "nobody else is behind it".to_owned(),
+        0 => reasons.join(", "),
+        _ => format!("{}, and {others} more", reasons.join(", ")),
+    }
+}
+
 /// The nodes next to one, those that can be dialled.
 fn around(state: &NodeState) -> Vec<Address> {
     let neighbours = state.successors.iter().chain(&state.predecessor);
@@ -157,6 +217,8 @@ fn around(state: &NodeState) -> Vec<Address> {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::ready, io, net::SocketAddr};
+
     use super::*;
 
     fn address(text: &str) -> Address {
@@ -193,6 +255,33 @@ mod tests {
         assert_eq!(ring.candidates(), [address("c:1"), second.clone(), first.clone()]);
         ring.forget(&address("c:1"));
         assert_eq!(ring.candidates(), [second, first]);
+    }
+
+    #[tokio::test]
+    async fn a_name_is_passed_over_once_nobody_behind_it_is_of_use() {
+        let names = Names::by(|_| {
+            ready(Ok((1..=5).map(|host| SocketAddr::from(([127, 0, 0, host], 1))).collect()))
+        });
+        let name = address("dht-node:1");
+        let mut ring = Ring::by(vec![name.clone(), address("127.0.0.1:1")], names);
+        let mut passed_over = Vec::new();
+        assert!(ring.node(Instant::now() + PATIENCE, &mut passed_over).await.is_none());
+        let about = |address: &Address| {
+            let found = passed_over.iter().find(|node| node.address == *address);
+            found.expect("it is named").reason.clone()
+        };
+        // Whoever is named by number as well is asked once.
+        let others = if passed_over[0].address == name { 2 } else { 1 };
+        let reason = about(&name);
+        assert!(reason.ends_with(&format!(", and {others} more")), "{reason}");
+        assert_eq!(reason.matches("refused").count(), MAX_REASONS, "{reason}");
+        assert_eq!(passed_over.len(), 2);
+
+        let names = Names::by(|_| ready(Err(io::Error::other("no such host"))));
+        let mut ring = Ring::by(vec![name], names);
+        passed_over.clear();
+        assert!(ring.node(Instant::now() + PATIENCE, &mut passed_over).await.is_none());
+        assert!(passed_over[0].reason.contains("no such host"), "{passed_over:?}");
     }
 
     #[tokio::test]

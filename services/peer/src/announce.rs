@@ -2,13 +2,13 @@
 //!
 //! A task for each tracker and one for the ring, all of them the same loop: announce, report what
 //! was heard, wait until it is time or until there is news, and say farewell at the end. Whom they
-//! ask, and how, is behind [`Announce`].
+//! ask, and how, is behind [`Announce`]. Which trackers there are, [`trackers`] keeps looking.
 
 mod ring;
 mod tracker;
+mod trackers;
 
 use std::{
-    collections::BTreeSet,
     fmt,
     sync::{
         Arc,
@@ -18,7 +18,7 @@ use std::{
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use shoal_common::{Address, backoff::Backoff, status};
+use shoal_common::{Address, backoff::Backoff, names::Names, status};
 use shoal_core::{content::ContentId, roster::Candidate, swarm::ContentKey};
 use shoal_proto::types::v1::PeerInfo;
 use tokio::{
@@ -146,26 +146,23 @@ trait Announce: Send + 'static {
 }
 
 impl Announcer {
-    /// Starts a task for each tracker that this content is announced to and one for the ring, and
-    /// names whom they may ask.
+    /// Starts tasks for the trackers that this content is announced to and one for the ring.
     pub(crate) fn start(
         &self,
-        trackers: &[Address],
-        ring_nodes: &[Address],
+        trackers: Vec<Address>,
+        ring_nodes: Vec<Address>,
+        names: &Names,
         tasks: &TaskTracker,
-    ) -> Vec<Source> {
-        let trackers = tracker::chosen(self.subject.content, trackers);
-        for tracker in &trackers {
-            let to = Tracker::new(tracker.clone());
-            tasks.spawn(self.clone().announce_to(to).in_current_span());
+    ) {
+        if !trackers.is_empty() {
+            let following =
+                self.clone().follow(trackers, names.clone(), Tracker::new, tasks.clone());
+            tasks.spawn(following.in_current_span());
         }
-        let ring_nodes: BTreeSet<_> = ring_nodes.iter().cloned().collect();
         if !ring_nodes.is_empty() {
-            let to = Ring::new(ring_nodes.iter().cloned().collect());
+            let to = Ring::new(ring_nodes, names.clone());
             tasks.spawn(self.clone().announce_to(to).in_current_span());
         }
-        let trackers = trackers.into_iter().map(Source::Tracker);
-        trackers.chain(ring_nodes.into_iter().map(Source::RingNode)).collect()
     }
 
     async fn announce_to(mut self, mut to: impl Announce) {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use rand::{SeedableRng, rngs::StdRng};
-use shoal_common::{Address, units::Rate};
+use shoal_common::{Address, names::Names, units::Rate};
 use shoal_core::{
     content::ContentId,
     roster::{Roster, RosterSettings},
@@ -95,6 +95,8 @@ pub(crate) struct Engine {
     trackers: Vec<Address>,
     /// Nodes of the ring, for every content.
     ring_nodes: Vec<Address>,
+    /// What names of both stand for.
+    names: Names,
     contents: BTreeMap<ContentKey, Content>,
     ids: HashMap<ContentId, ContentKey>,
     links: BTreeMap<LinkKey, Link>,
@@ -123,6 +125,7 @@ impl Engine {
             bulk,
             trackers,
             ring_nodes,
+            names: Names::default(),
             contents: BTreeMap::new(),
             ids: HashMap::new(),
             links: BTreeMap::new(),
@@ -224,6 +227,7 @@ impl Engine {
             Event::Undialable { link } => self.undialable(link),
             Event::DialFailed { content, peer, error } => self.dial_failed(content, peer, &error),
             Event::Announced(report) => self.announced(report),
+            Event::Sources { content, come, gone } => self.name_sources(content, come, &gone),
             Event::Resolved { content, outcome } => self.resolved(content, outcome),
             Event::Command(command, asked) => self.obey(command, &asked),
         }

@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::Span;
 
 use crate::{
-    announce::Report,
+    announce::{Report, Source},
     link::{Admitted, Handshake, LinkError},
     options::Options,
     status::{Explanation, Status},
@@ -38,6 +38,8 @@ pub(crate) enum Event {
     DialFailed { content: ContentKey, peer: PeerId, error: LinkError },
     /// A tracker or a ring node answered, or did not.
     Announced(Report),
+    /// Trackers that a content is announced to from now on, and those that it is not any more.
+    Sources { content: ContentKey, come: Vec<Source>, gone: Vec<Source> },
     /// A content's manifest was found and room made for it, or not.
     Resolved { content: ContentKey, outcome: Result<Arc<Stored>, StoreError> },
     /// Someone on this machine wants something, as part of this span.

@@ -68,7 +68,7 @@ impl Replicator {
                 }
                 Source::Listed(links, Box::new(Names::new(names, settings.dht.clone())))
             }
-            Replicate::All => Source::All(Swarms::new(&settings.tracker)),
+            Replicate::All => Source::All(Swarms::new(settings.tracker.clone())),
         };
         Some(Self { desk, wanted, ledger: Ledger::default() })
     }

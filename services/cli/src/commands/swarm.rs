@@ -4,6 +4,7 @@ use serde_json::json;
 use shoal_common::{
     Address,
     channel::{Channel, Options},
+    names::{LookUpError, Names, trackers_of},
 };
 use shoal_core::content::{ContentId, Link};
 use shoal_proto::{
@@ -65,7 +66,21 @@ fn whom_to_ask(
     Ok(Knower::Ring(ring_nodes.collect::<Result<_, _>>()?))
 }
 
+/// Asks the trackers behind a name that know the swarm, one after another until one answers.
 async fn ask_tracker(tracker: &Address, id: ContentId, max_peers: u32) -> anyhow::Result<Swarm> {
+    let unreachable = |error: LookUpError| Failure::new(Exit::Unreachable, error.to_string());
+    let trackers = Names::default().addresses(tracker).await.map_err(unreachable)?;
+    let mut failed = None;
+    for tracker in trackers_of(id, &trackers) {
+        match ask_one(&tracker, id, max_peers).await {
+            Ok(swarm) => return Ok(swarm),
+            Err(error) => failed = Some(error),
+        }
+    }
+    Err(failed.expect("a name that was looked up stands for an address"))
+}
+
+async fn ask_one(tracker: &Address, id: ContentId, max_peers: u32) -> anyhow::Result<Swarm> {
     let channel = Channel::connect(tracker, &Options::default()).await?;
     let request = GetSwarmRequest { content_id: id.to_string(), max_peers };
     let answer = TrackerServiceClient::new(channel).get_swarm(request).await;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use shoal_common::{
     Address,
+    names::Names,
     ring::{self, Client, Node, PassedOver},
 };
 use shoal_core::roster::Candidate;
@@ -19,8 +20,8 @@ pub(super) struct Ring(ring::Ring);
 
 impl Ring {
     /// The ring behind these nodes.
-    pub(super) fn new(nodes: Vec<Address>) -> Self {
-        Self(ring::Ring::new(nodes))
+    pub(super) fn new(nodes: Vec<Address>, names: Names) -> Self {
+        Self(ring::Ring::by(nodes, names))
     }
 }
 
@@ -38,7 +39,7 @@ impl Announce for Ring {
         let node = self.0.node(deadline, &mut passed_over).await;
         let mut round =
             Round { heard: passed_over.into_iter().map(useless).collect(), interval: None };
-        let Some(Node { address, mut client }) = node else { return round };
+        let Some(Node { address, name, mut client }) = node else { return round };
         let mut refusal = None;
         if occasion != Occasion::Seeking {
             match announce(&mut client, subject, occasion, deadline).await {
@@ -52,7 +53,11 @@ impl Announce for Ring {
         let source = Source::RingNode(address);
         match find_peers(&mut client, subject, deadline).await {
             // Peers are worth having at once, also from a node that refused the announce.
-            Ok(peers) => round.heard.push((source.clone(), Ok(peers))),
+            Ok(peers) => {
+                // People look for what they named.
+                round.heard.extend(name.map(|name| (Source::RingNode(name), Ok(peers.clone()))));
+                round.heard.push((source.clone(), Ok(peers)));
+            }
             Err(error) => refusal = refusal.or(Some(error)),
         }
         if let Some(refusal) = refusal {

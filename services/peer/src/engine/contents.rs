@@ -1,7 +1,7 @@
 //! Contents: added, looked for, completed, removed; and what trackers and the ring say of them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -69,11 +69,17 @@ pub(super) enum Search {
 /// What a tracker or a ring node last said.
 #[derive(Default)]
 pub(super) struct SourceView {
-    /// By settings or options. The others, which the ring told of, are forgotten when they fail.
+    /// By settings or options, or behind a name of theirs. The others, which the ring told of, are forgotten when they fail.
     named: bool,
     pub(super) error: Option<String>,
     pub(super) success: Option<Instant>,
     pub(super) peers_given: u32,
+}
+
+impl SourceView {
+    fn named() -> Self {
+        Self { named: true, ..Self::default() }
+    }
 }
 
 impl Content {
@@ -213,8 +219,12 @@ impl Engine {
 
     fn announce(&mut self, key: ContentKey) {
         let content = self.contents.get_mut(&key).expect("announced contents are here");
-        let trackers = [self.trackers.as_slice(), &content.options.trackers].concat();
-        let ring_nodes = [self.ring_nodes.as_slice(), &content.options.ring_nodes].concat();
+        let all = |ours: &[Address], of_content: &[Address]| -> Vec<Address> {
+            let all: BTreeSet<_> = ours.iter().chain(of_content).cloned().collect();
+            all.into_iter().collect()
+        };
+        let trackers = all(&self.trackers, &content.options.trackers);
+        let ring_nodes = all(&self.ring_nodes, &content.options.ring_nodes);
         let announcer = Announcer {
             key,
             news: content.news.subscribe(),
@@ -226,9 +236,22 @@ impl Engine {
                 left_bytes: content.left_bytes.clone(),
             },
         };
-        let asked = content.span.in_scope(|| announcer.start(&trackers, &ring_nodes, &self.tasks));
-        let named = |source| (source, SourceView { named: true, ..SourceView::default() });
-        content.sources.extend(asked.into_iter().map(named));
+        let named = trackers.iter().cloned().map(Source::Tracker);
+        let named = named.chain(ring_nodes.iter().cloned().map(Source::RingNode));
+        content.sources.extend(named.map(|source| (source, SourceView::named())));
+        let names = &self.names;
+        content.span.in_scope(|| announcer.start(trackers, ring_nodes, names, &self.tasks));
+    }
+
+    /// Names those that are asked, and no others.
+    pub(super) fn name_sources(&mut self, key: ContentKey, come: Vec<Source>, gone: &[Source]) {
+        let Some(content) = self.contents.get_mut(&key) else { return };
+        for source in come {
+            content.sources.entry(source).or_insert_with(SourceView::named);
+        }
+        for source in gone {
+            content.sources.remove(source);
+        }
     }
 
     /// The manifest was found, and room for the content made or not.

@@ -1,11 +1,15 @@
 //! The swarms that trackers know.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use futures_util::future::join_all;
 use shoal_common::{
     Address,
     channel::{Channel, Options as ChannelOptions},
+    names::Names,
     status,
 };
 use shoal_core::content::ContentId;
@@ -25,7 +29,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAGE_SIZE: u32 = 1000;
 const MAX_PAGES: usize = 10;
 
-pub(super) struct Swarms(Vec<Tracker>);
+/// Trackers asked at most, however many are behind the names.
+const MAX_TRACKERS: usize = 16;
+
+pub(super) struct Swarms {
+    /// As the settings name them.
+    named: Vec<Address>,
+    names: Names,
+    trackers: BTreeMap<Address, Tracker>,
+}
 
 struct Tracker {
     address: Address,
@@ -35,29 +47,50 @@ struct Tracker {
 }
 
 impl Swarms {
-    pub(super) fn new(trackers: &[Address]) -> Self {
-        let tracker = |address: &Address| Tracker {
-            client: TrackerServiceClient::new(Channel::lazy(address, &ChannelOptions::default())),
-            address: address.clone(),
-            is_silent: false,
-        };
-        Self(trackers.iter().map(tracker).collect())
+    pub(super) fn new(named: Vec<Address>) -> Self {
+        Self { named, names: Names::default(), trackers: BTreeMap::new() }
     }
 
     /// The contents that a complete peer serves. A swarm without one may be a mistyped id: who joined
     /// it would keep it alive for others to join.
     pub(super) async fn look(&mut self) -> Look {
-        let pages = join_all(self.0.iter_mut().map(Tracker::look)).await;
-        let is_partial = pages.iter().any(Option::is_none);
+        let are_all_known = self.look_up().await;
+        let pages = join_all(self.trackers.values_mut().map(Tracker::look)).await;
+        let is_partial = !are_all_known || pages.iter().any(Option::is_none);
         let swarms = pages.into_iter().flatten().flatten();
         let served = swarms.filter(|swarm| swarm.complete_count > 0);
         let ids = served.filter_map(|swarm| swarm.content_id.parse::<ContentId>().ok());
         let contents: BTreeMap<_, _> = ids.map(|id| (id, Options::default())).collect();
         Look { contents, is_partial }
     }
+
+    /// Finds the trackers behind the names; false if not all are known.
+    async fn look_up(&mut self) -> bool {
+        let found = join_all(self.named.iter().map(|name| self.names.addresses(name))).await;
+        let are_all_known = found.iter().all(Result::is_ok);
+        let addresses: BTreeSet<_> = found
+            .into_iter()
+            .filter_map(|found| {
+                found.inspect_err(|error| debug!(%error, "no tracker is known")).ok()
+            })
+            .flatten()
+            .take(MAX_TRACKERS)
+            .collect();
+        self.trackers.retain(|address, _| addresses.contains(address));
+        for address in addresses {
+            self.trackers.entry(address).or_insert_with_key(Tracker::new);
+        }
+        are_all_known
+    }
 }
 
 impl Tracker {
+    fn new(address: &Address) -> Self {
+        let channel = Channel::lazy(address, &ChannelOptions::default());
+        let client = TrackerServiceClient::new(channel);
+        Self { address: address.clone(), client, is_silent: false }
+    }
+
     /// All that it knows; none if it does not say.
     async fn look(&mut self) -> Option<Vec<SwarmInfo>> {
         let listed = match timeout(PATIENCE, list(&mut self.client)).await {

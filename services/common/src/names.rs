@@ -1,0 +1,236 @@
+//! What a name stands for: a headless Service or an alias has an address for each replica behind it,
+//! and they change while we run.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use shoal_core::content::ContentId;
+use tokio::time::{Instant, timeout};
+
+use crate::address::Address;
+
+/// A name is looked up again after so long: what Kubernetes' DNS lets others keep an answer is 5 to
+/// 30 s.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Longest wait for the resolver.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Addresses taken of one name, at most.
+const MAX_ADDRESSES: usize = 1000;
+
+/// Up to so many trackers are all announced to; of more, two.
+const ASK_ALL: usize = 3;
+
+/// A name cannot be looked up.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{host} cannot be looked up: {reason}")]
+pub struct LookUpError {
+    host: String,
+    reason: String,
+}
+
+/// What looks names up.
+type Resolver = dyn Fn(Address) -> Resolving + Send + Sync;
+type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// Looks names up, and remembers for a while what they stand for. Cheap to clone; clones share what
+/// they remember. For names out of settings, not for what strangers name.
+#[derive(Clone)]
+pub struct Names {
+    resolver: Arc<Resolver>,
+    known: Arc<Mutex<HashMap<Address, Known>>>,
+}
+
+struct Known {
+    addresses: Vec<Address>,
+    since: Instant,
+}
+
+impl Default for Names {
+    /// Names of the system: its hosts file and DNS.
+    fn default() -> Self {
+        Self::by(|name| async move {
+            Ok(tokio::net::lookup_host((name.host(), name.port())).await?.collect())
+        })
+    }
+}
+
+impl Names {
+    /// Names as `resolver` knows them.
+    pub fn by<F>(resolver: impl Fn(Address) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        let resolver: Arc<Resolver> = Arc::new(move |name| Box::pin(resolver(name)));
+        Self { resolver, known: Arc::default() }
+    }
+
+    /// The addresses behind a name, in order; a number stands for itself. What was known goes on
+    /// while it cannot be looked up.
+    pub async fn addresses(&self, name: &Address) -> Result<Vec<Address>, LookUpError> {
+        if name.ip().is_some() {
+            return Ok(vec![name.clone()]);
+        }
+        let now = Instant::now();
+        if let Some(known) = self.lock().get_mut(name) {
+            if now.duration_since(known.since) < FRESH {
+                return Ok(known.addresses.clone());
+            }
+            // One looks it up again; others use what is known meanwhile.
+            known.since = now;
+        }
+        match self.look_up(name).await {
+            Ok(addresses) => {
+                let known = Known { addresses: addresses.clone(), since: now };
+                self.lock().insert(name.clone(), known);
+                Ok(addresses)
+            }
+            Err(reason) => {
+                let known = self.lock().get(name).map(|known| known.addresses.clone());
+                known.ok_or_else(|| LookUpError { host: name.host(), reason })
+            }
+        }
+    }
+
+    async fn look_up(&self, name: &Address) -> Result<Vec<Address>, String> {
+        let found = match timeout(PATIENCE, (self.resolver)(name.clone())).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err("the resolver does not answer".to_owned()),
+        };
+        let addresses: BTreeSet<_> = found.into_iter().map(Address::from).collect();
+        if addresses.is_empty() {
+            return Err("no address is behind it".to_owned());
+        }
+        Ok(addresses.into_iter().take(MAX_ADDRESSES).collect())
+    }
+
+    /// Never held across an await.
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Known>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The trackers that know the swarm of a content: all of few, of many the two that win a rendezvous
+/// hash, so that every peer picks the same.
+pub fn trackers_of(content: ContentId, trackers: &[Address]) -> Vec<Address> {
+    let mut chosen = trackers.to_vec();
+    chosen.sort();
+    chosen.dedup();
+    if chosen.len() > ASK_ALL {
+        chosen.sort_by_cached_key(|tracker| {
+            let mut hasher = blake3::Hasher::new();
+            hasher.update(content.as_bytes());
+            hasher.update(tracker.to_string().as_bytes());
+            *hasher.finalize().as_bytes()
+        });
+        chosen.truncate(2);
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn trackers(count: u8) -> Vec<Address> {
+        (0..count).map(|n| format!("10.0.0.{n}:7070").parse().unwrap()).collect()
+    }
+
+    /// Names that answer as `answer` has it, and how often they were looked up.
+    fn names(
+        answer: impl Fn(usize) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> (Names, Arc<AtomicUsize>) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = count.clone();
+        let names =
+            Names::by(move |_| std::future::ready(answer(counted.fetch_add(1, Ordering::Relaxed))));
+        (names, count)
+    }
+
+    fn name() -> Address {
+        "trackers:7070".parse().unwrap()
+    }
+
+    fn sockets(hosts: &[u8]) -> Vec<SocketAddr> {
+        hosts.iter().map(|host| SocketAddr::from(([10, 0, 0, *host], 7070))).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_stands_for_each_address_once_and_is_looked_up_again_after_a_while() {
+        let (names, count) = names(|n| Ok(sockets(if n == 0 { &[2, 1, 2] } else { &[3] })));
+        for _ in 0..3 {
+            assert_eq!(names.addresses(&name()).await.unwrap(), trackers(3)[1..]);
+        }
+        assert_eq!(count.load(Ordering::Relaxed), 1);
+        tokio::time::advance(FRESH).await;
+        assert_eq!(names.addresses(&name()).await.unwrap(), trackers(4)[3..]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_known_goes_on_while_a_name_cannot_be_looked_up() {
+        let (names, _) = names(|n| match n {
+            0 => Ok(sockets(&[1])),
+            1 => Ok(Vec::new()),
+            _ => Err(io::Error::other("no such host")),
+        });
+        for _ in 0..3 {
+            assert_eq!(names.addresses(&name()).await.unwrap(), trackers(2)[1..]);
+            tokio::time::advance(FRESH).await;
+        }
+        let other: Address = "nobody:7070".parse().unwrap();
+        let error = names.addresses(&other).await.expect_err("it was never known");
+        assert_eq!(error.to_string(), "nobody cannot be looked up: no such host");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_resolver_that_does_not_answer_is_not_waited_for() {
+        let names = Names::by(|_| std::future::pending());
+        let error = names.addresses(&name()).await.expect_err("it does not");
+        assert!(error.to_string().contains("does not answer"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_number_needs_no_resolver_and_the_system_knows_the_loopback() {
+        let (names, count) = names(|_| Err(io::Error::other("no")));
+        assert_eq!(names.addresses(&trackers(1)[0]).await.unwrap(), trackers(1));
+        assert_eq!(count.load(Ordering::Relaxed), 0);
+        let localhost: Address = "localhost:7".parse().unwrap();
+        let found = Names::default().addresses(&localhost).await.unwrap();
+        assert!(found.iter().all(|address| address.ip().is_some_and(|ip| ip.is_loopback())));
+    }
+
+    #[test]
+    fn few_trackers_hear_of_everything_and_of_many_two_share_a_content() {
+        let content = ContentId::of_manifest(b"a");
+        assert_eq!(trackers_of(content, &trackers(3)).len(), 3);
+        let mut load: HashMap<Address, usize> = HashMap::new();
+        for number in 0_u32..500 {
+            let content = ContentId::of_manifest(&number.to_le_bytes());
+            let picked = trackers_of(content, &trackers(5));
+            assert_eq!(picked.len(), 2);
+            for tracker in picked {
+                *load.entry(tracker).or_default() += 1;
+            }
+        }
+        assert!(load.len() == 5 && load.values().all(|n| (150..250).contains(n)), "{load:?}");
+    }
+
+    #[test]
+    fn the_order_of_the_settings_does_not_matter() {
+        let content = ContentId::of_manifest(b"a");
+        let mut reversed = trackers(7);
+        reversed.reverse();
+        assert_eq!(trackers_of(content, &trackers(7)), trackers_of(content, &reversed));
+    }
+}

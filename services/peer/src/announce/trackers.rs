@@ -1,0 +1,198 @@
+//! The trackers of a content. Names are looked up again and again: each address behind one is a tracker
+//! of its own. When that changes which trackers are announced to, those of the view before still hear
+//! of us for one interval, as other peers may not have looked yet.
+
+use std::{collections::BTreeMap, mem::take, time::Duration};
+
+use futures_util::future::join_all;
+use rand::RngExt as _;
+use shoal_common::{
+    Address,
+    names::{Names, trackers_of},
+};
+use tokio::{
+    sync::mpsc::error::SendError,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
+
+use super::{Announce, Announcer, Report, Source};
+use crate::event::Event;
+
+/// How often it is looked which trackers there are; jittered.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Look again when a name was never found, as it may just be starting.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long those of the view before are announced to: the usual interval of a tracker.
+const LINGER: Duration = Duration::from_secs(30);
+
+/// Trackers that are announced to, and those of the view before.
+struct Views<T> {
+    current: BTreeMap<Address, T>,
+    /// Until then.
+    lingering: BTreeMap<Address, (T, Instant)>,
+}
+
+/// An announcer at work.
+struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// The addresses behind some names.
+struct Look {
+    addresses: Vec<Address>,
+    /// Names of which nothing is known, and why.
+    unknown: BTreeMap<Address, String>,
+}
+
+impl Announcer {
+    /// Announces to the trackers behind these names, each by what `connect` makes of its address.
+    pub(super) async fn follow<A: Announce>(
+        self,
+        trackers: Vec<Address>,
+        names: Names,
+        connect: impl Fn(Address) -> A + Send,
+        tasks: TaskTracker,
+    ) {
+        let is_fixed = trackers.iter().all(|tracker| tracker.ip().is_some());
+        let start = |address: &Address| {
+            let stop = self.stop.child_token();
+            let announcer = Self { stop: stop.clone(), ..self.clone() };
+            let announcing = announcer.announce_to(connect(address.clone()));
+            Running { stop, task: tasks.spawn(announcing.in_current_span()) }
+        };
+        let mut views = Views::default();
+        let following = async {
+            loop {
+                let look = Look::at(&names, &trackers).await;
+                let chosen = trackers_of(self.subject.content, &look.addresses);
+                let left = views.turn(Instant::now(), &chosen, start);
+                let mut gone = Vec::new();
+                for (address, running) in left {
+                    running.stop.cancel();
+                    // It says farewell, and reports no more. One that panicked reports no more either.
+                    let _ = running.task.await;
+                    gone.push(address);
+                }
+                let is_shown = |name: &&Address| views.has(name) || look.unknown.contains_key(name);
+                gone.extend(trackers.iter().filter(|name| !is_shown(name)).cloned());
+                let wait = if look.unknown.is_empty() { LOOK_EVERY } else { LOOK_AGAIN };
+                if self.show(chosen, gone, look.unknown).await.is_err() || is_fixed {
+                    return;
+                }
+                let wait = wait.mul_f64(rand::rng().random_range(0.75..1.25));
+                sleep(wait).await;
+            }
+        };
+        self.stop.run_until_cancelled(following).await;
+    }
+
+    /// Tells the engine whom it is to name, and whom no more; an error if it is gone.
+    async fn show(
+        &self,
+        come: Vec<Address>,
+        gone: Vec<Address>,
+        unknown: BTreeMap<Address, String>,
+    ) -> Result<(), SendError<Event>> {
+        let come = come.into_iter().map(Source::Tracker).collect();
+        let gone = gone.into_iter().map(Source::Tracker).collect();
+        self.events.send(Event::Sources { content: self.key, come, gone }).await?;
+        for (name, error) in unknown {
+            let source = Source::Tracker(name);
+            let report = Report { content: self.key, source, outcome: Err(error) };
+            self.events.send(Event::Announced(report)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Look {
+    async fn at(names: &Names, trackers: &[Address]) -> Self {
+        let mut look = Self { addresses: Vec::new(), unknown: BTreeMap::new() };
+        let found = trackers.iter().map(async |name| (name, names.addresses(name).await));
+        for (name, found) in join_all(found).await {
+            match found {
+                Ok(addresses) => look.addresses.extend(addresses),
+                Err(error) => drop(look.unknown.insert(name.clone(), error.to_string())),
+            }
+        }
+        look
+    }
+}
+
+impl<T> Default for Views<T> {
+    fn default() -> Self {
+        Self { current: BTreeMap::new(), lingering: BTreeMap::new() }
+    }
+}
+
+impl<T> Views<T> {
+    /// Takes a new view, has those started that are new in it, and returns those whose time is over.
+    fn turn(
+        &mut self,
+        now: Instant,
+        chosen: &[Address],
+        start: impl Fn(&Address) -> T,
+    ) -> Vec<(Address, T)> {
+        // A name that is not found for a moment is no reason to leave all trackers.
+        if !chosen.is_empty() {
+            let replaced: BTreeMap<_, _>;
+            let all = take(&mut self.current).into_iter();
+            (self.current, replaced) = all.partition(|(address, _)| chosen.contains(address));
+            let until = now + LINGER;
+            self.lingering.extend(replaced.into_iter().map(|(address, it)| (address, (it, until))));
+        }
+        for address in chosen {
+            if !self.current.contains_key(address) {
+                let back = self.lingering.remove(address).map(|(it, _)| it);
+                self.current.insert(address.clone(), back.unwrap_or_else(|| start(address)));
+            }
+        }
+        let over: BTreeMap<_, _>;
+        let all = take(&mut self.lingering).into_iter();
+        (over, self.lingering) = all.partition(|(_, (_, until))| *until <= now);
+        over.into_iter().map(|(address, (it, _))| (address, it)).collect()
+    }
+
+    fn has(&self, address: &Address) -> bool {
+        self.current.contains_key(address) || self.lingering.contains_key(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(hosts: &[u8]) -> Vec<Address> {
+        hosts.iter().map(|host| format!("10.0.0.{host}:7070").parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn trackers_of_the_view_before_are_left_after_an_interval() {
+        let mut views = Views::default();
+        let start = Instant::now();
+        let started = std::cell::RefCell::new(Vec::new());
+        let mut turn = |second: u64, hosts: &[u8]| {
+            let now = start + Duration::from_secs(second);
+            let note = |address: &Address| started.borrow_mut().push(address.clone());
+            let left = views.turn(now, &addresses(hosts), note);
+            (started.take(), left.into_iter().map(|(address, ())| address).collect::<Vec<_>>())
+        };
+        let nobody = Vec::new;
+        assert_eq!(turn(0, &[1, 2]), (addresses(&[1, 2]), nobody()));
+        assert_eq!(turn(10, &[2, 3]), (addresses(&[3]), nobody()));
+        // Back before its time is over, it was never left.
+        assert_eq!(turn(20, &[1, 2]), (nobody(), nobody()));
+        assert_eq!(turn(30, &[1, 4]), (addresses(&[4]), nobody()));
+        assert_eq!(turn(50, &[1, 4]), (nobody(), addresses(&[3])));
+        assert_eq!(turn(60, &[1, 4]), (nobody(), addresses(&[2])));
+        // No view at all is none to follow.
+        assert_eq!(turn(70, &[]), (nobody(), nobody()));
+        assert_eq!(turn(200, &[]), (nobody(), nobody()));
+    }
+}

@@ -10,7 +10,7 @@ SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak check fmt fmt-check clippy lint deny sim sim-ring bench bench-ring lab lab-check build clean
-.PHONY: images cluster-up cluster-scale cluster-status cluster-publish cluster-get cluster-logs cluster-down cluster-test
+.PHONY: images cluster-up cluster-scale cluster-status cluster-publish cluster-get cluster-logs cluster-down cluster-test observability-check
 .PHONY: chart-test kube-test
 
 help: ## List this
@@ -101,6 +101,11 @@ chart-test: ## Chart: lint, renders, schemas of Kubernetes' API (Python 3, and h
 kube-test: ## Chart on the cluster that kubectl points at (helm; images on its nodes; ARGS=--help)
 	$(CARGO) build --bin shoal --bin shoal-kube-test
 	@PATH="$$PATH:$(TARGET)/chart-test" $(TARGET)/debug/shoal-kube-test $(ARGS)
+
+observability-check: ## Configuration and rules of the cluster's Prometheus (needs promtool)
+	@command -v promtool > /dev/null || { echo 'promtool is missing:' \
+		'go install github.com/prometheus/prometheus/cmd/promtool@latest, or apt-get install prometheus' >&2; exit 1; }
+	promtool check config deploy/observability/prometheus.yaml
 
 build:
 	$(CARGO) build --workspace --bins

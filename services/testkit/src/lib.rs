@@ -2,6 +2,7 @@
 
 pub mod cluster;
 pub mod collector;
+pub mod compose;
 pub mod daemon;
 pub mod demo;
 pub mod files;

@@ -1,0 +1,351 @@
+//! The cluster under test: started, scaled and taken down by the script that its users run.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use shoal_common::{
+    Address,
+    channel::{Channel, Options},
+};
+use shoal_proto::peer::v1::{
+    GetBitfieldRequest, GetBitfieldResponse, peer_service_client::PeerServiceClient,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::{
+    container::Container,
+    docker::{docker, stdout_of},
+    exits::Exits,
+};
+use crate::{
+    files::{self, Fill},
+    interrupt::Interrupt,
+};
+
+/// Of the Compose project, so that the cluster of whoever works here is left alone.
+const PROJECT: &str = "shoal-test";
+/// Marks the commands' containers.
+const LABEL: &str = "shoal.cluster-test";
+/// The ports that the services listen on.
+pub(super) const PEER_PORT: u16 = 7072;
+pub(super) const RING_PORT: u16 = 7071;
+pub(super) const TRACKER_PORT: u16 = 7070;
+/// Time between two looks at whether something has happened.
+const LOOK: Duration = Duration::from_millis(50);
+/// Lines of a container's log that are shown when something fails.
+const LOG_LINES: u32 = 60;
+
+/// A running Compose project. It is taken down when dropped, with all that it kept.
+pub struct Cluster {
+    /// For files, and copies of them.
+    pub folder: TempDir,
+    /// Where calls to the services are made.
+    pub runtime: Runtime,
+    /// How its containers ended.
+    pub exits: Exits,
+    interrupt: Interrupt,
+}
+
+/// A file that peers are given.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// Its id.
+    pub id: String,
+    /// The BLAKE3 hash of its bytes.
+    pub hash: blake3::Hash,
+}
+
+/// A command `shoal` that runs in a container. It is removed when dropped.
+pub struct Shoal {
+    process: Child,
+    name: String,
+}
+
+impl Cluster {
+    /// A project that nothing is left of, not started yet.
+    pub fn new(interrupt: Interrupt) -> anyhow::Result<Self> {
+        let cluster = Self {
+            folder: tempfile::Builder::new().prefix("shoal-cluster-").tempdir()?,
+            runtime: Runtime::new()?,
+            exits: Exits::listen(PROJECT)?,
+            interrupt,
+        };
+        remove()?;
+        Ok(cluster)
+    }
+
+    /// Has the script do something, as `make cluster-...` does.
+    pub fn script(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        self.interrupt.check()?;
+        stdout_of(script().args(arguments))
+    }
+
+    /// Starts it with so many peers, and waits until all is healthy.
+    pub fn up(&self, peers: u32) -> anyhow::Result<()> {
+        self.interrupt.check()?;
+        stdout_of(script().arg("up").env("PEERS", peers.to_string())).map(drop)
+    }
+
+    /// Has so many peers, healthy ones.
+    pub fn scale(&self, peers: u32) -> anyhow::Result<()> {
+        self.script(&["scale", &peers.to_string()]).map(drop)
+    }
+
+    /// Takes it down. What the ring nodes keep stays.
+    pub fn down(&self) -> anyhow::Result<()> {
+        self.script(&["down"]).map(drop)
+    }
+
+    /// What Docker has of it, of a kind: `container`, `network` or `volume`.
+    pub fn left(&self, kind: &str) -> anyhow::Result<Vec<String>> {
+        let label = format!("label=com.docker.compose.project={PROJECT}");
+        let mut arguments = vec![kind, "ls", "--quiet", "--filter", &label];
+        if kind == "container" {
+            arguments.push("--all");
+        }
+        Ok(docker(arguments)?.lines().map(ToOwned::to_owned).collect())
+    }
+
+    /// The containers of the services whose names begin so, those that do not run too.
+    pub fn containers(&self, service: &str) -> anyhow::Result<Vec<Container>> {
+        let label = format!("label=com.docker.compose.project={PROJECT}");
+        let lines = docker([
+            "ps",
+            "--all",
+            "--no-trunc",
+            "--filter",
+            &label,
+            "--format",
+            Container::FORMAT,
+        ])?;
+        let all = lines.lines().filter_map(Container::parse);
+        let mut found: Vec<_> = all.filter(|one| one.service.starts_with(service)).collect();
+        found.sort_by_key(|container| (container.service.clone(), container.number));
+        Ok(found)
+    }
+
+    /// Exactly so many peers, in the order of their numbers.
+    pub fn peers(&self, count: usize) -> anyhow::Result<Vec<Container>> {
+        let peers = self.containers("peer")?;
+        ensure!(peers.len() == count, "{} peers are there, not {count}", peers.len());
+        Ok(peers)
+    }
+
+    /// The container of a service that has one.
+    pub fn container(&self, service: &str) -> anyhow::Result<Container> {
+        let found = self.containers(service)?.into_iter().next();
+        found.with_context(|| format!("no container of {service} is there"))
+    }
+
+    /// HOST:PORT of all nodes of the ring that run.
+    pub fn ring_nodes(&self) -> anyhow::Result<Vec<String>> {
+        let nodes = self.containers("dht-node")?;
+        let addresses = nodes.iter().filter_map(|node| node.address().ok());
+        Ok(addresses.map(|address| SocketAddr::new(address, RING_PORT).to_string()).collect())
+    }
+
+    /// The network that its services share.
+    pub fn network(&self) -> String {
+        format!("{PROJECT}_default")
+    }
+
+    /// A file of random bytes.
+    pub fn file(&self, name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
+        let path = self.folder.path().join(name);
+        files::write(&path, bytes, Fill::Random, &self.interrupt)?;
+        Ok(path)
+    }
+
+    /// Hands a new file to a peer.
+    pub fn publish(&self, peer: &Container, name: &str, bytes: u64) -> anyhow::Result<Content> {
+        let path = self.file(name, bytes)?;
+        let mount = format!("{}:/from/{name}:ro", path.display());
+        let arguments = ["publish", "--quiet", &format!("/from/{name}")].map(ToOwned::to_owned);
+        let id = self.at(peer, &["--user", "0:0", "--volume", &mount], &arguments)?.output()?;
+        Ok(Content { id, hash: files::hash(&path)? })
+    }
+
+    /// Shares a new file from a container of its own, at most so fast, until that is dropped.
+    pub fn seed(&self, name: &str, bytes: u64, up: &str) -> anyhow::Result<(Shoal, Content)> {
+        let path = self.file(name, bytes)?;
+        let mount = format!("{}:/from/{name}:ro", path.display());
+        let docker = ["--network", &self.network(), "--user", "0:0", "--volume", &mount];
+        let path_inside = format!("/from/{name}");
+        let shoal = ["seed", &path_inside, "--up", up, "--dht", "ring:7071"];
+        let trackers = ["--tracker", "tracker-1:7070", "--tracker", "tracker-2:7070"];
+        let arguments: Vec<_> = shoal.iter().chain(&trackers).map(ToString::to_string).collect();
+        let seeder = Shoal::start(&docker, &arguments)?;
+        let id = seeder.first_line(&self.interrupt)?;
+        Ok((seeder, Content { id, hash: files::hash(&path)? }))
+    }
+
+    /// Has a peer fetch a content.
+    pub fn fetch(&self, peer: &Container, content: &Content) -> anyhow::Result<Shoal> {
+        self.at(peer, &[], &["fetch", &content.id].map(ToOwned::to_owned))
+    }
+
+    /// Runs the command `shoal` beside a peer, whose control API it reaches.
+    pub fn at(
+        &self,
+        peer: &Container,
+        docker: &[&str],
+        arguments: &[String],
+    ) -> anyhow::Result<Shoal> {
+        self.interrupt.check()?;
+        Shoal::beside(peer, docker, arguments)
+    }
+
+    /// How many pieces of a content a peer says it holds, and how many there are.
+    pub fn held(&self, peer: &Container, content: &Content) -> anyhow::Result<(u32, u32)> {
+        let address = Address::from(SocketAddr::new(peer.address()?, PEER_PORT));
+        let request = GetBitfieldRequest { content_id: content.id.clone() };
+        let GetBitfieldResponse { held_count, piece_count, .. } = self.runtime.block_on(async {
+            let channel = Channel::connect(&address, &Options::default()).await?;
+            let answer = PeerServiceClient::new(channel).get_bitfield(request).await;
+            anyhow::Ok(answer.with_context(|| peer.name.clone())?.into_inner())
+        })?;
+        Ok((held_count, piece_count))
+    }
+
+    /// Fails unless a peer says that it holds all of a content, and the bytes on its disk are it.
+    pub fn check_copy(&self, peer: &Container, content: &Content) -> anyhow::Result<()> {
+        let (held, pieces) = self.held(peer, content)?;
+        ensure!(held == pieces, "{} holds {held} of {pieces} pieces", peer.name);
+        let copy = self.folder.path().join(&peer.name);
+        peer.copy_out(&format!("/var/lib/shoal/contents/{}/data", content.id), &copy)?;
+        files::check_copy(&copy, content.hash).with_context(|| peer.name.clone())?;
+        std::fs::remove_file(&copy)?;
+        Ok(())
+    }
+
+    /// Waits until a download has begun and is not over, and fails if it is missed.
+    pub fn wait_until_under_way(&self, peer: &Container, of: &Content) -> anyhow::Result<()> {
+        self.wait_for("a download under way", Duration::from_secs(30), || {
+            // Until its manifest is there, the peer does not know the content.
+            let (held, pieces) = self.held(peer, of).unwrap_or((0, 1));
+            ensure!(held < pieces, "{} was complete too soon", peer.name);
+            Ok((held > pieces / 10).then_some(()))
+        })
+    }
+
+    /// Waits until `condition` gives something; fails after `patience`, or if it does.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        patience: Duration,
+        mut condition: impl FnMut() -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        let deadline = Instant::now() + patience;
+        loop {
+            self.interrupt.check()?;
+            if let Some(value) = condition()? {
+                return Ok(value);
+            }
+            if Instant::now() >= deadline {
+                bail!("waited {} s in vain for {what}", patience.as_secs());
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    /// What the containers of these services logged last.
+    pub fn logs(&self, services: &[&str]) -> String {
+        let mut text = String::new();
+        for service in services {
+            for container in self.containers(service).unwrap_or_default() {
+                let title = format!("--- {}\n", container.name);
+                text.extend([title, container.log(LOG_LINES)]);
+            }
+        }
+        text
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = remove() {
+            eprintln!("the cluster is not taken down: {error:#}");
+        }
+    }
+}
+
+impl Shoal {
+    /// Starts it in the network of a peer, whose control API it reaches.
+    pub fn beside(peer: &Container, docker: &[&str], arguments: &[String]) -> anyhow::Result<Self> {
+        let network = format!("container:{}", peer.id);
+        let docker: Vec<_> =
+            ["--network", &network].into_iter().chain(docker.iter().copied()).collect();
+        Self::start(&docker, arguments)
+    }
+
+    fn start(docker: &[&str], arguments: &[String]) -> anyhow::Result<Self> {
+        let name = format!("{PROJECT}-{}", uuid::Uuid::new_v4());
+        let mut command = Command::new("docker");
+        command.args(["run", "--rm", "--read-only", "--name", &name, "--label", LABEL]);
+        command.args(docker).arg("shoal/cli:dev").args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let process = command.spawn().context("cannot run docker")?;
+        Ok(Self { process, name })
+    }
+
+    /// Waits for its end, and returns what it printed; an error if it failed.
+    pub fn output(mut self) -> anyhow::Result<String> {
+        let stdout = self.process.stdout.take().context("stdout was taken")?;
+        let stdout = std::io::read_to_string(stdout)?;
+        let stderr = self.process.stderr.take().context("stderr was taken")?;
+        let stderr = std::io::read_to_string(stderr)?;
+        let status = self.process.wait()?;
+        ensure!(status.success(), "shoal: {status}: {}", stderr.trim_end());
+        Ok(stdout.trim_end().to_owned())
+    }
+
+    /// The first line that it printed, of a command that goes on.
+    fn first_line(&self, interrupt: &Interrupt) -> anyhow::Result<String> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            interrupt.check()?;
+            // The container is not there at once.
+            let printed = docker(["logs", &self.name]).unwrap_or_default();
+            if let Some(line) = printed.lines().next() {
+                return Ok(line.to_owned());
+            }
+            ensure!(Instant::now() < deadline, "{} prints nothing", self.name);
+            std::thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Shoal {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(Some(_))) {
+            return;
+        }
+        // It may end just now.
+        let _ = docker(["rm", "--force", &self.name]);
+        let _ = self.process.wait();
+    }
+}
+
+/// Takes the project down, and removes what it kept.
+fn remove() -> anyhow::Result<()> {
+    let label = format!("label={LABEL}");
+    let commands = docker(["ps", "--all", "--quiet", "--filter", &label])?;
+    for command in commands.lines() {
+        docker(["rm", "--force", command])?;
+    }
+    stdout_of(script().arg("down").env("VOLUMES", "1")).map(drop)
+}
+
+fn script() -> Command {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/cluster");
+    let mut command = Command::new(path);
+    // Ports that are free, beside those of another cluster here.
+    command.env("PROJECT", PROJECT).env("SHOAL_TRACKER_PORT", "").env("SHOAL_RING_PORT", "");
+    command
+}

@@ -1,0 +1,116 @@
+//! One container of the cluster.
+
+use std::{net::IpAddr, path::Path, process::Command};
+
+use anyhow::{Context as _, bail};
+
+use super::docker::{docker, stdout_of};
+
+/// A container, whether it runs or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Container {
+    /// The engine's id for it.
+    pub id: String,
+    /// The name that people see.
+    pub name: String,
+    /// The service of the Compose file.
+    pub service: String,
+    /// Which of the service's containers, from 1.
+    pub number: u32,
+}
+
+impl Container {
+    /// The container that a line of [`Self::FORMAT`] describes.
+    pub(super) fn parse(line: &str) -> Option<Self> {
+        let mut fields = line.split('\t');
+        let mut next = || fields.next().map(ToOwned::to_owned);
+        let (id, name, service) = (next()?, next()?, next()?);
+        Some(Self { id, name, service, number: next()?.parse().ok()? })
+    }
+
+    /// What `docker ps` prints of it.
+    pub(super) const FORMAT: &str = "{{.ID}}\t{{.Names}}\t\
+                                     {{.Label \"com.docker.compose.service\"}}\t\
+                                     {{.Label \"com.docker.compose.container-number\"}}";
+
+    /// Its address in the cluster's network. It may be another after a restart.
+    pub fn address(&self) -> anyhow::Result<IpAddr> {
+        let address = self.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")?;
+        address.parse().with_context(|| format!("{} has no address: {address:?}", self.name))
+    }
+
+    /// Where one of its ports is reached from this machine, HOST:PORT.
+    pub fn published(&self, port: u16) -> anyhow::Result<String> {
+        docker(["port", &self.id, &port.to_string()])
+    }
+
+    /// Ends it at once.
+    pub fn kill(&self) -> anyhow::Result<()> {
+        docker(["kill", &self.id]).map(drop)
+    }
+
+    /// Starts it, after it ended.
+    pub fn start(&self) -> anyhow::Result<()> {
+        docker(["start", &self.id]).map(drop)
+    }
+
+    /// Stops and starts it, with the grace that the Compose file gives it.
+    pub fn restart(&self) -> anyhow::Result<()> {
+        let grace_s = if self.service.starts_with("dht-node") { "60" } else { "30" };
+        docker(["restart", "--time", grace_s, &self.id]).map(drop)
+    }
+
+    /// Pulls the plug of its network.
+    pub fn disconnect(&self, network: &str) -> anyhow::Result<()> {
+        docker(["network", "disconnect", network, &self.id]).map(drop)
+    }
+
+    /// Puts the plug in again.
+    pub fn connect(&self, network: &str) -> anyhow::Result<()> {
+        docker(["network", "connect", "--alias", &self.service, network, &self.id]).map(drop)
+    }
+
+    /// Copies a file out of it.
+    pub fn copy_out(&self, path: &str, to: &Path) -> anyhow::Result<()> {
+        let mut command = Command::new("docker");
+        command.args(["cp", &format!("{}:{path}", self.id)]).arg(to);
+        stdout_of(&mut command).map(drop)
+    }
+
+    /// Bytes of memory that its process has resident (VmRSS).
+    pub fn resident_memory(&self) -> anyhow::Result<u64> {
+        let table = docker(["top", &self.id, "-o", "pid,rss"])?;
+        let row = table.lines().nth(1).and_then(|row| row.split_whitespace().nth(1));
+        let Some(Ok(kibibytes)) = row.map(str::parse::<u64>) else {
+            bail!("docker top tells no memory of {}: {table}", self.name)
+        };
+        Ok(kibibytes * 1024)
+    }
+
+    /// The end of what it logged.
+    pub fn log(&self, lines: u32) -> String {
+        let mut command = Command::new("docker");
+        let output = command.args(["logs", "--tail", &lines.to_string(), &self.id]).output();
+        output.map_or_else(
+            |error| error.to_string(),
+            |output| String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    }
+
+    /// Something that the engine knows of it.
+    pub fn inspect(&self, format: &str) -> anyhow::Result<String> {
+        docker(["inspect", "--format", format, &self.id])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_what_the_engine_says() {
+        let peer = Container::parse("0a1b\tshoal_peer_12\tpeer\t12").unwrap();
+        assert_eq!((peer.name.as_str(), peer.number), ("shoal_peer_12", 12));
+        assert_eq!(Container::parse("0a1b\tshoal_cli_run\t\t"), None);
+    }
+}

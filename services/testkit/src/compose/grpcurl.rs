@@ -1,0 +1,138 @@
+//! The services as `grpcurl` sees them, by reflection alone.
+
+use std::{env, path::PathBuf, process::Command};
+
+use anyhow::{Context as _, ensure};
+use serde_json::{Value, json};
+
+use super::{
+    cluster::{Cluster, Content, PEER_PORT, RING_PORT, TRACKER_PORT},
+    docker::stdout_of,
+};
+
+/// A call, and a word of its answer.
+struct Call {
+    method: &'static str,
+    request: String,
+    expected: &'static str,
+}
+
+/// Lists what each service offers, and calls what the textbook names.
+pub(super) fn lists_and_calls(cluster: &mut Cluster) -> anyhow::Result<String> {
+    let grpcurl = Grpcurl::find()?;
+    let peer = cluster.container("peer")?;
+    let content = cluster.publish(&peer, "grpcurl.bin", 1_000_000)?;
+    let tracker = cluster.container("tracker-1")?.published(TRACKER_PORT)?;
+    let node = cluster.container("dht-node-1")?.published(RING_PORT)?;
+    let other = format!("{}:{RING_PORT}", cluster.container("dht-node-2")?.address()?);
+    let peer = format!("{}:{PEER_PORT}", peer.address()?);
+    let state = grpcurl.run(&[&node, "shoal.dht.v1.DhtService/GetState"])?;
+    let services = [
+        (tracker, tracker_calls(&content)),
+        (node, vec![find_successor()]),
+        (other, vec![notify(&state)?]),
+        (peer, peer_calls(&content)),
+    ];
+    let mut count = 0;
+    for (address, calls) in services {
+        let listed = grpcurl.run(&[&address, "list"])?;
+        for call in calls.into_iter().chain([health()]) {
+            let (service, _) = call.method.split_once('/').context("it is SERVICE/METHOD")?;
+            ensure!(listed.lines().any(|line| line == service), "{service} is not in {listed}");
+            grpcurl.call(&address, &call)?;
+            count += 1;
+        }
+    }
+    Ok(format!("{count} calls"))
+}
+
+/// The command.
+struct Grpcurl(PathBuf);
+
+impl Grpcurl {
+    /// The one in the path, or where Go installs commands.
+    fn find() -> anyhow::Result<Self> {
+        let in_path = env::var_os("PATH").unwrap_or_default();
+        let gobin = env::var_os("GOBIN").map(PathBuf::from);
+        let gopath = env::var_os("GOPATH").map(|path| PathBuf::from(path).join("bin"));
+        let home = env::var_os("HOME").map(|path| PathBuf::from(path).join("go/bin"));
+        let folders = env::split_paths(&in_path).chain(gobin).chain(gopath).chain(home);
+        let found = folders.map(|folder| folder.join("grpcurl")).find(|path| path.is_file());
+        found.map(Self).context(
+            "grpcurl is missing: go install github.com/fullstorydev/grpcurl/cmd/grpcurl@latest",
+        )
+    }
+
+    fn run(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let mut command = Command::new(&self.0);
+        stdout_of(command.arg("-plaintext").args(arguments))
+    }
+
+    /// Fails unless the answer is JSON that holds what is expected.
+    fn call(&self, address: &str, call: &Call) -> anyhow::Result<()> {
+        let Call { method, request, expected } = call;
+        let answer = self.run(&["-d", request, address, method])?;
+        ensure!(answer.contains(expected), "{method} answers {answer}, without {expected}");
+        // A stream is several documents, the first of which is enough.
+        let first = serde_json::Deserializer::from_str(&answer).into_iter::<Value>().next();
+        ensure!(matches!(first, Some(Ok(_))), "{method} answers no JSON: {answer}");
+        Ok(())
+    }
+}
+
+fn health() -> Call {
+    Call {
+        method: "grpc.health.v1.Health/Check",
+        request: "{}".to_owned(),
+        expected: "\"SERVING\"",
+    }
+}
+
+fn tracker_calls(content: &Content) -> Vec<Call> {
+    let peer = uuid::Uuid::new_v4();
+    let id = &content.id;
+    let announce = |event: &str| Call {
+        method: "shoal.tracker.v1.TrackerService/Announce",
+        request: format!(
+            r#"{{"content_id": "{id}", "peer": {{"peer_id": "{peer}", "address": "0.0.0.0:7072"}},
+                 "event": "ANNOUNCE_EVENT_{event}"}}"#
+        ),
+        expected: "observedAddress",
+    };
+    vec![announce("STARTED"), announce("STOPPED")]
+}
+
+fn find_successor() -> Call {
+    Call {
+        method: "shoal.dht.v1.DhtService/FindSuccessor",
+        // The bytes of "key", in base 64.
+        request: r#"{"target": {"key": "a2V5"}}"#.to_owned(),
+        expected: "position",
+    }
+}
+
+/// What a node says to another from time to time, as that node answers who is asked for its state.
+fn notify(state: &str) -> anyhow::Result<Call> {
+    let answer: Value = serde_json::from_str(state).context("GetState answers no JSON")?;
+    Ok(Call {
+        method: "shoal.dht.v1.DhtService/Notify",
+        request: json!({ "state": answer["state"] }).to_string(),
+        expected: "successors",
+    })
+}
+
+fn peer_calls(content: &Content) -> Vec<Call> {
+    let id = &content.id;
+    vec![
+        Call {
+            method: "shoal.peer.v1.PeerService/GetBitfield",
+            request: format!(r#"{{"content_id": "{id}"}}"#),
+            expected: "heldCount",
+        },
+        Call {
+            method: "shoal.peer.v1.PeerService/RequestPiece",
+            request: format!(r#"{{"content_id": "{id}", "ranges": [{{"piece": 0}}]}}"#),
+            expected: "data",
+        },
+    ]
+}

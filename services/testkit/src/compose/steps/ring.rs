@@ -1,0 +1,155 @@
+//! What happens to the ring's nodes.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::{Context as _, ensure};
+use shoal_proto::dht::v1::{GetRequest, PutRequest};
+
+use crate::{
+    compose::cluster::Cluster,
+    ring::{
+        self,
+        history::Verdict,
+        load::{Load, Nodes},
+    },
+};
+
+/// Longest time until all keys can be read again after a fault.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Writes that are to be acknowledged between two faults.
+pub(super) const WRITES: usize = 100;
+/// The same while two nodes are away: a quarter of the keys may have lost its majority, and writers
+/// wait for those.
+const WRITES_MEANWHILE: usize = 10;
+
+/// Clients that write to the ring of a cluster, and read.
+pub(super) struct Clients {
+    nodes: Nodes,
+    load: Load,
+}
+
+impl Clients {
+    /// Starts them.
+    pub(super) fn start(cluster: &Cluster, name: &str) -> anyhow::Result<Self> {
+        let nodes: Nodes = Arc::new(Mutex::new(cluster.ring_nodes()?));
+        let _within = cluster.runtime.enter();
+        let load = Load::start(nodes.clone(), name, 4, 8);
+        Ok(Self { nodes, load })
+    }
+
+    /// They call the nodes that run now.
+    pub(super) fn look_around(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        *self.nodes.lock().expect("nothing panics while it holds the lock") =
+            cluster.ring_nodes()?;
+        Ok(())
+    }
+
+    /// Waits until so many more writes have been acknowledged.
+    pub(super) fn write_on(&self, cluster: &Cluster, writes: usize) -> anyhow::Result<()> {
+        let acknowledged = || self.load.record.history.judge().acknowledged;
+        let before = acknowledged();
+        cluster.wait_for("writes to be acknowledged", PATIENCE, || {
+            Ok((acknowledged() >= before + writes).then_some(()))
+        })
+    }
+
+    /// Ends them, reads every key once more, and fails if something is lost.
+    pub(super) fn stop(self, cluster: &Cluster) -> anyhow::Result<Verdict> {
+        let record = cluster.runtime.block_on(self.load.stop(PATIENCE));
+        let verdict = record.history.judge();
+        ensure!(verdict.flaws.is_empty(), "{}", verdict.flaws.join("; "));
+        Ok(verdict)
+    }
+}
+
+/// Two nodes are killed at the same time, and started again.
+pub(super) fn loses_no_key(cluster: &mut Cluster) -> anyhow::Result<String> {
+    let clients = Clients::start(cluster, "killed")?;
+    clients.write_on(cluster, WRITES)?;
+    let nodes = cluster.containers("dht-node")?;
+    let victims = &nodes[1..3];
+    for victim in victims {
+        cluster.exits.killed(&victim.id);
+        victim.kill()?;
+    }
+    clients.look_around(cluster)?;
+    clients.write_on(cluster, WRITES_MEANWHILE)?;
+    for victim in victims {
+        victim.start()?;
+    }
+    wait_for_one_ring(cluster)?;
+    clients.look_around(cluster)?;
+    clients.write_on(cluster, WRITES)?;
+    let Verdict { acknowledged, read, longest_unavailable: (longest, _), .. } =
+        clients.stop(cluster)?;
+    Ok(format!(
+        "{acknowledged} writes and {read} reads; a key could not be read for up to {:.1} s",
+        longest.as_secs_f64()
+    ))
+}
+
+/// Waits until all five nodes are one ring in order.
+pub(super) fn wait_for_one_ring(cluster: &Cluster) -> anyhow::Result<()> {
+    cluster.wait_for("one ring of five nodes", PATIENCE, || {
+        let nodes = cluster.ring_nodes()?;
+        let mut states = Vec::new();
+        for node in &nodes {
+            let state =
+                cluster.runtime.block_on(async { ring::state(&mut ring::client(node)).await });
+            states.extend(state.and_then(|state| state.state));
+        }
+        Ok((states.len() == 5 && ring::flaw(&mut states).is_none()).then_some(()))
+    })
+}
+
+/// Everything is stopped and removed but the volumes, and started again.
+pub(super) fn keeps_what_volumes_hold(cluster: &mut Cluster) -> anyhow::Result<String> {
+    const KEYS: u32 = 50;
+    for number in 0..KEYS {
+        call(cluster, async |mut node| {
+            let (key, value) = (key(number).into(), value(number).into());
+            let request = PutRequest { key, value, ..PutRequest::default() };
+            node.put(request).await.map(drop)
+        })?;
+    }
+    cluster.down()?;
+    let left = cluster.left("container")?;
+    ensure!(left.is_empty(), "cluster-down leaves containers: {left:?}");
+    cluster.up(4)?;
+    for number in 0..KEYS {
+        let found = call(cluster, async |mut node| {
+            let request = GetRequest { key: key(number).into(), direct: false };
+            Ok(node.get(request).await?.into_inner().value)
+        })?;
+        ensure!(found == value(number), "key {number} has another value than before");
+    }
+    Ok(format!("{KEYS} keys"))
+}
+
+fn key(number: u32) -> String {
+    format!("kept-{number}")
+}
+
+fn value(number: u32) -> String {
+    format!("value of {number}")
+}
+
+/// Calls one node after another until one answers.
+fn call<T>(
+    cluster: &Cluster,
+    call: impl AsyncFn(ring::Client) -> Result<T, tonic::Status>,
+) -> anyhow::Result<T> {
+    let nodes = cluster.ring_nodes()?;
+    let mut turn = 0;
+    let mut refusal = None;
+    let answered = cluster.wait_for("an answer of the ring", PATIENCE, || {
+        turn += 1;
+        let node = &nodes[turn % nodes.len()];
+        let answer = cluster.runtime.block_on(async { call(ring::client(node)).await });
+        Ok(answer.map_err(|status| refusal = Some(status)).ok())
+    });
+    answered.with_context(|| format!("the last refusal: {refusal:?}"))
+}

@@ -1,6 +1,7 @@
 //! The cluster, by `kubectl` and `helm`.
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     process::{Command, Stdio},
     thread,
@@ -93,6 +94,15 @@ impl<'a> Cluster<'a> {
             pod["metadata"]["deletionTimestamp"].is_null() && pod["status"]["phase"] == "Running"
         });
         Ok(alive.filter_map(|pod| Some(pod["metadata"]["name"].as_str()?.to_owned())).collect())
+    }
+
+    /// Names of all pods, each with the id that only this one of its name has.
+    pub(super) fn uids(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let list = self.get(&["pods"])?;
+        let pods = list["items"].as_array().context("a list has items")?;
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let ids = pods.iter().map(|pod| &pod["metadata"]);
+        Ok(ids.filter_map(|pod| Some((text(&pod["name"])?, text(&pod["uid"])?))).collect())
     }
 
     /// Waits until a workload has as many ready pods as it wants, all of its newest kind.

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use serde_json::Value;
 
 use super::{
     Setup,
@@ -90,10 +91,11 @@ impl<'a> Scenario<'a> {
     /// `kubectl scale`, up and down again.
     pub(super) fn scale(&self) -> anyhow::Result<()> {
         let many = self.setup.replicas;
-        step(&format!("scale to {many}, all hold it"), || {
+        step(&format!("scale to {many}, a tracker counts them complete"), || {
             self.scale_to(many)?;
-            self.all_hold(many)
+            self.all_counted(many)
         })?;
+        step(&format!("all {many} say that they hold it"), || self.all_hold(many))?;
         step("all are ready", || self.cluster.rolled_out("deploy/peer", SPREAD))?;
         step(&format!("back to {}", self.peers), || {
             self.scale_to(self.peers)?;
@@ -146,12 +148,18 @@ impl<'a> Scenario<'a> {
                 Ok(held.any(|held| held.unwrap_or(false)).then_some(()))
             })
         })?;
+        let lost = ["dht-node-0", "tracker-0", &publisher];
+        let before = self.cluster.uids()?;
         step("delete pods by force", || {
-            let lost = ["dht-node-0", "tracker-0", &publisher];
             let arguments = ["delete", "pod", "--force", "--grace-period=0"];
             self.cluster.kubectl(arguments.into_iter().chain(lost)).map(drop)
         })?;
         step("all are back", || {
+            self.cluster.wait_for("other pods in their place", SOON, || {
+                let now = self.cluster.uids()?;
+                let is_new = |pod| now.get(pod) != before.get(pod);
+                Ok((now.len() == before.len() && lost.iter().all(|pod| is_new(*pod))).then_some(()))
+            })?;
             WORKLOADS.iter().try_for_each(|workload| self.cluster.rolled_out(workload, RESTART))
         })?;
         step("everything is there", || self.all_there())
@@ -218,6 +226,19 @@ impl<'a> Scenario<'a> {
     fn scale_to(&self, peers: usize) -> anyhow::Result<()> {
         let replicas = format!("--replicas={peers}");
         self.cluster.kubectl(["scale", "deploy/peer", &replicas]).map(drop)
+    }
+
+    /// Waits until a tracker counts so many peers that are complete. Each peer can be asked then, which
+    /// costs more than the download if many are asked again and again.
+    fn all_counted(&self, peers: usize) -> anyhow::Result<()> {
+        let forward = Forward::open(self.cluster, "sts/tracker", 7070)?;
+        self.cluster.wait_for(&format!("{peers} complete peers"), SPREAD, || {
+            let tracker = ["--tracker", &forward.address];
+            let arguments = ["swarm", &self.contents[0], "--json"].into_iter().chain(tracker);
+            let swarm: Value = serde_json::from_str(&shoal(arguments)?)?;
+            let complete = swarm["complete_count"].as_u64().context("complete_count")?;
+            Ok((complete >= peers as u64).then_some(()))
+        })
     }
 
     /// Waits until only as many peers are left as there are to be, those that end included.

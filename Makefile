@@ -11,6 +11,7 @@ SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak check fmt fmt-check clippy lint deny sim sim-ring bench bench-ring lab lab-check build clean
 .PHONY: images cluster-up cluster-scale cluster-status cluster-publish cluster-get cluster-logs cluster-down cluster-test observability-check
+.PHONY: chart-test kube-test
 
 help: ## List this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -93,6 +94,13 @@ cluster-down: ## Take it down; volumes of ring nodes stay (VOLUMES=1 removes the
 cluster-test: images ## Everything that may happen to such a cluster (needs grpcurl)
 	$(CARGO) build --bin shoal-cluster-test
 	@$(TARGET)/debug/shoal-cluster-test $(ARGS)
+
+chart-test: ## Chart: lint, renders, schemas of Kubernetes' API (Python 3, and helm or Go to install it)
+	@helm/tests/run $(ARGS)
+
+kube-test: ## Chart on the cluster that kubectl points at (helm; images on its nodes; ARGS=--help)
+	$(CARGO) build --bin shoal --bin shoal-kube-test
+	@PATH="$$PATH:$(TARGET)/chart-test" $(TARGET)/debug/shoal-kube-test $(ARGS)
 
 observability-check: ## Configuration and rules of the cluster's Prometheus (needs promtool)
 	@command -v promtool > /dev/null || { echo 'promtool is missing:' \

@@ -8,6 +8,7 @@ pub mod demo;
 pub mod files;
 pub mod fleet;
 pub mod interrupt;
+pub mod kube;
 pub mod lab;
 pub mod network;
 pub mod process;

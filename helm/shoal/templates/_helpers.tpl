@@ -1,0 +1,201 @@
+{{/* What several templates share. `component` is peer, dht-node, tracker, ... */}}
+
+{{/* Labels of an object: (dict "root" $ "component" "peer"). */}}
+{{- define "shoal.labels" -}}
+{{ include "shoal.selector" . }}
+app.kubernetes.io/part-of: shoal
+app.kubernetes.io/version: {{ .root.Values.image.tag | trunc 63 | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* Labels that never change, by which pods are found. */}}
+{{- define "shoal.selector" -}}
+app.kubernetes.io/name: {{ .component }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- end }}
+
+{{/* What a pod's metadata holds: nothing that changes with the chart's version and would restart it. */}}
+{{- define "shoal.podMetadata" -}}
+labels:
+  {{- include "shoal.selector" . | nindent 2 }}
+  app.kubernetes.io/part-of: shoal
+  {{- with .root.Values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .root.Values.podAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The image of a component, as a container names it. */}}
+{{- define "shoal.image" -}}
+{{- $image := .root.Values.image -}}
+image: {{ printf "%s/%s:%s" $image.repository .component $image.tag | list $image.registry | compact | join "/" | quote }}
+imagePullPolicy: {{ $image.pullPolicy }}
+{{- end }}
+
+{{/* What all pods have alike. */}}
+{{- define "shoal.pod" -}}
+{{- $values := .root.Values -}}
+automountServiceAccountToken: false
+# Variables like PEER_PORT, of each Service of the namespace, would only be in the way.
+enableServiceLinks: false
+{{- with $values.serviceAccountName }}
+serviceAccountName: {{ . }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.image.pullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* The pod as the restricted standard wants it, run by this user. */}}
+{{- define "shoal.podSecurity" -}}
+{{- $user := int .user -}}
+securityContext:
+  runAsNonRoot: {{ ne $user 0 }}
+  runAsUser: {{ $user }}
+  runAsGroup: {{ $user }}
+  fsGroup: {{ $user }}
+  # A volume that is ours already is not gone through at each start.
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile:
+    type: RuntimeDefault
+{{- end }}
+
+{{/* The container as the restricted standard wants it. */}}
+{{- define "shoal.containerSecurity" -}}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end }}
+
+{{/* Probes of the admin port, and a preStop: the arguments are `values` of the component. */}}
+{{- define "shoal.lifecycle" -}}
+startupProbe:
+  grpc:
+    port: {{ .admin }}
+    service: liveness
+  periodSeconds: 1
+  timeoutSeconds: 5
+  # Opening a large store takes a while.
+  failureThreshold: 300
+livenessProbe:
+  grpc:
+    port: {{ .admin }}
+    service: liveness
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  grpc:
+    port: {{ .admin }}
+  periodSeconds: 5
+  timeoutSeconds: 5
+{{- if .values.preStopSeconds }}
+lifecycle:
+  preStop:
+    sleep:
+      seconds: {{ .values.preStopSeconds }}
+{{- end }}
+{{- end }}
+
+{{/* Settings as variables: (dict "prefix" "SHOAL" "settings" {...}). Keys are in order. */}}
+{{- define "shoal.variables" -}}
+{{- $prefix := .prefix -}}
+{{- range $key, $value := .settings }}
+{{- $name := printf "%s__%s" $prefix (upper $key) }}
+{{- if kindIs "map" $value }}
+{{- include "shoal.variables" (dict "prefix" $name "settings" $value) }}
+{{- else if not (kindIs "invalid" $value) }}
+- name: {{ $name }}
+  value: {{ include "shoal.setting" $value | quote }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* A setting's value as text: lists with commas, whole numbers without a dot. */}}
+{{- define "shoal.setting" -}}
+{{- if kindIs "slice" . -}}
+{{- join "," . -}}
+{{- else if and (kindIs "float64" .) (eq . (floor .)) -}}
+{{- int64 . -}}
+{{- else -}}
+{{- toString . -}}
+{{- end -}}
+{{- end }}
+
+{{/* The environment of a service: its settings, what all have alike, and what the values add. */}}
+{{- define "shoal.env" -}}
+{{- $common := dict "log" (dict "format" .root.Values.log.format) -}}
+{{- $settings := mergeOverwrite $common .settings (deepCopy .values.settings) -}}
+- name: RUST_LOG
+  value: {{ .root.Values.log.level | quote }}
+{{- with .root.Values.otlpEndpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- include "shoal.variables" (dict "prefix" "SHOAL" "settings" $settings) }}
+{{- with .values.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Where a component is put: (dict "root" $ "component" "peer" "values" .Values.peer). */}}
+{{- define "shoal.placement" -}}
+{{- $placement := pick .values "nodeSelector" "tolerations" "affinity" -}}
+{{- range $key, $value := $placement }}
+{{- with $value }}
+{{ $key }}:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* How a component's pods are spread over zones and nodes. */}}
+{{- define "shoal.spread" -}}
+{{- $context := . -}}
+{{- $keys := list (list .values.spread.zones "topology.kubernetes.io/zone") (list .values.spread.nodes "kubernetes.io/hostname") -}}
+{{- $constraints := list -}}
+{{- range $keys }}
+{{- if ne (first .) "Off" }}
+{{- $constraints = append $constraints . }}
+{{- end }}
+{{- end }}
+{{- with $constraints }}
+topologySpreadConstraints:
+  {{- range . }}
+  - maxSkew: 1
+    topologyKey: {{ last . }}
+    whenUnsatisfiable: {{ first . }}
+    labelSelector:
+      matchLabels:
+        {{- include "shoal.selector" $context | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Names that hold in all namespaces of the cluster, as they come to stand in links. */}}
+{{- define "shoal.tracker" -}}
+tracker.{{ .Release.Namespace }}.svc:7070
+{{- end }}
+{{- define "shoal.dhtNode" -}}
+dht-node.{{ .Release.Namespace }}.svc:7071
+{{- end }}
+
+{{/* Arguments of `shoal` that name the trackers and the ring, as far as there are any. */}}
+{{- define "shoal.places" -}}
+{{- if .Values.tracker.enabled }}
+- --tracker={{ include "shoal.tracker" . }}
+{{- end }}
+{{- if .Values.dhtNode.enabled }}
+- --dht={{ include "shoal.dhtNode" . }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,280 @@
+//! The steps, in the words of those who type them.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use serde_json::Value;
+
+use super::{
+    Setup,
+    cluster::Cluster,
+    forward::{Forward, shoal},
+    install::Release,
+    jobs::{self, Traffic},
+    peers::CONTROL,
+};
+use crate::files::{self, Fill};
+
+/// All pods are ready so soon after `helm install`.
+const INSTALL: Duration = Duration::from_secs(90);
+/// The file reaches a new peer, or many, on a busy machine.
+const SPREAD: Duration = Duration::from_secs(120);
+/// A rolling restart of one workload, most of which is waiting by design.
+const RESTART: Duration = Duration::from_secs(180);
+/// What a small thing may take.
+const SOON: Duration = Duration::from_secs(60);
+/// Keys that are written before anything happens.
+const KEYS: usize = 10;
+/// What the file is called in the ring, as in the examples.
+const NAME: &str = "llama-3";
+/// The workloads, in the order of their restart.
+const WORKLOADS: [&str; 3] = ["deploy/peer", "sts/dht-node", "sts/tracker"];
+
+/// A release of the chart, and what was put into it.
+pub(super) struct Scenario<'a> {
+    setup: &'a Setup,
+    cluster: &'a Cluster<'a>,
+    release: Release<'a>,
+    folder: &'a Path,
+    /// Peers of the chart's default values.
+    peers: usize,
+    /// Ids of what was published.
+    contents: Vec<String>,
+    /// Keys that the ring has acknowledged.
+    keys: Vec<String>,
+}
+
+impl<'a> Scenario<'a> {
+    pub(super) fn new(setup: &'a Setup, cluster: &'a Cluster<'a>, folder: &'a Path) -> Self {
+        let release = Release { cluster, chart: &setup.chart, arguments: &setup.helm };
+        Self { setup, cluster, release, folder, peers: 0, contents: vec![], keys: vec![] }
+    }
+
+    /// `helm install`, and all are ready.
+    pub(super) fn install(&mut self) -> anyhow::Result<()> {
+        step("helm install, all ready", || self.release.install(INSTALL))?;
+        self.peers = self.cluster.pods("peer")?.len();
+        let counts = [("peers", "peer"), ("ring nodes", "dht-node"), ("trackers", "tracker")];
+        let mut ready = Vec::new();
+        for (what, component) in counts {
+            ready.push(format!("{} {what}", self.cluster.pods(component)?.len()));
+        }
+        println!("               {}", ready.join(", "));
+        Ok(())
+    }
+
+    /// Publishes by port-forward, names it, and writes keys.
+    pub(super) fn publish(&mut self) -> anyhow::Result<()> {
+        let file = self.file("model.bin")?;
+        step("publish by port-forward", || {
+            let forward = Forward::open(self.cluster, "deploy/peer", CONTROL)?;
+            self.contents.push(publish(&file, &forward)?);
+            Ok(())
+        })?;
+        step("name it, write keys", || {
+            let forward = Forward::open(self.cluster, "sts/dht-node", 7071)?;
+            shoal(["name", "set", NAME, &self.contents[0], "--dht", &forward.address])?;
+            for number in 0..KEYS {
+                let key = format!("key-{number}");
+                shoal(["dht", "put", &key, &key, "--dht", &forward.address])?;
+                self.keys.push(key);
+            }
+            Ok(())
+        })?;
+        step("all peers hold it", || self.all_hold(self.peers))
+    }
+
+    /// `kubectl scale`, up and down again.
+    pub(super) fn scale(&self) -> anyhow::Result<()> {
+        let many = self.setup.replicas;
+        step(&format!("scale to {many}, a tracker counts them complete"), || {
+            self.scale_to(many)?;
+            self.all_counted(many)
+        })?;
+        step(&format!("all {many} say that they hold it"), || self.all_hold(many))?;
+        step("all are ready", || self.cluster.rolled_out("deploy/peer", SPREAD))?;
+        step(&format!("back to {}", self.peers), || {
+            self.scale_to(self.peers)?;
+            self.all_gone(many - self.peers)?;
+            self.all_hold(self.peers)
+        })
+    }
+
+    /// `kubectl rollout restart` of each workload, while clients download and write.
+    pub(super) fn restart_all(&mut self) -> anyhow::Result<()> {
+        let image = self.release.client_image()?;
+        let (downloads, writes) =
+            (Traffic::downloads(self.cluster, NAME), Traffic::writes(self.cluster));
+        step("clients start", || {
+            downloads.start(&image)?;
+            writes.start(&image)?;
+            downloads.advance(1, SOON)?;
+            writes.advance(1, SOON)
+        })?;
+        for workload in WORKLOADS {
+            step(&format!("restart {workload}"), || {
+                self.cluster.kubectl(["rollout", "restart", workload])?;
+                self.cluster.rolled_out(workload, RESTART)?;
+                // What went on meanwhile, and what starts now.
+                downloads.advance(1, SOON)?;
+                writes.advance(1, SOON)
+            })?;
+        }
+        let (downloaded, written) = (downloads.end()?.len(), writes.end()?);
+        println!("               {downloaded} downloads, {} writes, none failed", written.len());
+        self.keys.extend(written.iter().map(|index| format!("written-{index}")));
+        step("everything is there", || self.all_there())
+    }
+
+    /// `kubectl delete pod --force` of a ring node, a tracker and a publisher.
+    pub(super) fn lose_pods(&mut self) -> anyhow::Result<()> {
+        let file = self.file("second.bin")?;
+        let publisher = self.cluster.pods("peer")?.pop().context("there are peers")?;
+        step("publish at one peer", || {
+            let forward = Forward::open(self.cluster, &format!("pod/{publisher}"), CONTROL)?;
+            self.contents.push(publish(&file, &forward)?);
+            Ok(())
+        })?;
+        let id = self.contents.last().context("it was published")?;
+        step("one more holds it", || {
+            let others = self.cluster.pods("peer")?.into_iter().filter(|pod| *pod != publisher);
+            let others: Vec<_> = others.collect();
+            self.cluster.wait_for("a second copy", SPREAD, || {
+                let mut held = others.iter().map(|pod| self.cluster.holds(pod, &[id]));
+                Ok(held.any(|held| held.unwrap_or(false)).then_some(()))
+            })
+        })?;
+        let lost = ["dht-node-0", "tracker-0", &publisher];
+        let before = self.cluster.uids()?;
+        step("delete pods by force", || {
+            let arguments = ["delete", "pod", "--force", "--grace-period=0"];
+            self.cluster.kubectl(arguments.into_iter().chain(lost)).map(drop)
+        })?;
+        step("all are back", || {
+            self.cluster.wait_for("other pods in their place", SOON, || {
+                let now = self.cluster.uids()?;
+                let is_new = |pod| now.get(pod) != before.get(pod);
+                Ok((now.len() == before.len() && lost.iter().all(|pod| is_new(*pod))).then_some(()))
+            })?;
+            WORKLOADS.iter().try_for_each(|workload| self.cluster.rolled_out(workload, RESTART))
+        })?;
+        step("everything is there", || self.all_there())
+    }
+
+    /// `helm upgrade` with a changed value, which restarts the peers.
+    pub(super) fn upgrade(&self) -> anyhow::Result<()> {
+        step("helm upgrade", || {
+            self.release.upgrade("peer.settings.swarm.regular_slots=6", RESTART)
+        })?;
+        let jsonpath = "--output=jsonpath={.items[*].spec.containers[0].env[?(@.name==\"SHOAL__SWARM__REGULAR_SLOTS\")].value}";
+        let selector = "--selector=app.kubernetes.io/name=peer";
+        step("all peers have it", || {
+            self.cluster.wait_for("the new value at each peer", SOON, || {
+                let values = self.cluster.kubectl(["get", "pods", selector, jsonpath])?;
+                Ok((values == vec!["6"; self.peers].join(" ")).then_some(()))
+            })
+        })?;
+        step("everything is there", || self.all_there())
+    }
+
+    /// `helm test`.
+    pub(super) fn run_chart_test(&self) -> anyhow::Result<()> {
+        step("helm test", || self.release.test(SPREAD))
+    }
+
+    /// The examples that put a model into a pod.
+    pub(super) fn run_examples(&self) -> anyhow::Result<()> {
+        for (example, waits_for, object) in [
+            ("init-container", "jsonpath={.status.phase}=Succeeded", "pod/model-server"),
+            ("job", "condition=complete", "job/fetch-model"),
+        ] {
+            step(&format!("example {example}"), || {
+                self.cluster.apply(&self.release.example(example)?)?;
+                let condition = format!("--for={waits_for}");
+                self.cluster.kubectl(["wait", object, &condition, "--timeout=120s"]).map(drop)
+            })?;
+        }
+        step("delete the examples", || {
+            let objects = ["pod/model-server", "job/fetch-model", "pvc/models"];
+            self.cluster.kubectl(["delete", "--timeout=60s"].into_iter().chain(objects)).map(drop)
+        })
+    }
+
+    /// `helm uninstall`.
+    pub(super) fn uninstall(&self) -> anyhow::Result<()> {
+        step("helm uninstall", || self.release.uninstall(SOON))?;
+        step("volumes are all that is left", || {
+            let left = self.release.leftovers()?;
+            let volumes = |name: &String| name.starts_with("persistentvolumeclaim/data-dht-node-");
+            ensure!(left.iter().all(volumes), "helm uninstall leaves {}", left.join(", "));
+            ensure!(!left.is_empty(), "helm uninstall deletes the ring's volumes");
+            Ok(())
+        })
+    }
+
+    /// Random bytes.
+    fn file(&self, name: &str) -> anyhow::Result<PathBuf> {
+        let path = self.folder.join(name);
+        files::write(&path, self.setup.size.bytes(), Fill::Random, self.cluster.interrupt)?;
+        Ok(path)
+    }
+
+    fn scale_to(&self, peers: usize) -> anyhow::Result<()> {
+        let replicas = format!("--replicas={peers}");
+        self.cluster.kubectl(["scale", "deploy/peer", &replicas]).map(drop)
+    }
+
+    /// Waits until a tracker counts so many peers that are complete. Each peer can be asked then, which
+    /// costs more than the download if many are asked again and again.
+    fn all_counted(&self, peers: usize) -> anyhow::Result<()> {
+        let forward = Forward::open(self.cluster, "sts/tracker", 7070)?;
+        self.cluster.wait_for(&format!("{peers} complete peers"), SPREAD, || {
+            let tracker = ["--tracker", &forward.address];
+            let arguments = ["swarm", &self.contents[0], "--json"].into_iter().chain(tracker);
+            let swarm: Value = serde_json::from_str(&shoal(arguments)?)?;
+            let complete = swarm["complete_count"].as_u64().context("complete_count")?;
+            Ok((complete >= peers as u64).then_some(()))
+        })
+    }
+
+    /// Waits until only as many peers are left as there are to be, those that end included.
+    fn all_gone(&self, surplus: usize) -> anyhow::Result<()> {
+        let what = format!("the end of {surplus} peers");
+        self.cluster.wait_for(&what, SPREAD, || {
+            let list = self.cluster.get(&["pods", "--selector=app.kubernetes.io/name=peer"])?;
+            let pods = list["items"].as_array().context("a list has items")?;
+            Ok((pods.len() == self.peers).then_some(()))
+        })
+    }
+
+    fn all_hold(&self, peers: usize) -> anyhow::Result<()> {
+        let contents: Vec<_> = self.contents.iter().map(String::as_str).collect();
+        self.cluster.all_hold(peers, &contents, SPREAD)
+    }
+
+    /// No content and no key is lost.
+    fn all_there(&self) -> anyhow::Result<()> {
+        self.all_hold(self.peers)?;
+        jobs::check_keys(self.cluster, &self.keys)
+    }
+}
+
+/// Hands a file to a peer, and gives its id.
+fn publish(file: &Path, peer: &Forward) -> anyhow::Result<String> {
+    ensure!(fs::metadata(file)?.len() > 0, "{} is empty", file.display());
+    let path = file.to_str().context("the folder has a name in UTF-8")?;
+    shoal(["publish", "--quiet", path, "--control", &peer.address])
+}
+
+/// Does one step, and prints a line with its time.
+fn step<T>(name: &str, does: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
+    let started = Instant::now();
+    let outcome = does();
+    let verdict = if outcome.is_ok() { "ok" } else { "FAILED" };
+    println!("{:8.1} s  {verdict:6}  {name}", started.elapsed().as_secs_f64());
+    outcome.with_context(|| name.to_owned())
+}

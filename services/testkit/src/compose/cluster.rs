@@ -102,16 +102,6 @@ impl Cluster {
         self.script(&["down"]).map(drop)
     }
 
-    /// What Docker has of it, of a kind: `container`, `network` or `volume`.
-    pub fn left(&self, kind: &str) -> anyhow::Result<Vec<String>> {
-        let label = format!("label=com.docker.compose.project={PROJECT}");
-        let mut arguments = vec![kind, "ls", "--quiet", "--filter", &label];
-        if kind == "container" {
-            arguments.push("--all");
-        }
-        Ok(docker(arguments)?.lines().map(ToOwned::to_owned).collect())
-    }
-
     /// The containers of the services whose names begin so, those that do not run too.
     pub fn containers(&self, service: &str) -> anyhow::Result<Vec<Container>> {
         let label = format!("label=com.docker.compose.project={PROJECT}");

@@ -116,7 +116,7 @@ pub(super) fn keeps_what_volumes_hold(cluster: &mut Cluster) -> anyhow::Result<S
         })?;
     }
     cluster.down()?;
-    let left = cluster.left("container")?;
+    let left = cluster.containers("")?;
     ensure!(left.is_empty(), "cluster-down leaves containers: {left:?}");
     cluster.up(4)?;
     for number in 0..KEYS {

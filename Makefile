@@ -10,7 +10,7 @@ SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak check fmt fmt-check clippy lint deny sim sim-ring bench bench-ring lab lab-check build clean
-.PHONY: images cluster-up cluster-scale cluster-status cluster-publish cluster-get cluster-logs cluster-down cluster-test observability-check
+.PHONY: load images cluster-up cluster-scale cluster-status cluster-publish cluster-get cluster-logs cluster-down cluster-test observability-check
 .PHONY: chart-test kube-test
 
 help: ## List this
@@ -84,6 +84,9 @@ cluster-publish: ## Hand a file or directory to one of its peers (FILE=...)
 
 cluster-get: ## Fetch a content out of it (ID=..., TO=directory)
 	@deploy/cluster get '$(ID)' '$(TO)'
+
+load: ## Load on its services (SCENARIO=announce|lookup|kv|swarm|mixed, ID=..., ARGS='--rate 1000')
+	@ID='$(ID)' deploy/cluster load '$(SCENARIO)' $(ARGS)
 
 cluster-logs: ## Follow its logs (SERVICES='peer tracker-1')
 	@deploy/cluster logs $(SERVICES)

@@ -37,7 +37,7 @@ pub(super) fn comes_up(cluster: &mut Cluster) -> anyhow::Result<String> {
 /// Looks at what was built.
 pub(super) fn images_are_bare(_: &mut Cluster) -> anyhow::Result<String> {
     let mut sizes = Vec::new();
-    for image in ["tracker", "peer", "dht-node", "cli"] {
+    for image in ["tracker", "peer", "dht-node", "cli", "loadgen"] {
         let name = format!("shoal/{image}:dev");
         let format = "{{.Size}} {{.Config.User}} {{len .RootFS.Layers}} \
                       {{index .Config.Labels \"org.opencontainers.image.title\"}}";

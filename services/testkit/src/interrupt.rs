@@ -7,8 +7,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::{Duration, Instant},
 };
 
+use anyhow::ensure;
 use tokio::{
     runtime::{Builder, Runtime},
     signal::unix::{SignalKind, signal},
@@ -53,6 +56,26 @@ impl Interrupt {
     /// An error once a signal has come.
     pub fn check(&self) -> Result<(), Interrupted> {
         if self.came.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
+    }
+
+    /// Looks `every` so often whether `condition` gives something; fails after `patience`, if the
+    /// condition does, and once a signal has come.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        every: Duration,
+        patience: Duration,
+        mut condition: impl FnMut() -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<T> {
+        let deadline = Instant::now() + patience;
+        loop {
+            self.check()?;
+            if let Some(value) = condition()? {
+                return Ok(value);
+            }
+            ensure!(Instant::now() < deadline, "waited {patience:?} in vain for {what}");
+            thread::sleep(every);
+        }
     }
 }
 

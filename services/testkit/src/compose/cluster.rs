@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use shoal_common::{
     Address,
     channel::{Channel, Options},
@@ -229,19 +229,9 @@ impl Cluster {
         &self,
         what: &str,
         patience: Duration,
-        mut condition: impl FnMut() -> anyhow::Result<Option<T>>,
+        condition: impl FnMut() -> anyhow::Result<Option<T>>,
     ) -> anyhow::Result<T> {
-        let deadline = Instant::now() + patience;
-        loop {
-            self.interrupt.check()?;
-            if let Some(value) = condition()? {
-                return Ok(value);
-            }
-            if Instant::now() >= deadline {
-                bail!("waited {} s in vain for {what}", patience.as_secs());
-            }
-            std::thread::sleep(LOOK);
-        }
+        self.interrupt.wait_for(what, LOOK, patience, condition)
     }
 
     /// What the containers of these services logged last.

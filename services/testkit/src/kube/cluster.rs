@@ -4,8 +4,7 @@ use std::{
     collections::BTreeMap,
     io::Write as _,
     process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail, ensure};
@@ -116,17 +115,9 @@ impl<'a> Cluster<'a> {
         &self,
         what: &str,
         patience: Duration,
-        mut condition: impl FnMut() -> anyhow::Result<Option<T>>,
+        condition: impl FnMut() -> anyhow::Result<Option<T>>,
     ) -> anyhow::Result<T> {
-        let deadline = Instant::now() + patience;
-        loop {
-            self.interrupt.check()?;
-            if let Some(value) = condition()? {
-                return Ok(value);
-            }
-            ensure!(Instant::now() < deadline, "waited {patience:?} in vain for {what}");
-            thread::sleep(LOOK_EVERY);
-        }
+        self.interrupt.wait_for(what, LOOK_EVERY, patience, condition)
     }
 }
 

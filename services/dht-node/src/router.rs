@@ -79,7 +79,7 @@ impl Router {
                 None => self.owner(operation.position()).await,
             };
             let answer = match owner {
-                Ok(owner) => self.ask_for(&owner, operation).await,
+                Ok(owner) => self.ask_owner(&owner, operation).await,
                 Err(status) => Err(status),
             };
             let status = match answer {
@@ -97,7 +97,7 @@ impl Router {
 
     /// Asks a key's owner. One that has not taken over yet names the primary until then, which is
     /// asked in its place.
-    async fn ask_for<O: Operation>(
+    async fn ask_owner<O: Operation>(
         &self,
         owner: &Contact,
         operation: &O,

@@ -57,7 +57,7 @@ struct LimitFlags {
     /// Peers kept in one swarm [default: 100000]
     #[arg(long = "limits-peers-per-swarm", value_name = "N")]
     peers_per_swarm: Option<String>,
-    /// Peers kept in one swarm that announce from one address [default: 1000]
+    /// Peers kept that announce from one address, in each 16th of all swarms [default: 1000]
     #[arg(long = "limits-peers-per-address", value_name = "N")]
     peers_per_address: Option<String>,
 }

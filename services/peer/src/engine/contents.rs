@@ -69,7 +69,8 @@ pub(super) enum Search {
 /// What a tracker or a ring node last said.
 #[derive(Default)]
 pub(super) struct SourceView {
-    /// By settings or options, or behind a name of theirs. The others, which the ring told of, are forgotten when they fail.
+    /// By settings or options, or behind a name of theirs. The others, which the ring told of, are
+    /// forgotten when they fail.
     named: bool,
     pub(super) error: Option<String>,
     pub(super) success: Option<Instant>,

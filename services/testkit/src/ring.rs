@@ -4,11 +4,12 @@ pub mod history;
 pub mod load;
 pub mod rogue;
 
-use std::{path::PathBuf, time::Duration};
+use std::{iter, path::PathBuf, time::Duration};
 
 use shoal_common::channel::{Channel, Options};
+use shoal_core::ring::{KeyRange, Position};
 use shoal_proto::dht::v1::{
-    Condition, GetStateRequest, GetStateResponse, NodeState, PutRequest, Standing, condition::Kind,
+    self as pb, Agreement, GetStateRequest, GetStateResponse, NodeState, Standing,
     dht_service_client::DhtServiceClient,
 };
 use tempfile::TempDir;
@@ -17,7 +18,6 @@ use tokio::{
     net::TcpStream,
     time::{Instant, sleep},
 };
-use tonic::Code;
 
 use crate::{
     fleet::Place,
@@ -79,7 +79,7 @@ impl Ring {
         for _ in 0..count {
             ring.add();
         }
-        ring.one(Duration::from_secs(20)).await;
+        ring.settled(Duration::from_secs(20)).await;
         ring
     }
 
@@ -239,45 +239,41 @@ impl Ring {
 
     /// Waits until the running nodes are one ring, and returns how long that took.
     pub async fn one(&self, patience: Duration) -> Duration {
+        self.flawless(patience, |_| None).await
+    }
+
+    /// Waits until the running nodes are one ring and each keeps its range with the two after it (and
+    /// with who crashed, as long as nobody replaces it): from then on no key changes hands.
+    pub async fn settled(&self, patience: Duration) {
+        self.flawless(patience, unsettled).await;
+    }
+
+    /// Waits until the running nodes are one ring in which nothing else is amiss.
+    async fn flawless(
+        &self,
+        patience: Duration,
+        amiss: impl Fn(&[GetStateResponse]) -> Option<String>,
+    ) -> Duration {
         let started = Instant::now();
         loop {
-            let Some(wrong) = self.flaw().await else { return started.elapsed() };
+            let wrong = match self.states().await {
+                Ok(states) => flaw(&mut standings(&states)).or_else(|| amiss(&states)),
+                Err(silent) => Some(silent),
+            };
+            let Some(wrong) = wrong else { return started.elapsed() };
             assert!(started.elapsed() <= patience, "not one ring after {patience:?}: {wrong}");
             sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Waits until a key that has a value has three replicas: until then, a write that wants so many
-    /// copies is refused, and then one whose condition does not hold.
-    pub async fn replicated(&self, key: &str, patience: Duration) {
-        let deadline = Instant::now() + patience;
-        let mut client = self.client(self.running()[0]);
-        let request = PutRequest {
-            key: key.to_owned().into(),
-            condition: Some(Condition { kind: Some(Kind::Absent(true)) }),
-            min_copies: 3,
-            ..PutRequest::default()
-        };
-        loop {
-            let refused = client.put(request.clone()).await.expect_err("the key has a value");
-            if refused.code() == Code::Aborted {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{refused:?}");
-            sleep(LOOK_EVERY).await;
-        }
-    }
-
-    /// Why the running nodes are not one ring in order, if they are not.
-    async fn flaw(&self) -> Option<String> {
+    /// What the running nodes tell of themselves, or which of them does not.
+    async fn states(&self) -> Result<Vec<GetStateResponse>, String> {
         let mut states = Vec::new();
         for number in self.running() {
-            match state(&mut self.client(number)).await {
-                Some(state) => states.push(state.state.unwrap_or_default()),
-                None => return Some(format!("node {number} does not answer")),
-            }
+            let told = state(&mut self.client(number)).await;
+            states.push(told.ok_or_else(|| format!("node {number} does not answer"))?);
         }
-        flaw(&mut states)
+        Ok(states)
     }
 
     fn show(&self, number: usize, process: &Process) {
@@ -346,4 +342,44 @@ pub fn flaw(states: &mut [NodeState]) -> Option<String> {
         }
     }
     None
+}
+
+fn standings(states: &[GetStateResponse]) -> Vec<NodeState> {
+    states.iter().map(|told| told.state.clone().unwrap_or_default()).collect()
+}
+
+/// Which of the nodes of one ring does not keep its range as it should, if any.
+fn unsettled(states: &[GetStateResponse]) -> Option<String> {
+    const REPLICAS: usize = 3;
+    states.iter().find_map(|told| {
+        let state = told.state.clone().unwrap_or_default();
+        let node = state.node.unwrap_or_default();
+        let me = position(&node.position);
+        let after = state.predecessor.map_or(me, |before| position(&before.position));
+        let owned = KeyRange { after, last: me };
+        let mut wanted: Vec<_> = iter::once(node).chain(state.successors).collect();
+        wanted.truncate(REPLICAS);
+        let mut kept = told.agreements.iter().filter_map(|agreement| {
+            let range = key_range(agreement.range.as_ref()?);
+            (owned.contains(range.last) || range.contains(me)).then_some(agreement)
+        });
+        let is_as_wanted = |agreement: &Agreement| {
+            let members = agreement.replica_set.iter().flat_map(|set| &set.members);
+            let members: Vec<_> = members.collect();
+            members.first() == wanted.first().as_ref()
+                && wanted.iter().all(|member| members.contains(&member))
+        };
+        let first = kept.next().is_some_and(is_as_wanted);
+        (!first || !kept.all(is_as_wanted))
+            .then(|| format!("{owned} is not kept by {wanted:?}: {:?}", told.agreements))
+    })
+}
+
+/// A range of positions, as a node tells it.
+pub fn key_range(range: &pb::KeyRange) -> KeyRange {
+    KeyRange { after: position(&range.after), last: position(&range.last) }
+}
+
+fn position(digits: &str) -> Position {
+    Position::from_u128(u128::from_str_radix(digits, 16).expect("it is 32 hex digits"))
 }

@@ -116,7 +116,7 @@ fn a_ring_is_reached_behind_a_name_although_some_addresses_are_dead() {
     let node = (Place::Here, format!("127.0.0.1:{port}"));
     let runtime = Runtime::new().expect("a runtime");
     let ring = Ring::joining(vec![node], &[]);
-    runtime.block_on(ring.one(Duration::from_secs(20)));
+    runtime.block_on(ring.settled(Duration::from_secs(20)));
     let hosts = Hosts::new("ring.test", &[7, 8, 1, 9]);
     let name = format!("ring.test:{port}");
     let put = hosts.shoal(&["dht", "put", "key", "value", "--dht", &name]).wait(PATIENCE);

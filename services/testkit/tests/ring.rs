@@ -114,9 +114,8 @@ async fn a_ring_that_never_had_a_second_node_keeps_one_copy_and_later_three() {
     assert_eq!(copies, 1);
     ring.add();
     ring.add();
-    ring.one(SOON).await;
+    ring.settled(SOON).await;
     check(&ring, 1).await;
-    ring.replicated("key-0", SOON).await;
     ring.kill(0);
     ring.one(SOON).await;
     check(&ring, 1).await;
@@ -164,7 +163,7 @@ async fn scaling_down_to_one_and_up_again_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_stop_and_start_loses_nothing() {
     let mut ring = Ring::at_once(5);
-    ring.one(Duration::from_secs(15)).await;
+    ring.settled(Duration::from_secs(15)).await;
     fill(&ring, 100).await;
     ring.stop(GRACE).await;
     for number in 0..5 {
@@ -177,7 +176,7 @@ async fn a_full_stop_and_start_loses_nothing() {
 #[tokio::test]
 async fn nodes_that_come_back_under_each_others_addresses_lose_nothing() {
     let mut ring = Ring::at_once(5);
-    ring.one(Duration::from_secs(15)).await;
+    ring.settled(Duration::from_secs(15)).await;
     fill(&ring, 100).await;
     for number in 0..5 {
         ring.kill(number);

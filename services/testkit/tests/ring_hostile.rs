@@ -11,7 +11,7 @@ use shoal_proto::dht::v1::{
     replicate_response, target,
 };
 use shoal_testkit::ring::{
-    Client, Ring,
+    Client, Ring, key_range,
     rogue::{Rogue, Vice},
     state,
 };
@@ -100,7 +100,6 @@ async fn who_is_no_primary_cannot_write() {
     let ring = Ring::of(3).await;
     let direct = PutRequest { direct: true, ..put_of(b"key", b"value") };
     ring.client(0).put(put_of(b"key", b"value")).await.expect("it is put");
-    ring.replicated("key", DEADLINE).await;
     let mut answers = Vec::new();
     for number in 0..3 {
         let answer = ring.client(number).put(direct.clone()).await;
@@ -140,7 +139,6 @@ async fn who_is_no_primary_cannot_write() {
 async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() {
     let mut ring = Ring::of(3).await;
     ring.client(0).put(put_of(b"key", b"value")).await.expect("it is put");
-    ring.replicated("key", DEADLINE).await;
     let get = |direct| GetRequest { key: "key".into(), direct };
     let (mut primary, mut before) = (None, String::new());
     for number in 0..3 {
@@ -188,12 +186,7 @@ async fn agreement_on(key: &[u8], node: &mut Client) -> Agreement {
     let position = Position::of_key(key);
     let state = state(node).await.expect("a state");
     let is_of_key = |agreement: &Agreement| {
-        let range = agreement.range.clone().expect("a range");
-        let end = |text: &str| {
-            u128::from_str_radix(text, 16).map(Position::from_u128).expect("a position")
-        };
-        shoal_core::ring::KeyRange { after: end(&range.after), last: end(&range.last) }
-            .contains(position)
+        key_range(agreement.range.as_ref().expect("a range")).contains(position)
     };
     state.agreements.into_iter().find(is_of_key).expect("an agreement on the key")
 }

@@ -38,7 +38,7 @@ fn two_halves_find_together_and_only_one_of_them_wrote_a_key() {
     let network = Network::new(PREFIX, &[unshaped; 10], &interrupt).expect("a network; needs root");
     let places = (0..NODES).map(|host| (place(PREFIX, host), node(host)));
     let ring = Ring::starting(places.collect());
-    at(&network, 8, async || ring.one(Duration::from_secs(30)).await);
+    at(&network, 8, async || ring.settled(Duration::from_secs(30)).await);
 
     let (begun, ended) = (Barrier::new(3), Barrier::new(3));
     let records = thread::scope(|scope| {

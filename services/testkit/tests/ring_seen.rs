@@ -36,7 +36,6 @@ async fn figures_tell_of_lookups_keys_takeovers_and_repairs() {
     const KEYS: usize = 30;
     let mut ring = Ring::of(3).await;
     fill(&ring, KEYS).await;
-    ring.replicated("key-0", SOON).await;
     for key in 0..KEYS {
         let target = Some(Target { kind: Some(Kind::Key(format!("key-{key}").into())) });
         ring.client(0).lookup(LookupRequest { target }).await.expect("it is found");
@@ -48,6 +47,7 @@ async fn figures_tell_of_lookups_keys_takeovers_and_repairs() {
 
     // What a replica missed is given to it when it is back, and every node has every key.
     ring.kill(2);
+    ring.settled(SOON).await;
     fill(&ring, KEYS).await;
     ring.start(2);
     ring.one(SOON).await;
@@ -74,7 +74,7 @@ fn a_call_is_one_trace_over_all_nodes_that_it_reaches() {
         for _ in 0..3 {
             ring.add();
         }
-        ring.one(SOON).await;
+        ring.settled(SOON).await;
         fill(&ring, KEYS).await;
         for key in 0..KEYS {
             let name = format!("key-{key}");

@@ -4,6 +4,7 @@ use std::{fmt, str::FromStr, sync::Mutex, time::Duration};
 
 use axum::routing::get;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
 use serde::{Deserialize, Serialize};
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
@@ -86,10 +87,17 @@ pub async fn start(
     let recorder = recorder()?;
     let listener = server::bind(address).await?;
     let bound = listener.local_addr().map_or_else(|_| address.clone(), Address::from);
+    // Processor time, memory, file descriptors: `process_...`, named as Prometheus' clients name them.
+    let process = Collector::default();
+    process.describe();
     let metrics = recorder.clone();
-    let router = server::routes(health)
-        .into_axum_router()
-        .route("/metrics", get(async move || metrics.render()));
+    let router = server::routes(health).into_axum_router().route(
+        "/metrics",
+        get(async move || {
+            process.collect();
+            metrics.render()
+        }),
+    );
     let limits = Limits { max_connections: 64, http1: true, ..Limits::default() };
     tokio::spawn(async move {
         let serving = server::serve(listener, router.into(), &limits, shutdown);

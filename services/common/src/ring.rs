@@ -34,6 +34,8 @@ const MAX_LEARNT: usize = 16;
 /// Why a node refuses a call that had no effect, as its `ErrorInfo` says: it does not answer for the
 /// key, or not yet.
 pub const NOT_SERVING: &str = "NOT_SERVING";
+/// Another such reason: the call had been held up for too long somewhere.
+pub const TOO_LATE: &str = "TOO_LATE";
 
 /// A ring, known by some of its nodes.
 pub struct Ring {
@@ -178,7 +180,8 @@ impl Ring {
 
 /// A refusal after which it is certain that nothing was written, although it may be if tried again.
 pub fn nothing_happened(status: &Status) -> bool {
-    status.get_details_error_info().is_some_and(|info| info.reason == NOT_SERVING)
+    let info = status.get_details_error_info();
+    info.is_some_and(|info| [NOT_SERVING, TOO_LATE].contains(&info.reason.as_str()))
 }
 
 /// Asks a node about itself, over the connection that there is or a new one.

@@ -14,7 +14,7 @@ use crate::{
     keeper::Keeper,
     primary::{NotServing, Primary},
     store::{Key, Record, StoreError, Value},
-    time::unix_ms,
+    time::{Window, unix_ms},
 };
 
 /// Writes of different keys that may be under way at a time.
@@ -73,6 +73,9 @@ pub(crate) enum KvError {
     /// Nothing happened.
     #[error("{got} of the {needed} replicas needed can be reached")]
     TooFewCopies { got: usize, needed: usize },
+    /// Nothing happened, and nothing will.
+    #[error("the write came too late, or the clocks of two nodes differ")]
+    TooLate,
     /// Nothing happened: there are not so many replicas.
     #[error("the key has {0} replicas; ask for no more copies")]
     TooManyCopies(usize),
@@ -92,7 +95,7 @@ struct Job {
 }
 
 enum Task {
-    Write(Write, oneshot::Sender<Result<Written, KvError>>),
+    Write(Write, Window, oneshot::Sender<Result<Written, KvError>>),
     Absorb(Record, oneshot::Sender<Result<(), KvError>>),
 }
 
@@ -156,11 +159,11 @@ impl Values {
         self.writer.primary.office(position).is_ok()
     }
 
-    /// Writes a key.
-    pub(crate) async fn write(&self, write: Write) -> Result<Written, KvError> {
+    /// Writes a key, if that begins within the window.
+    pub(crate) async fn write(&self, write: Write, window: Window) -> Result<Written, KvError> {
         let (done, answer) = oneshot::channel();
         let lane = self.lane(&write.key);
-        lane.send(Task::Write(write, done).into()).await.map_err(stopping)?;
+        lane.send(Task::Write(write, window, done).into()).await.map_err(stopping)?;
         answer.await.map_err(stopping)?
     }
 
@@ -190,8 +193,8 @@ impl Writer {
         while let Some(Job { task, span }) = queue.recv().await {
             // Who asked may have gone.
             match task {
-                Task::Write(write, done) => {
-                    let _ = done.send(self.write(write).instrument(span).await);
+                Task::Write(write, window, done) => {
+                    let _ = done.send(self.write(write, window).instrument(span).await);
                 }
                 Task::Absorb(record, done) => {
                     let _ = done.send(self.absorb(record).instrument(span).await);
@@ -200,7 +203,7 @@ impl Writer {
         }
     }
 
-    async fn write(&mut self, write: Write) -> Result<Written, KvError> {
+    async fn write(&mut self, write: Write, window: Window) -> Result<Written, KvError> {
         if let Some(record) = self.doubts.get(&write.key) {
             let record = record.clone();
             // Of this write nothing has happened yet.
@@ -216,6 +219,9 @@ impl Writer {
             }
             let before = self.keeper.store.get(&write.key)?;
             check(write.condition, before.as_ref())?;
+            if !window.is_open() {
+                return Err(KvError::TooLate);
+            }
             let above = before.map(|record| record.version);
             let version = self.keeper.next_version(set.epoch, above);
             let record = Record {

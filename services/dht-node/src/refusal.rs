@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use shoal_common::ring::NOT_SERVING;
+use shoal_common::ring::{NOT_SERVING, TOO_LATE};
 use shoal_core::ring::Contact;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -12,6 +12,7 @@ use crate::{
     kv::KvError,
     primary::NotServing,
     store::StoreError,
+    time::unix_ms,
     wire::{self, WireError},
 };
 
@@ -20,6 +21,8 @@ const DOMAIN: &str = "shoal.dht.v1";
 /// Under these names a refusal tells who answers for the key instead.
 const PRIMARY_ID: &str = "primary_node_id";
 const PRIMARY_ADDRESS: &str = "primary_address";
+/// Under this name a refusal tells what time it is there, in milliseconds since the Unix epoch.
+const CLOCK: &str = "clock_unix_ms";
 /// When to try again what is being settled.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
@@ -30,24 +33,28 @@ pub(crate) enum Reason {
     NotServing,
     /// Nothing happened; too few of the key's replicas live.
     TooFewReplicas,
+    /// Nothing happened; the call had waited for too long somewhere.
+    TooLate,
     /// It may have happened.
     OutcomeUnknown,
 }
 
 impl Reason {
-    const ALL: [Self; 3] = [Self::NotServing, Self::TooFewReplicas, Self::OutcomeUnknown];
+    const ALL: [Self; 4] =
+        [Self::NotServing, Self::TooFewReplicas, Self::TooLate, Self::OutcomeUnknown];
 
     const fn name(self) -> &'static str {
         match self {
             Self::NotServing => NOT_SERVING,
             Self::TooFewReplicas => "TOO_FEW_REPLICAS",
+            Self::TooLate => TOO_LATE,
             Self::OutcomeUnknown => "OUTCOME_UNKNOWN",
         }
     }
 
     const fn code(self) -> Code {
         match self {
-            Self::NotServing | Self::OutcomeUnknown => Code::Unavailable,
+            Self::NotServing | Self::TooLate | Self::OutcomeUnknown => Code::Unavailable,
             Self::TooFewReplicas => Code::FailedPrecondition,
         }
     }
@@ -77,6 +84,12 @@ fn elsewhere(message: String, primary: &Contact) -> Status {
     with_metadata(Reason::NotServing, message, names.into())
 }
 
+/// What time it is where the call was refused.
+pub(crate) fn clock(status: &Status) -> Option<u64> {
+    let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
+    info.metadata.get(CLOCK)?.parse().ok()
+}
+
 /// Who answers for the key instead, by the word of who refuses.
 pub(crate) fn primary(status: &Status) -> Option<Contact> {
     let mut info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
@@ -102,6 +115,10 @@ impl From<KvError> for Status {
                 status(Reason::NotServing, format!("{message}; try again"))
             }
             KvError::NotServing(NotServing::NoLease) => status(Reason::NotServing, message),
+            KvError::TooLate => {
+                let clock = [(CLOCK.to_owned(), unix_ms().to_string())];
+                with_metadata(Reason::TooLate, message, clock.into())
+            }
             KvError::Condition(_) => Self::aborted(message),
             KvError::TooFewCopies { .. } => status(Reason::TooFewReplicas, message),
             KvError::TooManyCopies(_) => Self::failed_precondition(message),

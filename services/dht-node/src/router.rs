@@ -17,6 +17,7 @@ use crate::{
     kv::Values,
     lookup::Lookups,
     refusal::{self, Reason},
+    time::{Clocks, TOLERANCE, WINDOW},
 };
 
 /// While a range changes hands its calls are tried again for so long: a lease runs out, the next set
@@ -27,8 +28,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(10);
 const MAX_WAIT: Duration = Duration::from_millis(250);
 /// Owners remembered, at most.
 const MAX_PROVEN: usize = 65_536;
-/// Longest wait for one node's answer.
-const ANSWER_PATIENCE: Duration = Duration::from_secs(3);
+/// Longest wait for one node's answer. A write that has not begun there by then never will.
+const ANSWER_PATIENCE: Duration = WINDOW.saturating_add(TOLERANCE);
 
 /// What the node that answers for a key is asked to do.
 pub(crate) trait Operation: Sync {
@@ -38,17 +39,29 @@ pub(crate) trait Operation: Sync {
     /// Where the key lies.
     fn position(&self) -> Position;
 
-    /// The second time does no harm, even if the first had an effect.
-    fn is_repeatable(&self) -> bool;
+    /// What it does to the key.
+    fn effect(&self) -> Effect;
 
     /// Does it here, if this node answers for the key.
     fn here(&self, values: &Values) -> impl Future<Output = Result<Self::Answer, Status>> + Send;
 
-    /// Has another node do it.
+    /// Has another node do it, until then by the clock there, if it has an effect.
     fn there(
         &self,
         client: DhtServiceClient<Channel>,
+        not_after_ms: u64,
     ) -> impl Future<Output = Result<Self::Answer, Status>> + Send;
+}
+
+/// What an operation does to its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// It reads.
+    None,
+    /// Done again it changes nothing, if nobody else has written meanwhile.
+    Same,
+    /// It happens once at most.
+    Once,
 }
 
 /// Finds the nodes that answer for keys. Cheap to clone.
@@ -61,11 +74,12 @@ pub(crate) struct Router {
     /// Owners that lookups found: they are asked without one where the roll names them. Whom the roll
     /// knows from hearsay alone is not.
     proven: Arc<Mutex<HashSet<NodeId>>>,
+    clocks: Arc<Clocks>,
 }
 
 impl Router {
     pub(crate) fn new(me: NodeId, lookups: Lookups, calls: Calls, values: Values) -> Self {
-        Self { me, lookups, calls, values, proven: Arc::default() }
+        Self { me, lookups, calls, values, proven: Arc::default(), clocks: Arc::default() }
     }
 
     /// Has the node that answers for the key do it.
@@ -86,9 +100,12 @@ impl Router {
                 Ok(answer) => return Ok(answer),
                 Err(status) => status,
             };
-            let wait = backoff.next(&mut rand::rng());
-            let may_repeat = may_repeat(&status, operation.is_repeatable());
-            if !may_repeat || Instant::now() + wait >= deadline {
+            let wait = match repeat(&status, operation.effect()) {
+                Repeat::Never => return Err(status),
+                Repeat::Soon => backoff.next(&mut rand::rng()),
+                Repeat::OnceItIsOver => ANSWER_PATIENCE,
+            };
+            if Instant::now() + wait >= deadline {
                 return Err(status);
             }
             sleep(wait).await;
@@ -113,11 +130,16 @@ impl Router {
         if owner.id == self.me {
             return operation.here(&self.values).await;
         }
-        let asked = operation.there(self.calls.client(owner)?);
-        timeout(ANSWER_PATIENCE, asked).await.unwrap_or_else(|_| {
+        let not_after_ms = self.clocks.unix_ms_at(owner.id) + WINDOW.as_millis() as u64;
+        let asked = operation.there(self.calls.client(owner)?, not_after_ms);
+        let answer = timeout(ANSWER_PATIENCE, asked).await.unwrap_or_else(|_| {
             let message = format!("{} does not answer", owner.address);
             Err(refusal::status(Reason::OutcomeUnknown, message))
-        })
+        });
+        if let Some(clock) = answer.as_ref().err().and_then(refusal::clock) {
+            self.clocks.note(owner.id, clock);
+        }
+        answer
     }
 
     fn hinted(&self, position: Position) -> Option<Contact> {
@@ -143,11 +165,47 @@ impl Router {
 
 const NO_PANIC: &str = "nothing panics while it holds the lock";
 
-fn may_repeat(status: &Status, is_repeatable: bool) -> bool {
+/// Whether and when an operation that failed is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    Never,
+    Soon,
+    /// It may happen yet: not before that is ruled out. Otherwise it could undo what is written after it
+    /// was acknowledged.
+    OnceItIsOver,
+}
+
+fn repeat(status: &Status, effect: Effect) -> Repeat {
     match refusal::reason(status) {
-        Some(Reason::NotServing | Reason::TooFewReplicas) => true,
-        Some(Reason::OutcomeUnknown) => is_repeatable,
-        // The connection broke, or could not be made.
-        None => status.code() == Code::Unavailable && (is_repeatable || never_sent(status)),
+        Some(Reason::NotServing | Reason::TooFewReplicas | Reason::TooLate) => Repeat::Soon,
+        // Whoever does not know has begun, and what comes later has a later version.
+        Some(Reason::OutcomeUnknown) if effect != Effect::Once => Repeat::Soon,
+        None if status.code() != Code::Unavailable => Repeat::Never,
+        None if effect == Effect::None || never_sent(status) => Repeat::Soon,
+        // The connection broke.
+        None if effect == Effect::Same => Repeat::OnceItIsOver,
+        _ => Repeat::Never,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_happen_yet_is_not_done_again_before_that_is_ruled_out() {
+        let refused = |reason| refusal::status(reason, "");
+        for effect in [Effect::None, Effect::Same, Effect::Once] {
+            for reason in [Reason::NotServing, Reason::TooFewReplicas, Reason::TooLate] {
+                assert_eq!(repeat(&refused(reason), effect), Repeat::Soon);
+            }
+            assert_eq!(repeat(&Status::aborted("it has another version"), effect), Repeat::Never);
+        }
+        let broken = Status::unavailable("the connection broke");
+        let unknown = refused(Reason::OutcomeUnknown);
+        let after = |effect| (repeat(&broken, effect), repeat(&unknown, effect));
+        assert_eq!(after(Effect::None), (Repeat::Soon, Repeat::Soon));
+        assert_eq!(after(Effect::Same), (Repeat::OnceItIsOver, Repeat::Soon));
+        assert_eq!(after(Effect::Once), (Repeat::Never, Repeat::Never));
     }
 }

@@ -1,8 +1,96 @@
-//! The wall clock.
+//! The wall clock, and those of other nodes.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use shoal_core::ring::NodeId;
+
+/// How long a write may be on its way before it begins.
+pub(crate) const WINDOW: Duration = Duration::from_secs(2);
+/// A window may seem to be so much longer, as clocks differ, before whoever set it is told.
+pub(crate) const TOLERANCE: Duration = Duration::from_secs(1);
+/// Nodes whose clocks are remembered, at most.
+const MAX_CLOCKS: usize = 65_536;
 
 /// Milliseconds since 1970-01-01T00:00Z.
 pub(crate) fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// When a write may begin, by this node's clock. What a network held back for longer does not happen
+/// any more: whoever asked for it may have gone on to write something else.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    not_after_ms: u64,
+}
+
+impl Window {
+    /// It is open until then, if somebody has set that, or for the usual time.
+    pub(crate) fn until(not_after_ms: Option<u64>) -> Self {
+        Self { not_after_ms: not_after_ms.unwrap_or_else(|| unix_ms() + millis(WINDOW)) }
+    }
+
+    /// Not so if it is over, or ends so far away that another clock was meant.
+    pub(crate) fn is_open(self) -> bool {
+        let now = unix_ms();
+        (now..=now + millis(WINDOW + TOLERANCE)).contains(&self.not_after_ms)
+    }
+}
+
+/// How far the clocks of other nodes are ahead of this one's, where they said so.
+#[derive(Debug, Default)]
+pub(crate) struct Clocks(Mutex<HashMap<NodeId, i64>>);
+
+impl Clocks {
+    /// What time it is at a node.
+    pub(crate) fn unix_ms_at(&self, node: NodeId) -> u64 {
+        let clocks = self.0.lock().expect(NO_PANIC);
+        unix_ms().saturating_add_signed(clocks.get(&node).copied().unwrap_or_default())
+    }
+
+    /// A node has just said what time it is there. It is later there by now.
+    pub(crate) fn note(&self, node: NodeId, unix_ms_there: u64) {
+        let mut clocks = self.0.lock().expect(NO_PANIC);
+        if clocks.len() >= MAX_CLOCKS {
+            clocks.clear();
+        }
+        clocks.insert(node, unix_ms_there.wrapping_sub(unix_ms()).cast_signed());
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+const NO_PANIC: &str = "nothing panics while it holds the lock";
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_window_is_open_for_a_while_and_not_in_the_far_future() {
+        assert!(Window::until(None).is_open());
+        let ends = |ms: i64| Window::until(unix_ms().checked_add_signed(ms)).is_open();
+        assert!(!ends(-1) && ends(1_000) && ends(2_500) && !ends(60_000));
+        assert!(!Window::until(Some(0)).is_open() && !Window::until(Some(u64::MAX)).is_open());
+    }
+
+    #[test]
+    fn the_time_at_a_node_is_what_it_said_and_what_has_passed_since() {
+        let (clocks, node) = (Clocks::default(), NodeId::new(Uuid::from_u128(7)));
+        for ahead in [-3_600_000, 0, 3_600_000] {
+            clocks.note(node, unix_ms().saturating_add_signed(ahead));
+            let there = clocks.unix_ms_at(node).cast_signed();
+            let here = unix_ms().cast_signed();
+            assert!((there - here - ahead).abs() < 1_000, "{ahead}");
+        }
+        clocks.note(node, u64::MAX);
+        clocks.unix_ms_at(node);
+    }
 }

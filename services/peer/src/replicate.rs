@@ -1,6 +1,8 @@
 //! Contents that this peer fetches and shares without being asked: those that its settings list, or
-//! all that its trackers know. So new replicas of a peer join the swarms at once, and serve.
+//! all that its trackers know. So new replicas of a peer join the swarms at once, and serve. The peer is
+//! ready when it has caught up with them.
 
+mod catch_up;
 mod ledger;
 mod names;
 mod swarms;
@@ -11,12 +13,12 @@ use std::{
 };
 
 use rand::RngExt as _;
-use shoal_common::{Address, backoff::Backoff};
+use shoal_common::{Address, backoff::Backoff, health::Health};
 use shoal_core::content::{ContentId, Link, Wanted};
 use tokio::time::sleep;
 use tracing::{debug, info};
 
-use self::{ledger::Ledger, names::Names, swarms::Swarms};
+use self::{catch_up::CatchUp, ledger::Ledger, names::Names, swarms::Swarms};
 use crate::{
     control::{Desk, Room},
     node::Stopped,
@@ -27,6 +29,8 @@ use crate::{
 /// How often it is looked what is wanted and what became of it; jittered, as many replicas start at
 /// the same time.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The same, until the peer is ready.
+const LOOK_EARLY: Duration = Duration::from_secs(1);
 
 /// Look again when nobody said what is wanted, first so soon, then ever later: what is asked may just
 /// be starting too.
@@ -37,6 +41,10 @@ pub(crate) struct Replicator {
     desk: Desk,
     wanted: Source,
     ledger: Ledger,
+    /// Told when the peer has caught up.
+    health: Health,
+    /// None once it has.
+    catch_up: Option<CatchUp>,
 }
 
 /// Where it is known from what is wanted.
@@ -55,7 +63,7 @@ struct Look {
 
 impl Replicator {
     /// As the settings want it; none if nothing is to be replicated.
-    pub(crate) fn new(settings: &Settings, desk: Desk) -> Option<Self> {
+    pub(crate) fn new(settings: &Settings, desk: Desk, health: Health) -> Option<Self> {
         let wanted = match settings.replicate {
             Replicate::None => return None,
             Replicate::Listed => {
@@ -70,7 +78,8 @@ impl Replicator {
             }
             Replicate::All => Source::All(Swarms::new(settings.tracker.clone())),
         };
-        Some(Self { desk, wanted, ledger: Ledger::default() })
+        let catch_up = Some(CatchUp::new(Instant::now()));
+        Some(Self { desk, wanted, ledger: Ledger::default(), health, catch_up })
     }
 
     /// Runs until the peer stops, or this is dropped.
@@ -86,7 +95,8 @@ impl Replicator {
                 backoff.next(&mut rand::rng())
             } else {
                 backoff.reset();
-                LOOK_EVERY.mul_f64(rand::rng().random_range(0.75..1.25))
+                let wait = if self.catch_up.is_some() { LOOK_EARLY } else { LOOK_EVERY };
+                wait.mul_f64(rand::rng().random_range(0.75..1.25))
             };
             sleep(wait).await;
         }
@@ -95,9 +105,16 @@ impl Replicator {
     /// Joins the swarms of what is wanted and is neither here nor was removed.
     async fn follow(&mut self, look: Look) -> Result<(), Stopped> {
         let here = self.desk.node.list().await?;
-        let here = here.iter().map(|status| (status.id, &status.phase)).collect();
+        let here: BTreeMap<_, _> = here.iter().map(|status| (status.id, &**status)).collect();
         let now = Instant::now();
         let wanted: BTreeSet<_> = look.contents.keys().copied().collect();
+        if let Some(catch_up) = &mut self.catch_up
+            && catch_up.is_done(now, &wanted, look.is_partial, &here)
+        {
+            self.catch_up = None;
+            self.health.ready().await;
+        }
+        let here = here.into_iter().map(|(id, status)| (id, &status.phase)).collect();
         let due = self.ledger.due(now, wanted.iter().copied(), &here, &mut rand::rng());
         for id in due {
             let options = look.contents.get(&id).cloned().unwrap_or_default();

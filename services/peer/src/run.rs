@@ -92,7 +92,10 @@ pub async fn run(
         ring_nodes: settings.dht.clone().into(),
     };
     info!(peer_id = %node.peer(), addr = %node.address(), "peer started");
-    let replicator = Replicator::new(&settings, desk.clone());
+    let replicator = Replicator::new(&settings, desk.clone(), health.clone());
+    if replicator.is_none() {
+        health.ready().await;
+    }
     tokio::spawn(shutdown.clone().run_until_cancelled_owned({
         let (node, store) = (node.clone(), store.clone());
         async move {
@@ -104,7 +107,6 @@ pub async fn run(
         }
     }));
     tokio::spawn(note_use(node.clone(), store));
-    health.ready().await;
 
     let result = control.serve(desk, shutdown).await;
     health.not_ready().await;

@@ -18,7 +18,7 @@ use tonic::{Status, Streaming, transport::Channel};
 
 use crate::{
     cluster::{Cluster, PATIENCE},
-    process::{Process, binary, free_port, wait_for},
+    process::{Process, binary, free_port, run, wait_for},
 };
 
 /// A running `shoal-peer`.
@@ -85,6 +85,11 @@ impl Peer {
         let mut command = Command::new(binary("shoal"));
         command.args(arguments).args(["--control", &self.control]);
         command.output().expect("the command runs")
+    }
+
+    /// What its own health check says.
+    pub fn is_ready(&self) -> bool {
+        run("shoal-peer", &["health", "--listen", &self.address], b"").status.success()
     }
 
     /// What the command `shoal` prints when it succeeds.

@@ -38,6 +38,31 @@ fn replicas_have_and_serve_whatever_the_tracker_knows() {
 }
 
 #[test]
+fn a_replica_is_ready_once_it_holds_everything() {
+    let cluster = Cluster::start();
+    let file = cluster.file("source/data.bin", 16 * MB, 1);
+    let seeder = cluster.peer("seeder", &["--limits-upload", "4MB/s"]);
+    assert!(seeder.is_ready(), "it is to replicate nothing");
+    let id = seeder.publish(&file);
+    wait_for("a tracker that knows of the seeder", PATIENCE, || {
+        let swarm = run("shoal", &["swarm", &id, "--tracker", &cluster.tracker()], b"");
+        swarm.status.success().then_some(())
+    });
+    let replica = cluster.peer("replica", &["--replicate", "all"]);
+    replica.wait_until(&id, "a part", |status| status.held_bytes > 0);
+    wait_for("a replica that is ready", PATIENCE, || {
+        let was_ready = replica.is_ready();
+        let status = replica.status(&id).expect("it is there");
+        assert!(!was_ready || status.state() == ContentState::Seeding, "{status:?}");
+        was_ready.then_some(())
+    });
+    // What comes later does not change that.
+    let next = seeder.publish(&cluster.file("source/next", 16 * MB, 2));
+    replica.wait_until(&next, "a part", |status| status.held_bytes > 0);
+    assert!(replica.is_ready());
+}
+
+#[test]
 fn what_a_user_removed_at_a_replica_does_not_come_back() {
     let cluster = Cluster::start();
     let seeder = cluster.seed(&cluster.file("source/first", MB, 1), &[]);

@@ -1,14 +1,14 @@
 //! What a ring does with bad input, and with nodes that do not keep to the protocol.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use shoal_common::channel::{Channel, Options};
 use shoal_core::ring::{NodeId, Position};
 use shoal_proto::dht::v1::{
-    Agreement, Condition, FindSuccessorRequest, GetRequest, GossipRequest, Life, ListNodesRequest,
-    LookupRequest, NodeInfo, NodeState, NotifyRequest, PutRequest, Record, ReplicaSet,
-    ReplicateRequest, Rumour, Target, condition, replica_service_client::ReplicaServiceClient,
-    replicate_response, target,
+    Agreement, Condition, DeleteRequest, FindSuccessorRequest, GetRequest, GossipRequest, Life,
+    ListNodesRequest, LookupRequest, NodeInfo, NodeState, NotifyRequest, PutRequest, Record,
+    ReplicaSet, ReplicateRequest, Rumour, Target, condition,
+    replica_service_client::ReplicaServiceClient, replicate_response, target,
 };
 use shoal_testkit::ring::{
     Client, Ring, key_range,
@@ -93,6 +93,33 @@ async fn bad_requests_are_refused_with_words_and_change_nothing() {
 
     let found = node.get(GetRequest { key: "key".into(), direct: false }).await.expect("a value");
     assert_eq!(found.into_inner().value, "value");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_was_held_up_does_not_happen() {
+    let ring = Ring::of(2).await;
+    let now = SystemTime::now;
+    let until =
+        |end: SystemTime| PutRequest { not_after: Some(end.into()), ..put_of(b"key", b"late") };
+    // One of the two nodes is the primary, the other would ask it.
+    for number in 0..2 {
+        let mut node = ring.client(number);
+        for end in [now() - Duration::from_millis(1), now() + Duration::from_secs(60)] {
+            let refused = node.put(until(end)).await.expect_err("its time is over, or another");
+            assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+            let info = refused.get_details_error_info().expect("a reason");
+            assert_eq!(info.reason, "TOO_LATE");
+            let clock = info.metadata["clock_unix_ms"].parse().expect("the time there");
+            let clock = UNIX_EPOCH + Duration::from_millis(clock);
+            assert!(now().duration_since(clock).expect("it was told") < DEADLINE);
+            let get = GetRequest { key: "key".into(), direct: false };
+            let missing = node.get(get).await.expect_err("nothing was written");
+            assert_eq!(missing.code(), Code::NotFound);
+        }
+        node.put(until(now() + Duration::from_secs(2))).await.expect("it is in time");
+        let delete = DeleteRequest { key: "key".into(), ..DeleteRequest::default() };
+        node.delete(delete).await.expect("it is removed");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -223,8 +250,7 @@ async fn lookups_go_round_a_node_that_sends_them_in_circles() {
 async fn goes_round(vice: Vice) {
     const KEYS: usize = 40;
     let ring = Ring::of(4).await;
-    let known = ring.client(0).list_nodes(ListNodesRequest::default()).await.expect("a list");
-    let nodes = known.into_inner().nodes;
+    let nodes = known(&ring).await;
     let rogue = Rogue::start(vice, nodes.clone()).await;
     let rumour =
         Rumour { node: Some(rogue.info.clone()), incarnation: 1, life: Life::Alive.into() };
@@ -243,6 +269,21 @@ async fn goes_round(vice: Vice) {
         let get = GetRequest { key: name.into(), direct: false };
         assert_eq!(within(node.get(get)).await.expect("it is there").value, "value");
     }
+}
+
+/// The nodes of a ring, once the first has heard of all.
+async fn known(ring: &Ring) -> Vec<NodeInfo> {
+    let mut node = ring.client(0);
+    let all = async {
+        loop {
+            let known = node.list_nodes(ListNodesRequest::default()).await.expect("a list");
+            let nodes = known.into_inner().nodes;
+            if nodes.len() == ring.len() {
+                break nodes;
+            }
+        }
+    };
+    timeout(DEADLINE, all).await.expect("word of all nodes gets round")
 }
 
 fn owner_of(key: &str, nodes: &[NodeInfo]) -> String {

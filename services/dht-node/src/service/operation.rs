@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
+use prost_types::Timestamp;
 use shoal_common::{channel::Channel, status::Violations};
 use shoal_core::ring::{Position, Version};
 use shoal_proto::dht::v1::{self as pb, condition, dht_service_client::DhtServiceClient};
 use tonic::Status;
 
 use crate::{
-    kv::{Condition, Values, Write, Written},
-    router::Operation,
+    kv::{Condition, KvError, Values, Write, Written},
+    router::{Effect, Operation},
     store::{Key, Record, Value},
-    time::unix_ms,
+    time::{Window, unix_ms},
     wire,
 };
 
@@ -40,8 +41,8 @@ impl Operation for Get {
         self.0.position()
     }
 
-    fn is_repeatable(&self) -> bool {
-        true
+    fn effect(&self) -> Effect {
+        Effect::None
     }
 
     async fn here(&self, values: &Values) -> Result<pb::GetResponse, Status> {
@@ -52,6 +53,7 @@ impl Operation for Get {
     async fn there(
         &self,
         mut client: DhtServiceClient<Channel>,
+        _not_after_ms: u64,
     ) -> Result<pb::GetResponse, Status> {
         let request = pb::GetRequest { key: self.0.as_bytes().clone(), direct: true };
         Ok(client.get(request).await?.into_inner())
@@ -65,12 +67,13 @@ impl Operation for Put {
         self.write.key.position()
     }
 
-    fn is_repeatable(&self) -> bool {
-        self.write.condition == Condition::None
+    fn effect(&self) -> Effect {
+        self.write.effect()
     }
 
     async fn here(&self, values: &Values) -> Result<pb::PutResponse, Status> {
-        let Written { version, durable_copies } = values.write(self.write.clone()).await?;
+        let window = window_of(self.request.not_after)?;
+        let Written { version, durable_copies } = values.write(self.write.clone(), window).await?;
         let durable_copies = durable_copies as u32;
         Ok(pb::PutResponse { version: version.to_string(), durable_copies })
     }
@@ -78,8 +81,12 @@ impl Operation for Put {
     async fn there(
         &self,
         mut client: DhtServiceClient<Channel>,
+        not_after_ms: u64,
     ) -> Result<pb::PutResponse, Status> {
-        Ok(client.put(self.request.clone()).await?.into_inner())
+        in_time(window_of(self.request.not_after)?)?;
+        let not_after = Some(wire::timestamp(not_after_ms));
+        let request = pb::PutRequest { direct: true, not_after, ..self.request.clone() };
+        Ok(client.put(request).await?.into_inner())
     }
 }
 
@@ -90,12 +97,13 @@ impl Operation for Delete {
         self.write.key.position()
     }
 
-    fn is_repeatable(&self) -> bool {
-        self.write.condition == Condition::None
+    fn effect(&self) -> Effect {
+        self.write.effect()
     }
 
     async fn here(&self, values: &Values) -> Result<pb::DeleteResponse, Status> {
-        let Written { version, durable_copies } = values.write(self.write.clone()).await?;
+        let window = window_of(self.request.not_after)?;
+        let Written { version, durable_copies } = values.write(self.write.clone(), window).await?;
         let durable_copies = durable_copies as u32;
         Ok(pb::DeleteResponse { version: version.to_string(), durable_copies })
     }
@@ -103,8 +111,18 @@ impl Operation for Delete {
     async fn there(
         &self,
         mut client: DhtServiceClient<Channel>,
+        not_after_ms: u64,
     ) -> Result<pb::DeleteResponse, Status> {
-        Ok(client.delete(self.request.clone()).await?.into_inner())
+        in_time(window_of(self.request.not_after)?)?;
+        let not_after = Some(wire::timestamp(not_after_ms));
+        let request = pb::DeleteRequest { direct: true, not_after, ..self.request.clone() };
+        Ok(client.delete(request).await?.into_inner())
+    }
+}
+
+impl Write {
+    fn effect(&self) -> Effect {
+        if self.condition == Condition::None { Effect::Same } else { Effect::Once }
     }
 }
 
@@ -112,8 +130,7 @@ impl TryFrom<pb::PutRequest> for Put {
     type Error = Status;
 
     fn try_from(request: pb::PutRequest) -> Result<Self, Status> {
-        let write = write_of(&request)?;
-        Ok(Self { write, request: pb::PutRequest { direct: true, ..request } })
+        Ok(Self { write: write_of(&request)?, request })
     }
 }
 
@@ -127,8 +144,16 @@ impl TryFrom<pb::DeleteRequest> for Delete {
         let (Some(key), Some(condition)) = (key, condition) else { return Err(violations.into()) };
         let min_copies = request.min_copies as usize;
         let write = Write { key, value: None, expires_ms: None, condition, min_copies };
-        Ok(Self { write, request: pb::DeleteRequest { direct: true, ..request } })
+        Ok(Self { write, request })
     }
+}
+
+fn window_of(not_after: Option<Timestamp>) -> Result<Window, Status> {
+    Ok(Window::until(not_after.map(wire::parse_timestamp).transpose()?))
+}
+
+fn in_time(window: Window) -> Result<(), KvError> {
+    if window.is_open() { Ok(()) } else { Err(KvError::TooLate) }
 }
 
 fn value_of(record: Record) -> Option<pb::GetResponse> {

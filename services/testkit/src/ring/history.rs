@@ -134,7 +134,10 @@ fn judge(key: &str, events: &[Event], verdict: &mut Verdict) {
             What::Read(number) => {
                 verdict.read += 1;
                 if number < least {
-                    verdict.flaws.push(format!("{key}: read {number} after {least} was known"));
+                    let told = told(events, event);
+                    verdict
+                        .flaws
+                        .push(format!("{key}: read {number} after {least} was known{told}"));
                 }
                 if number > most {
                     verdict.flaws.push(format!("{key}: read {number}, which nobody had written"));
@@ -146,6 +149,18 @@ fn judge(key: &str, events: &[Event], verdict: &mut Verdict) {
             What::Missing | What::Tried(_) | What::Unavailable => {}
         }
     }
+}
+
+/// What was done with a key until a read and shortly before it, in seconds before its answer.
+fn told(events: &[Event], read: &Event) -> String {
+    const RECENT: Duration = Duration::from_secs(30);
+    let ago = |at| read.answered.saturating_duration_since(at).as_secs_f64();
+    let recent = events.iter().filter(|event| event.asked <= read.answered);
+    let recent = recent.filter(|event| read.answered - event.asked < RECENT);
+    let lines = recent.map(|Event { asked, answered, what }| {
+        format!("\n  {:.3} to {:.3} s before: {what:?}", ago(*asked), ago(*answered))
+    });
+    lines.collect::<Vec<_>>().concat()
 }
 
 #[cfg(test)]

@@ -1,0 +1,112 @@
+//! Whether a new peer has caught up with what it replicates, and so is ready to take an old one's place.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use shoal_core::content::ContentId;
+
+use crate::status::{Phase, Status};
+
+/// A peer that got nothing for so long does not wait for the rest: nobody may have it.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How far the peer has come.
+pub(super) struct CatchUp {
+    held_bytes: u64,
+    grew: Instant,
+}
+
+impl CatchUp {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { held_bytes: 0, grew: now }
+    }
+
+    /// Whether the peer holds all that is wanted of it, but for what the disk refused; or as much as
+    /// can be had at present. `is_partial`: not all that is wanted is known.
+    pub(super) fn is_done(
+        &mut self,
+        now: Instant,
+        wanted: &BTreeSet<ContentId>,
+        is_partial: bool,
+        here: &BTreeMap<ContentId, &Status>,
+    ) -> bool {
+        let held_bytes = wanted.iter().filter_map(|id| Some(here.get(id)?.held_bytes)).sum();
+        if held_bytes > self.held_bytes {
+            (self.held_bytes, self.grew) = (held_bytes, now);
+        }
+        let is_open = |id| {
+            let phase = here.get(id).map(|status| &status.phase);
+            !matches!(phase, Some(Phase::Seeding | Phase::Failed(_)))
+        };
+        !is_partial && !wanted.iter().any(is_open) || now - self.grew >= PATIENCE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::StoreError;
+
+    /// A peer that is to hold contents 1 and 2, asked second by second.
+    struct Bench {
+        catch_up: CatchUp,
+        now: Instant,
+    }
+
+    fn id(number: u8) -> ContentId {
+        ContentId::of_manifest(&[number])
+    }
+
+    fn status(number: u8, phase: Phase, held_bytes: u64) -> Status {
+        Status { phase, held_bytes, ..Status::unresolved(id(number)) }
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let now = Instant::now();
+            Self { catch_up: CatchUp::new(now), now }
+        }
+
+        fn is_done(&mut self, is_partial: bool, here: &[Status]) -> bool {
+            self.now += Duration::from_secs(1);
+            let here = here.iter().map(|status| (status.id, status)).collect();
+            self.catch_up.is_done(self.now, &[id(1), id(2)].into(), is_partial, &here)
+        }
+    }
+
+    #[test]
+    fn it_takes_all_that_is_wanted() {
+        let mut bench = Bench::new();
+        let first = status(1, Phase::Seeding, 100);
+        assert!(!bench.is_done(false, &[]));
+        assert!(!bench.is_done(false, std::slice::from_ref(&first)));
+        assert!(!bench.is_done(false, &[first.clone(), status(2, Phase::Downloading, 99)]));
+        assert!(!bench.is_done(true, &[first.clone(), status(2, Phase::Seeding, 100)]));
+        assert!(bench.is_done(false, &[first, status(2, Phase::Seeding, 100)]));
+    }
+
+    #[test]
+    fn what_the_disk_refused_is_not_waited_for() {
+        let error = StoreError::QuotaExceeded { needed: 2, missing: 1, quota: 1 };
+        let refused = status(2, Phase::Failed(error.into()), 0);
+        assert!(Bench::new().is_done(false, &[status(1, Phase::Seeding, 100), refused]));
+    }
+
+    #[test]
+    fn it_goes_on_for_as_long_as_something_comes_and_a_minute_longer() {
+        let mut bench = Bench::new();
+        let part = |held_bytes| [status(1, Phase::Downloading, held_bytes)];
+        assert!((1..=600).all(|second| !bench.is_done(false, &part(second))));
+        let waited = (1..=600).find(|_| bench.is_done(false, &part(600)));
+        assert_eq!(waited, Some(PATIENCE.as_secs()));
+    }
+
+    #[test]
+    fn trackers_that_never_answer_hold_up_nobody_for_longer_than_a_minute() {
+        let mut bench = Bench::new();
+        let waited = (1..=600).find(|_| bench.is_done(true, &[]));
+        assert_eq!(waited, Some(PATIENCE.as_secs()));
+    }
+}

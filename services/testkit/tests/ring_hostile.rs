@@ -264,7 +264,8 @@ async fn goes_round(vice: Vice) {
         let look_up =
             LookupRequest { target: Some(target(target::Kind::Key(name.clone().into()))) };
         let found = within(node.lookup(look_up)).await.expect("it is found");
-        assert_eq!(found.owner.map(|owner| owner.position), Some(owner_of(&name, &nodes)));
+        let owner = found.owner.clone().map(|owner| owner.position);
+        assert_eq!(owner, Some(owner_of(&name, &nodes)), "{found:?} beside {:?}", rogue.info);
         within(node.put(put_of(name.as_bytes(), b"value"))).await.expect("it is put");
         let get = GetRequest { key: name.into(), direct: false };
         assert_eq!(within(node.get(get)).await.expect("it is there").value, "value");

@@ -31,9 +31,14 @@ impl<'a> Cluster<'a> {
         cluster.kubectl(["create", "namespace", namespace]).with_context(|| {
             format!("an earlier run may have left it: kubectl delete namespace {namespace}")
         })?;
-        let restricted = "pod-security.kubernetes.io/enforce=restricted";
-        cluster.kubectl(["label", "namespace", namespace, restricted])?;
+        cluster.allow("restricted")?;
         Ok(cluster)
+    }
+
+    /// Sets to which standard the API server holds the pods of the namespace.
+    pub(super) fn allow(&self, standard: &str) -> anyhow::Result<()> {
+        let label = format!("pod-security.kubernetes.io/enforce={standard}");
+        self.kubectl(["label", "--overwrite", "namespace", &self.namespace, &label]).map(drop)
     }
 
     /// Deletes the namespace, and waits until it is gone, also when interrupted.

@@ -24,9 +24,9 @@ impl Release<'_> {
         self.change("install", &[], patience)
     }
 
-    /// Changes one value, `KEY=VALUE`, and waits until the workloads follow.
-    pub(super) fn upgrade(&self, value: &str, patience: Duration) -> anyhow::Result<()> {
-        self.change("upgrade", &["--set", value], patience)
+    /// Changes values, `KEY=VALUE`, and waits until the workloads follow.
+    pub(super) fn upgrade(&self, values: &str, patience: Duration) -> anyhow::Result<()> {
+        self.change("upgrade", &["--set", values], patience)
     }
 
     pub(super) fn test(&self, patience: Duration) -> anyhow::Result<()> {

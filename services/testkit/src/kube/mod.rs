@@ -57,8 +57,10 @@ fn steps(setup: &Setup, cluster: &Cluster) -> anyhow::Result<()> {
     scenario.scale()?;
     scenario.restart_all()?;
     scenario.lose_pods()?;
+    scenario.load()?;
     scenario.upgrade()?;
     scenario.run_chart_test()?;
     scenario.run_examples()?;
-    scenario.uninstall()
+    scenario.uninstall()?;
+    scenario.run_on_each_node()
 }

@@ -2,6 +2,8 @@
 
 use std::{
     collections::BTreeSet,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     sync::{Mutex, PoisonError},
     thread,
     time::Duration,
@@ -20,6 +22,10 @@ const ASKED_AT_A_TIME: usize = 4;
 
 /// The local API's port.
 pub(super) const CONTROL: u16 = 7073;
+/// The port of `/metrics`.
+const ADMIN: u16 = 9072;
+/// The figure there that tells how much memory is resident, in bytes.
+const RESIDENT: &str = "process_resident_memory_bytes ";
 
 impl Cluster<'_> {
     /// Waits until `count` peers run, and each says that it holds all of these contents.
@@ -35,29 +41,32 @@ impl Cluster<'_> {
             let pods: BTreeSet<_> = self.pods("peer")?.into_iter().collect();
             whole.retain(|pod| pods.contains(pod));
             let open: Vec<_> = pods.difference(&whole).cloned().collect();
-            whole.extend(self.ask_all(open, contents));
+            // One that cannot be asked, as it comes or goes, does not hold them.
+            let answers = each(open, |pod| self.holds(pod, contents).unwrap_or(false));
+            whole.extend(answers.into_iter().filter_map(|(pod, holds)| holds.then_some(pod)));
             Ok((pods.len() == count && whole.len() == count).then_some(()))
         });
         outcome.with_context(|| format!("{} of {count} peers hold it", whole.len()))
     }
 
-    /// Those of the pods that hold the contents. One that cannot be asked, as it comes or goes,
-    /// does not.
-    fn ask_all(&self, pods: Vec<String>, contents: &[&str]) -> Vec<String> {
-        let (open, whole) = (Mutex::new(pods), Mutex::new(Vec::new()));
-        let next = || open.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        thread::scope(|scope| {
-            for _ in 0..ASKED_AT_A_TIME {
-                scope.spawn(|| {
-                    while let Some(pod) = next() {
-                        if self.holds(&pod, contents).unwrap_or(false) {
-                            whole.lock().unwrap_or_else(PoisonError::into_inner).push(pod);
-                        }
-                    }
-                });
-            }
-        });
-        whole.into_inner().unwrap_or_else(PoisonError::into_inner)
+    /// Bytes of memory that the peer which has most of them has resident, as it says itself.
+    pub(super) fn most_resident(&self) -> anyhow::Result<u64> {
+        let answers = each(self.pods("peer")?, |pod| self.resident(pod));
+        let all: Vec<_> = answers.into_iter().map(|(_, bytes)| bytes).collect::<Result<_, _>>()?;
+        all.into_iter().max().context("there are peers")
+    }
+
+    fn resident(&self, pod: &str) -> anyhow::Result<u64> {
+        let forward = Forward::open(self, &format!("pod/{pod}"), ADMIN)?;
+        let mut stream = TcpStream::connect(&forward.address)?;
+        let host = &forward.address;
+        write!(stream, "GET /metrics HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        let figure = page.lines().find_map(|line| line.strip_prefix(RESIDENT));
+        figure
+            .and_then(|figure| figure.trim().parse().ok())
+            .with_context(|| format!("{pod}: no {RESIDENT}"))
     }
 
     /// Whether a peer says that it holds each of these, whole.
@@ -69,4 +78,21 @@ impl Cluster<'_> {
             listed.iter().any(|content| content["id"] == **id && content["state"] == "seeding")
         }))
     }
+}
+
+/// What comes of asking each of the pods, some at a time.
+fn each<T: Send>(pods: Vec<String>, ask: impl Fn(&str) -> T + Sync) -> Vec<(String, T)> {
+    let (open, answers) = (Mutex::new(pods), Mutex::new(Vec::new()));
+    let next = || open.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    thread::scope(|scope| {
+        for _ in 0..ASKED_AT_A_TIME {
+            scope.spawn(|| {
+                while let Some(pod) = next() {
+                    let answer = ask(&pod);
+                    answers.lock().unwrap_or_else(PoisonError::into_inner).push((pod, answer));
+                }
+            });
+        }
+    });
+    answers.into_inner().unwrap_or_else(PoisonError::into_inner)
 }

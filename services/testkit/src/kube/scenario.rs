@@ -27,6 +27,8 @@ const SPREAD: Duration = Duration::from_secs(120);
 const RESTART: Duration = Duration::from_secs(180);
 /// What a small thing may take.
 const SOON: Duration = Duration::from_secs(60);
+/// A peer that is idle has no more bytes of memory resident.
+const MEMORY: u64 = 32 << 20;
 /// Keys that are written before anything happens.
 const KEYS: usize = 10;
 /// What the file is called in the ring, as in the examples.
@@ -97,6 +99,12 @@ impl<'a> Scenario<'a> {
         })?;
         step(&format!("all {many} say that they hold it"), || self.all_hold(many))?;
         step("all are ready", || self.cluster.rolled_out("deploy/peer", SPREAD))?;
+        step("none has much memory resident", || {
+            let most = self.cluster.most_resident()?;
+            println!("               at most {:.1} MiB", most as f64 / f64::from(1 << 20));
+            ensure!(most < MEMORY, "a peer has {most} bytes resident");
+            Ok(())
+        })?;
         step(&format!("back to {}", self.peers), || {
             self.scale_to(self.peers)?;
             self.all_gone(many - self.peers)?;
@@ -165,6 +173,19 @@ impl<'a> Scenario<'a> {
         step("everything is there", || self.all_there())
     }
 
+    /// The load generator's Job.
+    pub(super) fn load(&self) -> anyhow::Result<()> {
+        step("load, by a Job", || {
+            let content = &self.contents[0];
+            let values = ["loadgen.enabled=true", "loadgen.args={--duration=5s}"];
+            let values = format!("{},loadgen.content={content}", values.join(","));
+            self.release.upgrade(&values, RESTART)?;
+            let job = ["job", "--selector=app.kubernetes.io/name=loadgen"];
+            let done = ["--for=condition=complete", "--timeout=60s"];
+            self.cluster.kubectl(["wait"].into_iter().chain(job).chain(done)).map(drop)
+        })
+    }
+
     /// `helm upgrade` with a changed value, which restarts the peers.
     pub(super) fn upgrade(&self) -> anyhow::Result<()> {
         step("helm upgrade", || {
@@ -214,6 +235,38 @@ impl<'a> Scenario<'a> {
             ensure!(!left.is_empty(), "helm uninstall deletes the ring's volumes");
             Ok(())
         })
+    }
+
+    /// The chart with one peer on each node, and a pod that asks the one of its own.
+    pub(super) fn run_on_each_node(&self) -> anyhow::Result<()> {
+        let directory = format!("/var/lib/{}", self.cluster.namespace);
+        let host_path = format!("peer.daemonSet.hostPath={directory}");
+        let mut arguments = self.setup.helm.clone();
+        let values = ["--set", "peer.kind=DaemonSet", "--set", &host_path];
+        arguments.extend(values.map(str::to_owned));
+        let release = Release { arguments: &arguments, ..self.release };
+        step("helm install with a peer on each node", || {
+            self.cluster.allow("privileged")?;
+            release.install(INSTALL)
+        })?;
+        // It stays on the nodes: nothing there could delete it.
+        let file = self.folder.join("small.bin");
+        files::write(&file, 1_000_000, Fill::Random, self.cluster.interrupt)?;
+        step("example node-local", || {
+            let (peer, ring) = (
+                Forward::open(self.cluster, "ds/peer", CONTROL)?,
+                Forward::open(self.cluster, "sts/dht-node", 7071)?,
+            );
+            let id = publish(&file, &peer)?;
+            shoal(["name", "set", NAME, &id, "--dht", &ring.address])?;
+            let example = release.example("node-local")?;
+            let example = example.replace("/var/lib/shoal/", &format!("{directory}/"));
+            self.cluster.apply(&example)?;
+            let condition = "--for=jsonpath={.status.phase}=Succeeded";
+            let pod = "pod/model-server-on-node";
+            self.cluster.kubectl(["wait", pod, condition, "--timeout=120s"]).map(drop)
+        })?;
+        step("helm uninstall", || release.uninstall(SOON))
     }
 
     /// Random bytes.

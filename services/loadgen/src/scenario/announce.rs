@@ -14,8 +14,8 @@ use super::scatter;
 use crate::targets::Connected;
 
 /// Swarms, and peers of each. A tracker keeps at most 1,000 peers of one address in a swarm, and in
-/// each of its 16 parts: 10,000 in all are well below.
-const CONTENTS: u64 = 100;
+/// each of its 16 parts, over which swarms fall at random: of 5,000 no part gets so many.
+const CONTENTS: u64 = 50;
 const PEERS: u64 = 100;
 
 pub(super) struct Announce {

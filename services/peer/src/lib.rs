@@ -12,6 +12,7 @@ mod engine;
 mod event;
 mod identity;
 mod link;
+mod memory;
 mod node;
 mod options;
 mod replicate;

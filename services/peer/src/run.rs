@@ -28,6 +28,7 @@ use tracing::{info, warn};
 
 use crate::{
     control::Desk,
+    memory,
     node::{self, Node},
     replicate::Replicator,
     settings::{Control, Settings},
@@ -107,6 +108,7 @@ pub async fn run(
         }
     }));
     tokio::spawn(note_use(node.clone(), store));
+    tokio::spawn(memory::give_back_when_idle(node.clone()));
 
     let result = control.serve(desk, shutdown).await;
     health.not_ready().await;

@@ -100,9 +100,11 @@ impl<'a> Scenario<'a> {
         step(&format!("all {many} say that they hold it"), || self.all_hold(many))?;
         step("all are ready", || self.cluster.rolled_out("deploy/peer", SPREAD))?;
         step("none has much memory resident", || {
-            let most = self.cluster.most_resident()?;
+            let most = self.cluster.wait_for("peers that gave memory back", SOON, || {
+                let most = self.cluster.most_resident()?;
+                Ok((most < MEMORY).then_some(most))
+            })?;
             println!("               at most {:.1} MiB", most as f64 / f64::from(1 << 20));
-            ensure!(most < MEMORY, "a peer has {most} bytes resident");
             Ok(())
         })?;
         step(&format!("back to {}", self.peers), || {

@@ -19,8 +19,8 @@ use crate::{
 const MB: u64 = 1_000_000;
 /// An idle peer may have so much memory resident.
 const IDLE_MEMORY: u64 = 32 << 20;
-/// The same for a peer at full speed, whose allocator keeps for a while what it had then.
-const BUSY_MEMORY: u64 = 128 << 20;
+/// It is idle so soon after its last transfer.
+const IDLE_AFTER: Duration = Duration::from_secs(30);
 
 /// Published by the script, fetched by all, and once from outside.
 pub(super) fn reaches_all(cluster: &mut Cluster) -> anyhow::Result<String> {
@@ -137,9 +137,11 @@ pub(super) fn fifty_peers(cluster: &mut Cluster) -> anyhow::Result<String> {
         ensure!(held == pieces, "{} holds {held} of {pieces} pieces", peer.name);
     }
     cluster.check_copy(&peers[PEERS - 1], &content)?;
-    let after = most_memory(&peers)?;
     ensure!(idle < IDLE_MEMORY, "an idle peer has {idle} bytes resident");
-    ensure!(after < BUSY_MEMORY, "a peer has {after} bytes resident after a download");
+    let after = cluster.wait_for("peers that gave memory back", IDLE_AFTER, || {
+        let after = most_memory(&peers)?;
+        Ok((after < IDLE_MEMORY).then_some(after))
+    })?;
     cluster.scale(4)?;
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     Ok(format!(

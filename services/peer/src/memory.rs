@@ -1,0 +1,39 @@
+//! Memory goes back to the system when transfers are over: the allocator would keep what they needed, and
+//! an idle peer does with a third of that.
+
+use std::time::Duration;
+
+use tokio::{task::spawn_blocking, time::sleep};
+
+use crate::node::Node;
+
+/// How often it is looked whether transfers are over.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Gives memory back whenever nothing has been sent or received for a while, until the peer stops.
+pub(crate) async fn give_back_when_idle(node: Node) {
+    let (mut moved, mut given_back_at) = (0, 0);
+    loop {
+        sleep(LOOK_EVERY).await;
+        let Ok(contents) = node.list().await else { return };
+        let bytes = contents.iter().map(|status| status.downloaded_bytes + status.uploaded_bytes);
+        let now: u64 = bytes.sum();
+        if now == moved && now != given_back_at && spawn_blocking(give_back).await.is_ok() {
+            given_back_at = now;
+        }
+        moved = now;
+    }
+}
+
+#[cfg(target_env = "gnu")]
+fn give_back() {
+    // SAFETY: it is declared as glibc declares it, and may be called at any time.
+    unsafe extern "C" {
+        safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
+    }
+    malloc_trim(0);
+}
+
+/// Other allocators see to it themselves.
+#[cfg(not(target_env = "gnu"))]
+fn give_back() {}

@@ -130,7 +130,7 @@ impl Router {
         if owner.id == self.me {
             return operation.here(&self.values).await;
         }
-        let not_after_ms = self.clocks.unix_ms_at(owner.id) + WINDOW.as_millis() as u64;
+        let not_after_ms = self.clocks.end_of_window_at(owner.id);
         let asked = operation.there(self.calls.client(owner)?, not_after_ms);
         let answer = timeout(ANSWER_PATIENCE, asked).await.unwrap_or_else(|_| {
             let message = format!("{} does not answer", owner.address);

@@ -45,10 +45,11 @@ impl Window {
 pub(crate) struct Clocks(Mutex<HashMap<NodeId, i64>>);
 
 impl Clocks {
-    /// What time it is at a node.
-    pub(crate) fn unix_ms_at(&self, node: NodeId) -> u64 {
+    /// When a window that opens now is over, by the clock of another node.
+    pub(crate) fn end_of_window_at(&self, node: NodeId) -> u64 {
         let clocks = self.0.lock().expect(NO_PANIC);
-        unix_ms().saturating_add_signed(clocks.get(&node).copied().unwrap_or_default())
+        let ahead = clocks.get(&node).copied().unwrap_or_default();
+        unix_ms().saturating_add_signed(ahead).saturating_add(millis(WINDOW))
     }
 
     /// A node has just said what time it is there. It is later there by now.
@@ -82,15 +83,17 @@ mod tests {
     }
 
     #[test]
-    fn the_time_at_a_node_is_what_it_said_and_what_has_passed_since() {
+    fn a_window_elsewhere_goes_by_the_time_that_was_told_there() {
         let (clocks, node) = (Clocks::default(), NodeId::new(Uuid::from_u128(7)));
         for ahead in [-3_600_000, 0, 3_600_000] {
             clocks.note(node, unix_ms().saturating_add_signed(ahead));
-            let there = clocks.unix_ms_at(node).cast_signed();
+            let end = clocks.end_of_window_at(node).cast_signed();
             let here = unix_ms().cast_signed();
-            assert!((there - here - ahead).abs() < 1_000, "{ahead}");
+            assert!((end - here - ahead - 2_000).abs() < 1_000, "{ahead}");
         }
-        clocks.note(node, u64::MAX);
-        clocks.unix_ms_at(node);
+        for nonsense in [0, 1 << 63, u64::MAX] {
+            clocks.note(node, nonsense);
+            assert!(clocks.end_of_window_at(node) > 0);
+        }
     }
 }

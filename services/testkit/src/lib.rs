@@ -10,6 +10,7 @@ pub mod fleet;
 pub mod interrupt;
 pub mod kube;
 pub mod lab;
+pub mod metrics;
 pub mod network;
 pub mod process;
 pub mod ring;

@@ -14,13 +14,13 @@ use shoal_proto::dht::v1::{
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
+    task::spawn_blocking,
     time::{Instant, sleep},
 };
 
 use crate::{
     fleet::Place,
+    metrics,
     process::{Process, binary, free_port},
 };
 
@@ -226,10 +226,9 @@ impl Ring {
 
     /// A figure of a node: the sum over all labels.
     pub async fn figure(&self, number: usize, name: &str) -> f64 {
-        let page = get(&self.nodes[number].admin, "/metrics").await.expect("it has metrics");
-        let lines = page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));
-        let figures = lines.filter(|(labels, _)| labels.is_empty() || labels.starts_with('{'));
-        figures.filter_map(|(_, figure)| figure.parse::<f64>().ok()).sum()
+        let (admin, name) = (self.nodes[number].admin.clone(), name.to_owned());
+        let figure = spawn_blocking(move || metrics::figure(&admin, &name)).await;
+        figure.expect("it does not panic").expect("the node has metrics")
     }
 
     /// What a node logged.
@@ -301,16 +300,6 @@ fn free_address() -> String {
 pub fn client(address: &str) -> Client {
     let address = address.parse().expect("it is HOST:PORT");
     DhtServiceClient::new(Channel::lazy(&address, &Options::default()))
-}
-
-/// What an HTTP server at ADDR:PORT answers.
-async fn get(address: &str, path: &str) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
-    Ok(answer)
 }
 
 /// What a node tells of itself, with all details.

@@ -2,20 +2,19 @@
 
 use std::{
     collections::BTreeSet,
-    io::{Read as _, Write as _},
-    net::TcpStream,
     sync::{Mutex, PoisonError},
     thread,
     time::Duration,
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde_json::Value;
 
 use super::{
     cluster::Cluster,
     forward::{Forward, shoal},
 };
+use crate::metrics;
 
 /// Peers asked at a time. Each takes a `kubectl` and a `shoal`.
 const ASKED_AT_A_TIME: usize = 4;
@@ -24,8 +23,6 @@ const ASKED_AT_A_TIME: usize = 4;
 pub(super) const CONTROL: u16 = 7073;
 /// The port of `/metrics`.
 const ADMIN: u16 = 9072;
-/// The figure there that tells how much memory is resident, in bytes.
-const RESIDENT: &str = "process_resident_memory_bytes ";
 
 impl Cluster<'_> {
     /// Waits until `count` peers run, and each says that it holds all of these contents.
@@ -58,15 +55,9 @@ impl Cluster<'_> {
 
     fn resident(&self, pod: &str) -> anyhow::Result<u64> {
         let forward = Forward::open(self, &format!("pod/{pod}"), ADMIN)?;
-        let mut stream = TcpStream::connect(&forward.address)?;
-        let host = &forward.address;
-        write!(stream, "GET /metrics HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")?;
-        let mut page = String::new();
-        stream.read_to_string(&mut page)?;
-        let figure = page.lines().find_map(|line| line.strip_prefix(RESIDENT));
-        figure
-            .and_then(|figure| figure.trim().parse().ok())
-            .with_context(|| format!("{pod}: no {RESIDENT}"))
+        let bytes = metrics::figure(&forward.address, "process_resident_memory_bytes")?;
+        ensure!(bytes > 0.0, "{pod} does not tell how much memory it has resident");
+        Ok(bytes as u64)
     }
 
     /// Whether a peer says that it holds each of these, whole.

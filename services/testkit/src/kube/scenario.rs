@@ -251,9 +251,9 @@ impl<'a> Scenario<'a> {
             self.cluster.allow("privileged")?;
             release.install(INSTALL)
         })?;
-        // It stays on the nodes: nothing there could delete it.
+        // The same each time: it stays on the nodes, where nothing could delete it.
         let file = self.folder.join("small.bin");
-        files::write(&file, 1_000_000, Fill::Random, self.cluster.interrupt)?;
+        files::write(&file, 1_000_000, Fill::Zeros, self.cluster.interrupt)?;
         step("example node-local", || {
             let (peer, ring) = (
                 Forward::open(self.cluster, "ds/peer", CONTROL)?,
@@ -266,7 +266,8 @@ impl<'a> Scenario<'a> {
             self.cluster.apply(&example)?;
             let condition = "--for=jsonpath={.status.phase}=Succeeded";
             let pod = "pod/model-server-on-node";
-            self.cluster.kubectl(["wait", pod, condition, "--timeout=120s"]).map(drop)
+            self.cluster.kubectl(["wait", pod, condition, "--timeout=120s"])?;
+            self.cluster.kubectl(["delete", pod, "--timeout=60s"]).map(drop)
         })?;
         step("helm uninstall", || release.uninstall(SOON))
     }

@@ -148,6 +148,18 @@ lifecycle:
 {{- end }}
 {{- end }}
 
+{{/* The replicas of a workload, of this `kind` beside what the others need; null: as many as there are. */}}
+{{- define "shoal.replicas" -}}
+{{- $replicas := .values.replicas -}}
+{{- if kindIs "invalid" $replicas -}}
+{{- $present := lookup "apps/v1" .kind .root.Release.Namespace .component -}}
+{{- $replicas = dig "spec" "replicas" $replicas $present -}}
+{{- end -}}
+{{- if not (kindIs "invalid" $replicas) -}}
+replicas: {{ int $replicas }}
+{{- end -}}
+{{- end }}
+
 {{/* Where a component is put: (dict "root" $ "component" "peer" "values" .Values.peer). */}}
 {{- define "shoal.placement" -}}
 {{- $placement := pick .values "nodeSelector" "tolerations" "affinity" -}}

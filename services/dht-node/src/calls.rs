@@ -105,8 +105,8 @@ impl Calls {
         Some(channel)
     }
 
-    /// Makes a call that is answered from memory. How long it may take follows from how long such
-    /// calls took before.
+    /// Makes a call that is answered from memory, to find out whether a node lives. How long it may
+    /// take follows from how long such calls took before.
     async fn quick<R>(
         &self,
         to: &Contact,
@@ -125,7 +125,8 @@ impl Calls {
     }
 
     /// Makes a call that is answered from memory, and waits longer than the caller will do without
-    /// asking others: see [`Calls::usual_wait`].
+    /// asking others: see [`Calls::usual_wait`]. Many are made, and to count each that comes to nothing
+    /// would have [`Calls::quick`] wait ever longer for a dead node.
     async fn unhurried<R>(
         &self,
         to: &Contact,
@@ -141,11 +142,6 @@ impl Calls {
     /// How long a node's answer may take, by how long its answers took before.
     pub(crate) fn usual_wait(&self, of: NodeId) -> Duration {
         self.0.timeouts.lock().expect(NO_PANIC).timeout(of)
-    }
-
-    /// A node's answer has taken longer than that.
-    pub(crate) fn is_late(&self, node: NodeId) {
-        self.0.timeouts.lock().expect(NO_PANIC).expired(node);
     }
 
     /// Makes a call to a member of a replica set that needs its disk.

@@ -1,27 +1,31 @@
 //! Sees to it that who keeps a range is who should keep it.
 //!
 //! Ownership by the ring's pointers changes at once; who keeps a range changes by agreement. The
-//! caretaker compares the two, again and again, and has this node take over what it owns. What it
-//! keeps and does not own, it tells the owner of. What it no longer keeps, it discards.
+//! caretaker compares the two, again and again, and has this node take over what it owns: each part by
+//! itself, so that one whose members are dead keeps nobody waiting for the others.
 
 use std::{
-    sync::Arc,
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use rand::RngExt as _;
 use shoal_core::ring::{
-    Agreement, Ballot, Contact, KeyRange, Lineage, Refusal, ReplicaSet, Standing, Superseding,
-    next_members,
+    Agreement, Ballot, Contact, KeyRange, Lineage, Refusal, ReplicaSet, Standing, next_members,
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::sleep,
+};
 use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
     lookup::Lookups,
     primary::Primary,
-    remembered,
     ring::Surroundings,
     store::StoreError,
     sync::Sync,
@@ -32,54 +36,55 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Wait after a takeover that failed, so that two nodes that outbid each other do not go on so.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// How often what this node has of others' ranges is seen to.
-const SETTLE_EVERY: Duration = Duration::from_secs(1);
-/// Nodes that are remembered across a restart.
-const REMEMBERED: usize = 16;
 /// Nodes in a replica set (the textbook's owner, and the first and second successor).
 pub(crate) const REPLICAS: usize = 3;
 
-/// Looks after the ranges of one node.
+/// Looks after the ranges that one node owns. Cheap to clone.
+#[derive(Clone)]
 pub(crate) struct Caretaker {
     me: Contact,
     sync: Sync,
     primary: Primary,
     lookups: Lookups,
-    view: watch::Receiver<Arc<Surroundings>>,
     /// The highest ballot seen.
-    round: u64,
-    settled: Option<Instant>,
-    /// Whom to come back through after a restart, as it was last kept.
-    remembered: Vec<Contact>,
+    round: Arc<AtomicU64>,
+}
+
+/// What is under way for parts of the node's range.
+#[derive(Default)]
+struct UnderWay {
+    ranges: Vec<KeyRange>,
+    work: JoinSet<(KeyRange, Result<(), StoreError>)>,
 }
 
 impl Caretaker {
-    pub(crate) fn new(
-        me: Contact,
-        sync: Sync,
-        primary: Primary,
-        lookups: Lookups,
-        view: watch::Receiver<Arc<Surroundings>>,
-    ) -> Self {
-        Self { me, sync, primary, lookups, view, round: 0, settled: None, remembered: Vec::new() }
+    pub(crate) fn new(me: Contact, sync: Sync, primary: Primary, lookups: Lookups) -> Self {
+        Self { me, sync, primary, lookups, round: Arc::default() }
     }
 
     /// Looks after ranges for as long as it is polled.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(self) {
+        let mut surroundings = self.lookups.view.clone();
+        let mut under_way = UnderWay::default();
         loop {
-            let view = self.view.borrow_and_update().clone();
-            if let Err(error) = self.look(&view).await {
-                warn!(%error, "ranges are not looked after: the disk fails");
+            let view = surroundings.borrow_and_update().clone();
+            if let Err(error) = self.look(&view, &mut under_way).await {
+                disk_fails(&error);
             }
             tokio::select! {
                 () = sleep(LOOK_EVERY) => {}
-                changed = self.view.changed() => if changed.is_err() { return },
+                changed = surroundings.changed() => if changed.is_err() { return },
                 () = self.primary.superseded() => {}
+                Some(ended) = under_way.work.join_next() => under_way.ended(ended),
             }
         }
     }
 
-    async fn look(&mut self, view: &Surroundings) -> Result<(), StoreError> {
+    async fn look(
+        &self,
+        view: &Arc<Surroundings>,
+        under_way: &mut UnderWay,
+    ) -> Result<(), StoreError> {
         if view.founded && self.sync.keeper.custody().known().next().is_none() {
             // The first node of a ring keeps everything.
             let whole = KeyRange::whole(self.me.position);
@@ -89,38 +94,36 @@ impl Caretaker {
         }
         let is_member = view.view.state.standing == Standing::Member;
         if let Some(owned) = view.view.state.owned().filter(|_| is_member) {
-            self.take_over(view, owned).await?;
-        }
-        if self.settled.is_none_or(|settled| settled.elapsed() >= SETTLE_EVERY) {
-            self.settled = Some(Instant::now());
-            self.settle(view).await?;
-            self.remember(view).await?;
+            self.take_over(view, owned, under_way);
         }
         Ok(())
     }
 
-    /// Takes over every part of this node's range that is not kept as it should be.
-    async fn take_over(&mut self, view: &Surroundings, owned: KeyRange) -> Result<(), StoreError> {
+    /// Begins to take over every part of this node's range that is not kept as it should be.
+    fn take_over(&self, view: &Arc<Surroundings>, owned: KeyRange, under_way: &mut UnderWay) {
         let custody = self.sync.keeper.custody();
         let pieces = custody.over(owned);
         let epoch =
             pieces.iter().filter_map(|(_, known)| Some(known.as_ref()?.present.epoch)).max();
-        for (range, known) in &pieces {
+        for (range, known) in pieces {
+            if under_way.touches(range) {
+                continue;
+            }
             let Some(known) = known else {
-                self.ask_who_keeps(view, *range).await?;
+                under_way.begin(range, self.clone().ask_who_keeps(view.clone(), range));
                 continue;
             };
             let members = self.members(view, &known.present);
-            let is_in_office = self.primary.is_in_office(*range, &known.present);
+            let is_in_office = self.primary.is_in_office(range, &known.present);
             // What it kept in another ring it hands in before it takes anything over.
             if is_in_office && is_kept_by(known, &members) || known.displaced.is_some() {
                 continue;
             }
             let next = epoch.unwrap_or_default() + 1;
-            let wanted = ReplicaSet { epoch: next, members, ..known.present.clone() };
-            self.attempt(*range, &known.present, wanted).await?;
+            let present = known.present.clone();
+            let wanted = ReplicaSet { epoch: next, members, ..present.clone() };
+            under_way.begin(range, self.clone().attempt(range, present, wanted));
         }
-        Ok(())
     }
 
     fn members(&self, view: &Surroundings, present: &ReplicaSet) -> Vec<Contact> {
@@ -129,15 +132,15 @@ impl Caretaker {
     }
 
     async fn attempt(
-        &mut self,
+        self,
         range: KeyRange,
-        present: &ReplicaSet,
+        present: ReplicaSet,
         wanted: ReplicaSet,
     ) -> Result<(), StoreError> {
-        self.round += 1;
-        let ballot = Ballot { round: self.round, node: self.me.id };
-        let (sync, me, present) = (&self.sync, &self.me, present.clone());
-        let takeover = Takeover { sync, me, range, present, wanted, ballot };
+        let round = self.round.fetch_add(1, Ordering::Relaxed) + 1;
+        let ballot = Ballot { round, node: self.me.id };
+        let (sync, lookups, me) = (self.sync.clone(), self.lookups.clone(), self.me.clone());
+        let takeover = Takeover { sync, lookups, me, range, present, wanted, ballot };
         match takeover.run().await {
             Ok(chosen) => {
                 metrics::counter!("shoal_dht_takeovers_total", "result" => "agreed").increment(1);
@@ -151,9 +154,11 @@ impl Caretaker {
                 debug!(%range, %error, "the range is not taken over yet");
                 match error {
                     TakeoverError::Refused(Refusal::Outbid(ballot)) => {
-                        self.round = self.round.max(ballot.round);
+                        self.round.fetch_max(ballot.round, Ordering::Relaxed);
                     }
-                    TakeoverError::Refused(Refusal::Superseded(by)) => self.learn(by).await?,
+                    TakeoverError::Refused(Refusal::Superseded(by)) => {
+                        self.sync.keeper.learn_all(by).await?;
+                    }
                     _ => {}
                 }
                 let wait = RETRY_AFTER.mul_f64(rand::rng().random_range(0.5..2.0));
@@ -164,12 +169,16 @@ impl Caretaker {
     }
 
     /// Learns from the nodes around who keeps a range that this node owns and knows nothing of.
-    async fn ask_who_keeps(&self, view: &Surroundings, range: KeyRange) -> Result<(), StoreError> {
+    async fn ask_who_keeps(
+        self,
+        view: Arc<Surroundings>,
+        range: KeyRange,
+    ) -> Result<(), StoreError> {
         let state = &view.view.state;
         let around = state.successors.iter().chain(&state.predecessor);
         for node in around {
             match self.sync.calls.agreements(range, node).await {
-                Ok(agreements) => self.learn(agreements).await?,
+                Ok(agreements) => self.sync.keeper.learn_all(agreements).await?,
                 Err(error) => debug!(%error, "a neighbour does not say who keeps a range"),
             }
             let custody = self.sync.keeper.custody();
@@ -179,85 +188,33 @@ impl Caretaker {
         }
         Ok(())
     }
+}
 
-    async fn learn(&self, agreements: Superseding) -> Result<(), StoreError> {
-        for (range, set) in agreements {
-            self.sync.keeper.learn(range, set).await?;
-        }
-        Ok(())
+impl UnderWay {
+    fn touches(&self, range: KeyRange) -> bool {
+        self.ranges.iter().any(|other| other.overlaps(range))
     }
 
-    /// Sees to the ranges of others of which this node still has something.
-    async fn settle(&self, view: &Surroundings) -> Result<(), StoreError> {
-        let custody = self.sync.keeper.custody();
-        for (range, known) in custody.known() {
-            if known.displaced.is_some() {
-                self.hand_in(range, &known.present).await?;
-            } else if known.present.holds(self.me.id) {
-                self.tell_owner(view, range, &known.present).await?;
-            } else if known.supplied {
-                self.ask_whether_chosen(range, &known.present).await?;
-            }
-        }
-        self.sync.keeper.discard(KeyRange::whole(self.me.position)).await
-    }
-
-    /// Tells the owner of a range that this node keeps who keeps it: it may know nothing of it, or
-    /// come from a ring that was founded apart.
-    async fn tell_owner(
-        &self,
-        view: &Surroundings,
+    fn begin(
+        &mut self,
         range: KeyRange,
-        present: &ReplicaSet,
-    ) -> Result<(), StoreError> {
-        if view.view.state.owned().is_some_and(|owned| owned.contains(range.last)) {
-            return Ok(());
-        }
-        let Ok(owner) = self.lookups.owner(range.last).await else { return Ok(()) };
-        if owner.id == present.primary().id {
-            return Ok(());
-        }
-        match self.sync.calls.learn((range, present), &owner).await {
-            Ok(newer) => self.learn(newer).await?,
-            Err(error) => debug!(%range, %error, "an owner is not told of its range"),
-        }
-        Ok(())
+        work: impl Future<Output = Result<(), StoreError>> + Send + 'static,
+    ) {
+        self.ranges.push(range);
+        self.work.spawn(async move { (range, work.await) });
     }
 
-    /// Gives the primary what this node kept in a ring that was founded apart and is now part of the
-    /// primary's.
-    async fn hand_in(&self, range: KeyRange, present: &ReplicaSet) -> Result<(), StoreError> {
-        if let Err(error) = self.sync.hand_in(range, present.primary()).await {
-            debug!(%range, %error, "records of another ring are not handed in yet");
-            return Ok(());
+    fn ended(&mut self, ended: Result<(KeyRange, Result<(), StoreError>), JoinError>) {
+        let (range, outcome) = ended.expect("no takeover panics, or is cancelled");
+        self.ranges.retain(|other| *other != range);
+        if let Err(error) = outcome {
+            disk_fails(&error);
         }
-        self.sync.keeper.settle(range, present.clone()).await
     }
+}
 
-    /// Asks what became of an attempt for which records were handed over to this node.
-    async fn ask_whether_chosen(
-        &self,
-        range: KeyRange,
-        present: &ReplicaSet,
-    ) -> Result<(), StoreError> {
-        for member in &present.members {
-            if let Ok(agreements) = self.sync.calls.agreements(range, member).await {
-                self.learn(agreements).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps whom to come back through after a restart.
-    async fn remember(&mut self, view: &Surroundings) -> Result<(), StoreError> {
-        let around = view.view.state.successors.iter().take(REMEMBERED).cloned();
-        let around: Vec<_> = around.collect();
-        if !around.is_empty() && around != self.remembered {
-            remembered::keep(&self.sync.keeper.store, &around).await?;
-            self.remembered = around;
-        }
-        Ok(())
-    }
+fn disk_fails(error: &StoreError) {
+    warn!(%error, "ranges are not looked after: the disk fails");
 }
 
 /// The present set is the wanted one, and takes writes. The order of the others does not matter.

@@ -159,6 +159,14 @@ impl Keeper {
         self.store.write(move |txn| Ok(txn.custody().learn(range, &chosen))).await
     }
 
+    /// Takes notice of sets that were chosen.
+    pub(crate) async fn learn_all(&self, chosen: Superseding) -> Result<(), StoreError> {
+        for (range, set) in chosen {
+            self.learn(range, set).await?;
+        }
+        Ok(())
+    }
+
     /// Grants the primary of `present` a lease, if that is the present set and takes writes.
     pub(crate) async fn renew(
         &self,

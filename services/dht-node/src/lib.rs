@@ -15,6 +15,7 @@ mod ring;
 mod router;
 mod service;
 mod settings;
+mod settlement;
 pub mod store;
 mod swarms;
 mod sync;
@@ -48,6 +49,7 @@ use crate::{
     ring::{Join, Ring},
     router::Router,
     service::{Dht, Replica},
+    settlement::Settlement,
     store::{DataDir, Store, StoreError},
     swarms::Swarms,
     sync::Sync,
@@ -116,15 +118,14 @@ pub async fn run(
     let primary = Primary::new(keeper.clone(), calls.clone(), settings.tombstones_for);
     let values = Values::start(keeper.clone(), primary.clone(), calls.clone());
     let sync = Sync { keeper: keeper.clone(), calls: calls.clone() };
-    let caretaker = Caretaker::new(
-        me.clone(),
-        sync.clone(),
-        primary.clone(),
-        lookups.clone(),
-        ring.view.clone(),
-    );
-    tokio::spawn(end.clone().run_until_cancelled_owned(caretaker.run()));
+    let caretaker = Caretaker::new(me.clone(), sync.clone(), primary.clone(), lookups.clone());
+    let settlement = Settlement { me: me.clone(), sync: sync.clone(), lookups: lookups.clone() };
     let repairs = repair::start(sync, values.clone(), end.clone());
+    tokio::spawn(end.clone().run_until_cancelled_owned(caretaker.run()));
+    tokio::spawn(end.clone().run_until_cancelled_owned(settlement.run()));
+    tokio::spawn(
+        end.clone().run_until_cancelled_owned(remembered::follow(store, ring.view.clone())),
+    );
     let renewals = primary.clone();
     tokio::spawn(end.clone().run_until_cancelled_owned(async move {
         renewals.keep(repairs).await;

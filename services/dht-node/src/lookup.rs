@@ -1,9 +1,11 @@
 //! Lookups: the brain's questions put to other nodes.
 
-use std::{pin::Pin, sync::Arc};
+use std::{future::pending, pin::Pin, sync::Arc};
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
-use shoal_core::ring::{Contact, Found, Lookup, LookupFailure, LookupSettings, Outcome, Position};
+use shoal_core::ring::{
+    Contact, Found, Lookup, LookupFailure, LookupSettings, NodeId, Outcome, Position,
+};
 use tokio::{sync::watch, time::timeout};
 use tracing::{Instrument as _, info_span};
 
@@ -33,6 +35,20 @@ impl Lookups {
     /// and whoever it is knows better.
     pub(crate) fn hinted(&self, of: Position) -> Option<Contact> {
         self.view.borrow().view.census.as_ref()?.owner_of(of).cloned()
+    }
+
+    /// A node has died, as far as this one has heard.
+    pub(crate) fn is_dead(&self, node: NodeId) -> bool {
+        self.view.borrow().dead.contains(&node)
+    }
+
+    /// Returns when a node has died, as far as this one has heard.
+    pub(crate) async fn death(&self, of: NodeId) {
+        let mut view = self.view.clone();
+        if view.wait_for(|surroundings| surroundings.dead.contains(&of)).await.is_err() {
+            // The ring's task has ended, and this node ends.
+            pending::<()>().await;
+        }
     }
 
     /// The closest successor of a position.
@@ -85,9 +101,13 @@ impl Lookups {
     /// Asks a node. It is heard of twice if its answer takes longer than usual.
     fn ask(&self, of: Position, node: Contact) -> Asking {
         let hop = info_span!("hop", addr = %node.address);
-        let (calls, asked) = (self.calls.clone(), node.clone());
+        let asked = node.clone();
+        let lookups = self.clone();
         let answer = async move {
-            let found = calls.find_successor(of, &asked).await;
+            let found = tokio::select! {
+                found = lookups.calls.find_successor(of, &asked) => found.ok(),
+                () = lookups.death(asked.id) => None,
+            };
             (asked, found.map_or(Heard::Nothing, Heard::Answer))
         };
         let mut answer: Asking = Box::pin(answer.instrument(hop));
@@ -96,7 +116,6 @@ impl Lookups {
             if let Ok(heard) = timeout(calls.usual_wait(node.id), &mut answer).await {
                 return heard;
             }
-            calls.is_late(node.id);
             (node, Heard::NothingYet(answer))
         })
     }

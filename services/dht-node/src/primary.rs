@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    future::pending,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -11,7 +12,10 @@ use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use shoal_core::ring::{
     Agreement, Contact, Intervals, KeyRange, Lapse, Lineage, NodeId, Position, ReplicaSet, Tenure,
 };
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::sleep,
+};
 use tracing::debug;
 
 use crate::{
@@ -153,13 +157,20 @@ impl Primary {
         self.0.superseded.notified().await;
     }
 
-    /// Renews leases for as long as it is polled; reports records that differ.
+    /// Renews leases for as long as it is polled; reports records that differ. No round waits for the
+    /// one before: while one replica is silent, the leases of the others would run out.
     pub(crate) async fn keep(&self, differences: impl Fn(Difference)) {
+        let mut rounds = FuturesUnordered::new();
         loop {
-            self.renew_all(&differences).await;
+            rounds.push(self.renew_all(&differences));
+            let answers = async {
+                while rounds.next().await.is_some() {}
+                pending::<()>().await;
+            };
             tokio::select! {
-                () = tokio::time::sleep(RENEW_EVERY) => {}
+                () = sleep(RENEW_EVERY) => {}
                 () = self.0.chosen.notified() => {}
+                () = answers => {}
             }
         }
     }
@@ -236,14 +247,12 @@ impl Primary {
             Renewed::Different => false,
             Renewed::Sealed => {
                 // Whoever wants the next set may have given up: it takes a new one to go on.
-                self.resign(range);
+                self.resign(range, Office::under(set));
                 return;
             }
             Renewed::Superseded(by) => {
-                for (range, set) in by {
-                    if let Err(error) = self.0.keeper.learn(range, set).await {
-                        debug!(%error, "a later replica set is not noted");
-                    }
+                if let Err(error) = self.0.keeper.learn_all(by).await {
+                    debug!(%error, "later replica sets are not noted");
                 }
                 self.0.superseded.notify_one();
                 return;
@@ -267,9 +276,12 @@ impl Primary {
         }
     }
 
-    fn resign(&self, range: KeyRange) {
+    fn resign(&self, range: KeyRange, from: Office) {
         let mut renewing = self.0.renewing.lock().expect(NO_PANIC);
-        renewing.tenures.update(range, |tenure| *tenure = None);
+        renewing.tenures.update(range, |tenure| {
+            // The answer may be late, and a new office have begun.
+            *tenure = tenure.take().filter(|(office, _)| *office != from);
+        });
         self.publish(&renewing);
         self.0.superseded.notify_one();
     }

@@ -5,17 +5,39 @@ use std::sync::Arc;
 use prost::Message as _;
 use shoal_core::ring::Contact;
 use shoal_proto::dht::v1::ListNodesResponse;
+use tokio::sync::watch;
+use tracing::warn;
 
 use crate::{
+    ring::Surroundings,
     store::{Store, StoreError},
     wire,
 };
 
 /// Their name among what the store remembers.
 const NAME: &str = "contacts";
+/// Nodes remembered, at most.
+const MAX_NODES: usize = 16;
 
-/// Keeps nodes of the ring.
-pub(crate) async fn keep(store: &Store, nodes: &[Contact]) -> Result<(), StoreError> {
+/// Keeps the node's successors, as they change, for as long as it is polled.
+pub(crate) async fn follow(store: Store, mut view: watch::Receiver<Arc<Surroundings>>) {
+    let mut kept = Vec::new();
+    loop {
+        let successors = view.borrow_and_update().view.state.successors.clone();
+        let around: Vec<_> = successors.into_iter().take(MAX_NODES).collect();
+        if !around.is_empty() && around != kept {
+            match keep(&store, &around).await {
+                Ok(()) => kept = around,
+                Err(error) => warn!(%error, "the nodes around are not remembered: the disk fails"),
+            }
+        }
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn keep(store: &Store, nodes: &[Contact]) -> Result<(), StoreError> {
     let nodes = nodes.iter().map(wire::contact).collect();
     let bytes = ListNodesResponse { nodes, ..ListNodesResponse::default() }.encode_to_vec();
     store.write(move |txn| txn.put_meta(NAME, &bytes)).await

@@ -53,6 +53,8 @@ pub(crate) struct Surroundings {
     pub(crate) view: View,
     /// Nodes that left in order, and have not come back.
     pub(crate) left: BTreeSet<NodeId>,
+    /// Nodes that died, and have not come back.
+    pub(crate) dead: BTreeSet<NodeId>,
     /// This node founded its ring.
     pub(crate) founded: bool,
 }
@@ -124,16 +126,13 @@ impl Ring {
 
 impl Surroundings {
     fn of(brain: &mut Node) -> Self {
-        Self {
-            view: brain.view(),
-            left: brain
-                .roll()
-                .ends()
-                .filter(|entry| entry.life == Life::Left)
-                .map(|entry| entry.contact.id)
-                .collect(),
-            founded: brain.has_founded(),
-        }
+        let view = brain.view();
+        let ended = |as_what| {
+            let ends = brain.roll().ends().filter(|entry| entry.life == as_what);
+            ends.map(|entry| entry.contact.id).collect()
+        };
+        let (left, dead) = (ended(Life::Left), ended(Life::Dead));
+        Self { view, left, dead, founded: brain.has_founded() }
     }
 }
 

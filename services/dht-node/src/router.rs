@@ -9,8 +9,9 @@ use std::{
 use shoal_common::{backoff::Backoff, channel::Channel};
 use shoal_core::ring::{Contact, NodeId, Position};
 use shoal_proto::dht::v1::dht_service_client::DhtServiceClient;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Status};
+use tracing::debug;
 
 use crate::{
     calls::{Calls, never_sent},
@@ -90,10 +91,10 @@ impl Router {
         loop {
             let owner = match hint.take() {
                 Some(owner) => Ok(owner),
-                None => self.owner(operation.position()).await,
+                None => self.owner(operation.position(), deadline).await,
             };
             let answer = match owner {
-                Ok(owner) => self.ask_owner(&owner, operation).await,
+                Ok(owner) => self.ask_owner(&owner, operation, deadline).await,
                 Err(status) => Err(status),
             };
             let status = match answer {
@@ -108,20 +109,24 @@ impl Router {
             if Instant::now() + wait >= deadline {
                 return Err(status);
             }
+            debug!(why = status.message(), ?wait, "a call is made again");
             sleep(wait).await;
         }
     }
 
     /// Asks a key's owner. One that has not taken over yet names the primary until then, which is
-    /// asked in its place.
+    /// asked in its place, if that is before the deadline.
     async fn ask_owner<O: Operation>(
         &self,
         owner: &Contact,
         operation: &O,
+        deadline: Instant,
     ) -> Result<O::Answer, Status> {
         let answer = self.ask(owner, operation).await;
         match answer.as_ref().err().and_then(refusal::primary) {
-            Some(primary) if primary.id != owner.id => self.ask(&primary, operation).await,
+            Some(primary) if primary.id != owner.id && Instant::now() < deadline => {
+                self.ask(&primary, operation).await
+            }
             _ => answer,
         }
     }
@@ -130,12 +135,23 @@ impl Router {
         if owner.id == self.me {
             return operation.here(&self.values).await;
         }
+        let is_dead = |reason| refusal::status(reason, format!("{} is dead", owner.address));
+        if self.lookups.is_dead(owner.id) {
+            return Err(is_dead(Reason::NotServing));
+        }
         let not_after_ms = self.clocks.end_of_window_at(owner.id);
-        let asked = operation.there(self.calls.client(owner)?, not_after_ms);
-        let answer = timeout(ANSWER_PATIENCE, asked).await.unwrap_or_else(|_| {
-            let message = format!("{} does not answer", owner.address);
-            Err(refusal::status(Reason::OutcomeUnknown, message))
-        });
+        let asked =
+            timeout(ANSWER_PATIENCE, operation.there(self.calls.client(owner)?, not_after_ms));
+        let answer = tokio::select! {
+            answer = asked => answer.unwrap_or_else(|_| {
+                let message = format!("{} does not answer", owner.address);
+                Err(refusal::status(Reason::OutcomeUnknown, message))
+            }),
+            // What it had begun to write by then, it may have written.
+            () = self.lookups.death(owner.id), if operation.effect() == Effect::None => {
+                Err(is_dead(Reason::NotServing))
+            }
+        };
         if let Some(clock) = answer.as_ref().err().and_then(refusal::clock) {
             self.clocks.note(owner.id, clock);
         }
@@ -148,12 +164,12 @@ impl Router {
     }
 
     /// The closest successor of a position.
-    async fn owner(&self, position: Position) -> Result<Contact, Status> {
-        let owner = self
-            .lookups
-            .owner(position)
+    async fn owner(&self, position: Position, deadline: Instant) -> Result<Contact, Status> {
+        let not_found = |why| refusal::status(Reason::NotServing, why);
+        let owner = timeout_at(deadline, self.lookups.owner(position))
             .await
-            .map_err(|failure| refusal::status(Reason::NotServing, failure.to_string()))?;
+            .map_err(|_| not_found("the key's owner was not found in time".to_owned()))?
+            .map_err(|failure| not_found(failure.to_string()))?;
         let mut proven = self.proven.lock().expect(NO_PANIC);
         if proven.len() >= MAX_PROVEN {
             proven.clear();

@@ -9,12 +9,16 @@ use tracing::{debug, info};
 
 use crate::{
     keeper::{Handover, Prepared, SupplyError},
+    lookup::Lookups,
     store::{Key, Record, StoreError},
     sync::{Sync, SyncError},
 };
 
 /// What is not agreed by then begins again: the ring may have changed.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a living primary is waited for before others are asked without its consent, so that its
+/// leases have to run out.
+const CONSENT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A range's next set could not be agreed on, yet.
 #[derive(Debug, thiserror::Error)]
@@ -47,9 +51,10 @@ impl From<SupplyError> for TakeoverError {
 }
 
 /// One attempt to have the next set of a range agreed on.
-pub(crate) struct Takeover<'a> {
-    pub(crate) sync: &'a Sync,
-    pub(crate) me: &'a Contact,
+pub(crate) struct Takeover {
+    pub(crate) sync: Sync,
+    pub(crate) lookups: Lookups,
+    pub(crate) me: Contact,
     pub(crate) range: KeyRange,
     pub(crate) present: ReplicaSet,
     pub(crate) wanted: ReplicaSet,
@@ -62,7 +67,7 @@ struct Promise {
     accepted: Vec<(KeyRange, Proposal)>,
 }
 
-impl Takeover<'_> {
+impl Takeover {
     /// Has the next set chosen, with its records in place. Returns where it was: elsewhere an earlier
     /// attempt of somebody else had to be completed.
     pub(crate) async fn run(&self) -> Result<Vec<KeyRange>, TakeoverError> {
@@ -83,7 +88,8 @@ impl Takeover<'_> {
                 self.supply(&Handover { range, ..handover.clone() }).await?;
             }
             self.choose(range, &next).await?;
-            self.tell(range, &next).await?;
+            self.sync.keeper.learn(range, next.clone()).await?;
+            self.tell_others(range, &next);
             if is_wanted {
                 self.write_again((range, &next), &doubtful).await?;
             }
@@ -139,17 +145,18 @@ impl Takeover<'_> {
     /// run out.
     async fn promises(&self) -> Result<Vec<Promise>, TakeoverError> {
         let (primary, others) = self.present.members.split_first().expect("a set has a member");
-        let first = self.promise(primary, primary.id == self.me.id).await?;
-        let agrees = first.is_some();
-        let asked: FuturesUnordered<_> =
-            others.iter().map(|member| self.promise(member, agrees)).collect();
-        let answers: Vec<_> = asked.collect().await;
-        let mut promises: Vec<_> = first.into_iter().collect();
-        for answer in answers {
-            promises.extend(answer?);
-        }
-        let (got, needed) = (promises.len(), self.present.majority());
-        if got < needed { Err(TakeoverError::TooFew { got, needed }) } else { Ok(promises) }
+        let consent = self.promise(primary, primary.id == self.me.id);
+        let consent = tokio::select! {
+            consent = consent => consent?,
+            () = self.lookups.death(primary.id) => None,
+            () = sleep(CONSENT_PATIENCE) => None,
+        };
+        let mut promises: Vec<_> = consent.into_iter().collect();
+        let agrees = !promises.is_empty();
+        let asked = others.iter().map(|member| self.promise(member, agrees)).collect();
+        let needed = self.present.majority() - promises.len();
+        promises.extend(first_of(needed, asked).await?);
+        Ok(promises)
     }
 
     /// A member's promise, or none if it cannot be asked. A lease is waited for once: if it is renewed
@@ -235,29 +242,18 @@ impl Takeover<'_> {
             .filter(|member| member.id != self.me.id && self.present.holds(member.id));
         let pushes: FuturesUnordered<_> =
             staying.map(|member| self.sync.push(handover, member)).collect();
-        let stayed = pushes.filter(|pushed| ready(pushed.is_ok())).count();
-        let (newcomers, stayed) = tokio::join!(self.supply_newcomers(handover), stayed);
-        let got = 1 + newcomers? + stayed;
+        let stayed = pushes.filter(|pushed| ready(pushed.is_ok()));
+        let mut got = 1 + self.supply_newcomers(handover).await?;
+        got += stayed.take(needed.saturating_sub(got)).count().await;
         if got < needed { Err(TakeoverError::TooFewSupplied { got, needed }) } else { Ok(()) }
     }
 
     /// Has a majority of the present set accept the next one.
     async fn choose(&self, range: KeyRange, next: &ReplicaSet) -> Result<(), TakeoverError> {
         let proposal = Proposal { ballot: self.ballot, next: next.clone() };
-        let asked: FuturesUnordered<_> = self
-            .present
-            .members
-            .iter()
-            .map(|member| self.acceptance(range, &proposal, member))
-            .collect();
-        let answers: Vec<Result<bool, TakeoverError>> = asked.collect().await;
-        let got = answers.iter().filter(|answer| matches!(answer, Ok(true))).count();
-        let needed = self.present.majority();
-        if got >= needed {
-            return Ok(());
-        }
-        answers.into_iter().collect::<Result<Vec<_>, _>>()?;
-        Err(TakeoverError::TooFew { got, needed })
+        let members = self.present.members.iter();
+        let asked = members.map(|member| self.acceptance(range, &proposal, member)).collect();
+        first_of(self.present.majority(), asked).await.map(drop)
     }
 
     async fn acceptance(
@@ -265,7 +261,7 @@ impl Takeover<'_> {
         range: KeyRange,
         proposal: &Proposal,
         member: &Contact,
-    ) -> Result<bool, TakeoverError> {
+    ) -> Result<Option<()>, TakeoverError> {
         let accepted = if member.id == self.me.id {
             self.sync.keeper.accept(range, self.present.clone(), proposal.clone()).await?
         } else {
@@ -273,12 +269,12 @@ impl Takeover<'_> {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.go_on_without(member, &error);
-                    return Ok(false);
+                    return Ok(None);
                 }
             }
         };
         accepted?;
-        Ok(true)
+        Ok(Some(()))
     }
 
     /// Writes again, under the set that is chosen now, what was not the same on all that was read: a
@@ -306,7 +302,8 @@ impl Takeover<'_> {
                 .collect();
             let stored =
                 asked.filter(|answer| ready(matches!(answer, Ok(Ok(newer)) if newer.is_empty())));
-            let (got, needed) = (1 + stored.count().await, set.majority());
+            let needed = set.majority();
+            let got = 1 + stored.take(needed - 1).count().await;
             let stored_here = || keeper.replicate(range, set.clone(), records);
             if got < needed || stored_here().await?.is_err() {
                 return Err(TakeoverError::InDoubt { got, needed });
@@ -315,21 +312,42 @@ impl Takeover<'_> {
         Ok(())
     }
 
-    /// Tells this node first, then everybody concerned, of a set that is chosen. Who does not hear
-    /// it learns it from whoever speaks of the range next.
-    async fn tell(&self, range: KeyRange, next: &ReplicaSet) -> Result<(), TakeoverError> {
-        self.sync.keeper.learn(range, next.clone()).await?;
+    /// Tells everybody concerned of a set that is chosen. Nothing waits for that: who does not hear it
+    /// learns it from whoever speaks of the range next.
+    fn tell_others(&self, range: KeyRange, next: &ReplicaSet) {
         let mut others = self.present.members.clone();
         others.extend(next.members.iter().cloned());
         others.retain(|member| member.id != self.me.id);
         others.sort_by_key(|member| member.id);
         others.dedup_by_key(|member| member.id);
-        let told: FuturesUnordered<_> =
-            others.iter().map(|member| self.sync.calls.learn((range, next), member)).collect();
-        let answers: Vec<_> = told.collect().await;
-        for error in answers.into_iter().filter_map(Result::err) {
-            debug!(%range, %error, "a member is not told of the next set");
+        for member in others {
+            let (calls, next) = (self.sync.calls.clone(), next.clone());
+            tokio::spawn(async move {
+                if let Err(error) = calls.learn((range, &next), &member).await {
+                    debug!(%range, %error, "a member is not told of the next set");
+                }
+            });
         }
-        Ok(())
+    }
+}
+
+/// The first answers of so many members: nothing waits for one that is dead. Without enough, one
+/// refusal of those there were.
+async fn first_of<T>(
+    needed: usize,
+    mut asked: FuturesUnordered<impl Future<Output = Result<Option<T>, TakeoverError>>>,
+) -> Result<Vec<T>, TakeoverError> {
+    let (mut answers, mut refusal) = (Vec::new(), None);
+    while answers.len() < needed
+        && let Some(answer) = asked.next().await
+    {
+        match answer {
+            Ok(answer) => answers.extend(answer),
+            Err(error) => refusal = Some(error),
+        }
+    }
+    match answers.len() {
+        got if got >= needed => Ok(answers),
+        got => Err(refusal.unwrap_or(TakeoverError::TooFew { got, needed })),
     }
 }

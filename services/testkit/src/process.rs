@@ -210,8 +210,22 @@ impl Process {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
+        self.signal("-TERM");
+    }
+
+    /// It falls silent: it does nothing more, and its connections stay open.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    /// It goes on after [`Process::pause`].
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
         let id = self.id().to_string();
-        let status = Command::new("kill").args(["-TERM", &id]).status().expect("kill runs");
+        let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
         assert!(status.success(), "{} is gone", self.name);
     }
 

@@ -159,6 +159,20 @@ impl Ring {
         }
     }
 
+    /// A node falls silent, as one does whose host is lost: its connections stay open.
+    pub fn pause(&self, number: usize) {
+        self.process(number).pause();
+    }
+
+    /// A silent node goes on where it stopped.
+    pub fn resume(&self, number: usize) {
+        self.process(number).resume();
+    }
+
+    fn process(&self, number: usize) -> &Process {
+        self.nodes[number].process.as_ref().expect("the node runs")
+    }
+
     /// Has a node leave in order, and waits for its end.
     pub async fn leave(&mut self, number: usize, patience: Duration) {
         let Some(mut process) = self.nodes[number].process.take() else { return };

@@ -138,6 +138,11 @@ impl KeyRange {
         // Distances from the first position, so that the whole circle is no special case.
         self.first().distance_to(position) <= self.first().distance_to(self.last)
     }
+
+    /// Some position lies in both: then the one that ends first does so within the other.
+    pub const fn overlaps(&self, other: Self) -> bool {
+        self.contains(other.last) || other.contains(self.last)
+    }
 }
 
 impl fmt::Display for KeyRange {

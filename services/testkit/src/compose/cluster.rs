@@ -136,8 +136,12 @@ impl Cluster {
     /// HOST:PORT of all nodes of the ring that run.
     pub fn ring_nodes(&self) -> anyhow::Result<Vec<String>> {
         let nodes = self.containers("dht-node")?;
-        let addresses = nodes.iter().filter_map(|node| node.address().ok());
-        Ok(addresses.map(|address| SocketAddr::new(address, RING_PORT).to_string()).collect())
+        Ok(nodes.iter().filter_map(|node| Self::address(node, RING_PORT).ok()).collect())
+    }
+
+    /// HOST:PORT of a port of a container that runs.
+    pub fn address(of: &Container, port: u16) -> anyhow::Result<String> {
+        Ok(SocketAddr::new(of.address()?, port).to_string())
     }
 
     /// The network that its services share.

@@ -48,6 +48,8 @@ pub struct Verdict {
     pub read: usize,
     /// The longest time from the first refusal of a key to its next answer, and the key.
     pub longest_unavailable: (Duration, String),
+    /// The longest time from the question to its answer, refusals in between included, and the key.
+    pub slowest_read: (Duration, String),
     /// What a store that loses nothing would not have answered.
     pub flaws: Vec<String>,
 }
@@ -108,13 +110,18 @@ fn judge(key: &str, events: &[Event], verdict: &mut Verdict) {
             refused_since.get_or_insert(event.asked);
             continue;
         }
-        if matches!(event.what, What::Read(_) | What::Missing)
-            && let Some(since) = refused_since.take()
-        {
-            let wait = event.answered.saturating_duration_since(since);
-            if wait > verdict.longest_unavailable.0 {
-                verdict.longest_unavailable = (wait, key.to_owned());
+        if matches!(event.what, What::Read(_) | What::Missing) {
+            let refused_since = refused_since.take();
+            let wait_since = |since| event.answered.saturating_duration_since(since);
+            let longer = |wait, than: &mut (Duration, String)| {
+                if wait > than.0 {
+                    *than = (wait, key.to_owned());
+                }
+            };
+            if let Some(since) = refused_since {
+                longer(wait_since(since), &mut verdict.longest_unavailable);
             }
+            longer(wait_since(refused_since.unwrap_or(event.asked)), &mut verdict.slowest_read);
         }
         let earlier = events[..index].iter().filter(|earlier| earlier.answered <= event.asked);
         let known = earlier.filter_map(|earlier| match earlier.what {

@@ -39,6 +39,11 @@ pub(super) const ALL: &[Step] = &[
         run: swarm::scales_under_traffic,
     },
     Step {
+        name: "the keys of a killed ring node are read again within 5 s",
+        services: &["dht-node"],
+        run: ring::goes_on_without_one,
+    },
+    Step {
         name: "two of five ring nodes are killed, and no acknowledged key is lost",
         services: &["dht-node"],
         run: ring::loses_no_key,

@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use shoal_proto::dht::v1::{GetRequest, PutRequest};
 
 use crate::{
-    compose::cluster::Cluster,
+    compose::cluster::{Cluster, RING_PORT},
     ring::{
         self,
         history::Verdict,
@@ -21,9 +21,8 @@ use crate::{
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 /// Writes that are to be acknowledged between two faults.
 pub(super) const WRITES: usize = 100;
-/// The same while two nodes are away: a quarter of the keys may have lost its majority, and writers
-/// wait for those.
-const WRITES_MEANWHILE: usize = 10;
+/// A key of whose replicas a majority is left can be read again so soon.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Clients that write to the ring of a cluster, and read.
 pub(super) struct Clients {
@@ -32,12 +31,17 @@ pub(super) struct Clients {
 }
 
 impl Clients {
-    /// Starts them.
+    /// Starts them. They call the nodes that run now.
     pub(super) fn start(cluster: &Cluster, name: &str) -> anyhow::Result<Self> {
-        let nodes: Nodes = Arc::new(Mutex::new(cluster.ring_nodes()?));
+        Ok(Self::of(cluster, cluster.ring_nodes()?, name))
+    }
+
+    /// Starts them. They call these nodes.
+    fn of(cluster: &Cluster, nodes: Vec<String>, name: &str) -> Self {
+        let nodes: Nodes = Arc::new(Mutex::new(nodes));
         let _within = cluster.runtime.enter();
         let load = Load::start(nodes.clone(), name, 4, 8);
-        Ok(Self { nodes, load })
+        Self { nodes, load }
     }
 
     /// They call the nodes that run now.
@@ -65,6 +69,25 @@ impl Clients {
     }
 }
 
+/// A node is killed, and started again. From where it was comes nothing meanwhile, not even a refusal.
+pub(super) fn goes_on_without_one(cluster: &mut Cluster) -> anyhow::Result<String> {
+    let nodes = cluster.containers("dht-node")?;
+    let (victim, others) = nodes.split_first().context("there are nodes")?;
+    let others = others.iter().map(|node| Cluster::address(node, RING_PORT));
+    let clients = Clients::of(cluster, others.collect::<Result<_, _>>()?, "without");
+    clients.write_on(cluster, WRITES)?;
+    cluster.exits.killed(&victim.id);
+    victim.kill()?;
+    wait_for_one_ring(cluster, 4)?;
+    clients.write_on(cluster, WRITES)?;
+    victim.start()?;
+    wait_for_one_ring(cluster, 5)?;
+    let Verdict { acknowledged, read, slowest_read: (slowest, key), .. } = clients.stop(cluster)?;
+    ensure!(slowest <= SOON, "{key} could not be read for {slowest:?}");
+    let slowest = slowest.as_secs_f64();
+    Ok(format!("{acknowledged} writes and {read} reads, the slowest of which took {slowest:.1} s"))
+}
+
 /// Two nodes are killed at the same time, and started again.
 pub(super) fn loses_no_key(cluster: &mut Cluster) -> anyhow::Result<String> {
     let clients = Clients::start(cluster, "killed")?;
@@ -76,11 +99,11 @@ pub(super) fn loses_no_key(cluster: &mut Cluster) -> anyhow::Result<String> {
         victim.kill()?;
     }
     clients.look_around(cluster)?;
-    clients.write_on(cluster, WRITES_MEANWHILE)?;
+    wait_for_one_ring(cluster, 3)?;
     for victim in victims {
         victim.start()?;
     }
-    wait_for_one_ring(cluster)?;
+    wait_for_one_ring(cluster, 5)?;
     clients.look_around(cluster)?;
     clients.write_on(cluster, WRITES)?;
     let Verdict { acknowledged, read, longest_unavailable: (longest, _), .. } =
@@ -91,9 +114,9 @@ pub(super) fn loses_no_key(cluster: &mut Cluster) -> anyhow::Result<String> {
     ))
 }
 
-/// Waits until all five nodes are one ring in order.
-pub(super) fn wait_for_one_ring(cluster: &Cluster) -> anyhow::Result<()> {
-    cluster.wait_for("one ring of five nodes", PATIENCE, || {
+/// Waits until the nodes that run are so many, and one ring in order.
+pub(super) fn wait_for_one_ring(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
+    cluster.wait_for(&format!("one ring of {count} nodes"), PATIENCE, || {
         let nodes = cluster.ring_nodes()?;
         let mut states = Vec::new();
         for node in &nodes {
@@ -101,7 +124,7 @@ pub(super) fn wait_for_one_ring(cluster: &Cluster) -> anyhow::Result<()> {
                 cluster.runtime.block_on(async { ring::state(&mut ring::client(node)).await });
             states.extend(state.and_then(|state| state.state));
         }
-        Ok((states.len() == 5 && ring::flaw(&mut states).is_none()).then_some(()))
+        Ok((states.len() == count && ring::flaw(&mut states).is_none()).then_some(()))
     })
 }
 

@@ -27,7 +27,7 @@ pub(super) fn comes_up(cluster: &mut Cluster) -> anyhow::Result<String> {
     let begun = Instant::now();
     cluster.up(4)?;
     ensure!(begun.elapsed() <= UP, "it took {:.0} s", begun.elapsed().as_secs_f64());
-    wait_for_one_ring(cluster)?;
+    wait_for_one_ring(cluster, 5)?;
     let count = |service| anyhow::Ok(cluster.containers(service)?.len());
     let counts = (count("tracker")?, count("dht-node")?, count("peer")?);
     ensure!(counts == (2, 5, 4), "{counts:?} trackers, ring nodes and peers");
@@ -76,7 +76,7 @@ pub(super) fn restarts_one_by_one(cluster: &mut Cluster) -> anyhow::Result<Strin
             clients.write_on(cluster, WRITES)?;
         }
     }
-    wait_for_one_ring(cluster)?;
+    wait_for_one_ring(cluster, 5)?;
     let verdict = clients.stop(cluster)?;
     let (announces, downloads) = (announces.stop()?, downloads.stop()?);
     Ok(format!(

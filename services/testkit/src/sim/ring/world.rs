@@ -483,7 +483,6 @@ impl World {
         *is_late = true;
         let (from, body) = (*from, body.clone());
         let (key, node, waited) = (*key, node.clone(), Duration::from_nanos(self.now - *asked_at));
-        self.hosts[from].timeouts.expired(node.id);
         self.after(LATE * waited, Event::GivenUp { call });
         self.send(call, from, node.address.parse().expect("addresses are places"), body);
         if let Some(Running { lookup, .. }) = self.lookups.get_mut(&key) {

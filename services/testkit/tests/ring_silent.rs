@@ -1,0 +1,109 @@
+//! A ring goes on while nodes are silent: their hosts are lost or hang, and no connection breaks.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use shoal_proto::dht::v1::{GetRequest, PutRequest};
+use shoal_testkit::ring::{
+    Ring,
+    load::{Load, Nodes},
+    state,
+};
+use tokio::time::sleep;
+use tonic::Code;
+
+/// A key of whose replicas two answer is read and written again so soon.
+const SOON: Duration = Duration::from_secs(5);
+/// How long nodes are silent.
+const SILENCE: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_delays_its_keys_for_seconds_and_takes_back_nothing_when_it_wakes() {
+    let ring = Ring::of(5).await;
+    let others: Nodes = Arc::new(Mutex::new((1..5).map(|number| ring.address(number)).collect()));
+    let load = Load::start(others, "silent", 4, 25);
+    ring.pause(0);
+    sleep(SILENCE).await;
+    ring.resume(0);
+    ring.one(SOON).await;
+    let verdict = load.stop(SOON).await.history.judge();
+    println!("{verdict:?}");
+    assert!(verdict.flaws.is_empty(), "{:#?}", verdict.flaws);
+    assert!(verdict.slowest_read.0 <= SOON, "{verdict:?}");
+    assert!(verdict.acknowledged > 100 && verdict.read > 100, "{verdict:?}");
+}
+
+/// The second of the two owns what still has two of three replicas. What the first owns has one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_silent_neighbours_leave_a_majority_of_goes_on() {
+    let ring = Ring::of(5).await;
+    let order = in_order(&ring).await;
+    let (silent, alive) = (&order[..2], order[2]);
+    let key = key_of(&ring, silent[1]).await;
+    for node in silent {
+        ring.pause(*node);
+    }
+    let since = Instant::now();
+    while put(&ring, alive, &key).await.is_err() {
+        assert!(since.elapsed() < 2 * SOON, "{key} cannot be written");
+    }
+    let took = since.elapsed();
+    println!("written after {took:?}");
+    assert!(took <= SOON, "{took:?}");
+}
+
+/// Nobody can replace it, so each renewal of the leases asks it once more.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_two_others_of_a_ring_of_three_answer_at_once_while_one_is_silent() {
+    const AT_ONCE: Duration = Duration::from_millis(500);
+    let ring = Ring::of(3).await;
+    ring.pause(0);
+    sleep(SOON).await;
+    let until = Instant::now() + SILENCE;
+    let mut number = 0;
+    while Instant::now() < until {
+        let key = format!("key-{number}");
+        let asked = Instant::now();
+        put(&ring, 1 + number % 2, &key).await.expect("two of three replicas answer");
+        assert!(asked.elapsed() < AT_ONCE, "{key} took {:?} to write", asked.elapsed());
+        let asked = Instant::now();
+        let request = GetRequest { key: key.clone().into(), direct: false };
+        ring.client(2 - number % 2).get(request).await.expect("two of three replicas answer");
+        assert!(asked.elapsed() < AT_ONCE, "{key} took {:?} to read", asked.elapsed());
+        number += 1;
+    }
+}
+
+async fn put(ring: &Ring, through: usize, key: &str) -> Result<(), tonic::Status> {
+    let request = PutRequest { key: key.to_owned().into(), ..PutRequest::default() };
+    ring.client(through).put(request).await.map(drop)
+}
+
+/// The nodes by their positions.
+async fn in_order(ring: &Ring) -> Vec<usize> {
+    let mut nodes = Vec::new();
+    for number in ring.running() {
+        let told = state(&mut ring.client(number)).await.expect("it answers");
+        let node = told.state.and_then(|state| state.node).expect("it tells who it is");
+        nodes.push((node.position, number));
+    }
+    nodes.sort_unstable();
+    nodes.into_iter().map(|(_, number)| number).collect()
+}
+
+/// A key that falls to a node.
+async fn key_of(ring: &Ring, node: usize) -> String {
+    let mut client = ring.client(node);
+    for number in 0..1000 {
+        let key = format!("key-{number}");
+        let request = GetRequest { key: key.clone().into(), direct: true };
+        // Whoever does not own it says so.
+        let answer = client.get(request).await;
+        if answer.is_err_and(|status| status.code() == Code::NotFound) {
+            return key;
+        }
+    }
+    panic!("none of a thousand keys falls to node {node}")
+}

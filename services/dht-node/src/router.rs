@@ -135,9 +135,10 @@ impl Router {
         if owner.id == self.me {
             return operation.here(&self.values).await;
         }
-        let is_dead = |reason| refusal::status(reason, format!("{} is dead", owner.address));
+        let dead =
+            || Err(refusal::status(Reason::NotServing, format!("{} is dead", owner.address)));
         if self.lookups.is_dead(owner.id) {
-            return Err(is_dead(Reason::NotServing));
+            return dead();
         }
         let not_after_ms = self.clocks.end_of_window_at(owner.id);
         let asked =
@@ -148,9 +149,7 @@ impl Router {
                 Err(refusal::status(Reason::OutcomeUnknown, message))
             }),
             // What it had begun to write by then, it may have written.
-            () = self.lookups.death(owner.id), if operation.effect() == Effect::None => {
-                Err(is_dead(Reason::NotServing))
-            }
+            () = self.lookups.death(owner.id), if operation.effect() == Effect::None => dead(),
         };
         if let Some(clock) = answer.as_ref().err().and_then(refusal::clock) {
             self.clocks.note(owner.id, clock);

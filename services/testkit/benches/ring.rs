@@ -44,8 +44,9 @@ const CALLS: usize = 16;
 const KEYS: usize = 10_000;
 /// Bytes of a value.
 const VALUE: usize = 100;
-/// Rounds of all kinds; medians are compared.
-const ROUNDS: usize = 5;
+/// Rounds of all kinds, each through another node: one that owns much answers more by itself. Medians
+/// are compared.
+const ROUNDS: usize = NODES;
 /// Every range has its three replicas so soon after the last node joined.
 const SETTLED: Duration = Duration::from_secs(5);
 const ECHO: &str = "/shoal.bench.Echo/Echo";
@@ -96,15 +97,16 @@ async fn compare(round: Duration) -> Result<()> {
     println!("{:18} {:>9} {:>19} {:>9} {:>8}", "", "median /s", "min to max", "p99 ms", "of echo");
 
     let commits = commits(&ring).await;
-    let puts = [bench.run(What::Put, KEYS, None).await?];
+    let puts = [bench.run(What::Put, 0, KEYS, None).await?];
     let fsyncs = self::commits(&ring).await - commits;
     print(What::Put, &puts, None);
     println!("{:18} {:.2} on three disks together", "fsyncs per put", fsyncs / KEYS as f64);
 
     let mut rates: [Vec<Rate>; What::READS.len()] = Default::default();
-    for _ in 0..ROUNDS {
+    for through in 0..ROUNDS {
         for (what, rates) in What::READS.into_iter().zip(&mut rates) {
-            rates.push(bench.run(what, usize::MAX, Some(Instant::now() + round)).await?);
+            let deadline = Some(Instant::now() + round);
+            rates.push(bench.run(what, through, usize::MAX, deadline).await?);
         }
     }
     let echo = median(&rates[0]);
@@ -173,10 +175,11 @@ impl Bench {
         })
     }
 
-    /// Makes so many calls, or as many as there is time for.
+    /// Makes so many calls, or as many as there is time for; those through one node, through this one.
     async fn run(
         self: &Arc<Self>,
         what: What,
+        through: usize,
         calls: usize,
         deadline: Option<Instant>,
     ) -> Result<Rate> {
@@ -191,7 +194,7 @@ impl Bench {
                     if number >= calls || deadline.is_some_and(|deadline| asked >= deadline) {
                         return anyhow::Ok(latencies);
                     }
-                    bench.call(what, number).await?;
+                    bench.call(what, through, number).await?;
                     latencies.push(asked.elapsed());
                 }
             })
@@ -204,13 +207,13 @@ impl Bench {
         Ok(Rate { calls_per_s: latencies.len() as f64 / took.as_secs_f64(), p99 })
     }
 
-    async fn call(&self, what: What, number: usize) -> Result<()> {
+    async fn call(&self, what: What, through: usize, number: usize) -> Result<()> {
         // All keys, in no order.
         let key = &self.keys[(number * 7_919) % KEYS];
         let get = |direct| GetRequest { key: key.clone().into(), direct };
         let target = Target { kind: Some(Kind::Key(key.clone().into())) };
         let look_up = LookupRequest { target: Some(target) };
-        let mut any = self.clients[0].1.clone();
+        let mut any = self.clients[through].1.clone();
         match what {
             What::Echo => {
                 let mut echo = self.echoes[number % NODES].clone();

@@ -2,7 +2,7 @@
 //!
 //! The lookup is iterative and hedged: it asks the two most promising nodes at once, and goes on with
 //! two from what it then knows as soon as one brings it closer; the slower one may still answer. But
-//! whom the roll names for the owner is asked first, and alone. Once
+//! whom the roll or the node's own successor list names for the owner is asked first, and alone. Once
 //! nobody of a round answered, it asks three at once. It first walks to a node whose successor list
 //! reaches past the position, then tries the nodes of that list from the position on. It ends when one
 //! says that it owns the position and nobody known to live stands between, or when all between are
@@ -31,7 +31,7 @@ pub struct LookupSettings {
     /// The same from the first round on that nobody answered: many nodes are dead.
     pub branches_after_timeout: usize,
     /// Nodes asked before it gives up. In a ring of 1,000 of which half died at once, a lookup asks
-    /// 11, rarely 60.
+    /// 12, rarely 60.
     pub max_asks: usize,
 }
 
@@ -190,7 +190,12 @@ impl Lookup {
     /// How many may be under way.
     fn width(&self) -> usize {
         let LookupSettings { branches, branches_after_timeout, .. } = self.settings;
-        if self.rounds.timeouts() == 0 { branches.max(1) } else { branches_after_timeout.max(1) }
+        match (self.asked, self.rounds.timeouts()) {
+            // The first of one's own list mostly is the owner.
+            (0, _) if self.known.is_covered() => 1,
+            (_, 0) => branches.max(1),
+            _ => branches_after_timeout.max(1),
+        }
     }
 
     /// Ends the lookup if there is nothing left to find, or nobody left to ask.

@@ -106,7 +106,7 @@ impl View {
             .fingers
             .closest_preceding(position)
             .take(max)
-            .chain(successors.iter().rev().filter(is_between).take(max))
+            .chain(successors.iter().filter(is_between))
             .chain(hints.take(Self::MAX_HINTS).filter(is_between))
             .chain(predecessor.iter().filter(is_between))
             .collect();
@@ -117,9 +117,21 @@ impl View {
         let owner = owner.filter(|owner| owner.position != me.position);
         let last = predecessor.as_ref().filter(|_| beyond);
         let ends = usize::from(owner.is_some()) + usize::from(last.is_some());
-        closer.truncate(max - ends);
+        let closer = spread(&closer, max - ends);
         owner.into_iter().chain(closer).chain(last).cloned().collect()
     }
+}
+
+/// So many of the nodes, most promising first: the first half, and some of all the others, as those next
+/// to each other may have died together.
+fn spread<'a>(nodes: &[&'a Contact], max: usize) -> Vec<&'a Contact> {
+    if nodes.len() <= max {
+        return nodes.to_vec();
+    }
+    let (near, far) = nodes.split_at(max.div_ceil(2));
+    let others = max - near.len();
+    let some = (0..others).map(|index| &far[index * far.len() / others]);
+    near.iter().chain(some).copied().collect()
 }
 
 #[cfg(test)]
@@ -185,14 +197,14 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_eight_are_named() {
+    fn no_more_than_eight_are_named_and_not_only_the_closest() {
         let mut view = eight();
         let all: Census = Census::new((0..16).map(node));
         let mut fingers = Fingers::new(four(8), FOUR, FingerBase::Sixteen);
         fingers.fill_from(&all);
         view.fingers = Arc::new(fingers);
         view.census = Some(all);
-        assert_eq!(answer(&view, 5).2, [5, 4, 3, 2, 1, 0, 15, 5]);
+        assert_eq!(answer(&view, 5).2, [5, 4, 3, 2, 1, 15, 13, 5]);
     }
 
     #[test]

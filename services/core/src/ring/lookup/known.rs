@@ -162,6 +162,11 @@ impl Known {
         }
     }
 
+    /// A list that reaches past the position is known.
+    pub(super) const fn is_covered(&self) -> bool {
+        self.covered.is_some()
+    }
+
     /// Nobody's answer is awaited.
     pub(super) fn is_idle(&self) -> bool {
         !self.nodes.values().any(|node| node.is_asked() || node.is_late())

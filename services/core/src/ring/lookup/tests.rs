@@ -361,6 +361,17 @@ fn with_the_roll_the_owner_is_asked_first() {
 }
 
 #[test]
+fn the_first_of_the_own_list_is_asked_alone_until_it_is_late() {
+    let ring = Ring::textbook(4);
+    let mut lookup = ring.lookup(8, 11, LookupSettings::default());
+    assert_eq!(asks(&mut lookup), [12], "alone");
+    lookup.late(&node(12));
+    assert_eq!(asks(&mut lookup), [15, 1, 10]);
+    tell(&mut lookup, &ring.views[&12].find_successor(four(11)));
+    assert_eq!(owner(&lookup), Some(12));
+}
+
+#[test]
 fn what_the_roll_says_wrongly_costs_little() {
     let unknown = Ring::textbook(2).with_roll(&[1, 3, 15]);
     assert_eq!(unknown.look_up(1, 11, LookupSettings::default()).owner, node(12));

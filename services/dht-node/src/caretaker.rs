@@ -26,8 +26,8 @@ use uuid::Uuid;
 use crate::{
     lookup::Lookups,
     primary::Primary,
-    ring::Surroundings,
     store::StoreError,
+    surroundings::Surroundings,
     sync::Sync,
     takeover::{Takeover, TakeoverError},
 };

@@ -6,11 +6,7 @@ use shoal_core::ring::{Contact, Custody, KeyRange, ReplicaSet};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::{
-    calls::Calls,
-    keeper::Keeper,
-    ring::{Ring, Surroundings},
-};
+use crate::{calls::Calls, keeper::Keeper, ring::Ring, surroundings::Surroundings};
 
 /// How often others are asked whether they have taken over.
 const ASK_EVERY: Duration = Duration::from_millis(250);

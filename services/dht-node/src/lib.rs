@@ -17,6 +17,7 @@ mod service;
 mod settings;
 mod settlement;
 pub mod store;
+mod surroundings;
 mod swarms;
 mod sync;
 mod takeover;

@@ -9,7 +9,7 @@ use shoal_core::ring::{
 use tokio::{sync::watch, time::timeout};
 use tracing::{Instrument as _, info_span};
 
-use crate::{calls::Calls, ring::Surroundings};
+use crate::{calls::Calls, surroundings::Surroundings};
 
 /// A node that was asked, and what is heard of it next.
 type Asking = Pin<Box<dyn Future<Output = (Contact, Heard)> + Send>>;

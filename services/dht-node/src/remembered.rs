@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
-    ring::Surroundings,
     store::{Store, StoreError},
+    surroundings::Surroundings,
     wire,
 };
 

@@ -9,8 +9,8 @@ use std::{
 
 use shoal_common::Address;
 use shoal_core::ring::{
-    Answer, Contact, Entry, Founding, Input, Life, Lookup, LookupSettings, Node, NodeId,
-    NodeSettings, Output, Position, Purpose, Question, RollDigest, Seeds, Silence, State, View,
+    Answer, Contact, Entry, Founding, Input, Lookup, LookupSettings, Node, NodeSettings, Output,
+    Position, Purpose, Question, RollDigest, Seeds, Silence, State,
 };
 use tokio::{
     net::lookup_host,
@@ -23,6 +23,7 @@ use tracing::{debug, info};
 use crate::{
     calls::{CallError, Calls},
     lookup::Lookups,
+    surroundings::Surroundings,
 };
 
 /// What waits for the brain, at most; who finds the queue full waits.
@@ -45,18 +46,6 @@ pub(crate) enum Event {
 pub(crate) struct Ring {
     events: mpsc::Sender<Event>,
     pub(crate) view: watch::Receiver<Arc<Surroundings>>,
-}
-
-/// What this node knows of the ring at one moment.
-#[derive(Debug)]
-pub(crate) struct Surroundings {
-    pub(crate) view: View,
-    /// Nodes that left in order, and have not come back.
-    pub(crate) left: BTreeSet<NodeId>,
-    /// Nodes that died, and have not come back.
-    pub(crate) dead: BTreeSet<NodeId>,
-    /// This node founded its ring.
-    pub(crate) founded: bool,
 }
 
 /// Whom to join.
@@ -121,18 +110,6 @@ impl Ring {
     async fn tell(&self, input: Input) {
         // The task ends with the process.
         let _ = self.events.send(Event::Input(Box::new(input))).await;
-    }
-}
-
-impl Surroundings {
-    fn of(brain: &mut Node) -> Self {
-        let view = brain.view();
-        let ended = |as_what| {
-            let ends = brain.roll().ends().filter(|entry| entry.life == as_what);
-            ends.map(|entry| entry.contact.id).collect()
-        };
-        let (left, dead) = (ended(Life::Left), ended(Life::Dead));
-        Self { view, left, dead, founded: brain.has_founded() }
     }
 }
 

@@ -114,7 +114,8 @@ impl Takeover {
         let handover = self.handover(self.range, None);
         if self.newcomers().any(|newcomer| newcomer.id == self.me.id) {
             self.sync.keeper.supply(&handover, Vec::new()).await?;
-            for member in &self.present.members {
+            let present = self.present.members.iter();
+            for member in present.filter(|member| !self.lookups.is_dead(member.id)) {
                 match self.sync.pull(&handover, member).await {
                     Ok(_) => break,
                     Err(error) => debug!(%error, "records are not copied in advance"),

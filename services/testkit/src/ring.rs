@@ -322,6 +322,16 @@ pub async fn state(client: &mut Client) -> Option<GetStateResponse> {
     Some(tokio::time::timeout(STATE_PATIENCE, asked).await.ok()?.ok()?.into_inner())
 }
 
+/// What a node knows of who keeps a key.
+pub async fn agreement_on(key: &[u8], node: &mut Client) -> Agreement {
+    let position = Position::of_key(key);
+    let told = state(node).await.expect("a state");
+    let is_of_key = |agreement: &Agreement| {
+        key_range(agreement.range.as_ref().expect("a range")).contains(position)
+    };
+    told.agreements.into_iter().find(is_of_key).expect("an agreement on the key")
+}
+
 /// Why these nodes are not one ring in order, if they are not.
 pub fn flaw(states: &mut [NodeState]) -> Option<String> {
     let position = |state: &NodeState| state.node.clone().unwrap_or_default().position;
@@ -372,14 +382,31 @@ fn unsettled(states: &[GetStateResponse]) -> Option<String> {
             members.first() == wanted.first().as_ref()
                 && wanted.iter().all(|member| members.contains(&member))
         };
-        let first = kept.next().is_some_and(is_as_wanted);
-        (!first || !kept.all(is_as_wanted))
+        let is_settled = |agreement| is_as_wanted(agreement) && all_know(states, agreement);
+        let first = kept.next().is_some_and(is_settled);
+        (!first || !kept.all(is_settled))
             .then(|| format!("{owned} is not kept by {wanted:?}: {:?}", told.agreements))
     })
 }
 
+/// All members of a set that run have heard of it.
+fn all_know(states: &[GetStateResponse], agreement: &Agreement) -> bool {
+    let set = &agreement.replica_set;
+    let is_member = |told: &&GetStateResponse| {
+        let node = told.state.as_ref().and_then(|state| state.node.as_ref());
+        set.iter().flat_map(|set| &set.members).any(|member| Some(member) == node)
+    };
+    states.iter().filter(is_member).all(|told| {
+        told.agreements.iter().any(|known| {
+            let range = |of: &Agreement| of.range.as_ref().map(key_range);
+            let ranges = range(known).zip(range(agreement));
+            known.replica_set == *set && ranges.is_some_and(|(one, other)| one.overlaps(other))
+        })
+    })
+}
+
 /// A range of positions, as a node tells it.
-pub fn key_range(range: &pb::KeyRange) -> KeyRange {
+fn key_range(range: &pb::KeyRange) -> KeyRange {
     KeyRange { after: position(&range.after), last: position(&range.last) }
 }
 

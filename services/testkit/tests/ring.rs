@@ -1,12 +1,12 @@
 //! Rings of real processes: they form, keep what was acknowledged, shrink and grow.
 
-use std::{env, fs, time::Duration};
+use std::{collections::HashMap, env, fs, time::Duration};
 
 use shoal_proto::dht::v1::{Condition, DeleteRequest, GetRequest, PutRequest, condition::Kind};
 use shoal_testkit::{
     fleet::Place,
     process::free_port,
-    ring::{Client, Ring},
+    ring::{Client, Ring, agreement_on},
 };
 use tempfile::NamedTempFile;
 use tonic::Code;
@@ -56,23 +56,26 @@ async fn check(ring: &Ring, keys: usize) {
 async fn one_node_answers_for_a_key_and_others_that_keep_it_name_that_one() {
     let ring = Ring::of(5).await;
     put(&mut ring.client(0), "llama-3", "a-content").await.expect("it is put");
-    let (mut primaries, mut named) = (Vec::new(), Vec::new());
+    let (mut primaries, mut named) = (Vec::new(), HashMap::new());
     for number in 0..5 {
         let request = GetRequest { key: "llama-3".into(), direct: true };
         match ring.client(number).get(request).await {
-            Ok(_) => primaries.push(ring.address(number)),
+            Ok(_) => primaries.push(number),
             Err(refused) => {
                 assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
                 let info = refused.get_details_error_info().expect("a reason");
                 assert_eq!(info.reason, "NOT_SERVING");
-                named.extend(info.metadata.get("primary_address").cloned());
+                named.insert(ring.address(number), info.metadata.get("primary_address").cloned());
             }
         }
     }
-    assert_eq!(primaries.len(), 1, "{primaries:?}");
-    // The two other replicas know at least; a node that never kept the range knows nobody.
-    assert!((2..=4).contains(&named.len()), "{named:?}");
-    assert!(named.iter().all(|address| *address == primaries[0]), "{named:?} {primaries:?}");
+    let [primary] = primaries[..] else { panic!("{primaries:?} answer") };
+    let kept = agreement_on(b"llama-3", &mut ring.client(primary)).await;
+    let members = kept.replica_set.expect("an agreement is on a set").members;
+    assert_eq!(members.len(), 3, "{members:?}");
+    for other in members.iter().filter(|member| member.address != ring.address(primary)) {
+        assert_eq!(named[&other.address], Some(ring.address(primary)), "{named:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

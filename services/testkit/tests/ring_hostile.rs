@@ -11,9 +11,8 @@ use shoal_proto::dht::v1::{
     replica_service_client::ReplicaServiceClient, replicate_response, target,
 };
 use shoal_testkit::ring::{
-    Client, Ring, key_range,
+    Ring, agreement_on,
     rogue::{Rogue, Vice},
-    state,
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
 use tonic::{Code, Status};
@@ -206,16 +205,6 @@ async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() 
     let found = found.await.expect("the others take over");
     assert_eq!(found.value, "in doubt", "what a majority read is kept");
     assert!(epoch(&found.version) > epoch(&before), "{} after {before}", found.version);
-}
-
-/// What a node knows of who keeps a key.
-async fn agreement_on(key: &[u8], node: &mut Client) -> Agreement {
-    let position = Position::of_key(key);
-    let state = state(node).await.expect("a state");
-    let is_of_key = |agreement: &Agreement| {
-        key_range(agreement.range.as_ref().expect("a range")).contains(position)
-    };
-    state.agreements.into_iter().find(is_of_key).expect("an agreement on the key")
 }
 
 #[tokio::test(flavor = "multi_thread")]

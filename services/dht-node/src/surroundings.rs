@@ -1,0 +1,30 @@
+//! What a node knows of the ring at one moment, for all its parts to read.
+
+use std::collections::BTreeSet;
+
+use shoal_core::ring::{Life, Node, NodeId, View};
+
+/// What this node knows of the ring at one moment.
+#[derive(Debug)]
+pub(crate) struct Surroundings {
+    pub(crate) view: View,
+    /// Nodes that left in order, and have not come back.
+    pub(crate) left: BTreeSet<NodeId>,
+    /// Nodes that died, and have not come back.
+    pub(crate) dead: BTreeSet<NodeId>,
+    /// This node founded its ring.
+    pub(crate) founded: bool,
+}
+
+impl Surroundings {
+    /// What the brain knows now.
+    pub(crate) fn of(brain: &mut Node) -> Self {
+        let view = brain.view();
+        let ended = |as_what| {
+            let ends = brain.roll().ends().filter(|entry| entry.life == as_what);
+            ends.map(|entry| entry.contact.id).collect()
+        };
+        let (left, dead) = (ended(Life::Left), ended(Life::Dead));
+        Self { view, left, dead, founded: brain.has_founded() }
+    }
+}

@@ -50,6 +50,7 @@ struct Node {
     data_dir: PathBuf,
     join: Vec<String>,
     process: Option<Process>,
+    is_silent: bool,
 }
 
 impl Default for Ring {
@@ -124,7 +125,8 @@ impl Ring {
         let data_dir = self.directory.path().join(format!("node-{number}"));
         let (host, _) = address.rsplit_once(':').expect("it is ADDR:PORT");
         let admin = format!("{host}:{}", free_port());
-        self.nodes.push(Node { place, address, admin, data_dir, join, process: None });
+        let (process, is_silent) = (None, false);
+        self.nodes.push(Node { place, address, admin, data_dir, join, process, is_silent });
         number
     }
 
@@ -159,14 +161,17 @@ impl Ring {
         }
     }
 
-    /// A node falls silent, as one does whose host is lost: its connections stay open.
-    pub fn pause(&self, number: usize) {
+    /// A node falls silent, as one does whose host is lost: its connections stay open. It does not
+    /// count as one that runs until it goes on.
+    pub fn pause(&mut self, number: usize) {
         self.process(number).pause();
+        self.nodes[number].is_silent = true;
     }
 
     /// A silent node goes on where it stopped.
-    pub fn resume(&self, number: usize) {
+    pub fn resume(&mut self, number: usize) {
         self.process(number).resume();
+        self.nodes[number].is_silent = false;
     }
 
     fn process(&self, number: usize) -> &Process {
@@ -214,8 +219,9 @@ impl Ring {
 
     /// The numbers of the nodes that run.
     pub fn running(&self) -> Vec<usize> {
+        let runs = |node: &Node| node.process.is_some() && !node.is_silent;
         let nodes = self.nodes.iter().enumerate();
-        nodes.filter(|(_, node)| node.process.is_some()).map(|(number, _)| number).collect()
+        nodes.filter(|(_, node)| runs(node)).map(|(number, _)| number).collect()
     }
 
     /// How many nodes there have been.
@@ -299,7 +305,7 @@ impl Ring {
 impl Drop for Ring {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            for number in self.running() {
+            for number in 0..self.len() {
                 eprintln!("--- node {number}\n{}", self.log(number));
             }
         }

@@ -11,23 +11,25 @@ use shoal_testkit::ring::{
     load::{Load, Nodes},
     state,
 };
-use tokio::time::sleep;
 use tonic::Code;
 
 /// A key of whose replicas two answer is read and written again so soon.
 const SOON: Duration = Duration::from_secs(5);
-/// How long nodes are silent.
+/// How long a node is silent, at most.
 const SILENCE: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_node_delays_its_keys_for_seconds_and_takes_back_nothing_when_it_wakes() {
-    let ring = Ring::of(5).await;
+    let mut ring = Ring::of(5).await;
     let others: Nodes = Arc::new(Mutex::new((1..5).map(|number| ring.address(number)).collect()));
     let load = Load::start(others, "silent", 4, 25);
     ring.pause(0);
-    sleep(SILENCE).await;
+    // The others have taken its place, and all that it may still be about to do is out of date.
+    ring.settled(SILENCE).await;
+    load.goes_on(100, SILENCE).await;
     ring.resume(0);
-    ring.one(SOON).await;
+    ring.settled(SILENCE).await;
+    load.goes_on(100, SILENCE).await;
     let verdict = load.stop(SOON).await.history.judge();
     println!("{verdict:?}");
     assert!(verdict.flaws.is_empty(), "{:#?}", verdict.flaws);
@@ -38,7 +40,7 @@ async fn a_silent_node_delays_its_keys_for_seconds_and_takes_back_nothing_when_i
 /// The second of the two owns what still has two of three replicas. What the first owns has one.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_two_silent_neighbours_leave_a_majority_of_goes_on() {
-    let ring = Ring::of(5).await;
+    let mut ring = Ring::of(5).await;
     let order = in_order(&ring).await;
     let (silent, alive) = (&order[..2], order[2]);
     let key = key_of(&ring, silent[1]).await;
@@ -58,9 +60,9 @@ async fn what_two_silent_neighbours_leave_a_majority_of_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_two_others_of_a_ring_of_three_answer_at_once_while_one_is_silent() {
     const AT_ONCE: Duration = Duration::from_millis(500);
-    let ring = Ring::of(3).await;
+    let mut ring = Ring::of(3).await;
     ring.pause(0);
-    sleep(SOON).await;
+    ring.settled(SOON).await;
     let until = Instant::now() + SILENCE;
     let mut number = 0;
     while Instant::now() < until {

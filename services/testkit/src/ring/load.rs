@@ -10,11 +10,14 @@ use std::{
 
 use rand::seq::IndexedRandom as _;
 use shoal_proto::dht::v1::{Condition, GetRequest, PutRequest, condition::Kind};
-use tokio::{task::JoinSet, time::timeout};
+use tokio::{
+    task::JoinSet,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::{Client, client, history::History};
+use super::{Client, LOOK_EVERY, client, history::History};
 
 /// Longest wait for an answer: longer than a node tries.
 const PATIENCE: Duration = Duration::from_secs(8);
@@ -60,6 +63,16 @@ impl Load {
             load.spawn(increment(load.worker(), counter % COUNTERS));
         }
         load
+    }
+
+    /// Waits until so many more writes are acknowledged.
+    pub async fn goes_on(&self, writes: usize, patience: Duration) {
+        let acknowledged = || self.record.history.judge().acknowledged;
+        let (before, deadline) = (acknowledged(), Instant::now() + patience);
+        while acknowledged() < before + writes {
+            assert!(Instant::now() < deadline, "not {writes} writes in {patience:?}");
+            sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Ends it, once what is under way is answered. Reads every key once more, as long as `patience`

@@ -186,6 +186,7 @@ impl Caretaker {
                 return Ok(());
             }
         }
+        sleep(LOOK_EVERY).await;
         Ok(())
     }
 }
@@ -201,7 +202,14 @@ impl UnderWay {
         work: impl Future<Output = Result<(), StoreError>> + Send + 'static,
     ) {
         self.ranges.push(range);
-        self.work.spawn(async move { (range, work.await) });
+        self.work.spawn(async move {
+            let outcome = work.await;
+            if outcome.is_err() {
+                // It begins anew once this has ended.
+                sleep(LOOK_EVERY).await;
+            }
+            (range, outcome)
+        });
     }
 
     fn ended(&mut self, ended: Result<(KeyRange, Result<(), StoreError>), JoinError>) {

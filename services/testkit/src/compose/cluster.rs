@@ -1,7 +1,6 @@
 //! The cluster under test: started, scaled and taken down by the script that its users run.
 
 use std::{
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -136,12 +135,8 @@ impl Cluster {
     /// HOST:PORT of all nodes of the ring that run.
     pub fn ring_nodes(&self) -> anyhow::Result<Vec<String>> {
         let nodes = self.containers("dht-node")?;
-        Ok(nodes.iter().filter_map(|node| Self::address(node, RING_PORT).ok()).collect())
-    }
-
-    /// HOST:PORT of a port of a container that runs.
-    pub fn address(of: &Container, port: u16) -> anyhow::Result<String> {
-        Ok(SocketAddr::new(of.address()?, port).to_string())
+        let sockets = nodes.iter().filter_map(|node| node.socket(RING_PORT).ok());
+        Ok(sockets.map(|socket| socket.to_string()).collect())
     }
 
     /// The network that its services share.
@@ -197,7 +192,7 @@ impl Cluster {
 
     /// How many pieces of a content a peer says it holds, and how many there are.
     pub fn held(&self, peer: &Container, content: &Content) -> anyhow::Result<(u32, u32)> {
-        let address = Address::from(SocketAddr::new(peer.address()?, PEER_PORT));
+        let address = Address::from(peer.socket(PEER_PORT)?);
         let request = GetBitfieldRequest { content_id: content.id.clone() };
         let GetBitfieldResponse { held_count, piece_count, .. } = self.runtime.block_on(async {
             let channel = Channel::connect(&address, &Options::default()).await?;

@@ -1,6 +1,10 @@
 //! One container of the cluster.
 
-use std::{net::IpAddr, path::Path, process::Command};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    process::Command,
+};
 
 use anyhow::{Context as _, bail};
 
@@ -37,6 +41,11 @@ impl Container {
     pub fn address(&self) -> anyhow::Result<IpAddr> {
         let address = self.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")?;
         address.parse().with_context(|| format!("{} has no address: {address:?}", self.name))
+    }
+
+    /// One of its ports in the cluster's network.
+    pub fn socket(&self, port: u16) -> anyhow::Result<SocketAddr> {
+        Ok(SocketAddr::new(self.address()?, port))
     }
 
     /// Where one of its ports is reached from this machine, HOST:PORT.

@@ -1,7 +1,6 @@
 //! Traffic while things happen to the cluster: downloads by peers, and announces to trackers.
 
 use std::{
-    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -140,7 +139,7 @@ fn attempt(tries: Tries, mut call: impl FnMut() -> anyhow::Result<()>) -> anyhow
 }
 
 async fn announce(tracker: &Container, content_id: &str) -> anyhow::Result<()> {
-    let address = Address::from(SocketAddr::new(tracker.address()?, TRACKER_PORT));
+    let address = Address::from(tracker.socket(TRACKER_PORT)?);
     let channel = Channel::connect(&address, &Options::default()).await?;
     let peer = PeerInfo {
         peer_id: uuid::Uuid::new_v4().to_string(),

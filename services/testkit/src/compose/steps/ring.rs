@@ -9,7 +9,10 @@ use anyhow::{Context as _, ensure};
 use shoal_proto::dht::v1::{GetRequest, PutRequest};
 
 use crate::{
-    compose::cluster::{Cluster, RING_PORT},
+    compose::{
+        cluster::{Cluster, RING_PORT},
+        container::Container,
+    },
     ring::{
         self,
         history::Verdict,
@@ -73,8 +76,9 @@ impl Clients {
 pub(super) fn goes_on_without_one(cluster: &mut Cluster) -> anyhow::Result<String> {
     let nodes = cluster.containers("dht-node")?;
     let (victim, others) = nodes.split_first().context("there are nodes")?;
-    let others = others.iter().map(|node| Cluster::address(node, RING_PORT));
-    let clients = Clients::of(cluster, others.collect::<Result<_, _>>()?, "without");
+    let address = |node: &Container| anyhow::Ok(node.socket(RING_PORT)?.to_string());
+    let others = others.iter().map(address).collect::<Result<_, _>>()?;
+    let clients = Clients::of(cluster, others, "without");
     clients.write_on(cluster, WRITES)?;
     cluster.exits.killed(&victim.id);
     victim.kill()?;

@@ -1,9 +1,6 @@
 //! What happens to the cluster as a whole.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use shoal_common::{Address, health};
@@ -93,7 +90,7 @@ fn wait_until_ready(cluster: &Cluster, container: &Container) -> anyhow::Result<
         _ => TRACKER_PORT,
     };
     cluster.wait_for(&format!("{} to be ready", container.name), UP, || {
-        let address = Address::from(SocketAddr::new(container.address()?, port));
+        let address = Address::from(container.socket(port)?);
         Ok(cluster.runtime.block_on(health::check(&address)).ok())
     })
 }

@@ -324,7 +324,7 @@ impl Fetcher {
             match inbox.recv().await.context("the lanes are there")? {
                 Event::Brain(Input::PieceStored { .. }) => missing -= 1,
                 Event::Brain(Input::FetchEnded { end: FetchEnd::Done, .. }) => self.ask(),
-                Event::Brain(Input::BlockArrived { .. }) => {}
+                Event::Brain(Input::BlockArrived { .. } | Input::RoundTrip { .. }) => {}
                 unwelcome => bail!("{unwelcome:?}"),
             }
         }

@@ -14,7 +14,8 @@ use crate::{
 
 /// Ranges compared in one call.
 const RANGES: usize = 64;
-/// A range with so few records on both sides is compared key by key.
+/// A range with so few records here is compared key by key. What the other says that it has does not
+/// decide how deep the comparison goes.
 const FEW: u64 = 256;
 /// Keys asked for in one call.
 const KEYS: usize = 1000;
@@ -193,7 +194,7 @@ impl Sync {
                     continue;
                 }
                 let parts = split(range);
-                if ours.count.max(theirs.count) <= FEW || parts.len() < 2 {
+                if ours.count <= FEW || parts.len() < 2 {
                     self.compare_keys(range, with, &mut difference).await?;
                 } else {
                     open.extend(parts);

@@ -20,7 +20,9 @@ pub(crate) use contact::{
     Seen, contact, found, parse_contact, parse_found, parse_named, parse_roll_digest,
     parse_rumours, parse_state, rumour, state,
 };
-pub(crate) use record::{digest, parse_digest, parse_records, record};
+pub(crate) use record::{
+    digest, parse_digest, parse_digests, parse_records, parse_records_of, parse_versions, record,
+};
 
 /// A message that breaks the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +35,10 @@ pub(crate) enum WireError {
     Position { id: String, claimed: String, right: Position },
     #[error("{got} {what} are more than the {max} allowed")]
     TooMany { what: &'static str, got: usize, max: usize },
+    #[error("{got} {what} answer a question about {asked}")]
+    Unequal { what: &'static str, got: usize, asked: usize },
+    #[error("{0} do not come in order, or are of what was not asked for")]
+    OutOfOrder(&'static str),
 }
 
 /// Any error as that of a field.

@@ -116,7 +116,7 @@ impl Calls {
         };
         let call = async |channel| client(channel, to).replicate(request).await;
         let response = self.patient(to, call).await?;
-        parsed(&to.address, parse_replicated(response))
+        parsed(&to.address, parse_replicated(response, records))
     }
 
     pub(crate) async fn supply(
@@ -146,13 +146,11 @@ impl Calls {
         ranges: &[KeyRange],
         of: &Contact,
     ) -> Result<Vec<Digest>, CallError> {
-        let ranges = ranges.iter().copied().map(wire::range).collect();
-        let request = pb::SummarizeRequest { ranges };
+        let asked = ranges.iter().copied().map(wire::range).collect();
+        let request = pb::SummarizeRequest { ranges: asked };
         let call = async |channel| client(channel, of).summarize(request).await;
         let response = self.patient(of, call).await?;
-        let digests = response.digests.into_iter();
-        let digests = digests.map(|digest| wire::parse_digest(Some(digest))).collect();
-        parsed(&of.address, digests)
+        parsed(&of.address, wire::parse_digests(response.digests, ranges.len()))
     }
 
     /// Keys and versions of a range, from a key on; and whether there are more.
@@ -166,12 +164,7 @@ impl Calls {
         let request = pb::ListVersionsRequest { range: Some(wire::range(range)), after_key };
         let call = async |channel| client(channel, of).list_versions(request).await;
         let response = self.patient(of, call).await?;
-        let versions = response.versions.into_iter().map(|listed| {
-            let key = Key::try_from(listed.key).map_err(wire::field)?;
-            Ok((key, listed.version.parse().map_err(wire::field)?))
-        });
-        let versions = versions.collect::<Result<_, _>>();
-        parsed(&of.address, versions.map(|versions| (versions, response.more)))
+        parsed(&of.address, wire::parse_versions(response, range, after))
     }
 
     /// Records of some of the keys: as many as fit into a message.
@@ -180,11 +173,11 @@ impl Calls {
         keys: &[Key],
         of: &Contact,
     ) -> Result<Vec<Record>, CallError> {
-        let keys = keys.iter().map(|key| key.as_bytes().clone()).collect();
-        let request = pb::ReadRecordsRequest { keys };
+        let asked = keys.iter().map(|key| key.as_bytes().clone()).collect();
+        let request = pb::ReadRecordsRequest { keys: asked };
         let call = async |channel| client(channel, of).read_records(request).await;
         let response = self.patient(of, call).await?;
-        parsed(&of.address, wire::parse_records(response.records))
+        parsed(&of.address, wire::parse_records_of(response.records, keys.iter()))
     }
 }
 
@@ -238,10 +231,13 @@ fn parse_renewed(response: pb::RenewResponse) -> Result<Renewed, WireError> {
 
 fn parse_replicated(
     response: pb::ReplicateResponse,
+    sent: &[Record],
 ) -> Result<Result<Vec<Record>, WriteRefusal>, WireError> {
     use replicate_response::Kind;
     Ok(match response.kind.ok_or(NO_KIND)? {
-        Kind::Stored(pb::Stored { newer }) => Ok(wire::parse_records(newer)?),
+        Kind::Stored(pb::Stored { newer }) => {
+            Ok(wire::parse_records_of(newer, sent.iter().map(|record| &record.key))?)
+        }
         Kind::Sealed(pb::Sealed {}) => Err(WriteRefusal::Sealed),
         Kind::Superseded(by) => Err(WriteRefusal::Superseded(wire::parse_superseded(by)?)),
     })

@@ -1,9 +1,10 @@
 //! Records, versions and digests.
 
+use shoal_core::ring::{KeyRange, Version};
 use shoal_proto::dht::v1 as pb;
 
 use super::{WireError, at_most, field};
-use crate::store::{Digest, Record, Value};
+use crate::store::{Digest, Key, Record, Value};
 
 /// Records in one message.
 const MAX_RECORDS: usize = 65_536;
@@ -35,10 +36,133 @@ pub(crate) fn digest(digest: Digest) -> pb::Digest {
     pb::Digest { hash: digest.hash.to_be_bytes().to_vec().into(), count: digest.count }
 }
 
+/// The digests of so many ranges: each is compared with what this node has of its range.
+pub(crate) fn parse_digests(
+    digests: Vec<pb::Digest>,
+    asked: usize,
+) -> Result<Vec<Digest>, WireError> {
+    if digests.len() != asked {
+        return Err(WireError::Unequal { what: "digests", got: digests.len(), asked });
+    }
+    digests.into_iter().map(|digest| parse_digest(Some(digest))).collect()
+}
+
+/// A page of the keys of a range and their versions: clockwise, from the one after `after` on, and not
+/// empty if more are said to follow. What is left out would be taken for removed.
+pub(crate) fn parse_versions(
+    response: pb::ListVersionsResponse,
+    range: KeyRange,
+    after: Option<&Key>,
+) -> Result<(Vec<(Key, Version)>, bool), WireError> {
+    let place = |key: &Key| (range.first().distance_to(key.position()), key.clone());
+    let mut last = after.map(place);
+    let mut versions = Vec::with_capacity(response.versions.len());
+    for listed in response.versions {
+        let key = Key::try_from(listed.key).map_err(field)?;
+        let next = Some(place(&key));
+        if !range.contains(key.position()) || next <= last {
+            return Err(WireError::OutOfOrder("keys"));
+        }
+        last = next;
+        versions.push((key, listed.version.parse().map_err(field)?));
+    }
+    if response.more && versions.is_empty() {
+        return Err(WireError::Missing("the next page of keys"));
+    }
+    Ok((versions, response.more))
+}
+
+/// Records of some of the keys that were asked about, in their order.
+pub(crate) fn parse_records_of<'a>(
+    records: Vec<pb::Record>,
+    mut asked: impl Iterator<Item = &'a Key>,
+) -> Result<Vec<Record>, WireError> {
+    let records = parse_records(records)?;
+    if records.iter().all(|record| asked.any(|key| *key == record.key)) {
+        Ok(records)
+    } else {
+        Err(WireError::OutOfOrder("records"))
+    }
+}
+
 pub(crate) fn parse_digest(digest: Option<pb::Digest>) -> Result<Digest, WireError> {
     let digest = digest.ok_or(WireError::Missing("the digest"))?;
     let hash: [u8; 16] = digest.hash[..]
         .try_into()
         .map_err(|_| WireError::Field("a digest has 16 bytes".to_owned()))?;
     Ok(Digest { hash: u128::from_be_bytes(hash), count: digest.count })
+}
+
+#[cfg(test)]
+mod tests {
+    use shoal_core::ring::{NodeId, Position};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn listed(key: &Key) -> pb::KeyVersion {
+        let version = Version { epoch: 1, wall_ms: 1, counter: 0, node: NodeId::new(Uuid::nil()) };
+        pb::KeyVersion { key: key.as_bytes().clone(), version: version.to_string() }
+    }
+
+    /// Five keys, clockwise from `after` on, which lies between two of them.
+    fn keys() -> (Position, Vec<Key>) {
+        let key = |name: u8| Key::try_from(bytes::Bytes::from(vec![name])).expect("it is short");
+        let mut keys: Vec<_> = (1..=5).map(key).collect();
+        keys.sort_by_key(Key::position);
+        keys.rotate_left(2);
+        (keys[4].position(), keys)
+    }
+
+    #[test]
+    fn digests_that_are_fewer_or_more_than_the_ranges_are_no_answer() {
+        let digests = |count| vec![digest(Digest::default()); count];
+        assert_eq!(parse_digests(digests(3), 3), Ok(vec![Digest::default(); 3]));
+        for got in [0, 2, 4] {
+            let wrong = parse_digests(digests(got), 3).expect_err("not as many as were asked for");
+            assert_eq!(wrong.to_string(), format!("{got} digests answer a question about 3"));
+        }
+    }
+
+    #[test]
+    fn a_page_of_keys_goes_on_from_the_one_before_in_order_and_within_its_range() {
+        let (after, keys) = keys();
+        let range = KeyRange { after, last: keys[3].position() };
+        let page = |keys: &[&Key], more, after| {
+            let versions = keys.iter().map(|key| listed(key)).collect();
+            parse_versions(pb::ListVersionsResponse { versions, more }, range, after)
+        };
+        let whole: Vec<_> = keys[..4].iter().collect();
+        assert_eq!(page(&whole, false, None).map(|(versions, _)| versions.len()), Ok(4));
+        assert!(page(&whole[2..], true, Some(&keys[1])).is_ok());
+        assert!(page(&[], false, Some(&keys[1])).is_ok());
+        for (wrong, after) in [
+            (&[&keys[1], &keys[0]][..], None),
+            (&[&keys[0], &keys[0]], None),
+            (&[&keys[4]], None),
+            (&[&keys[1]], Some(&keys[1])),
+            (&[&keys[0]], Some(&keys[1])),
+        ] {
+            assert_eq!(page(wrong, true, after), Err(WireError::OutOfOrder("keys")));
+        }
+        assert!(page(&[], true, None).is_err(), "more follow, and none came");
+    }
+
+    #[test]
+    fn records_that_nobody_asked_for_are_no_answer() {
+        let (_, keys) = keys();
+        let of = |keys: &[&Key]| -> Vec<pb::Record> {
+            let records = keys.iter().map(|key| pb::Record {
+                key: key.as_bytes().clone(),
+                version: listed(key).version,
+                ..pb::Record::default()
+            });
+            records.collect()
+        };
+        let parse = |got: &[&Key]| parse_records_of(of(got), keys[..3].iter());
+        assert!(parse(&[&keys[0], &keys[2]]).is_ok() && parse(&[]).is_ok());
+        for wrong in [&[&keys[3]][..], &[&keys[1], &keys[0]], &[&keys[0], &keys[0]]] {
+            assert_eq!(parse(wrong), Err(WireError::OutOfOrder("records")));
+        }
+    }
 }

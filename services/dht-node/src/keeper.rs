@@ -279,12 +279,10 @@ impl Keeper {
         }
     }
 
-    /// Forgets tombstones and expired values of a range that are older than `before_ms`: every replica
-    /// has them.
+    /// Forgets tombstones and expired values of a range that are older than `before_ms`, a batch of
+    /// them: every replica has them, and forgets the same ones when it is told the same.
     pub(crate) async fn purge(&self, range: KeyRange, before_ms: u64) -> Result<(), StoreError> {
-        let old = self.store.purgeable(before_ms, BATCH)?;
-        let of_range = old.into_iter().filter(|(key, _)| range.contains(key.position()));
-        let purged: Vec<_> = of_range.collect();
+        let purged = self.store.purgeable(range, before_ms, BATCH)?;
         if purged.is_empty() {
             return Ok(());
         }
@@ -325,3 +323,42 @@ fn stale(copied: &Mutex<Intervals<Instant>>, range: KeyRange) -> Vec<KeyRange> {
 }
 
 const NO_PANIC: &str = "nothing panics while it holds the lock";
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use shoal_core::ring::Position;
+
+    use super::*;
+    use crate::store::{DataDir, Key};
+
+    #[tokio::test]
+    async fn a_range_is_purged_however_much_may_not_be_purged_elsewhere() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let store = DataDir::open(directory.path()).and_then(Store::open).expect("it is empty");
+        let keeper = Keeper::new(store.node_id(), store);
+        let half = Position::from_u128(1 << 127);
+        let blocked = KeyRange { after: Position::from_u128(u128::MAX), last: half };
+        let purged = KeyRange { after: half, last: blocked.after };
+        let tombstone = |number: u64| {
+            let key = Key::try_from(Bytes::from(number.to_string())).expect("it is short");
+            // The older ones are those of the blocked range.
+            let wall_ms = if blocked.contains(key.position()) { 1 } else { 2 };
+            let version = Version { epoch: 1, wall_ms, counter: 0, node: keeper.me };
+            Record { key, version, value: None, expires_ms: None }
+        };
+        let tombstones: Vec<_> = (0..3 * BATCH as u64).map(tombstone).collect();
+        let stored = keeper.store.write(move |txn| {
+            tombstones.iter().try_for_each(|tombstone| txn.merge(tombstone).map(drop))
+        });
+        stored.await.expect("the disk has room");
+        let count = |range| keeper.store.summary(range).expect("it is readable").count;
+        let (stay, go) = (count(blocked), count(purged));
+        assert!(stay > BATCH as u64 && go > BATCH as u64, "{stay} and {go}");
+
+        keeper.purge(purged, 3).await.expect("the disk has room");
+        assert_eq!((count(blocked), count(purged)), (stay, go - BATCH as u64), "a batch");
+        keeper.purge(purged, 3).await.expect("the disk has room");
+        assert_eq!((count(blocked), count(purged)), (stay, 0));
+    }
+}

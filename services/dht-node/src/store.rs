@@ -23,9 +23,9 @@ use shoal_core::ring::{Custody, KeyRange, NodeId, Version};
 use tokio::sync::watch;
 
 use self::{
-    database::{Database, ENDS, META, RECORDS, parse, scan},
-    error::{Fault, cannot},
-    record::{parse_end, place_of},
+    database::{Database, META, RECORDS, ended, parse, scan},
+    error::cannot,
+    record::place_of,
     writer::{Job, Queue},
 };
 
@@ -173,21 +173,17 @@ impl Store {
         Ok(records)
     }
 
-    /// Up to `max` tombstones written, and values expired, before `before_ms` (milliseconds since the
-    /// Unix epoch), the oldest first: to be purged, by [`Txn::purge`], if no replica can be without
-    /// them any more.
-    pub fn purgeable(&self, before_ms: u64, max: usize) -> Result<Vec<(Key, Version)>, StoreError> {
-        self.database().read(|transaction| {
-            let before = before_ms.to_be_bytes();
-            let ended = transaction.open_table(ENDS)?.range::<&[u8]>(..&before[..])?;
-            let mut purgeable = Vec::new();
-            for entry in ended.take(max) {
-                let (end, version) = entry?;
-                let key = parse_end(end.value()).ok_or(Fault::UNREADABLE_KEY)?;
-                purgeable.push((key, Version::from_bytes(version.value())));
-            }
-            Ok(purgeable)
-        })
+    /// Up to `max` tombstones of a range written, and values expired, before `before_ms` (milliseconds
+    /// since the Unix epoch): to be purged, by [`Txn::purge`], if no replica can be without them any
+    /// more. They come leaf by leaf, clockwise, the oldest of each leaf first: replicas with the same
+    /// records of the range get the same, whatever else they hold.
+    pub fn purgeable(
+        &self,
+        range: KeyRange,
+        before_ms: u64,
+        max: usize,
+    ) -> Result<Vec<(Key, Version)>, StoreError> {
+        self.database().read(|transaction| ended(transaction, range, before_ms, max))
     }
 
     fn scan(

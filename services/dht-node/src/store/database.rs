@@ -17,9 +17,9 @@ use shoal_core::ring::{KeyRange, Version};
 
 use super::{
     StoreError,
-    digest::{Digest, Span, Tree, cover, spans},
+    digest::{Digest, Span, Tree, cover, leaf_of, spans},
     error::Fault,
-    record::{Key, POSITION_BYTES, Row, parse_place, place_of},
+    record::{Key, POSITION_BYTES, Row, end_of, parse_end, parse_place, place_of},
 };
 
 /// redb would take 1 GiB.
@@ -28,8 +28,13 @@ const CACHE_BYTES: usize = 8 << 20;
 /// Records by their place: position and key.
 pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
-/// Versions of the records that come to an end, by its time (eight bytes, big-endian) and their place.
-pub(super) const ENDS: TableDefinition<&[u8], &[u8; Version::BYTES]> = TableDefinition::new("ends");
+/// Versions of the records that come to an end, by their leaf (two bytes, big-endian), the end's time
+/// (eight bytes, big-endian) and their place.
+pub(super) const ENDS: TableDefinition<&[u8], &[u8; Version::BYTES]> =
+    TableDefinition::new("ends-by-leaf");
+
+/// The same without leaves, as versions before wrote it. Where it is found, [`ENDS`] is made anew.
+const OLD_ENDS: TableDefinition<&[u8], &[u8; Version::BYTES]> = TableDefinition::new("ends");
 
 /// What else a node has to remember, by name.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
@@ -178,6 +183,41 @@ fn walk(
     Ok(())
 }
 
+/// Records of a range that ended before `before_ms`, at most `max`, leaf by leaf.
+pub(super) fn ended(
+    transaction: &ReadTransaction,
+    range: KeyRange,
+    before_ms: u64,
+    max: usize,
+) -> Result<Vec<(Key, Version)>, Fault> {
+    let ends = transaction.open_table(ENDS)?;
+    let mut found = Vec::new();
+    for span in spans(range) {
+        let mut leaf = leaf_of(span.first);
+        // Leaves without ends cost nothing.
+        while let Some(next) = ends.range::<&[u8]>(&*end_of(leaf, 0, &[])..)?.next() {
+            let (next_leaf, ..) = parse_end(next?.0.value()).ok_or(Fault::UNREADABLE_KEY)?;
+            leaf = next_leaf;
+            if leaf > leaf_of(span.last) {
+                break;
+            }
+            let (from, to) = (end_of(leaf, 0, &[]), end_of(leaf, before_ms, &[]));
+            for entry in ends.range::<&[u8]>(&*from..&*to)? {
+                if found.len() == max {
+                    return Ok(found);
+                }
+                let (end, version) = entry?;
+                let (_, position, key) = parse_end(end.value()).ok_or(Fault::UNREADABLE_KEY)?;
+                if span.contains(position) {
+                    found.push((key, Version::from_bytes(version.value())));
+                }
+            }
+            leaf += 1;
+        }
+    }
+    Ok(found)
+}
+
 /// Where the records of a span lie.
 pub(super) fn bounds_of(span: Span) -> (Place, Place) {
     let to = span.last.checked_add(1);
@@ -205,6 +245,9 @@ fn open(path: &Path) -> Result<(redb::Database, Tree), Fault> {
     if let Err(TableError::TableDoesNotExist(_)) = redb.begin_read()?.open_table(BATCH) {
         create_tables(&redb)?;
     }
+    if redb.begin_read()?.open_table(OLD_ENDS).is_ok() {
+        order_ends_by_leaf(&redb)?;
+    }
     let tree = sum_up(&redb.begin_read()?)?;
     Ok((redb, tree))
 }
@@ -215,6 +258,25 @@ fn create_tables(redb: &redb::Database) -> Result<(), Fault> {
     transaction.open_table(ENDS)?;
     transaction.open_table(META)?;
     transaction.open_table(BATCH)?.insert((), 0)?;
+    Ok(transaction.commit()?)
+}
+
+/// Makes the index of ends anew from the records.
+fn order_ends_by_leaf(redb: &redb::Database) -> Result<(), Fault> {
+    let transaction = redb.begin_write()?;
+    transaction.delete_table(OLD_ENDS)?;
+    transaction.delete_table(ENDS)?;
+    let mut ends = transaction.open_table(ENDS)?;
+    for entry in transaction.open_table(RECORDS)?.iter()? {
+        let (place, row) = entry?;
+        let (position, _) = parse_place(place.value()).ok_or(Fault::UNREADABLE_KEY)?;
+        let side = parse(row.value())?.side();
+        if let Some(ends_ms) = side.ends_ms {
+            let end = end_of(leaf_of(position.to_u128()), ends_ms, place.value());
+            ends.insert(&*end, &side.version.to_bytes())?;
+        }
+    }
+    drop(ends);
     Ok(transaction.commit()?)
 }
 

@@ -13,7 +13,7 @@ use shoal_core::ring::{KeyRange, Position, Version};
 
 use super::record::Key;
 
-/// Bits of a position that name its leaf.
+/// Bits of a position that name its leaf. The index of ends on disk is ordered by leaves, too.
 const LEAF_BITS: u32 = 12;
 
 const LEAVES: usize = 1 << LEAF_BITS;
@@ -155,7 +155,7 @@ fn added(count: u64, change: i64) -> u64 {
     count.checked_add_signed(change).expect("no more records go than are there")
 }
 
-const fn leaf_of(position: u128) -> usize {
+pub(super) const fn leaf_of(position: u128) -> usize {
     (position >> (128 - LEAF_BITS)) as usize
 }
 

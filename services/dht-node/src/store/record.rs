@@ -202,15 +202,18 @@ pub(super) fn parse_place(place: &[u8]) -> Option<(Position, Key)> {
     Some((Position::from_u128(u128::from_be_bytes(*position)), key))
 }
 
-/// Where the end of the record at a place is noted: by its time, then its place.
-pub(super) fn end_of(ends_ms: u64, place: &[u8]) -> Vec<u8> {
-    [&ends_ms.to_be_bytes()[..], place].concat()
+/// Where the end of a record of a leaf is noted: by the leaf, then its time, then its place. So the
+/// oldest of a range are found without looking at those of others.
+pub(super) fn end_of(leaf: usize, ends_ms: u64, place: &[u8]) -> Vec<u8> {
+    [&(leaf as u16).to_be_bytes()[..], &ends_ms.to_be_bytes(), place].concat()
 }
 
-/// The key whose end is noted there.
-pub(super) fn parse_end(end: &[u8]) -> Option<Key> {
-    let (_, place) = end.split_at_checked(size_of::<u64>())?;
-    parse_place(place).map(|(_, key)| key)
+/// The leaf of the record whose end is noted there, its position and its key.
+pub(super) fn parse_end(end: &[u8]) -> Option<(usize, Position, Key)> {
+    let (leaf, rest) = end.split_first_chunk()?;
+    let (_, place) = rest.split_at_checked(size_of::<u64>())?;
+    let (position, key) = parse_place(place)?;
+    Some((usize::from(u16::from_be_bytes(*leaf)), position, key))
 }
 
 #[cfg(test)]

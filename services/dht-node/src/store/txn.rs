@@ -9,7 +9,7 @@ use super::{
     Key, Record, StoreError,
     custody::{self, CUSTODY},
     database::{BATCH, Database, ENDS, META, RECORDS, as_slice, bounds_of, parse},
-    digest::{Change, Side, spans},
+    digest::{Change, Side, leaf_of, spans},
     error::Fault,
     record::{Row, end_of, parse_place, place_of},
 };
@@ -212,12 +212,13 @@ impl<'t> Txn<'t> {
         before: Option<Side>,
         after: Option<Row<'_>>,
     ) -> Result<(), Fault> {
+        let leaf = leaf_of(key.position().to_u128());
         if let Some(ends_ms) = before.and_then(|before| before.ends_ms) {
-            self.ends.remove(&*end_of(ends_ms, place))?;
+            self.ends.remove(&*end_of(leaf, ends_ms, place))?;
         }
         let side = after.map(|row| row.side());
         if let Some(Side { version, ends_ms: Some(ends_ms), .. }) = side {
-            self.ends.insert(&*end_of(ends_ms, place), &version.to_bytes())?;
+            self.ends.insert(&*end_of(leaf, ends_ms, place), &version.to_bytes())?;
         }
         let row = after.map(|row| row.encode());
         match &row {

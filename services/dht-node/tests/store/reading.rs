@@ -77,20 +77,54 @@ async fn tombstones_and_expired_values_are_purgeable_once_they_are_old() {
         merge(&store, record).await.unwrap();
     }
     let purgeable = |before_ms, max| -> Vec<Key> {
-        let found = store.purgeable(before_ms, max).unwrap();
+        let found = store.purgeable(everywhere(), before_ms, max).unwrap();
         found.into_iter().map(|(key, _)| key).collect()
+    };
+    let clockwise = |names: &[&str]| -> Vec<Key> {
+        let mut keys: Vec<_> = names.iter().map(key).collect();
+        keys.sort_by_key(Key::position);
+        keys
     };
     assert!(purgeable(20, 10).is_empty());
     assert_eq!(purgeable(21, 10), [key("expired")]);
-    assert_eq!(purgeable(50, 10), [key("expired"), key("deleted"), key("late")]);
-    assert_eq!(purgeable(u64::MAX, 2), [key("expired"), key("deleted")]);
-    assert_eq!(store.purgeable(31, 10).unwrap()[1], (key("deleted"), version(30)));
+    assert_eq!(purgeable(50, 10), clockwise(&["expired", "deleted", "late"]));
+    let all = clockwise(&["expired", "deleted", "late", "later"]);
+    assert_eq!(purgeable(u64::MAX, 2), all[..2]);
+    let old = store.purgeable(everywhere(), 31, 10).unwrap();
+    assert!(old.contains(&(key("deleted"), version(30))) && old.len() == 2);
 
     // What is written again, or purged, is no longer to be purged.
     merge(&store, record("expired", b"y", 60)).await.unwrap();
     merge(&store, tombstone("late", 70)).await.unwrap();
     store.write(|txn| txn.purge(&key("deleted"), version(30))).await.unwrap();
-    assert_eq!(purgeable(u64::MAX, 10), [key("later"), key("late")]);
+    assert_eq!(purgeable(u64::MAX, 10), clockwise(&["later", "late"]));
     store.write(|txn| txn.discard(everywhere(), 10)).await.unwrap();
     assert!(purgeable(u64::MAX, 10).is_empty());
+}
+
+#[tokio::test]
+async fn what_is_purgeable_in_a_range_does_not_depend_on_what_lies_outside() {
+    let (_directory, alone) = fresh();
+    let (_other_directory, beside) = fresh();
+    let cut = |name: &str| key(name).position();
+    let range = KeyRange { after: cut("from"), last: cut("to") };
+    // The oldest ones are of other ranges, and not to be purged.
+    for number in 0..600_u64 {
+        let old = tombstone(format!("{number}"), number + 1);
+        let is_inside = range.contains(old.key.position());
+        let record = if is_inside { tombstone(format!("{number}"), 1_000 + number) } else { old };
+        if is_inside {
+            merge(&alone, record.clone()).await.unwrap();
+        }
+        merge(&beside, record).await.unwrap();
+    }
+    let inside = alone.record_count() as usize;
+    assert!((20..580).contains(&inside), "{inside} of 600 lie there");
+    for max in [1, 10, inside - 1, inside + 1] {
+        let purgeable = beside.purgeable(range, u64::MAX, max).unwrap();
+        assert_eq!(purgeable.len(), max.min(inside));
+        assert_eq!(purgeable, alone.purgeable(range, u64::MAX, max).unwrap());
+    }
+    let turned = KeyRange { after: range.last, last: range.after };
+    assert_eq!(beside.purgeable(turned, u64::MAX, 1_000).unwrap().len(), 600 - inside);
 }

@@ -50,6 +50,13 @@ impl Address {
         }
     }
 
+    /// The host is a name of this very host, whatever DNS says of it (RFC 6761).
+    pub(crate) fn is_localhost(&self) -> bool {
+        let Host::Name(name) = &self.host else { return false };
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        name == "localhost" || name.ends_with(".localhost")
+    }
+
     /// The host is 0.0.0.0 or `[::]`: "the address you see me under" when advertised, "all of them"
     /// when listened on.
     pub const fn is_unspecified(&self) -> bool {

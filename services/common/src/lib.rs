@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod admin;
+pub mod advertised;
 pub mod announced;
 pub mod backoff;
 pub mod channel;

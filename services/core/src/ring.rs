@@ -34,7 +34,8 @@ pub use lookup::{Failure as LookupFailure, Lookup, LookupSettings, Outcome};
 pub use member::{JoinError, Member, Next};
 pub use message::{Found, Standing, State};
 pub use node::{
-    Answer, Founding, Input, Node, NodeSettings, Output, Purpose, Question, Seeds, Silence,
+    Answer, Awaited, Founding, Input, Node, NodeSettings, Output, Purpose, Question, Seeds,
+    Silence, Wait,
 };
 pub use placement::replicas;
 pub use position::{Bits, KeyRange, Position};

@@ -15,10 +15,10 @@ use shoal_core::ring::{
 use tokio::{
     net::lookup_host,
     sync::{mpsc, oneshot, watch},
-    time::{sleep, sleep_until},
+    time::{interval_at, sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use crate::{
     calls::{CallError, Calls},
@@ -31,6 +31,8 @@ const QUEUE: usize = 1024;
 /// How often names are resolved anew while this node looks for a ring, and when it has one.
 const RESOLVE_EVERY: Duration = Duration::from_secs(1);
 const RESOLVE_RARELY: Duration = Duration::from_secs(10);
+/// How often a node that is in no ring says what it waits for.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// What the brain is told.
 #[derive(Debug)]
@@ -125,11 +127,16 @@ struct Task {
 impl Task {
     async fn run(mut self, mut queue: mpsc::Receiver<Event>) {
         let mut outputs = Vec::new();
+        let mut reports = interval_at((Instant::now() + REPORT_EVERY).into(), REPORT_EVERY);
         loop {
             let deadline = self.brain.next_deadline();
             let event = tokio::select! {
                 event = queue.recv() => event,
                 () = sleep_until(deadline.into()) => Some(Event::Input(Box::new(Input::Tick))),
+                _ = reports.tick() => {
+                    self.report();
+                    continue;
+                }
             };
             let now = Instant::now();
             match event {
@@ -143,6 +150,17 @@ impl Task {
             for output in outputs.drain(..) {
                 self.carry_out(output);
             }
+        }
+    }
+
+    /// Says what this node waits for, if it is in no ring.
+    fn report(&self) {
+        if let Some(wait) = self.brain.wait(Instant::now()) {
+            warn!(
+                waited_s = wait.waited.as_secs(), waits_for = %wait.awaited, silent = ?wait.silent,
+                unresolved = ?wait.unresolved, others_waiting = ?wait.others,
+                "no ring yet; check the addresses given with --join"
+            );
         }
     }
 
@@ -247,13 +265,17 @@ async fn resolve(
         // Where a node was before a restart says little about where others are now.
         let remembered = join.remembered.iter().filter(|_| join.names.is_empty());
         let mut addresses: BTreeSet<Arc<str>> = remembered.cloned().collect();
+        let mut unresolved = BTreeSet::new();
         for name in &join.names {
             match lookup_host((name.host(), name.port())).await {
                 Ok(found) => addresses.extend(found.map(|at| Address::from(at).to_string().into())),
-                Err(error) => debug!(%name, %error, "the name cannot be resolved"),
+                Err(error) => {
+                    debug!(%name, %error, "the name cannot be resolved");
+                    unresolved.insert(name.to_string().into());
+                }
             }
         }
-        let seeds = Input::Seeds(Seeds { addresses, founding });
+        let seeds = Input::Seeds(Seeds { addresses, unresolved, founding });
         if events.send(Event::Input(Box::new(seeds))).await.is_err() {
             return;
         }

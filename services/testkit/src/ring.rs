@@ -110,9 +110,16 @@ impl Ring {
 
     /// Nodes at these places, each with its ADDR:PORT, started at the same time and told to join these.
     pub fn joining(places: Vec<(Place, String)>, join: &[String]) -> Self {
+        let joins = |(place, address)| (place, address, join.to_vec());
+        Self::joining_each(places.into_iter().map(joins).collect())
+    }
+
+    /// Nodes at these places, each with its ADDR:PORT and those that it is told to join, started at
+    /// the same time.
+    pub fn joining_each(nodes: Vec<(Place, String, Vec<String>)>) -> Self {
         let mut ring = Self::new();
-        for (place, address) in places {
-            ring.prepare(place, address, join.to_vec());
+        for (place, address, join) in nodes {
+            ring.prepare(place, address, join);
         }
         for number in 0..ring.len() {
             ring.start(number);

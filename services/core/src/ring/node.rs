@@ -20,7 +20,7 @@ use super::{
     Position, Roll, RollDigest, Standing, State, View,
 };
 
-pub use joining::{Founding, Seeds};
+pub use joining::{Awaited, Founding, Seeds, Wait};
 
 /// A period is stretched or shrunk by up to this part, so that nodes do not act all at once.
 const JITTER: f64 = 0.2;

@@ -1,8 +1,8 @@
 //! Looking for a ring, and founding one if there is none.
 
 use std::{
-    cmp::Ordering,
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -10,8 +10,8 @@ use std::{
 
 use rand::{Rng, seq::IteratorRandom as _};
 
-use super::{Node, Output, Purpose, Question};
-use crate::ring::{Standing, State};
+use super::{Node, NodeSettings, Output, Purpose, Question};
+use crate::ring::{Contact, Standing, State};
 
 /// Wait before the next look for a ring; doubled each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
@@ -22,6 +22,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 pub struct Seeds {
     /// HOST:PORT, each a number and a port.
     pub addresses: BTreeSet<Arc<str>>,
+    /// Names, as given, that stand for no address at present.
+    pub unresolved: BTreeSet<Arc<str>>,
     /// Who founds a ring if there is none.
     pub founding: Founding,
 }
@@ -31,9 +33,52 @@ pub struct Seeds {
 pub enum Founding {
     /// This node, as it was told of nobody to join.
     Anyway,
-    /// Of those that answer at the addresses named, the one with the smallest. So nodes that are
-    /// started at the same time, with the same names, become one ring.
+    /// The node with the smallest advertised address among this one and those that answer at the
+    /// addresses named. So nodes that are started at the same time and are told of each other become
+    /// one ring, whether a node is named to itself or not.
     Smallest,
+}
+
+/// What a node that is in no ring yet has found so far.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// How long it has looked for a ring.
+    pub waited: Duration,
+    /// What has to happen next.
+    pub awaited: Awaited,
+    /// Addresses at which nobody answers.
+    pub silent: Vec<Arc<str>>,
+    /// Names that stand for no address.
+    pub unresolved: Vec<Arc<str>>,
+    /// The other nodes that answer and are in no ring either.
+    pub others: Vec<Arc<str>>,
+}
+
+/// What a node that is in no ring yet waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Awaited {
+    /// No name stands for an address.
+    Names,
+    /// Nobody else answers.
+    AnyNode,
+    /// Another node, whose address is smaller, is to found the ring.
+    Founder,
+    /// This node founds the ring, once the others have had time to start.
+    OwnTime,
+    /// There is a ring, and this node's place there is being looked up.
+    Place,
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Names => "a name to join that stands for an address",
+            Self::AnyNode => "another node to answer at an address to join",
+            Self::Founder => "the node with the smallest address to found the ring",
+            Self::OwnTime => "the time to found a ring",
+            Self::Place => "the lookup of this node's place in the ring",
+        })
+    }
 }
 
 /// What is known while a node looks for its ring.
@@ -43,10 +88,10 @@ pub(super) struct Joining {
     next: Instant,
     backoff: Duration,
     seeds: Option<Seeds>,
-    /// Where this node itself answered.
-    own: Option<Arc<str>>,
+    /// Where this node itself answered: a name may stand for several of its addresses.
+    own: BTreeSet<Arc<str>>,
     /// Where others answered that are in no ring either.
-    waiting: BTreeSet<Arc<str>>,
+    waiting: BTreeMap<Arc<str>, Contact>,
     /// Where nobody answered.
     unmet: BTreeSet<Arc<str>>,
     /// A lookup of this node's place is under way.
@@ -62,8 +107,8 @@ impl Joining {
             next: now,
             backoff: FIRST_BACKOFF,
             seeds: None,
-            own: None,
-            waiting: BTreeSet::new(),
+            own: BTreeSet::new(),
+            waiting: BTreeMap::new(),
             unmet: BTreeSet::new(),
             looking_up: false,
             met_member: None,
@@ -76,12 +121,14 @@ impl Joining {
 
     /// Names may stand for other addresses by now.
     pub(super) fn learn(&mut self, seeds: Seeds) {
-        self.waiting.retain(|address| seeds.addresses.contains(address));
+        self.own.retain(|address| seeds.addresses.contains(address));
+        self.waiting.retain(|address, _| seeds.addresses.contains(address));
         self.unmet.retain(|address| seeds.addresses.contains(address));
         self.seeds = Some(seeds);
     }
 
     pub(super) fn unmet(&mut self, address: Arc<str>) {
+        self.own.remove(&address);
         self.waiting.remove(&address);
         self.unmet.insert(address);
     }
@@ -93,37 +140,85 @@ impl Joining {
     /// An address to join by, but not this node's own.
     pub(super) fn any_seed(&self, rng: &mut impl Rng) -> Option<Arc<str>> {
         let addresses = self.seeds.iter().flat_map(|seeds| &seeds.addresses);
-        addresses.filter(|address| self.own.as_ref() != Some(*address)).choose(rng).cloned()
+        addresses.filter(|address| !self.own.contains(*address)).choose(rng).cloned()
     }
 
     /// There is no ring to be found, and it is this node that founds one.
-    fn may_found(&self, now: Instant, found_after: Duration, found_late_after: Duration) -> bool {
-        let Some(seeds) = &self.seeds else { return false };
+    fn may_found(&self, me: &Contact, now: Instant, settings: &NodeSettings) -> bool {
         let waited = now.saturating_duration_since(self.since);
-        let patience = match seeds.founding {
-            Founding::Anyway if seeds.addresses.is_empty() => Duration::ZERO,
-            Founding::Smallest if !self.unmet.is_empty() => found_late_after,
-            _ => found_after,
-        };
-        let is_mine = match (seeds.founding, &self.own) {
-            (Founding::Anyway, _) => true,
-            (Founding::Smallest, Some(own)) => {
-                self.waiting.iter().all(|other| by_number(own, other).is_lt())
+        self.patience(me, settings).is_some_and(|patience| waited >= patience)
+            && !self.met_lately(now, settings)
+    }
+
+    /// After how long this node founds a ring; none if it does not, as far as it knows.
+    fn patience(&self, me: &Contact, settings: &NodeSettings) -> Option<Duration> {
+        let NodeSettings { found_after, found_late_after, .. } = *settings;
+        let seeds = self.seeds.as_ref()?;
+        match seeds.founding {
+            Founding::Anyway if seeds.addresses.is_empty() => Some(Duration::ZERO),
+            Founding::Anyway => Some(found_after),
+            Founding::Smallest if !self.is_smallest(me) => None,
+            Founding::Smallest => {
+                let all_met = if self.some_may_start() { found_late_after } else { found_after };
+                match (self.own.is_empty(), self.waiting.is_empty()) {
+                    (false, _) => Some(all_met),
+                    // Those that are named to themselves go first: they may not know of this node.
+                    (true, false) => Some(all_met + found_after),
+                    // Nobody is there of those that this node was to join.
+                    (true, true) => None,
+                }
             }
-            (Founding::Smallest, None) => false,
+        }
+    }
+
+    fn is_smallest(&self, me: &Contact) -> bool {
+        self.waiting.values().all(|other| rank(me) < rank(other))
+    }
+
+    /// Some of those named do not answer yet, and may just be starting. An address of a family (IPv4,
+    /// IPv6) in which nobody answers says nothing if somebody does in the other: `localhost` stands
+    /// for two.
+    fn some_may_start(&self) -> bool {
+        let is_v6 = |address: &Arc<str>| address.starts_with('[');
+        let answers = || self.own.iter().chain(self.waiting.keys());
+        self.unmet.iter().any(|unmet| {
+            answers().next().is_none() || answers().any(|met| is_v6(met) == is_v6(unmet))
+        })
+    }
+
+    fn met_lately(&self, now: Instant, settings: &NodeSettings) -> bool {
+        let since = |met| now.saturating_duration_since(met);
+        self.met_member.is_some_and(|met| since(met) < settings.found_after)
+    }
+
+    fn wait(&self, me: &Contact, now: Instant, settings: &NodeSettings) -> Wait {
+        let seeds = self.seeds.as_ref();
+        let awaited = if self.met_lately(now, settings) {
+            Awaited::Place
+        } else if seeds.is_none_or(|seeds| seeds.addresses.is_empty()) {
+            Awaited::Names
+        } else if self.patience(me, settings).is_some() {
+            Awaited::OwnTime
+        } else if self.waiting.is_empty() {
+            Awaited::AnyNode
+        } else {
+            Awaited::Founder
         };
-        let met_lately =
-            self.met_member.is_some_and(|met| now.saturating_duration_since(met) < found_after);
-        is_mine && waited >= patience && !met_lately
+        Wait {
+            waited: now.saturating_duration_since(self.since),
+            awaited,
+            silent: self.unmet.iter().cloned().collect(),
+            unresolved: seeds.iter().flat_map(|seeds| &seeds.unresolved).cloned().collect(),
+            others: self.waiting.keys().cloned().collect(),
+        }
     }
 }
 
-/// Compares addresses as numbers: 10.0.0.9 comes before 10.0.0.10.
-fn by_number(one: &str, other: &str) -> Ordering {
-    match (one.parse::<SocketAddr>(), other.parse::<SocketAddr>()) {
-        (Ok(one), Ok(other)) => one.cmp(&other),
-        _ => one.cmp(other),
-    }
+/// Orders nodes by their advertised addresses as numbers, 10.0.0.9 before 10.0.0.10; then by their
+/// names. All nodes come to the same order, wherever they reached each other.
+fn rank(node: &Contact) -> (bool, Option<SocketAddr>, &Contact) {
+    let number = node.address.parse().ok();
+    (number.is_none(), number, node)
 }
 
 impl Node {
@@ -137,10 +232,12 @@ impl Node {
     ) {
         self.joining.unmet.remove(&address);
         if state.node.id == self.member.me().id {
-            self.joining.own = Some(address);
+            self.joining.own.insert(address);
         } else if self.member.standing() == Standing::Joining {
             if state.standing == Standing::Joining {
-                self.joining.waiting.insert(address);
+                self.joining.waiting.insert(address, state.node.clone());
+            } else {
+                self.joining.waiting.remove(&address);
             }
             self.told(now, state, out);
         } else if state.standing == Standing::Member {
@@ -150,10 +247,15 @@ impl Node {
         }
     }
 
+    /// What it waits for, while it is in no ring.
+    pub fn wait(&self, now: Instant) -> Option<Wait> {
+        let is_joining = self.member.standing() == Standing::Joining;
+        is_joining.then(|| self.joining.wait(self.member.me(), now, &self.settings))
+    }
+
     /// Looks for a ring, if it is time to.
     pub(super) fn seek(&mut self, now: Instant, out: &mut Vec<Output>) {
-        let (found_after, late) = (self.settings.found_after, self.settings.found_late_after);
-        if self.joining.may_found(now, found_after, late) {
+        if self.joining.may_found(self.member.me(), now, &self.settings) {
             self.member.found();
             self.founded = true;
             return;
@@ -188,3 +290,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

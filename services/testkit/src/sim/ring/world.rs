@@ -190,7 +190,11 @@ impl World {
         let founder = world.boot(&founder);
         world.tell(
             founder,
-            Input::Seeds(Seeds { addresses: BTreeSet::new(), founding: Founding::Anyway }),
+            Input::Seeds(Seeds {
+                addresses: BTreeSet::new(),
+                unresolved: BTreeSet::new(),
+                founding: Founding::Anyway,
+            }),
         );
         for contact in contacts.rev() {
             let joiner = world.boot(&contact);
@@ -397,7 +401,8 @@ impl World {
         }
         let named = self.up.sample(&mut self.rng, NAMED);
         let addresses = named.map(|host| self.hosts[*host].me.address.clone()).collect();
-        self.tell(host, Input::Seeds(Seeds { addresses, founding: Founding::Smallest }));
+        let (unresolved, founding) = (BTreeSet::new(), Founding::Smallest);
+        self.tell(host, Input::Seeds(Seeds { addresses, unresolved, founding }));
         let is_joined = self.hosts[host].view.state.standing == Standing::Member;
         let again = if is_joined { RESOLVE_RARELY } else { RESOLVE_EVERY };
         self.after(again, Event::Resolve { host });

@@ -1,18 +1,23 @@
 //! Values: reads and writes of keys for which this node is the primary.
 //!
 //! Writes of a key are made one after another, by the lane that its position falls to. A write is on
-//! the disks of other replicas before it is on this one's, and is read only from there.
+//! the disks of other replicas before it is on this one's, and is read only from there. One that may be
+//! on some of them only is settled before anything else happens to its key.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
 use shoal_core::ring::{KeyRange, Position, ReplicaSet, Version, WriteRefusal};
-use tokio::sync::{mpsc, oneshot};
-use tracing::{Instrument as _, Span};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+use tracing::{Instrument as _, Span, debug};
 
 use crate::{
     calls::{CallError, Calls},
+    doubts::{Doubts, Room},
     keeper::Keeper,
-    primary::{NotServing, Primary},
+    primary::{NotServing, Office, Primary},
     store::{Key, Record, StoreError, Value},
     time::{Window, unix_ms},
 };
@@ -21,8 +26,8 @@ use crate::{
 const LANES: usize = 64;
 /// Writes that wait for one lane; one more waits at its caller.
 const LANE_QUEUE: usize = 64;
-/// Writes of one lane that are remembered because nobody knows whether they happened.
-const MAX_DOUBTS: usize = 1024;
+/// How often a lane tries to settle what is in doubt, while it cannot.
+const SETTLE_EVERY: Duration = Duration::from_millis(500);
 /// A replica that had something newer is heeded, and the write tried again, so often.
 const ATTEMPTS: usize = 4;
 
@@ -79,6 +84,12 @@ pub(crate) enum KvError {
     /// Nothing happened: there are not so many replicas.
     #[error("the key has {0} replicas; ask for no more copies")]
     TooManyCopies(usize),
+    /// Nothing happened: an earlier write of the key is in doubt still.
+    #[error("it is not known yet whether an earlier write of the key happened: {0}")]
+    Unsettled(String),
+    /// Nothing happened: there is no room to remember one more, if its outcome were not known.
+    #[error("too many writes are in doubt, as their replicas do not answer")]
+    TooManyDoubts,
     /// It may have happened, or happen yet.
     #[error("it is not known whether the key was written: {0}")]
     Unknown(String),
@@ -96,7 +107,8 @@ struct Job {
 
 enum Task {
     Write(Write, Window, oneshot::Sender<Result<Written, KvError>>),
-    Absorb(Record, oneshot::Sender<Result<(), KvError>>),
+    /// The office in which the record was found, if it was found on a replica.
+    Absorb(Record, Option<Office>, oneshot::Sender<Result<(), KvError>>),
 }
 
 impl From<Task> for Job {
@@ -120,24 +132,34 @@ pub(crate) struct Values {
     lanes: std::sync::Arc<[mpsc::Sender<Job>]>,
 }
 
+/// What all lanes have in common.
 #[derive(Clone, Debug)]
 struct Writer {
     keeper: Keeper,
     primary: Primary,
     calls: Calls,
+    /// For writes that are under way or in doubt.
+    room: Room,
+}
+
+struct Lane {
+    writer: Writer,
     /// Writes of this lane that were not acknowledged, and may be on the disk of some replica. Each is
-    /// finished before the next write of its key: two that expected the same value must not both
-    /// come to light.
-    doubts: HashMap<Key, Record>,
+    /// settled before anything else happens to its key: two that expected the same value must not
+    /// both come to light.
+    doubts: Doubts,
+    /// When to try again.
+    settle_at: Instant,
 }
 
 impl Values {
     /// Starts the lanes, which end when this is dropped.
-    pub(crate) fn start(keeper: Keeper, primary: Primary, calls: Calls) -> Self {
-        let writer = Writer { keeper, primary, calls, doubts: HashMap::new() };
+    pub(crate) fn start(keeper: Keeper, primary: Primary, calls: Calls, room: Room) -> Self {
+        let writer = Writer { keeper, primary, calls, room };
         let lanes = (0..LANES).map(|_| {
             let (jobs, queue) = mpsc::channel(LANE_QUEUE);
-            tokio::spawn(writer.clone().work(queue));
+            let (writer, doubts) = (writer.clone(), Doubts::default());
+            tokio::spawn(Lane { writer, doubts, settle_at: Instant::now() }.work(queue));
             jobs
         });
         Self { lanes: lanes.collect(), writer }
@@ -168,13 +190,18 @@ impl Values {
     }
 
     /// Takes over records that another node has, where they are newer: writes that were never
-    /// answered, or were in another ring.
-    pub(crate) async fn absorb(&self, records: Vec<Record>) -> Result<(), KvError> {
+    /// answered, found on a replica of a set; or of another ring.
+    pub(crate) async fn absorb(
+        &self,
+        records: Vec<Record>,
+        found: Option<&ReplicaSet>,
+    ) -> Result<(), KvError> {
+        let office = found.map(Office::under);
         let mut answers = Vec::with_capacity(records.len());
         for record in records {
             let (done, answer) = oneshot::channel();
             let lane = self.lane(&record.key);
-            lane.send(Task::Absorb(record, done).into()).await.map_err(stopping)?;
+            lane.send(Task::Absorb(record, office, done).into()).await.map_err(stopping)?;
             answers.push(answer);
         }
         for answer in answers {
@@ -188,86 +215,140 @@ impl Values {
     }
 }
 
-impl Writer {
+impl Lane {
     async fn work(mut self, mut queue: mpsc::Receiver<Job>) {
-        while let Some(Job { task, span }) = queue.recv().await {
-            // Who asked may have gone.
-            match task {
-                Task::Write(write, window, done) => {
-                    let _ = done.send(self.write(write, window).instrument(span).await);
+        loop {
+            tokio::select! {
+                job = queue.recv() => match job {
+                    Some(job) => self.run(job).await,
+                    None => return,
+                },
+                () = sleep_until(self.settle_at), if !self.doubts.is_empty() => {
+                    self.settle_next().await;
                 }
-                Task::Absorb(record, done) => {
-                    let _ = done.send(self.absorb(record).instrument(span).await);
-                }
+            }
+        }
+    }
+
+    async fn run(&mut self, Job { task, span }: Job) {
+        // Who asked may have gone.
+        match task {
+            Task::Write(write, window, done) => {
+                let _ = done.send(self.write(write, window).instrument(span).await);
+            }
+            Task::Absorb(record, office, done) => {
+                let _ = done.send(self.absorb(record, office).instrument(span).await);
             }
         }
     }
 
     async fn write(&mut self, write: Write, window: Window) -> Result<Written, KvError> {
-        if let Some(record) = self.doubts.get(&write.key) {
-            let record = record.clone();
-            // Of this write nothing has happened yet.
-            self.absorb(record).await.map_err(|_| KvError::NotServing(NotServing::NoLease))?;
-            self.doubts.remove(&write.key);
-        }
+        self.settle(&write.key).await?;
+        let room = self.writer.room.for_write(write.size()).ok_or(KvError::TooManyDoubts)?;
+        let Writer { keeper, primary, .. } = &self.writer;
         let position = write.key.position();
         for _ in 0..ATTEMPTS {
-            let (range, set) = self.primary.of(position).map_err(KvError::NotServing)?;
+            let (range, set) = primary.of(position).map_err(KvError::NotServing)?;
             let needed = set.majority().max(write.min_copies);
             if needed > set.members.len() {
                 return Err(KvError::TooManyCopies(set.members.len()));
             }
-            let before = self.keeper.store.get(&write.key)?;
+            let before = keeper.store.get(&write.key)?;
             check(write.condition, before.as_ref())?;
             if !window.is_open() {
                 return Err(KvError::TooLate);
             }
             let above = before.map(|record| record.version);
-            let version = self.keeper.next_version(set.epoch, above);
-            let record = Record {
-                key: write.key.clone(),
-                version,
-                value: write.value.clone(),
-                expires_ms: write.expires_ms,
-            };
-            match self.replicate(range, &set, record.clone(), needed).await {
+            let version = keeper.next_version(set.epoch, above);
+            let record = write.record(version);
+            let failure = match self.writer.replicate(range, &set, record.clone(), needed).await {
                 Ok(Outcome::Written(durable_copies)) => {
                     return Ok(Written { version, durable_copies });
                 }
-                Ok(Outcome::Newer(newer)) => self.absorb(newer).await?,
-                Err(error) => {
-                    if let KvError::Unknown(_) = error {
-                        self.doubt(record);
-                    }
-                    return Err(error);
-                }
+                Ok(Outcome::Newer(newer)) => match self.writer.absorb(newer, None).await {
+                    Ok(()) => continue,
+                    // Some replicas may have stored this one.
+                    Err(error) => KvError::Unknown(error.to_string()),
+                },
+                Err(error) => error,
+            };
+            if let KvError::Unknown(_) = failure {
+                self.doubts.insert(record, Office::under(&set), room);
+                self.settle_at = Instant::now() + SETTLE_EVERY;
+            }
+            return Err(failure);
+        }
+        Err(KvError::Unknown(TIME_AND_AGAIN.to_owned()))
+    }
+
+    /// What is found elsewhere may be older than what is in doubt, which then goes before it.
+    async fn absorb(&mut self, record: Record, found: Option<Office>) -> Result<(), KvError> {
+        self.settle(&record.key).await?;
+        self.writer.absorb(record, found).await
+    }
+
+    /// Has what is in doubt of a key on the disks of a majority.
+    ///
+    /// Not so if its office is over: the takeover that began the next one has read what a majority
+    /// has, and written again what it found on some only. What it did not find is on one replica at
+    /// most, like any other write that was left there; written again under its old version it could
+    /// come before a later one of those.
+    async fn settle(&mut self, key: &Key) -> Result<(), KvError> {
+        let Some((record, office)) = self.doubts.of(key) else { return Ok(()) };
+        if !self.writer.primary.is_over(key.position(), office) {
+            let settled = self.writer.absorb(record.clone(), Some(office)).await;
+            settled.map_err(|error| KvError::Unsettled(error.to_string()))?;
+        }
+        self.doubts.settled(key);
+        Ok(())
+    }
+
+    async fn settle_next(&mut self) {
+        let Some(key) = self.doubts.next() else { return };
+        if let Err(error) = self.settle(&key).await {
+            debug!(%error, "a write is in doubt still");
+            self.settle_at = Instant::now() + SETTLE_EVERY;
+        }
+    }
+}
+
+impl Write {
+    /// Bytes of its key and value.
+    fn size(&self) -> usize {
+        let value = self.value.as_ref().map_or(0, |value| value.as_bytes().len());
+        self.key.as_bytes().len() + value
+    }
+
+    fn record(&self, version: Version) -> Record {
+        let Self { key, value, expires_ms, .. } = self.clone();
+        Record { key, version, value, expires_ms }
+    }
+}
+
+impl Writer {
+    /// Has a record that another node has, or what a replica has that is newer, on the disks of a
+    /// majority, this one's last, unless what is there is as new. One that was found in an office
+    /// that is over is not taken.
+    async fn absorb(&self, mut record: Record, found: Option<Office>) -> Result<(), KvError> {
+        for _ in 0..ATTEMPTS {
+            let serving = self.primary.of(record.key.position());
+            let (range, set) = serving.map_err(KvError::NotServing)?;
+            if found.is_some_and(|office| office != Office::under(&set)) {
+                return Ok(());
+            }
+            if let Err(error) = self.keeper.observe(record.version) {
+                return Err(KvError::Unknown(error.to_string()));
+            }
+            let present = self.keeper.store.get(&record.key)?;
+            if present.is_some_and(|present| present.version >= record.version) {
+                return Ok(());
+            }
+            match self.replicate(range, &set, record, set.majority()).await? {
+                Outcome::Written(_) => return Ok(()),
+                Outcome::Newer(newer) => record = newer,
             }
         }
-        Err(KvError::Unknown("other replicas have newer values time and again".to_owned()))
-    }
-
-    fn doubt(&mut self, record: Record) {
-        if self.doubts.len() == MAX_DOUBTS
-            && let Some(other) = self.doubts.keys().next().cloned()
-        {
-            self.doubts.remove(&other);
-        }
-        self.doubts.insert(record.key.clone(), record);
-    }
-
-    /// Has a record that another node has on the disks of a majority, this one's last, unless what is
-    /// there is as new.
-    async fn absorb(&self, record: Record) -> Result<(), KvError> {
-        let (range, set) = self.primary.of(record.key.position()).map_err(KvError::NotServing)?;
-        if let Err(error) = self.keeper.observe(record.version) {
-            return Err(KvError::Unknown(error.to_string()));
-        }
-        let present = self.keeper.store.get(&record.key)?;
-        if present.is_some_and(|present| present.version >= record.version) {
-            return Ok(());
-        }
-        // Something newer elsewhere is found and taken over in its turn.
-        self.replicate(range, &set, record, set.majority()).await.map(drop)
+        Err(KvError::Unknown(TIME_AND_AGAIN.to_owned()))
     }
 
     /// Sends a record to the other replicas, and stores it here once enough of them have it.
@@ -288,11 +369,14 @@ impl Writer {
         if tally.stored + 1 < needed {
             return tally.failed(needed);
         }
-        match self.keeper.replicate(range, set.clone(), vec![record]).await? {
-            Ok(mut newer) => {
+        match self.keeper.replicate(range, set.clone(), vec![record]).await {
+            Ok(Ok(mut newer)) => {
                 Ok(newer.pop().map_or(Outcome::Written(tally.stored + 1), Outcome::Newer))
             }
-            Err(_) => Err(KvError::Unknown("the key changed hands meanwhile".to_owned())),
+            Ok(Err(_)) => Err(KvError::Unknown("the key changed hands meanwhile".to_owned())),
+            Err(error) if tally.stored == 0 => Err(error.into()),
+            // Others have it.
+            Err(error) => Err(KvError::Unknown(error.to_string())),
         }
     }
 
@@ -356,6 +440,8 @@ impl Tally {
     }
 }
 
+const TIME_AND_AGAIN: &str = "other replicas have newer values time and again";
+
 /// The lanes end with the node: what they had not begun may have happened all the same.
 fn stopping<T>(_: T) -> KvError {
     KvError::Unknown("the node stops".to_owned())
@@ -372,3 +458,6 @@ fn check(condition: Condition, present: Option<&Record>) -> Result<(), KvError> 
     };
     if holds { Ok(()) } else { Err(KvError::Condition(version)) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 
 mod calls;
 mod caretaker;
+mod doubts;
 mod keeper;
 mod kv;
 mod leaving;
@@ -44,6 +45,7 @@ use tracing::info;
 use crate::{
     calls::Calls,
     caretaker::Caretaker,
+    doubts::Room,
     keeper::Keeper,
     kv::Values,
     primary::Primary,
@@ -117,7 +119,7 @@ pub async fn run(
     let (ring, lookups) =
         Ring::start(me.clone(), time::unix_ms(), calls.clone(), join, end.clone());
     let primary = Primary::new(keeper.clone(), calls.clone(), settings.tombstones_for);
-    let values = Values::start(keeper.clone(), primary.clone(), calls.clone());
+    let values = Values::start(keeper.clone(), primary.clone(), calls.clone(), Room::default());
     let sync = Sync { keeper: keeper.clone(), calls: calls.clone() };
     let caretaker = Caretaker::new(me.clone(), sync.clone(), primary.clone(), lookups.clone());
     let settlement = Settlement { me: me.clone(), sync: sync.clone(), lookups: lookups.clone() };

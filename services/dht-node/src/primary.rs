@@ -40,7 +40,8 @@ pub(crate) struct Office {
 }
 
 impl Office {
-    const fn under(set: &ReplicaSet) -> Self {
+    /// The one under a set.
+    pub(crate) const fn under(set: &ReplicaSet) -> Self {
         Self { lineage: set.lineage, epoch: set.epoch }
     }
 }
@@ -118,6 +119,12 @@ impl Primary {
     pub(crate) fn office(&self, position: Position) -> Result<Office, NotServing> {
         let custody = self.0.keeper.custody();
         self.serves(position, custody.at(position).ok_or(NotServing::NoPrimary)?)
+    }
+
+    /// An office of this node has ended, or will not go on: there is a later set.
+    pub(crate) fn is_over(&self, position: Position, office: Office) -> bool {
+        let custody = self.0.keeper.custody();
+        custody.at(position).is_none_or(|known| Office::under(&known.present) != office)
     }
 
     fn serves(&self, position: Position, known: &Agreement) -> Result<Office, NotServing> {

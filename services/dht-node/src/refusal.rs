@@ -114,7 +114,13 @@ impl From<KvError> for Status {
             KvError::NotServing(NotServing::NoPrimary | NotServing::Sealed) => {
                 status(Reason::NotServing, format!("{message}; try again"))
             }
-            KvError::NotServing(NotServing::NoLease) => status(Reason::NotServing, message),
+            KvError::NotServing(NotServing::NoLease) | KvError::Unsettled(_) => {
+                status(Reason::NotServing, message)
+            }
+            KvError::TooManyDoubts => {
+                let message = format!("{message}; bring those back, or try again later");
+                status(Reason::NotServing, message)
+            }
             KvError::TooLate => {
                 let clock = [(CLOCK.to_owned(), unix_ms().to_string())];
                 with_metadata(Reason::TooLate, message, clock.into())

@@ -40,7 +40,7 @@ async fn repair(
 ) -> Result<(), SyncError> {
     let newer = sync.newer(*range, member).await?;
     let taken = newer.len();
-    if let Err(error) = values.absorb(newer).await {
+    if let Err(error) = values.absorb(newer, Some(set)).await {
         debug!(%range, %error, "newer records are not taken over yet");
     }
     let given = sync.restore((*range, set), member).await?;

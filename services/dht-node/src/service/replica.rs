@@ -171,7 +171,7 @@ impl ReplicaService for Replica {
             // Epochs of rings that were founded apart cannot be compared.
             record.version.epoch = 0;
         }
-        self.values.absorb(records).await?;
+        self.values.absorb(records, None).await?;
         Ok(Response::new(pb::HandInResponse {}))
     }
 

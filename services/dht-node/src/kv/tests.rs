@@ -1,0 +1,282 @@
+//! A primary with two replicas that hear, or answer, or do neither.
+
+use std::{
+    convert::Infallible,
+    future::pending,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use shoal_common::server::{self, Limits};
+use shoal_core::ring::{Contact, Lineage};
+use shoal_proto::dht::v1::replica_service_server::ReplicaServiceServer;
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::watch, time::timeout};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{
+    body::Body,
+    codegen::{BoxFuture, Service, http},
+    server::NamedService,
+    service::Routes,
+};
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    service::Replica,
+    store::{DataDir, Store},
+};
+
+/// A wait that is longer has no end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How a replica takes writes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mood {
+    Well,
+    /// It does not hear of them.
+    Deaf,
+    /// It stores them, and does not say so.
+    Mute,
+}
+
+#[derive(Clone)]
+struct Moody<S> {
+    inner: S,
+    mood: watch::Receiver<Mood>,
+}
+
+impl<S: NamedService> NamedService for Moody<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S> Service<http::Request<Body>> for Moody<S>
+where
+    S: Service<http::Request<Body>, Error = Infallible>,
+    S::Response: Send + 'static,
+    S::Future: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = Infallible;
+    type Future = BoxFuture<S::Response, Infallible>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let is_write = request.uri().path().ends_with("/Replicate");
+        let mood = if is_write { *self.mood.borrow() } else { Mood::Well };
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            if mood == Mood::Deaf {
+                pending::<()>().await;
+            }
+            let answer = answer.await;
+            if mood == Mood::Mute {
+                pending::<()>().await;
+            }
+            answer
+        })
+    }
+}
+
+/// The first of the nodes is the primary of everything.
+struct Bench {
+    _directories: Vec<TempDir>,
+    keepers: Vec<Keeper>,
+    moods: Vec<watch::Sender<Mood>>,
+    set: ReplicaSet,
+    primary: Primary,
+    values: Values,
+    _end: DropGuard,
+}
+
+impl Bench {
+    /// With room for so many small writes in doubt.
+    async fn new(doubts: usize) -> Self {
+        let (mut directories, mut keepers, mut members) = (Vec::new(), Vec::new(), Vec::new());
+        let mut listeners = Vec::new();
+        for _ in 0..3 {
+            let directory = tempfile::tempdir().unwrap();
+            let store = DataDir::open(directory.path()).and_then(Store::open).unwrap();
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (id, address) = (store.node_id(), listener.local_addr().unwrap());
+            let position = Position::of_node(id, 0);
+            members.push(Contact { position, id, address: address.to_string().into() });
+            keepers.push(Keeper::new(id, store));
+            listeners.push(listener);
+            directories.push(directory);
+        }
+        let set = ReplicaSet { lineage: Lineage(Uuid::nil()), epoch: 1, members };
+        let end = CancellationToken::new();
+        let mut moods = Vec::new();
+        for (keeper, listener) in keepers.iter().zip(listeners).skip(1) {
+            let (sender, mood) = watch::channel(Mood::Well);
+            let (_, values) = values_of(keeper, Room::default());
+            let replica = ReplicaServiceServer::new(Replica { keeper: keeper.clone(), values });
+            let routes = Routes::new(Moody { inner: replica, mood });
+            let end = end.clone();
+            tokio::spawn(async move {
+                server::serve(listener, routes, &Limits::default(), end).await.unwrap();
+            });
+            moods.push(sender);
+        }
+        // A key of one byte, and a value of one.
+        let room = Room::new(doubts * 514);
+        let (primary, values) = values_of(&keepers[0], room);
+        let renewals = primary.clone();
+        tokio::spawn(end.clone().run_until_cancelled_owned(async move {
+            renewals.keep(|_| ()).await;
+        }));
+        let mut bench = Self {
+            _directories: directories,
+            keepers,
+            moods,
+            set,
+            primary,
+            values,
+            _end: end.drop_guard(),
+        };
+        bench.begin_office(1).await;
+        bench
+    }
+
+    /// The primary has had a set of this epoch chosen, with all that it and the last replica had.
+    async fn begin_office(&mut self, epoch: u64) {
+        self.set.epoch = epoch;
+        for keeper in &self.keepers {
+            keeper.learn(everywhere(), self.set.clone()).await.unwrap();
+        }
+        self.primary.enter(everywhere(), &self.set);
+        let serves = async {
+            while !self.values.may_answer(Position::from_u128(7)) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, serves).await.unwrap();
+    }
+
+    fn are(&self, moods: [Mood; 2]) {
+        for (sender, mood) in self.moods.iter().zip(moods) {
+            sender.send_replace(mood);
+        }
+    }
+
+    async fn put(&self, name: &str, value: &str, if_now: Condition) -> Result<Version, KvError> {
+        let write = Write {
+            key: key(name),
+            value: Some(Value::try_from(Bytes::copy_from_slice(value.as_bytes())).unwrap()),
+            expires_ms: None,
+            condition: if_now,
+            min_copies: 0,
+        };
+        Ok(self.values.write(write, Window::until(None)).await?.version)
+    }
+
+    /// The value of a key as clients read it.
+    fn read(&self, name: &str) -> Option<String> {
+        value_of(self.values.get(&key(name)).unwrap())
+    }
+
+    /// What a replica has of a key.
+    fn on_replica(&self, replica: usize, name: &str) -> Option<Record> {
+        self.keepers[replica].store.get(&key(name)).unwrap()
+    }
+}
+
+fn values_of(keeper: &Keeper, room: Room) -> (Primary, Values) {
+    let calls = Calls::default();
+    let primary = Primary::new(keeper.clone(), calls.clone(), Duration::from_secs(3600));
+    (primary.clone(), Values::start(keeper.clone(), primary, calls, room))
+}
+
+fn everywhere() -> KeyRange {
+    KeyRange::whole(Position::from_u128(u128::MAX))
+}
+
+fn key(name: &str) -> Key {
+    Bytes::copy_from_slice(name.as_bytes()).try_into().unwrap()
+}
+
+fn value_of(record: Option<Record>) -> Option<String> {
+    let value = record?.value?;
+    Some(String::from_utf8(value.as_bytes().to_vec()).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_could_not_be_remembered_is_not_begun_and_those_in_doubt_come_first() {
+    let bench = Arc::new(Bench::new(2).await);
+    let before = bench.put("a", "0", Condition::None).await.unwrap();
+    bench.are([Mood::Mute, Mood::Deaf]);
+    let in_doubt = tokio::join!(
+        bench.put("a", "1", Condition::Version(before)),
+        bench.put("b", "1", Condition::None)
+    );
+    for outcome in <[_; 2]>::from(in_doubt) {
+        assert!(matches!(outcome, Err(KvError::Unknown(_))), "{outcome:?}");
+    }
+    assert_eq!(value_of(bench.on_replica(1, "a")).as_deref(), Some("1"));
+    let refused = bench.put("c", "1", Condition::None).await;
+    assert!(matches!(refused, Err(KvError::TooManyDoubts)), "{refused:?}");
+    assert_eq!(bench.on_replica(1, "c"), None);
+    assert_eq!((bench.read("a").as_deref(), bench.read("b")), (Some("0"), None));
+
+    bench.are([Mood::Deaf, Mood::Well]);
+    let refused = bench.put("a", "2", Condition::Version(before)).await;
+    assert!(matches!(refused, Err(KvError::Condition(Some(now))) if now > before), "{refused:?}");
+    assert_eq!(bench.read("a").as_deref(), Some("1"));
+    // What nobody writes again is settled as well, and leaves its room to others.
+    let settled = async {
+        while bench.read("b").is_none() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, settled).await.unwrap();
+    bench.put("c", "1", Condition::Absent).await.unwrap();
+    assert_eq!(bench.read("b").as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_found_on_a_replica_does_not_pass_what_is_in_doubt() {
+    let bench = Bench::new(9).await;
+    let before = bench.put("a", "0", Condition::None).await.unwrap();
+    // Two writes that expected the same.
+    let found = Version { counter: before.counter + 1, ..before };
+    let found = Record { version: found, ..bench.on_replica(0, "a").unwrap() };
+    bench.are([Mood::Deaf, Mood::Deaf]);
+    let unknown = bench.put("a", "1", Condition::Version(before)).await;
+    assert!(matches!(unknown, Err(KvError::Unknown(_))), "{unknown:?}");
+
+    let refused = bench.values.absorb(vec![found.clone()], Some(&bench.set)).await;
+    assert!(matches!(refused, Err(KvError::Unsettled(_))), "{refused:?}");
+    assert_eq!(bench.on_replica(0, "a").unwrap().version, before);
+    bench.are([Mood::Deaf, Mood::Well]);
+    bench.values.absorb(vec![found], Some(&bench.set)).await.unwrap();
+    for node in [0, 2] {
+        assert_eq!(value_of(bench.on_replica(node, "a")).as_deref(), Some("1"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_in_doubt_in_an_earlier_office_is_left_to_the_takeover() {
+    let mut bench = Bench::new(9).await;
+    let before = bench.put("a", "0", Condition::None).await.unwrap();
+    bench.are([Mood::Mute, Mood::Deaf]);
+    let unknown = bench.put("a", "1", Condition::Version(before)).await;
+    assert!(matches!(unknown, Err(KvError::Unknown(_))), "{unknown:?}");
+    let left = bench.on_replica(1, "a").unwrap();
+
+    // It has not read the first replica.
+    bench.begin_office(3).await;
+    bench.are([Mood::Deaf, Mood::Well]);
+    let earlier = ReplicaSet { epoch: 1, ..bench.set.clone() };
+    bench.values.absorb(vec![left.clone()], Some(&earlier)).await.unwrap();
+    let after = bench.put("a", "2", Condition::Version(before)).await.unwrap();
+    assert!(after > left.version);
+    assert_eq!(bench.read("a").as_deref(), Some("2"));
+    bench.are([Mood::Well, Mood::Well]);
+    bench.values.absorb(vec![left], Some(&bench.set)).await.unwrap();
+    assert_eq!(bench.read("a").as_deref(), Some("2"));
+}

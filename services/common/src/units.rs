@@ -138,7 +138,8 @@ impl Decimal {
     /// The whole part of the product.
     fn times(&self, multiple: u64, text: &str) -> Result<u64, UnitError> {
         let product = u128::from(self.digits) * u128::from(multiple);
-        let whole = product / 10_u128.pow(self.decimals);
+        // More decimals than a `u128` has digits leave nothing of the product.
+        let whole = 10_u128.checked_pow(self.decimals).map_or(0, |power| product / power);
         u64::try_from(whole).map_err(|_| UnitError::TooLarge(text.to_owned()))
     }
 }
@@ -209,6 +210,7 @@ mod tests {
             ("1.5KiB", 1536),
             ("0.25kB", 250),
             ("18446744073709551615B", u64::MAX),
+            ("0.000000000000000000000000000000000000000001MB", 0),
         ] {
             assert_eq!(bytes(text), Ok(value), "{text}");
         }

@@ -33,12 +33,12 @@ impl Swarm {
     }
 
     pub(super) fn on_remove_content(&mut self, now: Instant, content: ContentKey) {
-        let Some(state) = self.contents.get(&content) else { return };
-        for link in state.links.clone() {
+        // Gone before its links are: the last of them are asked for nothing.
+        let Some(state) = self.contents.remove(&content) else { return };
+        for link in state.links {
             self.drop_link(now, link);
         }
         self.forget_serves(|of, _| of == content);
-        self.contents.remove(&content);
         self.grant(now);
     }
 

@@ -22,6 +22,18 @@ fn corrupt(bench: &mut Bench, piece: u32) -> Vec<Output> {
 }
 
 #[test]
+fn nobody_is_asked_for_a_content_that_is_being_removed() {
+    let mut bench = Bench::new();
+    bench.add(1, []);
+    for _ in 0..8 {
+        let neighbour = bench.neighbour([0]);
+        bench.unchokes_us(neighbour);
+    }
+    let outputs = bench.tell(Input::RemoveContent { content: CONTENT });
+    assert!(asked(&outputs).is_empty(), "{outputs:?}");
+}
+
+#[test]
 fn endgame_takes_a_piece_from_its_end_and_cancels_the_loser() {
     let mut bench = Bench::new();
     bench.add(1, []);

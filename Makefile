@@ -11,7 +11,7 @@ SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak check fmt fmt-check clippy lint deny sim sim-ring bench bench-ring lab lab-check build clean
 .PHONY: load images cluster-up cluster-scale cluster-status cluster-publish cluster-get cluster-logs cluster-down cluster-test observability-check
-.PHONY: chart-test kube-test
+.PHONY: chart-test kube-test fuzz
 
 help: ## List this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,11 @@ sim: ## Simulated swarm (SEED=1, ARGS='-n 100 --us 100')
 
 sim-ring: ## Simulated rings, beside the Chord paper (SEED=1, ARGS='--tables hops')
 	$(CARGO) run --quiet --release -p shoal-testkit --bin shoal-sim -- ring --seed $(or $(SEED),1) $(ARGS)
+
+fuzz: ## Fuzz every parser and brain, each for SECONDS=60 (needs cargo-fuzz; TARGETS='manifest swarm')
+	@$(CARGO) fuzz --version > /dev/null 2>&1 || \
+		{ echo 'make fuzz needs cargo-fuzz: cargo install --locked cargo-fuzz' >&2; exit 1; }
+	@fuzz/run '$(or $(SECONDS),60)' $(TARGETS)
 
 bench: ## Data plane on this machine, beside a plain copy over TCP
 	$(CARGO) bench -p shoal-peer --bench bulk -- $(ARGS)

@@ -29,6 +29,7 @@ impl Exit {
         match error {
             StoreError::DiskFull { .. }
             | StoreError::Denied { .. }
+            | StoreError::NotSynced(_)
             | StoreError::QuotaExceeded { .. } => Self::Storage,
             StoreError::Unknown(_) | StoreError::Removed(_) => Self::NotFound,
             StoreError::Io { source, .. } => of_io(source.kind()),

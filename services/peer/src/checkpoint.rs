@@ -2,34 +2,55 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{task::spawn_blocking, time::sleep};
+use shoal_core::swarm::ContentKey;
+use tokio::{
+    sync::mpsc,
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::{directory::Directory, store::Stored};
+use crate::{
+    bulk,
+    directory::Directory,
+    store::{StoreError, Stored},
+};
 
 /// How often contents are asked whether a checkpoint is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs until `stop`, and then once more.
-pub(crate) async fn keep(directory: Arc<Directory>, stop: CancellationToken) {
-    while stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
-        for stored in directory.stored() {
-            if stored.is_checkpoint_due() {
-                checkpoint(stored).await;
-            }
+/// Runs until `drained`, when no more blocks come, and then once more. A content that cannot be
+/// checkpointed is stopped: what was written of it may be lost.
+pub(crate) async fn keep(
+    directory: Arc<Directory>,
+    failures: mpsc::Sender<bulk::Event>,
+    drained: CancellationToken,
+) {
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while drained.run_until_cancelled(looks.tick()).await.is_some() {
+        for (content, error) in checkpoint(&directory, Stored::is_checkpoint_due).await {
+            // An engine that is gone needs no word.
+            let _ = failures.send(bulk::Event::StoreFailed { content, error }).await;
         }
     }
-    for stored in directory.stored() {
-        checkpoint(stored).await;
+    for (_, error) in checkpoint(&directory, |_| true).await {
+        warn!(%error, "the last checkpoint failed");
     }
 }
 
-async fn checkpoint(stored: Arc<Stored>) {
-    let id = stored.id();
-    let done = spawn_blocking(move || stored.checkpoint()).await;
-    if let Ok(Err(error)) = done {
-        // The pieces stay; a reboot would have them hashed again.
-        warn!(content_id = %id, %error, "no checkpoint");
-    }
+/// Makes a checkpoint of each content that is due, and returns those that failed.
+async fn checkpoint(
+    directory: &Directory,
+    is_due: impl Fn(&Stored) -> bool + Send + 'static,
+) -> Vec<(ContentKey, StoreError)> {
+    let contents = directory.stored();
+    // Whether one is due is asked there too: the answer waits for what is being appended to the log.
+    let checkpoints = spawn_blocking(move || {
+        let due = contents.into_iter().filter(|(_, stored)| is_due(stored));
+        let failed = due.filter_map(|(key, stored)| Some((key, stored.checkpoint().err()?)));
+        failed.collect()
+    });
+    checkpoints.await.unwrap_or_default()
 }

@@ -57,9 +57,10 @@ impl Directory {
     }
 
     /// All contents whose manifests are here.
-    pub(crate) fn stored(&self) -> Vec<Arc<Stored>> {
+    pub(crate) fn stored(&self) -> Vec<(ContentKey, Arc<Stored>)> {
         let contents = self.contents.read().unwrap_or_else(PoisonError::into_inner);
-        contents.values().filter_map(|entry| entry.stored.borrow().clone()).collect()
+        let stored = |entry: &Entry| Some((entry.key, entry.stored.borrow().clone()?));
+        contents.values().filter_map(stored).collect()
     }
 
     fn entry(&self, id: ContentId) -> Option<Entry> {

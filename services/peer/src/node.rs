@@ -21,7 +21,7 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Span;
 
 use crate::{
@@ -114,6 +114,8 @@ pub struct Running {
     engine: JoinHandle<()>,
     server: JoinHandle<()>,
     checkpoints: JoinHandle<()>,
+    /// No more blocks come: the last checkpoint is due.
+    drained: DropGuard,
 }
 
 impl Node {
@@ -143,8 +145,9 @@ impl Node {
             ),
             uploads: Uploads::new(moved.clone(), RateCap::new(config.max_upload)),
             max_download: config.max_download,
-            moved,
+            moved: moved.clone(),
         };
+        let failures = moved;
         let stop = CancellationToken::new();
 
         let rpc = PeerRpc {
@@ -175,8 +178,11 @@ impl Node {
         });
         // On a lane, so that half of what it hears and says wakes up no other thread.
         let engine = lanes.spawn(engine.run(inbox, transfers));
-        let checkpoints = tokio::spawn(checkpoint::keep(directory.clone(), stop.clone()));
-        Ok((Self { events, identity, directory, stop }, Running { engine, server, checkpoints }))
+        let drained = CancellationToken::new();
+        let checkpoints =
+            tokio::spawn(checkpoint::keep(directory.clone(), failures, drained.clone()));
+        let running = Running { engine, server, checkpoints, drained: drained.drop_guard() };
+        Ok((Self { events, identity, directory, stop }, running))
     }
 
     /// Who it is.
@@ -251,10 +257,18 @@ impl Node {
 impl Running {
     /// Waits until the peer has said farewell and its calls have ended.
     pub async fn ended(self) {
-        for task in [self.engine, self.server, self.checkpoints] {
-            if let Err(error) = task.await {
-                tracing::error!(%error, "a part of the peer failed");
-            }
+        let Self { engine, server, checkpoints, drained } = self;
+        for task in [engine, server] {
+            note_end(task).await;
         }
+        // Not before: until they end, pieces come.
+        drop(drained);
+        note_end(checkpoints).await;
+    }
+}
+
+async fn note_end(task: JoinHandle<()>) {
+    if let Err(error) = task.await {
+        tracing::error!(%error, "a part of the peer failed");
     }
 }

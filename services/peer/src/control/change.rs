@@ -21,7 +21,7 @@ use crate::{
     node::{StatusWatch, Stopped},
     options::Options,
     status::Phase,
-    store::{Import, ImportPlan, Store, StoreError, Stored, hash},
+    store::{Import, ImportPlan, Reservation, Store, StoreError, Stored, hash},
 };
 
 /// Parts of an upload that may wait for the disk, each of at most 1 MiB.
@@ -44,10 +44,10 @@ impl ControlService for Desk {
             self.share(stored, pin, Options::default()).await?;
             return Ok(Response::new(response));
         }
-        self.make_room(start.total_bytes).await?;
+        let room = self.make_room(start.total_bytes).await?;
         let (to_disk, queue) = mpsc::channel(UPLOAD_QUEUE);
         let store = self.store.clone();
-        let importing = spawn_blocking(move || import(&store, start, queue));
+        let importing = spawn_blocking(move || import(room, &store, start, queue));
         while let Some(message) = parts.message().await? {
             let part = message
                 .part
@@ -165,12 +165,13 @@ impl Desk {
         let desk = self.clone();
         let noted = options.clone();
         let place = move |manifest: Manifest, hashes| {
-            if let Room::Made(spared) = room
-                && !desk.store.contains(id)
-            {
-                desk.evict_for(&spared, manifest.layout().total_bytes())?;
-            }
-            let stored = desk.store.add(manifest, hashes)?;
+            let room = match room {
+                Room::Made(spared) if !desk.store.contains(id) => {
+                    Some(desk.evict_for(&spared, manifest.layout().total_bytes())?)
+                }
+                Room::Made(_) | Room::Free => None,
+            };
+            let stored = desk.store.add_within(room, manifest, hashes)?;
             desk.store.note_options(id, &noted)?;
             if pin {
                 desk.store.pin(id, true)?;
@@ -213,23 +214,28 @@ impl Desk {
     }
 
     /// Evicts what was used longest ago until there is room, and leaves those swarms.
-    async fn make_room(&self, bytes: u64) -> Result<(), Status> {
-        let evicted = self.on_disk(move |store| store.make_room(bytes)).await?;
+    async fn make_room(&self, bytes: u64) -> Result<Reservation, Status> {
+        let (evicted, room) = self.on_disk(move |store| store.make_room(bytes)).await?;
         for id in evicted {
             info!(content_id = %id, "evicted");
             self.node.remove(id).await?;
         }
-        Ok(())
+        Ok(room)
     }
 
     /// The same, from a thread that may block.
-    fn evict_for(&self, spared: &BTreeSet<ContentId>, bytes: u64) -> Result<(), StoreError> {
-        for id in self.store.make_room_beside(spared, bytes)? {
+    fn evict_for(
+        &self,
+        spared: &BTreeSet<ContentId>,
+        bytes: u64,
+    ) -> Result<Reservation, StoreError> {
+        let (evicted, room) = self.store.make_room_beside(spared, bytes)?;
+        for id in evicted {
             info!(content_id = %id, "evicted");
             let node = self.node.clone();
             tokio::spawn(async move { node.remove(id).await });
         }
-        Ok(())
+        Ok(room)
     }
 
     /// Puts a copy at `destination` once everything is here.
@@ -276,14 +282,15 @@ fn note_use(
 
 /// Writes an upload as it comes.
 fn import(
+    room: Reservation,
     store: &Arc<Store>,
     start: UploadStart,
     mut parts: mpsc::Receiver<Part>,
 ) -> Result<Arc<Stored>, Status> {
     let UploadStart { name, directory: is_directory, total_bytes, .. } = start;
     let piece_length = piece_length(start.piece_length)?;
-    let mut import =
-        Import::start(store, ImportPlan { name, is_directory, total_bytes, piece_length })?;
+    let plan = ImportPlan { name, is_directory, total_bytes, piece_length };
+    let mut import = Import::start_within(room, store, plan)?;
     while let Some(part) = parts.blocking_recv() {
         match part {
             Part::Start(_) => return Err(Status::invalid_argument("an upload starts once")),

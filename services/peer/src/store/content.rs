@@ -37,6 +37,8 @@ pub struct Stored {
     pub(super) writer: Writer,
     /// None: in place, where nothing is ever written.
     pub(super) log: Option<Mutex<HeldLog>>,
+    /// Held while a checkpoint is made: see [`Files::sync`].
+    pub(super) checkpointing: Mutex<()>,
     was_removed: AtomicBool,
 }
 
@@ -63,7 +65,7 @@ impl ContentDirectory {
     }
 
     pub(super) fn delete(&self) -> Result<(), StoreError> {
-        fs::remove_dir_all(&self.0).map_err(cannot("delete", &self.0))
+        files::delete_directory(&self.0)
     }
 
     /// The file, or the directory of files.
@@ -97,7 +99,8 @@ impl Stored {
         Arc::new(Self::new(hashes, files, held, None))
     }
 
-    /// A content in its directory. What a reboot leaves in doubt is hashed again.
+    /// A content in its directory. What a reboot leaves in doubt is hashed again, and so are the
+    /// files that are not as long as they were left.
     pub(super) fn resume(
         manifest: Manifest,
         hashes: PieceHashes,
@@ -105,17 +108,28 @@ impl Stored {
         open: Arc<OpenFiles>,
     ) -> Result<Arc<Self>, StoreError> {
         let log_path = directory.log();
-        let mut logged = held::read(&log_path, manifest.layout().piece_count())?;
-        let access = if logged.held.is_full() { Access::Read } else { Access::Write };
-        if access == Access::Write {
+        let layout = manifest.layout();
+        let mut logged = held::read(&log_path, layout.piece_count())?;
+        let lacking = files::lacking(&manifest, &directory.data());
+        logged.doubt(lacking.iter().flat_map(|file| layout.pieces_of_file(*file)));
+        // A content without pieces has all of them before it has files, or a directory to hold none.
+        let is_whole = logged.held.is_full()
+            && lacking.is_empty()
+            && files::has_directories(&manifest, &directory.data());
+        if !is_whole {
             files::create(&manifest, &directory.data())?;
         }
+        let access = if is_whole { Access::Read } else { Access::Write };
         let files = Files::new(manifest, directory.data(), access, open);
         let doubtful = std::mem::take(&mut logged.doubtful);
-        for piece in check(&files, &hashes, doubtful) {
+        let verified = check(&files, &hashes, doubtful);
+        for piece in verified.iter().chain(&logged.unsynced) {
+            files.note_written(files.manifest().layout().span(*piece).file);
+        }
+        for piece in verified {
             logged.held.insert(piece);
         }
-        let log = HeldLog::open(&log_path, &logged)?;
+        let log = HeldLog::open(&log_path, &logged, || files.sync())?;
         Ok(Arc::new(Self::new(hashes, files, logged.held, Some(Mutex::new(log)))))
     }
 
@@ -136,6 +150,7 @@ impl Stored {
             }),
             writer: Writer::default(),
             log,
+            checkpointing: Mutex::default(),
             was_removed: AtomicBool::new(false),
         }
     }
@@ -238,11 +253,47 @@ impl Stored {
 
     /// Has all pieces held survive a power cut. Waits for the disk: not for the threads that move
     /// bytes. Due when [`Stored::is_checkpoint_due`] says so, on completion, and before exit.
+    ///
+    /// After an error the pieces since the last checkpoint are not held any more, and no others are
+    /// taken in: the content is to be opened anew.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         let Some(log) = &self.log else { return Ok(()) };
+        let _checkpointing = lock(&self.checkpointing);
+        // Pieces are counted first: the bytes of each were written, and noted as written, before it
+        // was appended to the log. So this sync covers them, or one before has.
         let Some(pieces) = lock(log).begin_checkpoint() else { return Ok(()) };
-        self.files.sync()?;
-        lock(log).end_checkpoint(pieces)
+        if let Err(error) = self.files.sync() {
+            if self.was_removed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            self.fail_checkpoint(log)?;
+            return Err(error);
+        }
+        let log = lock(log).end_checkpoint(pieces)?;
+        log.sync()
+    }
+
+    fn fail_checkpoint(&self, log: &Mutex<HeldLog>) -> Result<(), StoreError> {
+        let lost = lock(log).fail_checkpoint()?;
+        let mut progress = lock(&self.progress);
+        for piece in lost {
+            if progress.held.remove(piece) {
+                progress.held_bytes -= u64::from(self.layout().length_of(piece));
+            }
+        }
+        Ok(())
+    }
+
+    /// A checkpoint failed: nothing is taken in any more.
+    pub(super) fn has_failed(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| lock(log).has_failed())
+    }
+
+    /// Has the files and their names survive a power cut, whether pieces came or not.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        self.checkpoint()?;
+        let _checkpointing = lock(&self.checkpointing);
+        self.files.sync()
     }
 
     /// Forgets the blocks of a piece that did not become whole.

@@ -5,7 +5,7 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Condvar, Mutex, PoisonError, Weak},
     time::SystemTime,
 };
 
@@ -14,13 +14,14 @@ use shoal_core::{
     PeerId,
     content::{ContentId, Manifest, PieceHashes},
 };
+use uuid::Uuid;
 
 use super::{
-    Entry, Hashed, StoreError, Stored,
+    Entry, Hashed, Reservation, StoreError, Stored,
     content::ContentDirectory,
     database::{Database, Described},
     error::cannot,
-    files::{OpenFiles, sync_directory, write_whole},
+    files::{OpenFiles, delete_directory, sync_directory, write_whole},
     held, lock,
     scan::Fingerprint,
 };
@@ -35,21 +36,65 @@ const USE_GRANULARITY_MS: u64 = 60_000;
 pub struct Store {
     directory: PathBuf,
     quota: Option<u64>,
-    database: Database,
+    pub(super) database: Database,
     peer_id: PeerId,
     pub(super) open: Arc<OpenFiles>,
-    index: Mutex<Index>,
-    /// Held while a content is opened, so that none is opened twice.
-    opening: Mutex<()>,
+    /// Async tasks look here: it is never locked while the disk works.
+    pub(super) index: Arc<Mutex<Index>>,
+    /// Held while an entry of the index is changed in the database, so that both say the same.
+    changing: Mutex<()>,
+    /// Held while contents are evicted, so that two in need of room do not evict for each other.
+    evicting: Mutex<()>,
+    claims: Claims,
     _lock: File,
 }
 
-#[derive(Default)]
-struct Index {
+/// What a store knows of its contents, in memory.
+#[derive(Debug, Default)]
+pub(super) struct Index {
     entries: BTreeMap<ContentId, Entry>,
     opened: BTreeMap<ContentId, Weak<Stored>>,
-    /// Bytes promised to imports under way.
-    reserved: u64,
+    /// Bytes of all [`Reservation`]s.
+    pub(super) reserved: u64,
+}
+
+impl Index {
+    /// Bytes that the quota counts. Sizes come from strangers: their sum may be more than there are
+    /// numbers.
+    pub(super) fn taken(&self) -> u64 {
+        let ours = self.entries.values().filter(|entry| entry.in_place.is_none());
+        ours.map(|entry| entry.total_bytes).fold(self.reserved, u64::saturating_add)
+    }
+}
+
+/// The contents that are being added, opened or removed, each by one thread. Another that wants the
+/// same content waits; others go on.
+#[derive(Default)]
+struct Claims {
+    busy: Mutex<BTreeSet<ContentId>>,
+    freed: Condvar,
+}
+
+struct Claim<'a> {
+    claims: &'a Claims,
+    id: ContentId,
+}
+
+impl Claims {
+    fn claim(&self, id: ContentId) -> Claim<'_> {
+        let mut busy = lock(&self.busy);
+        while !busy.insert(id) {
+            busy = self.freed.wait(busy).unwrap_or_else(PoisonError::into_inner);
+        }
+        Claim { claims: self, id }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        lock(&self.claims.busy).remove(&self.id);
+        self.claims.freed.notify_all();
+    }
 }
 
 impl Store {
@@ -68,11 +113,14 @@ impl Store {
             peer_id: database.peer_id()?,
             database,
             open: Arc::default(),
-            index: Mutex::new(Index { entries, ..Index::default() }),
-            opening: Mutex::default(),
+            index: Arc::new(Mutex::new(Index { entries, ..Index::default() })),
+            changing: Mutex::default(),
+            evicting: Mutex::default(),
+            claims: Claims::default(),
             _lock: lock,
         };
         store.clean()?;
+        sync_directory(directory)?;
         Ok(store)
     }
 
@@ -93,20 +141,47 @@ impl Store {
 
     /// Adds a content that is to be downloaded, or opens it if it is here.
     pub fn add(&self, manifest: Manifest, hashes: PieceHashes) -> Result<Arc<Stored>, StoreError> {
+        self.add_within(None, manifest, hashes)
+    }
+
+    /// The same, in room that [`Store::make_room`] has promised to it.
+    pub fn add_within(
+        &self,
+        room: Option<Reservation>,
+        manifest: Manifest,
+        hashes: PieceHashes,
+    ) -> Result<Arc<Stored>, StoreError> {
         let id = manifest.id();
-        let _opening = lock(&self.opening);
-        if self.entry(id).is_some() {
+        let _claim = self.claims.claim(id);
+        if self.contains(id) {
             return self.open_known(id);
         }
-        self.check_quota(manifest.layout().total_bytes())?;
+        let room = match room {
+            Some(room) => room,
+            None => self.reserve(manifest.layout().total_bytes())?,
+        };
         let directory = self.directory_of(id);
         directory.create()?;
+        // A removal that failed may have left one, and no longer the pieces that it lists.
+        held::delete(&directory.log())?;
+        self.enter_new(room, manifest, hashes, &directory)
+    }
+
+    /// Has a content in its directory be one of this store; deletes the directory if that fails.
+    fn enter_new(
+        &self,
+        room: Reservation,
+        manifest: Manifest,
+        hashes: PieceHashes,
+        directory: &ContentDirectory,
+    ) -> Result<Arc<Stored>, StoreError> {
+        let id = manifest.id();
         let described = describe(&manifest, &hashes, None);
         let entry = entry_of(&manifest, None);
-        let stored = Stored::resume(manifest, hashes, &directory, self.open.clone())
+        let stored = Stored::resume(manifest, hashes, directory, self.open.clone())
             .and_then(|stored| self.database.add(id, &entry, &described).map(|()| stored))
-            .inspect_err(|_| drop(directory.delete()))?;
-        Ok(self.enter(id, entry, stored))
+            .inspect_err(|_| drop(self.throw_away(directory)))?;
+        Ok(self.enter(id, entry, stored, Some(room)))
     }
 
     /// Adds a content that is served where it was hashed. If the store has a copy of it, that is
@@ -117,7 +192,7 @@ impl Store {
             return Err(StoreError::NotUtf8(path));
         }
         let id = manifest.id();
-        let _opening = lock(&self.opening);
+        let _claim = self.claims.claim(id);
         match self.entry(id) {
             Some(Entry { in_place: None, .. }) => return self.open_complete(id),
             Some(_) => self.forget(id)?,
@@ -127,33 +202,32 @@ impl Store {
         let described = describe(&manifest, &hashes, Some(fingerprints.clone()));
         self.database.add(id, &entry, &described)?;
         let stored = Stored::guarded(manifest, hashes, path, fingerprints, self.open.clone());
-        Ok(self.enter(id, entry, stored))
+        Ok(self.enter(id, entry, stored, None))
     }
 
     /// Adds a whole content, which lies in a directory of its own on the same file system.
     pub(super) fn add_complete(
         &self,
+        room: Reservation,
         manifest: Manifest,
         hashes: PieceHashes,
         staged: &Path,
     ) -> Result<Arc<Stored>, StoreError> {
         let id = manifest.id();
-        let _opening = lock(&self.opening);
-        if self.entry(id).is_some() {
+        let _claim = self.claims.claim(id);
+        if self.contains(id) {
             return self.open_complete(id);
         }
         let directory = self.directory_of(id);
-        let entry = entry_of(&manifest, None);
+        self.throw_away(&directory)?;
         fs::rename(staged, &directory.0).map_err(cannot("rename", staged))?;
         sync_directory(&self.directory.join("contents"))?;
-        self.database.add(id, &entry, &describe(&manifest, &hashes, None))?;
-        let stored = Stored::resume(manifest, hashes, &directory, self.open.clone())?;
-        Ok(self.enter(id, entry, stored))
+        self.enter_new(room, manifest, hashes, &directory)
     }
 
     /// Opens a content; all callers share one. What a reboot leaves in doubt is hashed again.
     pub fn load(&self, id: ContentId) -> Result<Arc<Stored>, StoreError> {
-        let _opening = lock(&self.opening);
+        let _claim = self.claims.claim(id);
         self.open_known(id)
     }
 
@@ -163,15 +237,22 @@ impl Store {
         }
         let entry = self.entry(id).ok_or(StoreError::Unknown(id))?;
         let described = self.database.described(id)?;
-        let manifest = Manifest::decode(&described.manifest)?;
-        let hashes = PieceHashes::verify(&manifest, &described.hashes)?;
+        let (manifest, hashes, fingerprints) = described.checked(id)?;
         let open = self.open.clone();
-        let stored = match (entry.in_place.clone(), described.fingerprints) {
-            (Some(path), fingerprints) => {
-                Stored::guarded(manifest, hashes, path, fingerprints.unwrap_or_default(), open)
+        let stored = match (entry.in_place.clone(), fingerprints) {
+            (Some(path), Some(fingerprints)) => {
+                Stored::guarded(manifest, hashes, path, fingerprints, open)
+            }
+            (Some(_), None) => {
+                return Err(StoreError::Damaged { what: "the record of the files", id });
             }
             (None, fingerprints) => {
-                let stored = Stored::resume(manifest, hashes, &self.directory_of(id), open)?;
+                let directory = self.directory_of(id);
+                if let Some(expected) = &fingerprints {
+                    // Others have these files too: one that they changed is not ours to mend.
+                    Fingerprint::check_all(expected, &manifest, &directory.data())?;
+                }
+                let stored = Stored::resume(manifest, hashes, &directory, open)?;
                 if let Some(fingerprints) = fingerprints {
                     stored.files.guard(fingerprints);
                 }
@@ -179,7 +260,8 @@ impl Store {
             }
         };
         stored.files.check_all()?;
-        Ok(self.enter(id, entry, stored))
+        lock(&self.index).opened.insert(id, Arc::downgrade(&stored));
+        Ok(stored)
     }
 
     fn open_complete(&self, id: ContentId) -> Result<Arc<Stored>, StoreError> {
@@ -193,20 +275,36 @@ impl Store {
     /// Forgets a content and deletes its files, unless they are someone else's. Who still has it
     /// open gets [`StoreError::Removed`].
     pub fn remove(&self, id: ContentId) -> Result<(), StoreError> {
-        let _opening = lock(&self.opening);
+        let _claim = self.claims.claim(id);
         self.forget(id)
     }
 
     fn forget(&self, id: ContentId) -> Result<(), StoreError> {
-        let mut index = lock(&self.index);
-        let entry = index.entries.get(&id).ok_or(StoreError::Unknown(id))?;
-        let is_ours = entry.in_place.is_none();
-        self.database.remove(id)?;
-        index.entries.remove(&id);
-        if let Some(stored) = index.opened.remove(&id).and_then(|opened| opened.upgrade()) {
-            stored.retire();
+        let (is_ours, _until_deleted) = {
+            let _changing = lock(&self.changing);
+            let entry = self.entry(id).ok_or(StoreError::Unknown(id))?;
+            self.database.remove(id)?;
+            let mut index = lock(&self.index);
+            index.entries.remove(&id);
+            if let Some(stored) = index.opened.remove(&id).and_then(|opened| opened.upgrade()) {
+                stored.retire();
+            }
+            let is_ours = entry.in_place.is_none();
+            let room = is_ours.then(|| Reservation::of(&self.index, &mut index, entry.total_bytes));
+            (is_ours, room)
+        };
+        if is_ours { self.throw_away(&self.directory_of(id)) } else { Ok(()) }
+    }
+
+    /// Deletes a content's directory, if it is there. It has another name before a file of it is
+    /// gone, so that nothing half deleted is ever taken for a content.
+    fn throw_away(&self, directory: &ContentDirectory) -> Result<(), StoreError> {
+        let thrown_away = self.staging();
+        match fs::rename(&directory.0, &thrown_away) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            renamed => renamed.map_err(cannot("rename", &directory.0))?,
         }
-        if is_ours { self.directory_of(id).delete() } else { Ok(()) }
+        delete_directory(&thrown_away)
     }
 
     /// Protects a content from eviction, or no longer.
@@ -247,22 +345,22 @@ impl Store {
         durability: Durability,
         change: impl FnOnce(&mut Entry) -> bool,
     ) -> Result<(), StoreError> {
-        let mut index = lock(&self.index);
-        let entry = index.entries.get_mut(&id).ok_or(StoreError::Unknown(id))?;
-        let mut changed = entry.clone();
-        if change(&mut changed) {
-            self.database.update(id, &changed, durability)?;
+        let _changing = lock(&self.changing);
+        let mut entry = self.entry(id).ok_or(StoreError::Unknown(id))?;
+        if change(&mut entry) {
+            self.database.update(id, &entry, durability)?;
         }
-        *entry = changed;
+        lock(&self.index).entries.insert(id, entry);
         Ok(())
     }
 
-    /// Evicts what was not used for longest until `bytes` more fit the quota, and returns what it
-    /// evicted: whole contents, neither pinned nor in place. If that does not suffice, none.
+    /// Evicts what was not used for longest until `bytes` more fit the quota, and promises them.
+    /// Returns what it evicted: whole contents, neither pinned nor in place. If that does not suffice,
+    /// none.
     ///
     /// To be called before a content is added or imported, which fails without room: so the caller
     /// knows which swarms to leave.
-    pub fn make_room(&self, bytes: u64) -> Result<Vec<ContentId>, StoreError> {
+    pub fn make_room(&self, bytes: u64) -> Result<(Vec<ContentId>, Reservation), StoreError> {
         self.make_room_beside(&BTreeSet::new(), bytes)
     }
 
@@ -271,11 +369,36 @@ impl Store {
         &self,
         spared: &BTreeSet<ContentId>,
         bytes: u64,
+    ) -> Result<(Vec<ContentId>, Reservation), StoreError> {
+        let _evicting = lock(&self.evicting);
+        let mut evicted = Vec::new();
+        loop {
+            match self.reserve(bytes) {
+                Ok(room) => return Ok((evicted, room)),
+                // Once more: what was evicted for us, one who needs no eviction may have taken.
+                Err(StoreError::QuotaExceeded { needed, missing, quota }) => {
+                    for id in self.evictable(spared, needed, missing, quota)? {
+                        match self.remove(id) {
+                            // Somebody else removed it, so there is as much more room.
+                            Err(StoreError::Unknown(_)) => {}
+                            removed => removed?,
+                        }
+                        evicted.push(id);
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Enough contents to make `missing` bytes of room, those first that were not used for longest.
+    fn evictable(
+        &self,
+        spared: &BTreeSet<ContentId>,
+        needed: u64,
+        mut missing: u64,
+        quota: u64,
     ) -> Result<Vec<ContentId>, StoreError> {
-        let Err(StoreError::QuotaExceeded { needed, mut missing, quota }) = self.check_quota(bytes)
-        else {
-            return Ok(Vec::new());
-        };
         let mut evictable: Vec<_> = self
             .contents()
             .into_iter()
@@ -294,7 +417,6 @@ impl Store {
         if missing > 0 {
             return Err(StoreError::QuotaExceeded { needed, missing, quota });
         }
-        evicted.iter().try_for_each(|id| self.remove(*id))?;
         Ok(evicted)
     }
 
@@ -307,26 +429,9 @@ impl Store {
             }
     }
 
-    fn check_quota(&self, needed: u64) -> Result<(), StoreError> {
-        let Some(quota) = self.quota else { return Ok(()) };
-        let index = lock(&self.index);
-        let ours = index.entries.values().filter(|entry| entry.in_place.is_none());
-        let taken = ours.map(|entry| entry.total_bytes).sum::<u64>() + index.reserved;
-        match (taken + needed).saturating_sub(quota) {
-            0 => Ok(()),
-            missing => Err(StoreError::QuotaExceeded { needed, missing, quota }),
-        }
-    }
-
-    /// Promises bytes to an import, until they are given back by [`Store::release`].
-    pub(super) fn reserve(&self, bytes: u64) -> Result<(), StoreError> {
-        self.check_quota(bytes)?;
-        lock(&self.index).reserved += bytes;
-        Ok(())
-    }
-
-    pub(super) fn release(&self, bytes: u64) {
-        lock(&self.index).reserved -= bytes;
+    /// Promises bytes to a content that is going to be added or imported.
+    pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
+        Reservation::within(self.quota, &self.index, bytes)
     }
 
     /// Has a content refused once others change its files.
@@ -334,8 +439,12 @@ impl Store {
         self.database.guard(stored.id(), stored.files.guard_as_is()?)
     }
 
-    /// Where imports are staged.
-    pub(super) fn import_directory(&self) -> PathBuf {
+    /// A name for what is no content yet, or none any more.
+    pub(super) fn staging(&self) -> PathBuf {
+        self.import_directory().join(Uuid::new_v4().simple().to_string())
+    }
+
+    fn import_directory(&self) -> PathBuf {
         self.directory.join("import")
     }
 
@@ -348,13 +457,23 @@ impl Store {
     }
 
     fn opened(&self, id: ContentId) -> Option<Arc<Stored>> {
-        lock(&self.index).opened.get(&id).and_then(Weak::upgrade)
+        let opened = lock(&self.index).opened.get(&id).and_then(Weak::upgrade);
+        opened.filter(|stored| !stored.has_failed())
     }
 
-    fn enter(&self, id: ContentId, entry: Entry, stored: Arc<Stored>) -> Arc<Stored> {
+    fn enter(
+        &self,
+        id: ContentId,
+        entry: Entry,
+        stored: Arc<Stored>,
+        room: Option<Reservation>,
+    ) -> Arc<Stored> {
         let mut index = lock(&self.index);
         index.entries.insert(id, entry);
         index.opened.insert(id, Arc::downgrade(&stored));
+        if let Some(room) = room {
+            room.redeem(&mut index);
+        }
         stored
     }
 

@@ -4,10 +4,18 @@ use std::path::{Path, PathBuf};
 
 use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use shoal_common::Address;
-use shoal_core::{PeerId, content::ContentId, swarm::Priority};
+use shoal_core::{
+    PeerId,
+    content::{ContentId, Manifest, PieceHashes},
+    swarm::Priority,
+};
 use uuid::Uuid;
 
-use super::{StoreError, scan::Fingerprint};
+use super::{
+    StoreError,
+    probe::{Step, reach},
+    scan::Fingerprint,
+};
 use crate::options::Options;
 
 /// redb would take 1 GiB.
@@ -56,6 +64,27 @@ pub(super) struct Described {
     pub(super) manifest: Vec<u8>,
     pub(super) hashes: Vec<u8>,
     pub(super) fingerprints: Option<Vec<Fingerprint>>,
+}
+
+impl Described {
+    /// The same, decoded, if it is what was added under this id.
+    pub(super) fn checked(
+        self,
+        id: ContentId,
+    ) -> Result<(Manifest, PieceHashes, Option<Vec<Fingerprint>>), StoreError> {
+        let damaged = |what| StoreError::Damaged { what, id };
+        if ContentId::of_manifest(&self.manifest) != id {
+            return Err(damaged("the manifest"));
+        }
+        let manifest = Manifest::decode(&self.manifest)?;
+        let hashes = PieceHashes::verify(&manifest, &self.hashes)
+            .map_err(|_| damaged("the list of piece hashes"))?;
+        let fits = |list: &Vec<Fingerprint>| list.len() == manifest.files().len();
+        if !self.fingerprints.as_ref().is_none_or(fits) {
+            return Err(damaged("the record of the files"));
+        }
+        Ok((manifest, hashes, self.fingerprints))
+    }
 }
 
 pub(super) struct Database {
@@ -237,6 +266,7 @@ impl Database {
             let mut transaction = self.redb.begin_write()?;
             transaction.set_durability(durability)?;
             change(&transaction)?;
+            reach(Step::Commit).map_err(redb::Error::Io)?;
             Ok(transaction.commit()?)
         };
         attempt().map_err(|error: redb::Error| StoreError::database(&self.path, error))

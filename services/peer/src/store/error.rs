@@ -94,6 +94,17 @@ pub enum StoreError {
     /// The piece is not here.
     #[error("piece {} is not held", .0.get())]
     NotHeld(PieceIndex),
+    /// The disk failed when what was written was synced.
+    #[error("nothing more is written to {}, as the disk failed to keep what was; fetch the content again", .0.display())]
+    NotSynced(PathBuf),
+    /// What a database or a file of the store says is not what was written there.
+    #[error("{what} of content {id} is damaged; remove the content, and fetch or publish it again")]
+    Damaged {
+        /// What is damaged.
+        what: &'static str,
+        /// Of which content.
+        id: ContentId,
+    },
     /// The content was removed, or evicted to make room.
     #[error("content {0} was removed")]
     Removed(ContentId),

@@ -8,7 +8,12 @@ use rustix::{
 };
 use uuid::Uuid;
 
-use super::{Store, StoreError, Stored, error::cannot, files::create_parent, hash::hash};
+use super::{
+    Store, StoreError, Stored,
+    error::cannot,
+    files::{create_parent, sync_file, sync_file_system, sync_parent},
+    hash::hash,
+};
 
 /// How a file came to its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,7 +50,14 @@ impl Store {
             if exported.contains(&Exported::HardLink) {
                 self.guard(stored)?;
             }
+            // What has its name is whole, also after a power cut.
+            if stored.manifest().is_directory() {
+                sync_file_system(&staged)?;
+            } else {
+                sync_file(&staged)?;
+            }
             rename_new(&staged, destination)?;
+            sync_parent(destination)?;
             Ok(exported.into_iter().max().unwrap_or(Exported::Copy))
         });
         if exported.is_err() {

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fs::{self, File, OpenOptions},
-    io::{self, IoSlice},
+    io::{self, ErrorKind, IoSlice},
     mem::MaybeUninit,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
@@ -16,7 +16,14 @@ use std::{
 use rustix::fs::OFlags;
 use shoal_core::content::{FileEntry, Manifest};
 
-use super::{StoreError, error::cannot, hash::unreadable, lock, scan::Fingerprint};
+use super::{
+    StoreError,
+    error::cannot,
+    hash::unreadable,
+    lock,
+    probe::{Step, reach},
+    scan::Fingerprint,
+};
 
 /// Files kept open by a process, over all contents: well below the usual limit of 1,024.
 const MAX_OPEN_FILES: usize = 256;
@@ -50,19 +57,23 @@ impl OpenFiles {
     }
 
     fn insert(&self, key: (u64, usize), file: Arc<File>) {
-        let mut cache = lock(&self.cache);
-        if cache.files.len() >= MAX_OPEN_FILES {
-            let oldest = cache.files.iter().min_by_key(|(_, (_, used))| *used);
-            if let Some(oldest) = oldest.map(|(key, _)| *key) {
-                cache.files.remove(&oldest);
+        // Closed after the lock is given back: some file systems write then.
+        let _closed = {
+            let mut cache = lock(&self.cache);
+            let mut surplus = None;
+            if cache.files.len() >= MAX_OPEN_FILES {
+                let oldest = cache.files.iter().min_by_key(|(_, (_, used))| *used);
+                let oldest = oldest.map(|(key, _)| *key);
+                surplus = oldest.and_then(|key| cache.files.remove(&key));
             }
-        }
-        let now = cache.clock;
-        cache.files.insert(key, (file, now));
+            let now = cache.clock;
+            (surplus, cache.files.insert(key, (file, now)))
+        };
     }
 
     fn close_all_of(&self, content: u64) {
-        lock(&self.cache).files.retain(|(owner, _), _| *owner != content);
+        let is_of_it = |(owner, _): &(u64, usize), _: &mut _| *owner == content;
+        let _closed: Vec<_> = lock(&self.cache).files.extract_if(is_of_it).collect();
     }
 }
 
@@ -86,7 +97,8 @@ pub(super) struct Files {
     open: Arc<OpenFiles>,
     /// This content's key in `open`.
     key: u64,
-    /// Files written since the last [`Files::sync`].
+    /// Files written since the last [`Files::sync`]. One is added after its bytes were written: so a
+    /// sync that takes it out covers them.
     dirty: Mutex<BTreeSet<usize>>,
     /// The directories were synced: no file is created later.
     has_synced_names: AtomicBool,
@@ -216,13 +228,7 @@ impl Files {
     /// Whether all files look as they must.
     pub(super) fn check_all(&self) -> Result<(), StoreError> {
         let Some(guard) = self.guard.get() else { return Ok(()) };
-        for (file, expected) in guard.iter().enumerate() {
-            let path = self.path_of(file);
-            if Fingerprint::at(&path)? != *expected {
-                return Err(StoreError::SourceChanged(path));
-            }
-        }
-        Ok(())
+        Fingerprint::check_all(guard, &self.manifest, &self.place())
     }
 
     /// Writes all of `parts`, one after the other, from a position of a file on.
@@ -233,12 +239,20 @@ impl Files {
         parts: &mut [IoSlice<'_>],
     ) -> Result<(), StoreError> {
         let open = self.file(file)?;
-        lock(&self.dirty).insert(file);
-        write_vectored_at(&open, at, parts)
-            .map_err(|error| StoreError::io("write", &self.path_of(file), error))
+        let written = reach(Step::Write).and_then(|()| write_vectored_at(&open, at, parts));
+        // Even after an error, some bytes may have been written.
+        self.note_written(file);
+        written.map_err(|error| StoreError::io("write", &self.path_of(file), error))
     }
 
-    /// Has everything written so far survive a power cut.
+    /// The file has bytes that may not have reached the disk.
+    pub(super) fn note_written(&self, file: usize) {
+        lock(&self.dirty).insert(file);
+    }
+
+    /// Has everything written so far survive a power cut. Only one thread may do so at a time: what
+    /// one has taken out of `dirty`, another would take for synced. After an error nobody can tell
+    /// what reached the disk: the system reports it once, and says that all is well the next time.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         if !self.has_synced_names.load(Ordering::Relaxed) {
             self.sync_names()?;
@@ -246,13 +260,10 @@ impl Files {
         }
         let dirty = std::mem::take(&mut *lock(&self.dirty));
         for file in &dirty {
-            let synced = self
-                .file(*file)
-                .and_then(|open| open.sync_data().map_err(cannot("sync", &self.path_of(*file))));
-            if synced.is_err() {
-                lock(&self.dirty).extend(&dirty);
-                return synced;
-            }
+            let open = self.file(*file)?;
+            reach(Step::SyncData)
+                .and_then(|()| open.sync_data())
+                .map_err(cannot("sync", &self.path_of(*file)))?;
         }
         Ok(())
     }
@@ -283,16 +294,70 @@ impl Drop for Files {
 /// Writes a small file all or nothing, to survive a power cut.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<File, StoreError> {
     let fresh = path.with_extension("new");
-    let file = File::create(&fresh).map_err(cannot("create", &fresh))?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true);
+    let file = options.open(&fresh).map_err(cannot("create", &fresh))?;
     file.write_all_at(bytes, 0).map_err(cannot("write", &fresh))?;
     file.sync_all().map_err(cannot("sync", &fresh))?;
     fs::rename(&fresh, path).map_err(cannot("rename", &fresh))?;
+    sync_parent(path)?;
     Ok(file)
 }
 
 /// Has the names in a directory survive a power cut.
 pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|directory| directory.sync_all()).map_err(cannot("sync", path))
+    let directory = File::open(path).map_err(cannot("open", path))?;
+    match reach(Step::SyncDirectory).and_then(|()| directory.sync_all()) {
+        // Some network file systems have nothing to sync here.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced.map_err(cannot("sync", path)),
+    }
+}
+
+/// Has the name at `path`, created or renamed, survive a power cut.
+pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    // A relative path of one component lies in the working directory.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match sync_directory(parent.unwrap_or(Path::new("."))) {
+        // One that may be written to but not read cannot be synced either.
+        Err(StoreError::Denied { .. }) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Has a file survive a power cut.
+pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|file| file.sync_all()).map_err(cannot("sync", path))
+}
+
+/// Has all that was written to the file system of `path` survive a power cut: one call for files that
+/// may be many.
+pub(super) fn sync_file_system(path: &Path) -> Result<(), StoreError> {
+    let directory = File::open(path).map_err(cannot("open", path))?;
+    rustix::fs::syncfs(directory).map_err(|error| StoreError::io("sync", path, error.into()))
+}
+
+/// Deletes a directory with all that is in it.
+pub(super) fn delete_directory(path: &Path) -> Result<(), StoreError> {
+    reach(Step::Delete).and_then(|()| fs::remove_dir_all(path)).map_err(cannot("delete", path))
+}
+
+/// Whether the directories that hold nothing are there, of a tree.
+pub(super) fn has_directories(manifest: &Manifest, place: &Path) -> bool {
+    let mut empty = manifest.empty_directories().iter();
+    place.exists() && empty.all(|directory| place.join(directory).is_dir())
+}
+
+/// Numbers of the files that are not there, or are shorter or longer than they should be.
+pub(super) fn lacking(manifest: &Manifest, place: &Path) -> Vec<usize> {
+    let is_lacking = |number: &usize| {
+        let file = &manifest.files()[*number];
+        let path = if manifest.is_directory() { place.join(&file.path) } else { place.to_owned() };
+        !path.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == file.size)
+    };
+    (0..manifest.files().len()).filter(is_lacking).collect()
 }
 
 /// Creates the files of a content, sparse and of full size, and its empty directories. What is
@@ -328,7 +393,11 @@ pub(super) fn create_file(path: &Path, entry: &FileEntry) -> Result<File, StoreE
         .mode(if entry.executable { 0o755 } else { 0o644 })
         .open(path)
         .map_err(cannot("create", path))?;
-    file.set_len(entry.size).map_err(cannot("resize", path))?;
+    let found = file.metadata().map_err(cannot("look at", path))?;
+    // Resized to what it is, it would look changed.
+    if found.len() != entry.size {
+        file.set_len(entry.size).map_err(cannot("resize", path))?;
+    }
     Ok(file)
 }
 
@@ -342,7 +411,7 @@ fn write_vectored_at(file: &File, mut at: u64, mut parts: &mut [IoSlice<'_>]) ->
     while !parts.is_empty() {
         let count = parts.len().min(MAX_SLICES);
         match rustix::io::pwritev(file, &parts[..count], at) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(written) => {
                 at += written as u64;
                 IoSlice::advance_slices(&mut parts, written);

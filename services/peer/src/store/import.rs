@@ -11,13 +11,12 @@ use shoal_core::content::{
     Bitfield, FileEntry, Layout, Manifest, PieceHash, PieceHasher, PieceHashes, PieceIndex,
     PieceLength, file_root,
 };
-use uuid::Uuid;
 
 use super::{
-    Store, StoreError, Stored,
+    Reservation, Store, StoreError, Stored,
     content::ContentDirectory,
     error::cannot,
-    files::{create_file, create_parent},
+    files::{create_file, create_parent, sync_file_system},
     hash::seal,
     held,
 };
@@ -38,6 +37,8 @@ pub struct ImportPlan {
 /// An import under way. Dropped before [`Import::finish`] it leaves nothing behind.
 pub struct Import {
     store: Arc<Store>,
+    /// None once the content counts by itself.
+    room: Option<Reservation>,
     plan: ImportPlan,
     piece_length: PieceLength,
     /// Its own, below the store's `import`.
@@ -65,14 +66,23 @@ struct Current {
 impl Import {
     /// Starts an import, if there is room for it.
     pub fn start(store: &Arc<Store>, plan: ImportPlan) -> Result<Self, StoreError> {
-        store.reserve(plan.total_bytes)?;
+        let room = store.reserve(plan.total_bytes)?;
+        Self::start_within(room, store, plan)
+    }
+
+    /// The same, in room that [`Store::make_room`] has promised to it.
+    pub fn start_within(
+        room: Reservation,
+        store: &Arc<Store>,
+        plan: ImportPlan,
+    ) -> Result<Self, StoreError> {
         let piece_length =
             plan.piece_length.unwrap_or_else(|| PieceLength::for_size(plan.total_bytes));
-        let staged = store.import_directory().join(Uuid::new_v4().simple().to_string());
         let import = Self {
             store: store.clone(),
+            room: Some(room),
             piece_length,
-            directory: ContentDirectory(staged),
+            directory: ContentDirectory(store.staging()),
             unclaimed: plan.total_bytes,
             plan,
             current: None,
@@ -146,19 +156,14 @@ impl Import {
             std::mem::take(&mut self.empty_directories),
         )?;
         let hashes = PieceHashes::verify(&manifest, pieces.concat().as_flattened())?;
-        self.sync()?;
+        // One call for all files: they may be many.
+        sync_file_system(&self.directory.0)?;
         held::HeldLog::create(
             &self.directory.log(),
             &Bitfield::full(manifest.layout().piece_count()),
         )?;
-        self.store.add_complete(manifest, hashes, &self.directory.0)
-    }
-
-    /// One call for all files: they may be many.
-    fn sync(&self) -> Result<(), StoreError> {
-        let path = &self.directory.0;
-        let directory = File::open(path).map_err(cannot("open", path))?;
-        rustix::fs::syncfs(directory).map_err(|error| StoreError::io("sync", path, error.into()))
+        let room = self.room.take().expect("an import is finished once");
+        self.store.add_complete(room, manifest, hashes, &self.directory.0)
     }
 
     /// Whether the file's path is one that a manifest may have; and its layout.
@@ -187,7 +192,6 @@ impl Drop for Import {
     fn drop(&mut self) {
         // Gone already if the import was finished; else what stays is deleted when next opened.
         let _ = self.directory.delete();
-        self.store.release(self.plan.total_bytes);
     }
 }
 

@@ -6,11 +6,14 @@
 //! DIR/store.redb           manifests, piece hashes, what is pinned and when it was used
 //! DIR/contents/ID/data     the file, or the directory of files; sparse, written in place
 //! DIR/contents/ID/held.log the pieces held
-//! DIR/import/              contents that are being streamed in; emptied when opened
+//! DIR/import/              contents that are streamed in or being deleted; emptied when opened
 //! ```
 //!
-//! Invariants: a piece counts as held only after its verified bytes were written; a directory under
-//! `contents` that the database does not know is left over from a crash and is deleted.
+//! Invariants: a piece counts as held only after its verified bytes were written; a checkpoint vouches
+//! for a piece only if its bytes were synced after they were written; a directory under `contents` that
+//! the database does not know is left over from a crash and is deleted. A lock that is held over slow
+//! work on the disk (a sync, a commit, the deletion of a directory) is one that only such work waits
+//! for.
 //!
 //! All calls block on the disk: they do not belong on an async worker, but for [`Stored::read`] and
 //! [`Stored::accept`] on the threads that do nothing else.
@@ -27,7 +30,11 @@ mod hash;
 mod held;
 mod import;
 mod one_shot;
+mod probe;
+mod reservation;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -41,6 +48,7 @@ pub use export::Exported;
 pub use hash::{Hashed, hash};
 pub use import::{Import, ImportPlan};
 pub use one_shot::OneShot;
+pub use reservation::Reservation;
 
 /// Locks what one panic elsewhere must not take away from all others.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

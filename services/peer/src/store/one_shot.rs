@@ -10,8 +10,12 @@ use std::{
 use shoal_core::content::{ContentId, Manifest, PieceHashes};
 
 use super::{
-    StoreError, Stored, content::ContentDirectory, data_dir::lock_file, error::cannot,
-    export::rename_new, files::write_whole,
+    StoreError, Stored,
+    content::ContentDirectory,
+    data_dir::lock_file,
+    error::cannot,
+    export::rename_new,
+    files::{sync_parent, write_whole},
 };
 
 /// A download whose state lies in `.NAME.shoal` beside its destination until it is complete.
@@ -88,10 +92,12 @@ impl OneShot {
         if !self.stored.is_complete() {
             return Err(StoreError::Incomplete(self.stored.id()));
         }
-        self.stored.checkpoint()?;
+        self.stored.sync()?;
         self.stored.files.guard_as_is()?;
         let Place { destination, state } = self.place;
         rename_new(&self.stored.path(), &destination)?;
+        // Before the state goes: a power cut must leave one or the other.
+        sync_parent(&destination)?;
         self.stored.files.moved_to(destination);
         state.delete()?;
         Ok(self.stored)

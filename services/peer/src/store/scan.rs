@@ -8,6 +8,8 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use shoal_core::content::Manifest;
+
 use super::{StoreError, error::cannot};
 
 /// Linux's slowest clock of file times ticks 100 times a second.
@@ -36,6 +38,22 @@ impl Fingerprint {
     /// Of the file at `path`, symbolic links followed.
     pub(super) fn at(path: &Path) -> Result<Self, StoreError> {
         fs::metadata(path).map(|found| Self::of(&found)).map_err(cannot("look at", path))
+    }
+
+    /// Whether the files of a content at `place` look as they did.
+    pub(super) fn check_all(
+        expected: &[Self],
+        manifest: &Manifest,
+        place: &Path,
+    ) -> Result<(), StoreError> {
+        for (file, expected) in manifest.files().iter().zip(expected) {
+            let path =
+                if manifest.is_directory() { place.join(&file.path) } else { place.to_owned() };
+            if Self::at(&path)? != *expected {
+                return Err(StoreError::SourceChanged(path));
+            }
+        }
+        Ok(())
     }
 
     pub(super) const fn size(&self) -> u64 {

@@ -1,7 +1,8 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Barrier},
+    thread,
 };
 
 use shoal_core::{
@@ -153,9 +154,11 @@ fn the_quota_evicts_whole_unpinned_contents_only() {
         Err(StoreError::QuotaExceeded { missing: 1, quota: 300_000, .. })
     ));
     assert_eq!(store.contents().len(), 3);
-    assert_eq!(store.make_room(100_000).unwrap(), [downloads[0].id()]);
-    sources[3].add_to(&store);
-    assert!(store.make_room(0).unwrap().is_empty());
+    let (evicted, room) = store.make_room(100_000).unwrap();
+    assert_eq!(evicted, [downloads[0].id()]);
+    let (manifest, hashes) = (sources[3].stored.manifest(), sources[3].stored.hashes());
+    store.add_within(Some(room), manifest.clone(), hashes.clone()).unwrap();
+    assert!(store.make_room(0).unwrap().0.is_empty());
 }
 
 #[test]
@@ -169,8 +172,73 @@ fn the_content_not_used_for_longest_is_evicted_first() {
     for id in [second, third, first] {
         touch_later_than_all(&store, id);
     }
-    assert_eq!(store.make_room(100_000).unwrap(), [second]);
-    assert_eq!(store.make_room(300_000).unwrap(), [third, first]);
+    assert_eq!(store.make_room(100_000).unwrap().0, [second]);
+    assert_eq!(store.make_room(300_000).unwrap().0, [third, first]);
+}
+
+#[test]
+fn of_many_who_ask_at_once_for_room_for_one_only_one_gets_it() {
+    const ASKING: usize = 4;
+    let (_directory, store) = small_store();
+    for _ in 0..50 {
+        let start = Barrier::new(ASKING);
+        let ask = || {
+            start.wait();
+            store.make_room(200_000)
+        };
+        let answers: Vec<_> = thread::scope(|scope| {
+            let asking: Vec<_> = (0..ASKING).map(|_| scope.spawn(ask)).collect();
+            asking.into_iter().map(|asking| asking.join().unwrap()).collect()
+        });
+        assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 1);
+    }
+}
+
+#[test]
+fn room_that_is_promised_is_taken_until_it_is_used_or_given_back() {
+    let (_directory, store) = small_store();
+    let sources = contents(4);
+    let (_, room) = store.make_room(200_000).unwrap();
+    assert!(matches!(
+        store.make_room(200_000),
+        Err(StoreError::QuotaExceeded { missing: 100_000, .. })
+    ));
+    sources[0].add_to(&store);
+    let (manifest, hashes) = (sources[1].stored.manifest(), sources[1].stored.hashes());
+    let refused = store.add(manifest.clone(), hashes.clone());
+    assert!(matches!(refused, Err(StoreError::QuotaExceeded { missing: 100_000, .. })));
+    drop(room);
+    // A content that is here already needs no room, and gives back what was promised.
+    let (_, room) = store.make_room(200_000).unwrap();
+    let (manifest, hashes) = (sources[0].stored.manifest(), sources[0].stored.hashes());
+    store.add_within(Some(room), manifest.clone(), hashes.clone()).unwrap();
+    for source in &sources[1..3] {
+        source.add_to(&store);
+    }
+    assert!(matches!(store.make_room(1), Err(StoreError::QuotaExceeded { missing: 1, .. })));
+}
+
+#[test]
+fn sizes_beyond_all_numbers_are_refused() {
+    let (_directory, store) = small_store();
+    let source = &contents(1)[0];
+    source.add_to(&store);
+    for bytes in [u64::MAX, u64::MAX - 1, 1 << 63] {
+        let refused = store.make_room(bytes);
+        let Err(StoreError::QuotaExceeded { needed, missing, .. }) = refused else {
+            panic!("{bytes} bytes fit into room for 300000");
+        };
+        assert_eq!((needed, missing), (bytes, (bytes.saturating_add(100_000)) - 300_000));
+    }
+    // Without a quota all is promised, and given back without a fault.
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(directory.path(), None).unwrap();
+    source.add_to(&store);
+    let promised = [u64::MAX, u64::MAX, 1].map(|bytes| store.make_room(bytes).unwrap());
+    drop(promised);
+    drop(store);
+    let store = Store::open(directory.path(), Some(100_000)).unwrap();
+    assert!(matches!(store.make_room(u64::MAX), Err(StoreError::QuotaExceeded { .. })));
 }
 
 /// Uses a content until the clock has moved on.

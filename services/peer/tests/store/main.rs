@@ -5,6 +5,7 @@
 mod data_dir;
 mod disk;
 mod download;
+mod empty;
 mod export;
 mod hash;
 mod import;

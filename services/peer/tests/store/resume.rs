@@ -149,6 +149,29 @@ fn files_that_a_reboot_lost_are_fetched_again() {
 }
 
 #[test]
+fn what_somebody_deleted_or_cut_off_is_fetched_again_and_never_served() {
+    let cut = |data: &Path, bytes| {
+        File::options().write(true).open(data).unwrap().set_len(bytes).unwrap();
+    };
+    for pieces in [vec![0, 1, 2, 3], (0..10).collect()] {
+        let begun = Begun::new();
+        let (store, download) = begun.open();
+        begun.send(&download, pieces);
+        download.checkpoint().unwrap();
+        drop((store, download));
+        cut(&begun.inside("data"), 2 * PIECE_LENGTH + 1);
+        for _ in 0..2 {
+            assert_eq!(begun.held(), [0, 1], "what is there is kept, and noted");
+        }
+        fs::remove_file(begun.inside("data")).unwrap();
+        for _ in 0..2 {
+            assert!(begun.held().is_empty());
+        }
+        begun.complete();
+    }
+}
+
+#[test]
 fn a_checkpoint_is_due_after_64_mib() {
     let source = Source::file(65 << 20, 1 << 20);
     let directory = tempfile::tempdir().unwrap();

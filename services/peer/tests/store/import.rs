@@ -46,7 +46,8 @@ fn a_tree_that_is_streamed_in_is_the_content_it_was() {
     assert!(stored.is_complete());
     assert!(names(&directory.path().join("import")).is_empty());
     // The room that was promised is taken, and not twice.
-    store.make_room(1_000_000 - total).unwrap();
+    let (evicted, _) = store.make_room(1_000_000 - total).unwrap();
+    assert!(evicted.is_empty());
     assert_eq!(store.contents().len(), 1);
 }
 

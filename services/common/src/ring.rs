@@ -37,6 +37,10 @@ pub const NOT_SERVING: &str = "NOT_SERVING";
 /// Another such reason: the call had been held up for too long somewhere.
 pub const TOO_LATE: &str = "TOO_LATE";
 
+/// The metadata that names the node a call is meant for, by its id. Calls that ring nodes make to each
+/// other bear it: another node may have the address by now.
+pub const ADDRESSEE: &str = "shoal-addressee";
+
 /// A ring, known by some of its nodes.
 pub struct Ring {
     /// Those that were named. They are asked when nobody else is left.

@@ -17,9 +17,12 @@ use shoal_common::{
 use shoal_core::ring::{Census, Contact, NodeId, TimeoutSettings, Timeouts};
 use shoal_proto::dht::v1::dht_service_client::DhtServiceClient;
 use tokio::time::timeout;
-use tonic::{Code, Response, Status};
+use tonic::{Code, Response, Status, service::interceptor::InterceptedService};
 
-use crate::wire::WireError;
+use crate::wire::{Addressee, WireError};
+
+/// Speaks to one node. Each of its calls names that node.
+pub(crate) type Client = DhtServiceClient<InterceptedService<Channel, Addressee>>;
 
 /// Channels kept open, at most; one that is not in use is then dropped.
 const MAX_CHANNELS: usize = 1024;
@@ -80,11 +83,12 @@ impl Calls {
         known.unwrap_or(member).clone()
     }
 
-    /// A client of another node.
-    pub(crate) fn client(&self, of: &Contact) -> Result<DhtServiceClient<Channel>, Status> {
+    /// A client of another node, and of nobody else who has its address now.
+    pub(crate) fn client(&self, of: &Contact) -> Result<Client, Status> {
         let address = self.at_present(of).address;
         let unreachable = || Status::unavailable(format!("{address} is no address"));
-        self.channel(&address).map(DhtServiceClient::new).ok_or_else(unreachable)
+        let channel = self.channel(&address).ok_or_else(unreachable)?;
+        Ok(DhtServiceClient::with_interceptor(channel, Addressee(of.id)))
     }
 
     /// A channel to an address.

@@ -119,7 +119,8 @@ impl Caretaker {
             if is_in_office && is_kept_by(known, &members) || known.displaced.is_some() {
                 continue;
             }
-            let next = epoch.unwrap_or_default() + 1;
+            // Each was believed, or it would not be known: there is a next one.
+            let Some(next) = epoch.unwrap_or_default().checked_add(1) else { continue };
             let present = known.present.clone();
             let wanted = ReplicaSet { epoch: next, members, ..present.clone() };
             under_way.begin(range, self.clone().attempt(range, present, wanted));
@@ -137,7 +138,7 @@ impl Caretaker {
         present: ReplicaSet,
         wanted: ReplicaSet,
     ) -> Result<(), StoreError> {
-        let round = self.round.fetch_add(1, Ordering::Relaxed) + 1;
+        let round = self.next_round();
         let ballot = Ballot { round, node: self.me.id };
         let (sync, lookups, me) = (self.sync.clone(), self.lookups.clone(), self.me.clone());
         let takeover = Takeover { sync, lookups, me, range, present, wanted, ballot };
@@ -166,6 +167,13 @@ impl Caretaker {
             }
         }
         Ok(())
+    }
+
+    /// Above all rounds seen. Others believe it a millisecond after they believed those.
+    fn next_round(&self) -> u64 {
+        let next = |round: u64| Some(round.saturating_add(1));
+        let before = self.round.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        before.unwrap_or_else(|round| round).saturating_add(1)
     }
 
     /// Learns from the nodes around who keeps a range that this node owns and knows nothing of.

@@ -39,7 +39,7 @@ use tokio::{
     task::{JoinError, spawn_blocking},
 };
 use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
+use tonic::{Request, service::interceptor::InterceptedService};
 use tracing::info;
 
 use crate::{
@@ -142,7 +142,9 @@ pub async fn run(
         .add_service(DhtServiceServer::new(dht).max_decoding_message_size(MAX_REQUEST))
         .add_service(InterceptedService::new(
             ReplicaServiceServer::new(replica).max_decoding_message_size(MAX_REQUEST),
-            move |request| wire::check_addressee(id, request),
+            move |request: Request<()>| {
+                wire::require_addressee(id, request.metadata()).map(|()| request)
+            },
         ));
     info!(
         listen = %listening, advertise = %me.address, node_id = %id, position = %me.position,

@@ -6,15 +6,14 @@ use std::{
     time::Duration,
 };
 
-use shoal_common::{backoff::Backoff, channel::Channel};
+use shoal_common::backoff::Backoff;
 use shoal_core::ring::{Contact, NodeId, Position};
-use shoal_proto::dht::v1::dht_service_client::DhtServiceClient;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Status};
 use tracing::debug;
 
 use crate::{
-    calls::{Calls, never_sent},
+    calls::{Calls, Client, never_sent},
     kv::Values,
     lookup::Lookups,
     refusal::{self, Reason},
@@ -49,7 +48,7 @@ pub(crate) trait Operation: Sync {
     /// Has another node do it, until then by the clock there, if it has an effect.
     fn there(
         &self,
-        client: DhtServiceClient<Channel>,
+        client: Client,
         not_after_ms: u64,
     ) -> impl Future<Output = Result<Self::Answer, Status>> + Send;
 }

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info};
 
 use crate::{
-    keeper::{Handover, Prepared, SupplyError},
+    keeper::{Handover, LEASE, Prepared, SupplyError},
     lookup::Lookups,
     store::{Key, Record, StoreError},
     sync::{Sync, SyncError},
@@ -81,6 +81,8 @@ impl Takeover {
         let handover = self.handover(self.range, Some(self.ballot));
         let doubtful = self.read_from(&promises, &handover).await?;
         let accepted = promises.into_iter().flat_map(|promise| promise.accepted);
+        // What does not come after the present set was never accepted in earnest, nor can be chosen.
+        let accepted = accepted.filter(|(_, accepted)| accepted.next.comes_after(&self.present));
         let mut chosen = Vec::new();
         for (range, next) in proposals(self.range, accepted, &self.wanted) {
             let is_wanted = next == self.wanted;
@@ -190,7 +192,7 @@ impl Takeover {
                 Prepared::Leased(_) if has_waited => return Err(TakeoverError::PrimaryLives),
                 Prepared::Leased(wait) => {
                     has_waited = true;
-                    sleep(wait).await;
+                    sleep(wait.min(LEASE)).await;
                 }
                 Prepared::Refused(refusal) => return Err(refusal.into()),
             }

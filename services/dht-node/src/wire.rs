@@ -3,6 +3,7 @@
 mod addressee;
 mod agreement;
 mod contact;
+mod count;
 mod record;
 
 use std::fmt::Display;
@@ -11,7 +12,7 @@ use prost_types::Timestamp;
 use shoal_core::ring::{KeyRange, Position};
 use shoal_proto::dht::v1 as pb;
 
-pub(crate) use addressee::{Addressee, check_addressee};
+pub(crate) use addressee::{Addressee, check_addressee, require_addressee};
 pub(crate) use agreement::{
     agreement, ballot, custody, parse_agreement, parse_ballot, parse_custody, parse_promise,
     parse_proposal, parse_superseded, proposal, superseded,
@@ -20,6 +21,7 @@ pub(crate) use contact::{
     Seen, contact, found, parse_contact, parse_found, parse_named, parse_roll_digest,
     parse_rumours, parse_state, rumour, state,
 };
+pub(crate) use count::{credible, is_credible};
 pub(crate) use record::{
     digest, parse_digest, parse_digests, parse_records, parse_records_of, parse_versions, record,
 };
@@ -35,6 +37,12 @@ pub(crate) enum WireError {
     Position { id: String, claimed: String, right: Position },
     #[error("{got} {what} are more than the {max} allowed")]
     TooMany { what: &'static str, got: usize, max: usize },
+    #[error(
+        "{what} {got} is more than {days} days ahead of this node's clock, taken as milliseconds since \
+         1970: no ring comes so far; set the clocks of both nodes",
+        days = count::MAX_AHEAD.as_secs() / 86_400
+    )]
+    Absurd { what: &'static str, got: u64 },
     #[error("{got} {what} answer a question about {asked}")]
     Unequal { what: &'static str, got: usize, asked: usize },
     #[error("{0} do not come in order, or are of what was not asked for")]

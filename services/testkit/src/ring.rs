@@ -6,17 +6,22 @@ pub mod rogue;
 
 use std::{iter, path::PathBuf, time::Duration};
 
-use shoal_common::channel::{Channel, Options};
+use shoal_common::{
+    channel::{Channel, Options},
+    ring::ADDRESSEE,
+};
 use shoal_core::ring::{KeyRange, Position};
 use shoal_proto::dht::v1::{
     self as pb, Agreement, GetStateRequest, GetStateResponse, NodeState, Standing,
-    dht_service_client::DhtServiceClient,
+    dht_service_client::DhtServiceClient, replica_service_client::ReplicaServiceClient,
 };
 use tempfile::TempDir;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep},
 };
+
+use tonic::Request;
 
 use crate::{
     fleet::Place,
@@ -251,6 +256,23 @@ impl Ring {
         client(&self.address(number))
     }
 
+    /// The id of a node that runs.
+    pub async fn id(&self, number: usize) -> String {
+        let told = state(&mut self.client(number)).await.expect("a state");
+        told.state.and_then(|state| state.node).expect("a node").node_id
+    }
+
+    /// A message for a node, in the name of another one.
+    pub async fn addressed<T>(&self, number: usize, message: T) -> Request<T> {
+        addressed(&self.id(number).await, message)
+    }
+
+    /// What a node is asked in the name of another one that keeps a range with it.
+    pub fn replica(&self, number: usize) -> ReplicaServiceClient<Channel> {
+        let address = self.address(number).parse().expect("it is ADDR:PORT");
+        ReplicaServiceClient::new(Channel::lazy(&address, &Options::default()))
+    }
+
     /// A figure of a node: the sum over all labels.
     pub async fn figure(&self, number: usize, name: &str) -> f64 {
         let (admin, name) = (self.nodes[number].admin.clone(), name.to_owned());
@@ -327,6 +349,14 @@ fn free_address() -> String {
 pub fn client(address: &str) -> Client {
     let address = address.parse().expect("it is HOST:PORT");
     DhtServiceClient::new(Channel::lazy(&address, &Options::default()))
+}
+
+/// A message in the name of a ring node: it says which node it is meant for.
+pub fn addressed<T>(node_id: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let id = node_id.parse().expect("an id is ASCII");
+    request.metadata_mut().insert(ADDRESSEE, id);
+    request
 }
 
 /// What a node tells of itself, with all details.

@@ -59,6 +59,7 @@ async fn one_node_answers_for_a_key_and_others_that_keep_it_name_that_one() {
     let (mut primaries, mut named) = (Vec::new(), HashMap::new());
     for number in 0..5 {
         let request = GetRequest { key: "llama-3".into(), direct: true };
+        let request = ring.addressed(number, request).await;
         match ring.client(number).get(request).await {
             Ok(_) => primaries.push(number),
             Err(refused) => {

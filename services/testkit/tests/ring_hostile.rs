@@ -2,25 +2,33 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use shoal_common::channel::{Channel, Options};
+use shoal_common::ring::ADDRESSEE;
 use shoal_core::ring::{NodeId, Position};
 use shoal_proto::dht::v1::{
-    Agreement, Condition, DeleteRequest, FindSuccessorRequest, GetRequest, GossipRequest, Life,
-    ListNodesRequest, LookupRequest, NodeInfo, NodeState, NotifyRequest, PutRequest, Record,
-    ReplicaSet, ReplicateRequest, Rumour, Target, condition,
-    replica_service_client::ReplicaServiceClient, replicate_response, target,
+    AcceptRequest, Agreement, Ballot, Condition, DeleteRequest, FindSuccessorRequest,
+    GetPeersRequest, GetRequest, GossipRequest, LearnRequest, Life, ListAgreementsRequest,
+    ListNodesRequest, LookupRequest, NodeInfo, NodeState, NotifyRequest, PrepareRequest,
+    ProbeRequest, Proposal, PutRequest, Record, ReplicaSet, ReplicateRequest, Rumour, Target,
+    condition, replicate_response, target,
 };
 use shoal_testkit::ring::{
-    Ring, agreement_on,
+    Ring, addressed, agreement_on,
     rogue::{Rogue, Vice},
+    state,
 };
-use tokio::{io::AsyncWriteExt as _, net::TcpStream, time::timeout};
-use tonic::{Code, Status};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 /// No call takes longer.
 const DEADLINE: Duration = Duration::from_secs(5);
+/// A ring is in order again after some trouble.
+const SETTLED: Duration = Duration::from_secs(20);
 
 fn put_of(key: &[u8], value: &[u8]) -> PutRequest {
     PutRequest { key: key.to_vec().into(), value: value.to_vec().into(), ..PutRequest::default() }
@@ -51,7 +59,7 @@ fn fields(status: &Status) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_are_refused_with_words_and_change_nothing() {
     let ring = Ring::of(1).await;
-    let mut node = ring.client(0);
+    let (mut node, id) = (ring.client(0), ring.id(0).await);
     node.put(put_of(b"key", b"value")).await.expect("it is put");
 
     let refused = node.put(put_of(&[], &vec![0; 65_537])).await.expect_err("too long, too short");
@@ -82,13 +90,20 @@ async fn bad_requests_are_refused_with_words_and_change_nothing() {
     }
     let forged = NodeInfo { position: format!("{:032x}", 7), ..stranger() };
     let state = Some(NodeState { node: Some(forged.clone()), ..NodeState::default() });
-    let refused = node.notify(NotifyRequest { state }).await.expect_err("a forged position");
+    let refused =
+        node.notify(addressed(&id, NotifyRequest { state })).await.expect_err("a forged position");
     assert!(refused.message().contains("positions are computed from ids"), "{refused:?}");
     let rumour = |node| Rumour { node: Some(node), incarnation: 1, life: Life::Alive.into() };
     let gossip = GossipRequest { rumours: vec![rumour(forged)], digest: Vec::new() };
-    assert_eq!(node.gossip(gossip).await.expect_err("forged").code(), Code::InvalidArgument);
+    assert_eq!(
+        node.gossip(addressed(&id, gossip)).await.expect_err("forged").code(),
+        Code::InvalidArgument
+    );
     let flood = GossipRequest { rumours: vec![rumour(stranger()); 300], digest: Vec::new() };
-    assert_eq!(node.gossip(flood).await.expect_err("a flood").code(), Code::InvalidArgument);
+    assert_eq!(
+        node.gossip(addressed(&id, flood)).await.expect_err("a flood").code(),
+        Code::InvalidArgument
+    );
 
     let found = node.get(GetRequest { key: "key".into(), direct: false }).await.expect("a value");
     assert_eq!(found.into_inner().value, "value");
@@ -128,7 +143,7 @@ async fn who_is_no_primary_cannot_write() {
     ring.client(0).put(put_of(b"key", b"value")).await.expect("it is put");
     let mut answers = Vec::new();
     for number in 0..3 {
-        let answer = ring.client(number).put(direct.clone()).await;
+        let answer = ring.client(number).put(ring.addressed(number, direct.clone()).await).await;
         answers.push(answer.map_or_else(|status| status.code(), |_| Code::Ok));
     }
     answers.sort_by_key(|code| *code as i32);
@@ -147,9 +162,8 @@ async fn who_is_no_primary_cannot_write() {
             expires_ms: 0,
         }],
     };
-    let channel =
-        Channel::lazy(&ring.address(0).parse().expect("it is ADDR:PORT"), &Options::default());
-    let mut replica = ReplicaServiceClient::new(channel);
+    let (mut replica, id) = (ring.replica(0), ring.id(0).await);
+    let write = |wall_ms| addressed(&id, write(wall_ms));
     let answer = replica.replicate(write(1)).await.expect("an answer").into_inner();
     assert!(matches!(answer.kind, Some(replicate_response::Kind::Superseded(_))), "{answer:?}");
     let refused = replica.replicate(write(u64::MAX)).await.expect_err("the far future");
@@ -168,7 +182,7 @@ async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() 
     let get = |direct| GetRequest { key: "key".into(), direct };
     let (mut primary, mut before) = (None, String::new());
     for number in 0..3 {
-        if let Ok(found) = ring.client(number).get(get(true)).await {
+        if let Ok(found) = ring.client(number).get(ring.addressed(number, get(true)).await).await {
             (primary, before) = (Some(number), found.into_inner().version);
         }
     }
@@ -189,9 +203,8 @@ async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() 
             expires_ms: 0,
         }],
     };
-    let address = ring.address(replica).parse().expect("it is ADDR:PORT");
-    let mut client = ReplicaServiceClient::new(Channel::lazy(&address, &Options::default()));
-    let answer = client.replicate(unanswered).await.expect("an answer").into_inner();
+    let unanswered = ring.addressed(replica, unanswered).await;
+    let answer = ring.replica(replica).replicate(unanswered).await.expect("an answer").into_inner();
     assert!(matches!(answer.kind, Some(replicate_response::Kind::Stored(_))), "{answer:?}");
     ring.kill(primary);
 
@@ -205,6 +218,148 @@ async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() 
     let found = found.await.expect("the others take over");
     assert_eq!(found.value, "in doubt", "what a majority read is kept");
     assert!(epoch(&found.version) > epoch(&before), "{} after {before}", found.version);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nodes_ask_each_other_is_refused_if_it_names_another_node_or_none() {
+    let ring = Ring::of(2).await;
+    let (mut node, mut replica) = (ring.client(0), ring.replica(0));
+    let agreement = agreement_on(b"key", &mut node).await;
+    let [own, other] = [ring.id(0).await, ring.id(1).await];
+    for (to, code) in
+        [(None, Code::InvalidArgument), (Some(&other), Code::Unavailable), (Some(&own), Code::Ok)]
+    {
+        let name = |message: &mut MetadataMap| {
+            let to = to.map(|id| id.parse().expect("an id is ASCII"));
+            to.map(|id| message.insert(ADDRESSEE, id));
+        };
+        macro_rules! code_of {
+            ($client:ident.$call:ident($message:expr)) => {{
+                let mut request = Request::new($message);
+                name(request.metadata_mut());
+                $client.$call(request).await.map_or_else(|status| status.code(), |_| Code::Ok)
+            }};
+        }
+        assert_eq!(code_of!(node.gossip(GossipRequest::default())), code);
+        let state = state(&mut node).await.expect("a state").state;
+        assert_eq!(code_of!(node.notify(NotifyRequest { state: state.clone() })), code);
+        assert_eq!(code_of!(node.probe(ProbeRequest { state })), code);
+        let agreement = Some(agreement.clone());
+        assert_eq!(code_of!(replica.learn(LearnRequest { agreement })), code);
+        let range = agreement_on(b"key", &mut node).await.range;
+        assert_eq!(code_of!(replica.list_agreements(ListAgreementsRequest { range })), code);
+        let direct = GetRequest { key: "key".into(), direct: true };
+        let answer = code_of!(node.get(direct));
+        // The one that is asked may not be the primary.
+        let may_be = [Code::NotFound, Code::Unavailable];
+        assert!(answer == code || code == Code::Ok && may_be.contains(&answer), "{answer:?}");
+        let direct = GetPeersRequest {
+            content_id: "00".repeat(32),
+            direct: true,
+            ..GetPeersRequest::default()
+        };
+        assert_eq!(code_of!(node.get_peers(direct)), code);
+    }
+}
+
+/// The last word is nobody's: not with the highest number that there is, nor with the highest that is
+/// believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn absurd_epochs_and_rounds_are_refused_and_high_ones_are_outdone() {
+    const DAY_MS: u64 = 24 * 3600 * 1000;
+    let ring = Ring::of(3).await;
+    ring.client(0).put(put_of(b"key", b"value")).await.expect("it is put");
+    let stranger = Uuid::nil().to_string();
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_millis();
+    let believed = now_ms as u64 + DAY_MS - 2_000;
+    for (count, is_taken) in [(u64::MAX, false), (believed + 60_000, false), (believed, true)] {
+        let mut codes = Vec::new();
+        for number in 0..3 {
+            let (mut replica, id) = (ring.replica(number), ring.id(number).await);
+            let present = agreement_on(b"key", &mut ring.client(number)).await;
+            let ballot = Some(Ballot { round: count, node_id: stranger.clone() });
+            let primary_agrees = true;
+            let prepare = PrepareRequest {
+                present: Some(present.clone()),
+                ballot: ballot.clone(),
+                primary_agrees,
+            };
+            codes.push(code(replica.prepare(addressed(&id, prepare)).await));
+            let set = present.replica_set.clone().map(|set| ReplicaSet { epoch: count, ..set });
+            let proposal = Some(Proposal { ballot, replica_set: set.clone() });
+            let accept = AcceptRequest { present: Some(present.clone()), proposal };
+            codes.push(code(replica.accept(addressed(&id, accept)).await));
+            let agreement = Some(Agreement { replica_set: set, ..present });
+            codes.push(code(replica.learn(addressed(&id, LearnRequest { agreement })).await));
+        }
+        let all = if is_taken { Code::Ok } else { Code::InvalidArgument };
+        assert_eq!(codes, [all; 9], "{count}");
+        let written = timeout(SETTLED, async {
+            loop {
+                match ring.client(0).put(put_of(b"key", &count.to_be_bytes())).await {
+                    Ok(_) => break,
+                    Err(refused) => assert_eq!(refused.code(), Code::Unavailable, "{refused:?}"),
+                }
+            }
+        });
+        written.await.expect("the range is usable again");
+        for number in 0..3 {
+            let request = GetRequest { key: "key".into(), direct: false };
+            let found = within(ring.client(number).get(request)).await.expect("it is there");
+            assert_eq!(found.value, &count.to_be_bytes()[..]);
+        }
+    }
+    ring.settled(SETTLED).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_said_to_be_dead_says_that_it_lives() {
+    let ring = Ring::of(3).await;
+    known(&ring).await;
+    let node = state(&mut ring.client(1)).await.and_then(|told| told.state).expect("a state").node;
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_millis();
+    let day_ms = 24 * 3600 * 1000;
+    for ahead in [0, 5, 60_000, day_ms - 2_000] {
+        let incarnation = now_ms as u64 + ahead;
+        for life in [Life::Dead, Life::Left] {
+            let rumour = Rumour { node: node.clone(), incarnation, life: life.into() };
+            let gossip = GossipRequest { rumours: vec![rumour], digest: Vec::new() };
+            for number in [0, 2] {
+                let gossip = ring.addressed(number, gossip.clone()).await;
+                ring.client(number).gossip(gossip).await.expect("it listens to gossip");
+            }
+        }
+        all_know_all(&ring).await;
+    }
+    let rumour = Rumour { node, incarnation: u64::MAX, life: Life::Dead.into() };
+    for number in 0..3 {
+        let gossip = GossipRequest { rumours: vec![rumour.clone()], digest: Vec::new() };
+        let gossip = ring.addressed(number, gossip).await;
+        ring.client(number).gossip(gossip).await.expect("it listens to gossip");
+        let nodes = ring.client(number).list_nodes(ListNodesRequest::default()).await;
+        assert_eq!(nodes.expect("a list").into_inner().nodes.len(), 3, "what is absurd is no news");
+    }
+}
+
+/// Waits until all nodes have heard of all.
+async fn all_know_all(ring: &Ring) {
+    let heard = async {
+        for number in 0..ring.len() {
+            let mut node = ring.client(number);
+            loop {
+                let nodes = node.list_nodes(ListNodesRequest::default()).await.expect("a list");
+                if nodes.into_inner().nodes.len() == ring.len() {
+                    break;
+                }
+                sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    timeout(SETTLED, heard).await.expect("word of all nodes gets round");
+}
+
+fn code<T>(answer: Result<Response<T>, Status>) -> Code {
+    answer.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -247,6 +402,7 @@ async fn goes_round(vice: Vice) {
         for number in 0..4 {
             let rumour = Rumour { incarnation: key as u64 + 1, ..rumour.clone() };
             let gossip = GossipRequest { rumours: vec![rumour], digest: Vec::new() };
+            let gossip = ring.addressed(number, gossip).await;
             ring.client(number).gossip(gossip).await.expect("it listens to gossip");
         }
         let (mut node, name) = (ring.client(key % 4), format!("key-{key}"));

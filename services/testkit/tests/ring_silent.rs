@@ -7,7 +7,7 @@ use std::{
 
 use shoal_proto::dht::v1::{GetRequest, PutRequest};
 use shoal_testkit::ring::{
-    Ring,
+    Ring, addressed,
     load::{Load, Nodes},
     state,
 };
@@ -97,12 +97,12 @@ async fn in_order(ring: &Ring) -> Vec<usize> {
 
 /// A key that falls to a node.
 async fn key_of(ring: &Ring, node: usize) -> String {
-    let mut client = ring.client(node);
+    let (mut client, id) = (ring.client(node), ring.id(node).await);
     for number in 0..1000 {
         let key = format!("key-{number}");
         let request = GetRequest { key: key.clone().into(), direct: true };
         // Whoever does not own it says so.
-        let answer = client.get(request).await;
+        let answer = client.get(addressed(&id, request)).await;
         if answer.is_err_and(|status| status.code() == Code::NotFound) {
             return key;
         }

@@ -61,6 +61,11 @@ impl ReplicaSet {
         }
     }
 
+    /// May be chosen as the set after `other`: of the same founding, with a higher epoch.
+    pub fn comes_after(&self, other: &Self) -> bool {
+        self.lineage == other.lineage && self.epoch > other.epoch
+    }
+
     /// Is `other`, for a position of both.
     fn is(&self, other: &Self) -> bool {
         (self.lineage, self.epoch) == (other.lineage, other.epoch)
@@ -135,6 +140,9 @@ pub enum Refusal {
     /// What this node kept in a ring that was founded apart is not handed in yet.
     #[error("what this node kept in another ring is not handed in yet")]
     Unsettled,
+    /// What is proposed does not come after the set spoken of, and nobody would learn it.
+    #[error("the proposal does not come after the present replica set")]
+    NoNext,
 }
 
 /// Why a write is not taken.
@@ -247,6 +255,9 @@ impl Custody {
         present: &ReplicaSet,
         proposal: &Proposal,
     ) -> Result<(), Refusal> {
+        if !proposal.next.comes_after(present) {
+            return Err(Refusal::NoNext);
+        }
         let promised = self.admit_as_member(range, present)?;
         if let Some(promised) = promised.filter(|promised| *promised > proposal.ballot) {
             return Err(Refusal::Outbid(promised));

@@ -2,11 +2,17 @@
 
 use std::sync::Arc;
 
+use shoal_common::channel::Channel;
 use shoal_core::ring::{Contact, Entry, Found, Position, RollDigest, State};
 use shoal_proto::dht::v1::{self as pb, dht_service_client::DhtServiceClient, target::Kind};
 
-use super::{CallError, Calls};
-use crate::wire::{self, Seen};
+use super::{CallError, Calls, Client};
+use crate::wire::{self, Addressee, Seen};
+
+/// A client that speaks to this node, and not to another one that has its address now.
+fn client(channel: Channel, to: &Contact) -> Client {
+    DhtServiceClient::with_interceptor(channel, Addressee(to.id))
+}
 
 impl Calls {
     /// What a node says of a position. It may take longer than usual: who has no time asks others
@@ -25,7 +31,7 @@ impl Calls {
 
     pub(crate) async fn notify(&self, of: &State, to: &Contact) -> Result<State, CallError> {
         let request = pb::NotifyRequest { state: Some(wire::state(of)) };
-        let call = async |channel| DhtServiceClient::new(channel).notify(request).await;
+        let call = async |channel| client(channel, to).notify(request).await;
         let response = self.quick(to, call).await?;
         parsed(&to.address, wire::parse_state(response.state, Seen::Elsewhere))
     }
@@ -51,7 +57,7 @@ impl Calls {
         to: &Contact,
     ) -> Result<(State, Found), CallError> {
         let request = pb::ProbeRequest { state: Some(wire::state(of)) };
-        let call = async |channel| DhtServiceClient::new(channel).probe(request).await;
+        let call = async |channel| client(channel, to).probe(request).await;
         let response = self.quick(to, call).await?;
         let next = response.next.ok_or(wire::WireError::Missing("what is next"));
         let next = next.and_then(wire::parse_found);
@@ -67,7 +73,7 @@ impl Calls {
     ) -> Result<Vec<Entry>, CallError> {
         let rumours = entries.iter().map(wire::rumour).collect();
         let request = pb::GossipRequest { rumours, digest: digest.hashes().to_vec() };
-        let call = async |channel| DhtServiceClient::new(channel).gossip(request).await;
+        let call = async |channel| client(channel, to).gossip(request).await;
         let response = self.quick(to, call).await?;
         parsed(&to.address, wire::parse_rumours(response.rumours))
     }

@@ -44,6 +44,7 @@ impl DhtService for Dht {
         &self,
         request: Request<pb::NotifyRequest>,
     ) -> Result<Response<pb::NotifyResponse>, Status> {
+        self.expect_node(&request)?;
         let observed = observed(&request)?;
         let state = wire::parse_state(request.into_inner().state, Seen::From(observed))?;
         self.ring.notified(state).await;
@@ -87,6 +88,7 @@ impl DhtService for Dht {
         &self,
         request: Request<pb::GetRequest>,
     ) -> Result<Response<pb::GetResponse>, Status> {
+        self.check(&request, request.get_ref().direct)?;
         let request = request.into_inner();
         let operation = Get(checked_key(request.key)?);
         self.run(&operation, request.direct).await
@@ -96,6 +98,7 @@ impl DhtService for Dht {
         &self,
         request: Request<pb::PutRequest>,
     ) -> Result<Response<pb::PutResponse>, Status> {
+        self.check(&request, request.get_ref().direct)?;
         let request = request.into_inner();
         let direct = request.direct;
         self.run(&Put::try_from(request)?, direct).await
@@ -105,6 +108,7 @@ impl DhtService for Dht {
         &self,
         request: Request<pb::DeleteRequest>,
     ) -> Result<Response<pb::DeleteResponse>, Status> {
+        self.check(&request, request.get_ref().direct)?;
         let request = request.into_inner();
         let direct = request.direct;
         self.run(&Delete::try_from(request)?, direct).await
@@ -114,6 +118,7 @@ impl DhtService for Dht {
         &self,
         request: Request<pb::AnnouncePeerRequest>,
     ) -> Result<Response<pb::AnnouncePeerResponse>, Status> {
+        self.check(&request, request.get_ref().direct)?;
         let observed = observed(&request)?;
         self.swarms.announce(request.into_inner(), observed).await.map(Response::new)
     }
@@ -122,6 +127,7 @@ impl DhtService for Dht {
         &self,
         request: Request<pb::GetPeersRequest>,
     ) -> Result<Response<pb::GetPeersResponse>, Status> {
+        self.check(&request, request.get_ref().direct)?;
         self.swarms.peers(request.into_inner()).await.map(Response::new)
     }
 
@@ -129,6 +135,7 @@ impl DhtService for Dht {
         &self,
         request: Request<pb::ProbeRequest>,
     ) -> Result<Response<pb::ProbeResponse>, Status> {
+        self.expect_node(&request)?;
         let observed = observed(&request)?;
         let state = wire::parse_state(request.into_inner().state, Seen::From(observed))?;
         let surroundings = self.ring.view.borrow().clone();
@@ -142,6 +149,7 @@ impl DhtService for Dht {
         &self,
         request: Request<pb::GossipRequest>,
     ) -> Result<Response<pb::GossipResponse>, Status> {
+        self.expect_node(&request)?;
         let request = request.into_inner();
         let entries = wire::parse_rumours(request.rumours)?;
         let digest = wire::parse_roll_digest(request.digest)?;
@@ -175,6 +183,20 @@ impl DhtService for Dht {
 }
 
 impl Dht {
+    /// A call that nodes make to nodes names this one.
+    fn expect_node<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        wire::require_addressee(self.keeper.me, request.metadata())
+    }
+
+    /// A call may come from a client, unless it is direct: nodes make those.
+    fn check<T>(&self, request: &Request<T>, direct: bool) -> Result<(), Status> {
+        if direct {
+            self.expect_node(request)
+        } else {
+            wire::check_addressee(self.keeper.me, request.metadata())
+        }
+    }
+
     fn state(&self) -> pb::NodeState {
         wire::state(&self.ring.view.borrow().view.state)
     }

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use prost_types::Timestamp;
-use shoal_common::{channel::Channel, status::Violations};
+use shoal_common::status::Violations;
 use shoal_core::ring::{Position, Version};
-use shoal_proto::dht::v1::{self as pb, condition, dht_service_client::DhtServiceClient};
+use shoal_proto::dht::v1::{self as pb, condition};
 use tonic::Status;
 
 use crate::{
+    calls::Client,
     kv::{Condition, KvError, Values, Write, Written},
     router::{Effect, Operation},
     store::{Key, Record, Value},
@@ -52,7 +53,7 @@ impl Operation for Get {
 
     async fn there(
         &self,
-        mut client: DhtServiceClient<Channel>,
+        mut client: Client,
         _not_after_ms: u64,
     ) -> Result<pb::GetResponse, Status> {
         let request = pb::GetRequest { key: self.0.as_bytes().clone(), direct: true };
@@ -80,7 +81,7 @@ impl Operation for Put {
 
     async fn there(
         &self,
-        mut client: DhtServiceClient<Channel>,
+        mut client: Client,
         not_after_ms: u64,
     ) -> Result<pb::PutResponse, Status> {
         in_time(window_of(self.request.not_after)?)?;
@@ -110,7 +111,7 @@ impl Operation for Delete {
 
     async fn there(
         &self,
-        mut client: DhtServiceClient<Channel>,
+        mut client: Client,
         not_after_ms: u64,
     ) -> Result<pb::DeleteResponse, Status> {
         in_time(window_of(self.request.not_after)?)?;

@@ -3,11 +3,11 @@
 //! A promise counts as the one of the node that was asked. After a restart another node may be where
 //! that one was, even the caller itself, which would then make a majority alone.
 
+use shoal_common::ring::ADDRESSEE;
 use shoal_core::ring::NodeId;
-use tonic::{Request, Status, service::Interceptor};
+use tonic::{Request, Status, metadata::MetadataMap, service::Interceptor};
 
-/// The metadata that names the node.
-const ADDRESSEE: &str = "shoal-addressee";
+use crate::refusal::{self, Reason};
 
 /// Names the node in each call to it.
 #[derive(Clone, Copy, Debug)]
@@ -21,14 +21,28 @@ impl Interceptor for Addressee {
     }
 }
 
-/// Refuses what is meant for another node than this one. A call that names none is taken.
-pub(crate) fn check_addressee(me: NodeId, request: Request<()>) -> Result<Request<()>, Status> {
-    match request.metadata().get(ADDRESSEE) {
+/// Refuses what is meant for another node than this one. A call that names none is taken: clients do
+/// not know whom they reach.
+pub(crate) fn check_addressee(me: NodeId, metadata: &MetadataMap) -> Result<(), Status> {
+    match metadata.get(ADDRESSEE) {
         Some(id) if id.as_bytes() != me.to_string().as_bytes() => {
-            Err(Status::failed_precondition(format!("another node is here: {me}")))
+            // Nothing has happened, and whoever asked may find out who has the address of whom now.
+            Err(refusal::status(Reason::NotServing, format!("another node is here: {me}")))
         }
-        _ => Ok(request),
+        _ => Ok(()),
     }
+}
+
+/// Refuses what is not expressly meant for this node: what nodes ask each other changes what they
+/// believe, or is answered in this node's own name.
+pub(crate) fn require_addressee(me: NodeId, metadata: &MetadataMap) -> Result<(), Status> {
+    if metadata.get(ADDRESSEE).is_none() {
+        return Err(Status::invalid_argument(format!(
+            "a call between ring nodes names the node it is meant for in the metadata {ADDRESSEE}; \
+             this node is {me}"
+        )));
+    }
+    check_addressee(me, metadata)
 }
 
 #[cfg(test)]
@@ -38,12 +52,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_for_another_node_is_refused() {
+    fn a_call_for_another_node_is_refused_and_so_is_one_for_nobody_where_it_must_name_one() {
         let [me, other] = [1, 2].map(|number| NodeId::new(Uuid::from_u128(number)));
-        let meant_for = |id| Addressee(id).call(Request::new(())).unwrap();
-        assert!(check_addressee(me, meant_for(me)).is_ok());
-        assert!(check_addressee(me, Request::new(())).is_ok());
-        let refused = check_addressee(me, meant_for(other)).unwrap_err();
-        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        let meant_for = |id| Addressee(id).call(Request::new(())).expect("it is taken");
+        let (mine, theirs, nobodys) = (meant_for(me), meant_for(other), Request::new(()));
+        for check in [check_addressee, require_addressee] {
+            assert!(check(me, mine.metadata()).is_ok());
+            let refused = check(me, theirs.metadata()).expect_err("it is for another");
+            assert_eq!(refused.code(), tonic::Code::Unavailable);
+        }
+        assert!(check_addressee(me, nobodys.metadata()).is_ok());
+        let refused = require_addressee(me, nobodys.metadata()).expect_err("it is for nobody");
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        assert!(refused.message().contains(ADDRESSEE), "{refused}");
     }
 }

@@ -4,9 +4,13 @@ use shoal_core::ring::{
     Agreement, Ballot, Custody, KeyRange, Lineage, NodeId, Proposal, ReplicaSet, Superseding,
 };
 use shoal_proto::dht::v1 as pb;
+use tracing::warn;
 use uuid::Uuid;
 
-use super::{Seen, WireError, at_most, contact, field, parse_contact, parse_range, range};
+use super::{
+    Seen, WireError, at_most, contact, count::mend, credible, field, parse_contact, parse_range,
+    range,
+};
 
 /// Members of a set.
 const MAX_MEMBERS: usize = 7;
@@ -40,7 +44,7 @@ fn parse_replica_set(set: Option<pb::ReplicaSet>) -> Result<ReplicaSet, WireErro
     let members = at_most("members", set.members, MAX_MEMBERS)?.into_iter();
     Ok(ReplicaSet {
         lineage: Lineage(Uuid::try_parse(&set.lineage).map_err(field)?),
-        epoch: set.epoch,
+        epoch: credible("epoch", set.epoch)?,
         members: members
             .map(|member| parse_contact(Some(member), Seen::Elsewhere))
             .collect::<Result<_, _>>()?,
@@ -53,7 +57,8 @@ pub(crate) fn ballot(ballot: Ballot) -> pb::Ballot {
 
 pub(crate) fn parse_ballot(ballot: Option<pb::Ballot>) -> Result<Ballot, WireError> {
     let ballot = ballot.ok_or(WireError::Missing("the ballot"))?;
-    Ok(Ballot { round: ballot.round, node: ballot.node_id.parse().map_err(field)? })
+    let round = credible("round", ballot.round)?;
+    Ok(Ballot { round, node: ballot.node_id.parse().map_err(field)? })
 }
 
 pub(crate) fn proposal(proposal: &Proposal) -> pb::Proposal {
@@ -99,9 +104,15 @@ pub(crate) fn custody(custody: &Custody) -> pb::Custody {
     pb::Custody { agreements: known.collect() }
 }
 
+/// What was agreed, as it was kept. Absurd counts, which earlier versions took from anybody, would
+/// disable a range for ever: no next set could go before them.
 pub(crate) fn parse_custody(stored: pb::Custody, node: NodeId) -> Result<Custody, WireError> {
     let mut custody = Custody::new(node);
-    for known in stored.agreements {
+    for mut known in stored.agreements {
+        if mend_counts(&mut known) {
+            let range = known.present.as_ref().and_then(|present| present.range.clone());
+            warn!(?range, "absurd epochs or rounds on the disk were replaced");
+        }
         let (range, present) = parse_agreement(known.present)?;
         let agreement = Agreement {
             present,
@@ -113,4 +124,86 @@ pub(crate) fn parse_custody(stored: pb::Custody, node: NodeId) -> Result<Custody
         custody.restore(range, &agreement);
     }
     Ok(custody)
+}
+
+/// Replaces absurd counts of what was kept. A promise stays one, above all that were given in earnest.
+fn mend_counts(known: &mut pb::KnownAgreement) -> bool {
+    let present = known.present.as_mut().and_then(|present| present.replica_set.as_mut());
+    let accepted = known.accepted.as_mut();
+    let (ballot, next) =
+        accepted.map_or((None, None), |it| (it.ballot.as_mut(), it.replica_set.as_mut()));
+    let epochs = present.into_iter().chain(next).chain(&mut known.displaced);
+    let rounds = ballot.into_iter().chain(&mut known.promised);
+    let counts = epochs.map(|set| &mut set.epoch).chain(rounds.map(|ballot| &mut ballot.round));
+    counts.fold(false, |any, count| mend(count) | any)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use shoal_core::ring::{Contact, Position};
+
+    use super::*;
+    use crate::wire::is_credible;
+
+    fn node() -> Contact {
+        let id = NodeId::new(Uuid::from_u128(1));
+        let position = Position::of_node(id, 0);
+        Contact { position, id, address: "10.0.0.1:7071".into() }
+    }
+
+    fn set(epoch: u64) -> ReplicaSet {
+        ReplicaSet { lineage: Lineage(Uuid::nil()), epoch, members: vec![node()] }
+    }
+
+    fn proposal_of(round: u64, epoch: u64) -> Proposal {
+        Proposal { ballot: Ballot { round, node: node().id }, next: set(epoch) }
+    }
+
+    proptest! {
+        #[test]
+        fn no_epoch_and_no_round_of_a_message_is_absurd(epoch: u64, round: u64) {
+            let whole = KeyRange::whole(node().position);
+            let told = parse_agreement(Some(agreement(whole, &set(epoch))));
+            prop_assert_eq!(told.is_ok(), is_credible(epoch));
+            let told = parse_proposal(Some(proposal(&proposal_of(round, epoch))));
+            prop_assert_eq!(told.is_ok(), is_credible(epoch) && is_credible(round));
+        }
+
+        /// Whatever an earlier version has kept, there is a next epoch and a next round.
+        #[test]
+        fn what_is_on_the_disk_disables_no_range(
+            epoch: u64,
+            promised: u64,
+            round: u64,
+            next: u64,
+            displaced: u64,
+        ) {
+            let mut custody = Custody::new(node().id);
+            let kept = Agreement {
+                present: set(epoch),
+                promised: Some(Ballot { round: promised, node: node().id }),
+                accepted: Some(proposal_of(round, next)),
+                displaced: Some(set(displaced)),
+                supplied: true,
+            };
+            custody.restore(KeyRange::whole(node().position), &kept);
+            let read = parse_custody(super::custody(&custody), node().id).expect("it is read");
+            let known = read.at(node().position).expect("it is known");
+            let (ballot, accepted) = (known.promised.expect("a promise"), known.accepted.as_ref());
+            let accepted = accepted.expect("a proposal");
+            for count in [
+                known.present.epoch,
+                ballot.round,
+                accepted.ballot.round,
+                accepted.next.epoch,
+                known.displaced.as_ref().expect("a set").epoch,
+            ] {
+                prop_assert!(is_credible(count + 1));
+            }
+            if is_credible(epoch) {
+                prop_assert_eq!(known.present.epoch, epoch);
+            }
+        }
+    }
 }

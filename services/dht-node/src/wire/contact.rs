@@ -8,7 +8,7 @@ use shoal_core::ring::{
 };
 use shoal_proto::dht::v1 as pb;
 
-use super::{WireError, at_most, field};
+use super::{WireError, at_most, field, is_credible};
 
 /// Successors, or closer nodes, in one message.
 const MAX_NODES: usize = 128;
@@ -135,8 +135,11 @@ pub(crate) fn rumour(entry: &Entry) -> pb::Rumour {
     }
 }
 
+/// News of nodes. What has an absurd incarnation is left out: the node spoken of could not refute it.
+/// A node whose clock is far ahead, and its message with it, would else not be heard at all.
 pub(crate) fn parse_rumours(rumours: Vec<pb::Rumour>) -> Result<Vec<Entry>, WireError> {
     let rumours = at_most("rumours", rumours, MAX_RUMOURS)?.into_iter();
+    let rumours = rumours.filter(|rumour| is_credible(rumour.incarnation));
     let parse = |rumour: pb::Rumour| {
         let life = match rumour.life() {
             pb::Life::Alive => Life::Alive,

@@ -4,6 +4,7 @@ use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
+use shoal_common::ring::ADDRESSEE;
 
 use super::{
     cluster::{Cluster, Content, PEER_PORT, RING_PORT, TRACKER_PORT},
@@ -15,6 +16,8 @@ struct Call {
     method: &'static str,
     request: String,
     expected: &'static str,
+    /// The id of the ring node that is meant, if it is a call of ring nodes.
+    addressee: Option<String>,
 }
 
 /// Lists what each service offers, and calls what the textbook names.
@@ -27,10 +30,11 @@ pub(super) fn lists_and_calls(cluster: &mut Cluster) -> anyhow::Result<String> {
     let other = format!("{}:{RING_PORT}", cluster.container("dht-node-2")?.address()?);
     let peer = format!("{}:{PEER_PORT}", peer.address()?);
     let state = grpcurl.run(&[&node, "shoal.dht.v1.DhtService/GetState"])?;
+    let others_state = grpcurl.run(&[&other, "shoal.dht.v1.DhtService/GetState"])?;
     let services = [
         (tracker, tracker_calls(&content)),
         (node, vec![find_successor()]),
-        (other, vec![notify(&state)?]),
+        (other, vec![notify(&state, &others_state)?]),
         (peer, peer_calls(&content)),
     ];
     let mut count = 0;
@@ -70,8 +74,11 @@ impl Grpcurl {
 
     /// Fails unless the answer is JSON that holds what is expected.
     fn call(&self, address: &str, call: &Call) -> anyhow::Result<()> {
-        let Call { method, request, expected } = call;
-        let answer = self.run(&["-d", request, address, method])?;
+        let Call { method, request, expected, addressee } = call;
+        let header = addressee.as_ref().map(|id| format!("{ADDRESSEE}: {id}"));
+        let header = header.iter().flat_map(|header| ["-H", header]);
+        let arguments: Vec<_> = header.chain(["-d", request, address, method]).collect();
+        let answer = self.run(&arguments)?;
         ensure!(answer.contains(expected), "{method} answers {answer}, without {expected}");
         // A stream is several documents, the first of which is enough.
         let first = serde_json::Deserializer::from_str(&answer).into_iter::<Value>().next();
@@ -85,6 +92,7 @@ fn health() -> Call {
         method: "grpc.health.v1.Health/Check",
         request: "{}".to_owned(),
         expected: "\"SERVING\"",
+        addressee: None,
     }
 }
 
@@ -98,6 +106,7 @@ fn tracker_calls(content: &Content) -> Vec<Call> {
                  "event": "ANNOUNCE_EVENT_{event}"}}"#
         ),
         expected: "observedAddress",
+        addressee: None,
     };
     vec![announce("STARTED"), announce("STOPPED")]
 }
@@ -108,13 +117,18 @@ fn find_successor() -> Call {
         // The bytes of "key", in base 64.
         request: r#"{"target": {"key": "a2V5"}}"#.to_owned(),
         expected: "position",
+        addressee: None,
     }
 }
 
-/// What a node says to another from time to time, as that node answers who is asked for its state.
-fn notify(state: &str) -> anyhow::Result<Call> {
-    let answer: Value = serde_json::from_str(state).context("GetState answers no JSON")?;
+/// What a node says to another from time to time, from what both answer when they are asked for their
+/// states.
+fn notify(state: &str, others: &str) -> anyhow::Result<Call> {
+    let json = |state| serde_json::from_str::<Value>(state).context("GetState answers no JSON");
+    let (answer, others) = (json(state)?, json(others)?);
+    let node_id = others["state"]["node"]["nodeId"].as_str().context("a node has an id")?;
     Ok(Call {
+        addressee: Some(node_id.to_owned()),
         method: "shoal.dht.v1.DhtService/Notify",
         request: json!({ "state": answer["state"] }).to_string(),
         expected: "successors",
@@ -128,11 +142,13 @@ fn peer_calls(content: &Content) -> Vec<Call> {
             method: "shoal.peer.v1.PeerService/GetBitfield",
             request: format!(r#"{{"content_id": "{id}"}}"#),
             expected: "heldCount",
+            addressee: None,
         },
         Call {
             method: "shoal.peer.v1.PeerService/RequestPiece",
             request: format!(r#"{{"content_id": "{id}", "ranges": [{{"piece": 0}}]}}"#),
             expected: "data",
+            addressee: None,
         },
     ]
 }

@@ -1,0 +1,163 @@
+//! Whatever counts others tell, up to what is believed: nothing overflows, and nothing is disabled.
+
+use std::time::Duration;
+
+use proptest::{collection::vec, prelude::*};
+use uuid::Uuid;
+
+use crate::ring::{
+    Ballot, Clock, Contact, Custody, Entry, KeyRange, Life, Lineage, NodeId, Position, Proposal,
+    Refusal, ReplicaSet, Roll, Version, proposals, testing::epoch,
+};
+
+/// What is believed at most, and the most that follows from that while a test lasts.
+const HIGHEST: u64 = u64::MAX / 2;
+const WHOLE: KeyRange = KeyRange::whole(Position::from_u128(0));
+
+fn node(number: u128) -> Contact {
+    let id = NodeId::new(Uuid::from_u128(number));
+    Contact { position: Position::from_u128(number << 100), id, address: "10.0.0.1:1".into() }
+}
+
+/// Counts as they come about, and those that were made up.
+fn counts() -> impl Strategy<Value = u64> {
+    prop_oneof![0..5_u64, 0..=HIGHEST, HIGHEST - 3..=HIGHEST]
+}
+
+fn set(founding: u128, epoch: u64) -> ReplicaSet {
+    let lineage = Lineage(Uuid::from_u128(founding));
+    ReplicaSet { lineage, epoch, members: (1..=3).map(node).collect() }
+}
+
+/// What anybody may say to a node of an agreement on the range.
+#[derive(Clone, Debug)]
+enum Word {
+    Learn(ReplicaSet),
+    Prepare(ReplicaSet, Ballot),
+    Accept(ReplicaSet, Proposal),
+    Supply(ReplicaSet, Ballot),
+}
+
+fn words() -> impl Strategy<Value = (usize, Word)> {
+    let sets = || (1..3_u128, counts()).prop_map(|(founding, epoch)| set(founding, epoch));
+    let ballots = || {
+        (counts(), 1..5_u128).prop_map(|(round, number)| Ballot { round, node: node(number).id })
+    };
+    let word = prop_oneof![
+        sets().prop_map(Word::Learn),
+        (sets(), ballots()).prop_map(|(set, ballot)| Word::Prepare(set, ballot)),
+        (sets(), ballots(), sets())
+            .prop_map(|(set, ballot, next)| Word::Accept(set, Proposal { ballot, next })),
+        (sets(), ballots()).prop_map(|(set, ballot)| Word::Supply(set, ballot)),
+    ];
+    (0..3_usize, word)
+}
+
+fn say(custody: &mut Custody, word: Word) {
+    match word {
+        Word::Learn(set) => drop(custody.learn(WHOLE, &set)),
+        Word::Prepare(set, ballot) => drop(custody.prepare(WHOLE, &set, ballot)),
+        Word::Accept(set, proposal) => drop(custody.accept(WHOLE, &set, &proposal)),
+        Word::Supply(set, ballot) => drop(custody.supply(WHOLE, &set, ballot)),
+    }
+}
+
+/// One attempt of the first node to have the next set chosen, as services make it.
+fn attempt(nodes: &mut [Custody; 3], round: &mut u64) -> Result<ReplicaSet, Refusal> {
+    let known = nodes[0].at(Position::from_u128(0)).expect("the set is known");
+    let present = known.present.clone();
+    *round = round.checked_add(1).expect("there is a next round");
+    let ballot = Ballot { round: *round, node: node(1).id };
+    let next = present.epoch.checked_add(1).expect("there is a next epoch");
+    let wanted = ReplicaSet { epoch: next, ..present.clone() };
+    let mut accepted = Vec::new();
+    for custody in nodes.iter_mut() {
+        accepted.extend(custody.prepare(WHOLE, &present, ballot)?);
+    }
+    let accepted = accepted.into_iter().filter(|(_, it)| it.next.comes_after(&present));
+    let chosen = proposals(WHOLE, accepted, &wanted).remove(0).1;
+    for custody in nodes.iter_mut() {
+        custody.accept(WHOLE, &present, &Proposal { ballot, next: chosen.clone() })?;
+    }
+    for custody in nodes.iter_mut() {
+        custody.learn(WHOLE, &chosen);
+    }
+    Ok(chosen)
+}
+
+proptest! {
+    /// Three nodes keep a range, and anybody says anything to them.
+    #[test]
+    fn no_count_that_is_believed_makes_a_range_unusable(words in vec(words(), 0..30)) {
+        let mut nodes = [1, 2, 3].map(|number| Custody::new(node(number).id));
+        for custody in &mut nodes {
+            custody.learn(WHOLE, &set(2, 1));
+        }
+        for (to, word) in words {
+            say(&mut nodes[to], word);
+        }
+        let mut round = 0;
+        let mut chosen = None;
+        for _ in 0..12 {
+            match attempt(&mut nodes, &mut round) {
+                Ok(set) => chosen = Some(set),
+                Err(Refusal::Outbid(ballot)) => round = round.max(ballot.round),
+                Err(Refusal::Superseded(by)) => {
+                    for (range, set) in by {
+                        nodes[0].learn(range, &set);
+                    }
+                }
+                Err(refusal) => prop_assert!(false, "{refusal}"),
+            }
+        }
+        let chosen = chosen.expect("a next set is chosen");
+        for custody in &mut nodes {
+            let taken = custody.write(Position::from_u128(0), WHOLE, &chosen);
+            prop_assert_eq!(taken, Ok(()));
+        }
+    }
+
+    /// What others make of a node, by whatever was told in its name, it sets right itself.
+    #[test]
+    fn every_report_that_is_believed_is_refuted_by_the_node_itself(
+        own in counts(),
+        reports in vec((counts(), 0..3_usize, any::<bool>()), 1..20),
+    ) {
+        let now = epoch();
+        let kept = Duration::from_secs(3600);
+        let (me, other) = (node(1), node(2));
+        let mut mine = Roll::new(me.clone(), own, kept, now);
+        let mut theirs = Roll::new(other, 1, kept, now);
+        for (incarnation, life, elsewhere) in reports {
+            let address = if elsewhere { "192.0.2.1:9".into() } else { me.address.clone() };
+            let contact = Contact { address, ..me.clone() };
+            let life = [Life::Alive, Life::Dead, Life::Left][life];
+            theirs.heard(now, &[Entry { contact, incarnation, life }]);
+        }
+        let told = theirs.entry(me.position).cloned();
+        mine.heard(now, &told.into_iter().collect::<Vec<_>>());
+        let refuted = mine.own().cloned().expect("it speaks of itself");
+        theirs.heard(now, &[refuted]);
+        let believed = theirs.entry(me.position).expect("it is heard of");
+        prop_assert_eq!((&believed.contact, believed.life), (&me, Life::Alive));
+        mine.leave(now);
+        theirs.heard(now, &[mine.own().cloned().expect("it speaks of itself")]);
+        prop_assert_eq!(theirs.entry(me.position).map(|entry| entry.life), Some(Life::Left));
+    }
+
+    /// Epochs of versions are taken as they are: nothing is ever added to them.
+    #[test]
+    fn a_version_with_any_epoch_has_a_later_one(
+        version in (any::<u64>(), 0..1_u64 << 60, any::<u32>(), any::<u128>()),
+        set_epoch: u64,
+        now_ms in 0..1_u64 << 60,
+    ) {
+        let (epoch, wall_ms, counter, number) = version;
+        let id = NodeId::new(Uuid::from_u128(number));
+        let seen = Version { epoch, wall_ms, counter, node: id };
+        let mut clock = Clock::new(node(1).id, None);
+        let next = clock.next(now_ms, set_epoch, Some(seen));
+        prop_assert!(next > seen);
+        prop_assert!(clock.next(now_ms, set_epoch, Some(next)) > next);
+    }
+}

@@ -12,12 +12,14 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     address::{Address, AddressError},
     health::Health,
-    server::{self, BindError, Limits},
+    server::{self, BindError, Limits, WhenFull},
 };
 
 /// Bounds of the histogram buckets of every `..._seconds` metric: 0.5 ms to 60 s.
 const SECONDS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
+/// How long a connection may be quiet: two scrapes of Prometheus, which makes one a minute by default.
+const IDLE_PATIENCE: Duration = Duration::from_secs(120);
 /// How often recorded samples are folded into the buckets when nobody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
@@ -98,11 +100,18 @@ pub async fn start(
             metrics.render()
         }),
     );
-    let limits = Limits { max_connections: 64, http1: true, ..Limits::default() };
+    let limits = Limits {
+        max_connections: 64,
+        // Calls are short here, and a probe that finds no place has the process killed.
+        when_full: WhenFull::CloseOldest,
+        idle_patience: Some(IDLE_PATIENCE),
+        http1: true,
+        ..Limits::default()
+    };
     tokio::spawn(async move {
         let serving = server::serve(listener, router.into(), &limits, shutdown);
         tokio::select! {
-            _ = serving => {}
+            () = serving => {}
             () = keep_up(recorder) => {}
         }
     });

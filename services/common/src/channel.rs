@@ -3,7 +3,9 @@
 use std::{
     error::Error,
     path::Path,
-    task::{Context, Poll},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -14,13 +16,20 @@ use tonic::{
 };
 use tower::Service;
 
-use crate::{address::Address, http2::Http2, rpc};
+use crate::{
+    address::Address,
+    http2::Http2,
+    rpc::{self, Budget, Charge, Flow, Intake, Method},
+};
 
 /// A gRPC channel to one process, for use with a generated client. Cheap to clone.
 ///
-/// It carries the current span's trace context in every call.
+/// It carries the current span's trace context in every call, and bounds what a response may take.
 #[derive(Clone, Debug)]
-pub struct Channel(transport::Channel);
+pub struct Channel {
+    inner: transport::Channel,
+    flow: Arc<Flow>,
+}
 
 /// How a channel behaves.
 #[derive(Clone, Debug)]
@@ -80,14 +89,18 @@ impl Channel {
 
     /// Connects when first used, and again whenever the connection is lost.
     pub fn lazy(address: &Address, options: &Options) -> Self {
-        Self(endpoint(address, options).connect_lazy())
+        Self::new(endpoint(address, options).connect_lazy())
+    }
+
+    fn new(inner: transport::Channel) -> Self {
+        Self { inner, flow: Flow::new(Budget::of_process()) }
     }
 
     async fn dial(endpoint: &Endpoint, target: &str) -> Result<Self, ConnectError> {
         endpoint
             .connect()
             .await
-            .map(Self)
+            .map(Self::new)
             .map_err(|error| ConnectError { target: target.to_owned(), reason: innermost(&error) })
     }
 }
@@ -122,15 +135,40 @@ pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
 impl Service<Request<Body>> for Channel {
     type Response = http::Response<Body>;
     type Error = transport::Error;
-    type Future = ResponseFuture;
+    type Future = Answer;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.0.poll_ready(cx)
+        self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> ResponseFuture {
+    fn call(&mut self, mut request: Request<Body>) -> Answer {
         rpc::inject_context(request.headers_mut());
-        self.0.call(request)
+        let bounded = rpc::called_by(request.uri().path())
+            .filter(|method| !method.is_bulk())
+            .map(|method| (method, Arc::clone(&self.flow)));
+        Answer { inner: self.inner.call(request), bounded }
+    }
+}
+
+/// The head of a response, whose body is bounded if the method is ours and not the data plane's.
+#[derive(Debug)]
+pub struct Answer {
+    inner: ResponseFuture,
+    bounded: Option<(&'static Method, Arc<Flow>)>,
+}
+
+impl Future for Answer {
+    type Output = Result<http::Response<Body>, transport::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.inner).poll(cx));
+        let bounded = self.bounded.take();
+        Poll::Ready(answer.map(|response| match bounded {
+            None => response,
+            Some((method, flow)) => {
+                response.map(|body| Body::new(Intake::of_response(body, method, Charge::new(flow))))
+            }
+        }))
     }
 }
 

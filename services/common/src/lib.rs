@@ -11,6 +11,7 @@ pub mod chart;
 pub mod config;
 pub mod health;
 pub mod http2;
+pub mod memory;
 pub mod names;
 pub mod process;
 pub mod ring;

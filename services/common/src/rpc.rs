@@ -1,8 +1,12 @@
-//! What happens around every call: trace context on both sides; a span, a count and a duration on
-//! the server's.
+//! What happens around every call. On both sides: trace context, and bounds of what is received. On the
+//! server's: a span, a count and a duration, and bounds of what is sent.
 
+mod budget;
+mod intake;
 mod method;
 mod observe;
+mod outgo;
+mod shape;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::{
@@ -12,7 +16,12 @@ use opentelemetry::{
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
+pub use budget::Budget;
+pub(crate) use budget::{Charge, Flow};
+pub(crate) use intake::Intake;
+pub(crate) use method::{Method, called_by};
 pub(crate) use observe::RpcLayer;
+pub(crate) use outgo::{Outgo, Parts, Turns};
 
 /// Puts the current span's context (W3C `traceparent`) into a request's metadata.
 pub(crate) fn inject_context(headers: &mut HeaderMap) {

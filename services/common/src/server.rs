@@ -1,40 +1,49 @@
 //! gRPC servers: the one place that makes them, so that mutual TLS can become a setting.
 //!
 //! A simple service calls [`serve`]. One that spreads its connections over several runtimes takes
-//! them from [`accept`] and hands each to a [`serve_incoming`] of its choice.
+//! them from [`accept`] and has each served by [`serve_connection`] on a runtime of its choice.
+//!
+//! What strangers can take is bounded here for all services: places for connections, the length, time
+//! and memory of requests, and responses that nobody reads.
 
 mod connection;
+mod http;
+mod places;
 
-use std::{convert::Infallible, io, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
+use ::http::{Request, Response};
 use bytes::Bytes;
 use futures_util::Stream;
-use http::{Request, Response};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    time::sleep,
-};
+use tokio::{net::TcpListener, task::JoinSet, time::sleep};
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Status,
-    body::Body,
-    service::Routes,
-    transport::{self, Server, server::Connected},
-};
+use tonic::{Status, body::Body, service::Routes};
 use tower::{Layer as _, Service};
 use tracing::debug;
 
-pub use connection::{Connection, accept};
+pub use self::{
+    connection::{Connection, accept},
+    http::{Accepted, serve_connection},
+    places::{Caller, WhenFull},
+};
+pub use crate::rpc::Budget;
 
 use crate::{address::Address, health::Health, http2::Http2, rpc::RpcLayer};
 
-/// What a server grants its clients. The largest message is tonic's 4 MiB unless a service says less.
+/// What a server grants its clients.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections open at a time; one more is closed at once.
+    /// Connections open at a time. If there is one more, an idle one is closed, or else the new one.
     pub max_connections: usize,
+    /// Of them, those from one source: an IPv4 address or an IPv6 /64. None is half of all.
+    pub max_connections_of_source: Option<usize>,
+    /// Whose connection is closed then.
+    pub when_full: WhenFull,
+    /// How long a connection may be without a call, if that is limited.
+    pub idle_patience: Option<Duration>,
+    /// A caller that takes nothing of a response for so long, or twice as long, is hung up on.
+    pub stall_patience: Duration,
     /// Calls open at a time on one connection; one more waits at the client.
     pub max_streams: u32,
     /// Longest time from a request's head to its response's head, if limited.
@@ -50,12 +59,18 @@ pub struct Limits {
     pub http2: Http2,
     /// HTTP/1 is understood too.
     pub http1: bool,
+    /// What messages may take; the process's, unless callers are trusted more than strangers.
+    pub budget: Arc<Budget>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            max_connections_of_source: None,
+            when_full: WhenFull::CloseIdle,
+            idle_patience: None,
+            stall_patience: Duration::from_secs(30),
             max_streams: 256,
             request_timeout: Some(Duration::from_secs(30)),
             keepalive_interval: Duration::from_secs(30),
@@ -63,7 +78,14 @@ impl Default for Limits {
             drain: Duration::from_secs(2),
             http2: Http2::CONTROL,
             http1: false,
+            budget: Budget::of_process(),
         }
+    }
+}
+
+impl Limits {
+    fn of_source(&self) -> usize {
+        self.max_connections_of_source.unwrap_or_else(|| self.max_connections.div_ceil(2))
     }
 }
 
@@ -123,46 +145,39 @@ pub async fn serve(
     routes: Routes,
     limits: &Limits,
     shutdown: CancellationToken,
-) -> Result<(), transport::Error> {
-    serve_incoming(accept(listener, limits.max_connections), routes, limits, shutdown).await
+) {
+    serve_incoming(accept(listener, limits), routes, limits, shutdown).await;
 }
 
 /// Serves the given connections on the current runtime, until there are no more and the last is
 /// closed, or until `shutdown` and the drain time after it.
-pub async fn serve_incoming<C>(
+pub async fn serve_incoming<C: Accepted>(
     incoming: impl Stream<Item = C>,
     routes: Routes,
     limits: &Limits,
     shutdown: CancellationToken,
-) -> Result<(), transport::Error>
-where
-    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
-{
-    let mut server = Server::builder()
-        .accept_http1(limits.http1)
-        .max_concurrent_streams(limits.max_streams)
-        .http2_keepalive_interval(Some(limits.keepalive_interval))
-        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-        .initial_stream_window_size(limits.http2.stream_window)
-        .initial_connection_window_size(limits.http2.connection_window)
-        .max_frame_size(limits.http2.max_frame_size)
-        .layer(RpcLayer);
-    if let Some(timeout) = limits.request_timeout {
-        server = server.timeout(timeout);
+) {
+    let service = observed(routes);
+    let limits = Arc::new(limits.clone());
+    let mut incoming = std::pin::pin!(incoming);
+    let mut open = JoinSet::new();
+    loop {
+        let connection = tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = open.join_next() => continue,
+            connection = incoming.next() => connection,
+        };
+        let Some(connection) = connection else { break };
+        let (service, shutdown) = (service.clone(), shutdown.clone());
+        open.spawn(serve_connection(connection, service, Arc::clone(&limits), shutdown));
     }
-    let serving = server.add_routes(routes.prepare()).serve_with_incoming_shutdown(
-        incoming.map(Ok::<_, io::Error>),
-        shutdown.clone().cancelled_owned(),
-    );
+    let ended = async { while open.join_next().await.is_some() {} };
     let too_late = async {
         shutdown.cancelled().await;
         sleep(limits.drain).await;
     };
     tokio::select! {
-        result = serving => result,
-        () = too_late => {
-            debug!("calls still open after the drain time are cut off");
-            Ok(())
-        }
+        () = ended => {}
+        () = too_late => debug!("calls still open after the drain time are cut off"),
     }
 }

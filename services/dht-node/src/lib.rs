@@ -72,9 +72,6 @@ pub enum RunError {
     /// It has no admin port.
     #[error("the admin port cannot be opened")]
     Admin(#[from] AdminError),
-    /// Its server failed.
-    #[error("the node cannot serve")]
-    Serve(#[from] tonic::transport::Error),
     /// Its socket has no address.
     #[error("the node's socket has no address: {0}")]
     Address(#[from] std::io::Error),
@@ -164,8 +161,7 @@ pub async fn run(
     };
     let limits =
         Limits { max_connections: settings.limits.connections as usize, ..Limits::default() };
-    let (served, ()) = tokio::join!(server::serve(listener, routes, &limits, stop.clone()), life);
-    served?;
+    tokio::join!(server::serve(listener, routes, &limits, stop.clone()), life);
     info!("ring node stopped");
     Ok(())
 }

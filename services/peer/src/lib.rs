@@ -12,6 +12,7 @@ mod engine;
 mod event;
 mod identity;
 mod link;
+mod lists;
 mod memory;
 mod node;
 mod options;

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use shoal_common::memory::give_back;
 use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::node::Node;
@@ -24,16 +25,3 @@ pub(crate) async fn give_back_when_idle(node: Node) {
         moved = now;
     }
 }
-
-#[cfg(target_env = "gnu")]
-fn give_back() {
-    // SAFETY: it is declared as glibc declares it, and may be called at any time.
-    unsafe extern "C" {
-        safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
-    }
-    malloc_trim(0);
-}
-
-/// Other allocators see to it themselves.
-#[cfg(not(target_env = "gnu"))]
-fn give_back() {}

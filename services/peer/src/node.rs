@@ -31,6 +31,7 @@ use crate::{
     engine::{self, Bulk, Engine, Parts},
     event::{Command, Event, Place},
     identity::Identity,
+    lists::Manifests,
     options::Options,
     rpc::PeerRpc,
     status::{Explanation, Status},
@@ -154,6 +155,7 @@ impl Node {
             directory: directory.clone(),
             identity: identity.clone(),
             events: events.clone(),
+            manifests: Manifests::default(),
         };
         let routes = server::routes(health).add_service(PeerServiceServer::new(rpc));
         let routes = RequestPiece::new(directory.clone(), bulk.uploads.clone()).add_to(routes);

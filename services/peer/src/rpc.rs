@@ -19,12 +19,13 @@ use crate::{
     event::Event,
     identity::Identity,
     link::{Guest, LinkError},
+    lists::{self, Manifests},
     store::Stored,
     wire::Hello,
 };
 
-/// Bytes in one message of a manifest or of piece hashes.
-const CHUNK: usize = 1 << 20;
+/// Bytes in one message of a manifest or of piece hashes: what each reader has of its own.
+const CHUNK: usize = 64 << 10;
 
 /// Longest wait for a dialler's Hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
@@ -37,6 +38,7 @@ pub(crate) struct PeerRpc {
     pub(crate) directory: Arc<Directory>,
     pub(crate) identity: Arc<Identity>,
     pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) manifests: Manifests,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -101,7 +103,7 @@ impl PeerService for PeerRpc {
         &self,
         request: Request<GetManifestRequest>,
     ) -> Result<Response<Self::GetManifestStream>, Status> {
-        let encoded = Bytes::from(self.content(&request.get_ref().content_id)?.manifest().encode());
+        let encoded = self.manifests.of(&*self.content(&request.get_ref().content_id)?);
         let total_bytes = encoded.len() as u64;
         let answers = chunks(encoded).enumerate().map(move |(n, chunk)| {
             Ok(GetManifestResponse { chunk, total_bytes: if n == 0 { total_bytes } else { 0 } })
@@ -113,9 +115,7 @@ impl PeerService for PeerRpc {
         &self,
         request: Request<GetPieceHashesRequest>,
     ) -> Result<Response<Self::GetPieceHashesStream>, Status> {
-        let hashes = Bytes::copy_from_slice(
-            self.content(&request.get_ref().content_id)?.hashes().as_bytes(),
-        );
+        let hashes = lists::hashes_of(self.content(&request.get_ref().content_id)?);
         let answers = chunks(hashes).map(|hashes| Ok(GetPieceHashesResponse { hashes }));
         Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
     }

@@ -11,7 +11,7 @@ use std::{
 use shoal_common::{
     admin::{self, AdminError},
     health::{self, Health},
-    server::{self, BindError, Limits},
+    server::{self, BindError, Budget, Limits},
     units::ByteSize,
 };
 use shoal_proto::control::v1::{
@@ -34,6 +34,9 @@ use crate::{
     settings::{Control, Settings},
     store::{Store, StoreError},
 };
+
+/// Bytes that messages of the local API may take at a time.
+const CONTROL_BYTES: usize = 16 << 20;
 
 /// How often it is noted which contents are in use.
 const NOTE_USE_EVERY: Duration = Duration::from_secs(10);
@@ -61,9 +64,6 @@ pub enum RunError {
     /// Its threads cannot be started.
     #[error("cannot start the threads that move blocks: {0}")]
     Threads(#[from] io::Error),
-    /// The local API failed.
-    #[error("the local API failed: {0}")]
-    Control(#[from] tonic::transport::Error),
     /// The disk's worker failed.
     #[error("the disk's worker failed: {0}")]
     Worker(#[from] JoinError),
@@ -110,12 +110,12 @@ pub async fn run(
     tokio::spawn(note_use(node.clone(), store));
     tokio::spawn(memory::give_back_when_idle(node.clone()));
 
-    let result = control.serve(desk, shutdown).await;
+    control.serve(desk, shutdown).await;
     health.not_ready().await;
     node.stop();
     running.ended().await;
     info!("peer stopped");
-    result
+    Ok(())
 }
 
 /// Joins the swarms of what is stored.
@@ -177,7 +177,7 @@ impl LocalApi {
     }
 
     /// Serves until `shutdown`.
-    async fn serve(self, desk: Desk, shutdown: CancellationToken) -> Result<(), RunError> {
+    async fn serve(self, desk: Desk, shutdown: CancellationToken) {
         let health = Health::new(&[
             health::name_of::<ControlServiceServer<Desk>>(),
             health::name_of::<ObserveServiceServer<Desk>>(),
@@ -188,17 +188,21 @@ impl LocalApi {
             .add_service(ControlServiceServer::new(desk.clone()))
             .add_service(ObserveServiceServer::new(desk));
         // An upload or a watch takes as long as it takes.
-        let limits = Limits { request_timeout: None, ..Limits::default() };
+        let limits = Limits {
+            request_timeout: None,
+            // Strangers that use up the process's leave this one alone.
+            budget: Budget::new(CONTROL_BYTES),
+            ..Limits::default()
+        };
         match self {
-            Self::Tcp(listener) => server::serve(listener, routes, &limits, shutdown).await?,
+            Self::Tcp(listener) => server::serve(listener, routes, &limits, shutdown).await,
             Self::Unix(listener, path) => {
                 let incoming = UnixListenerStream::new(listener).filter_map(Result::ok);
-                server::serve_incoming(incoming, routes, &limits, shutdown).await?;
+                server::serve_incoming(incoming, routes, &limits, shutdown).await;
                 // The next run removes it, should this fail.
                 let _ = fs::remove_file(path);
             }
         }
-        Ok(())
     }
 }
 

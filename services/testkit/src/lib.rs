@@ -7,6 +7,7 @@ pub mod daemon;
 pub mod demo;
 pub mod files;
 pub mod fleet;
+pub mod hostile;
 pub mod interrupt;
 pub mod kube;
 pub mod lab;

@@ -27,9 +27,6 @@ pub enum RunError {
     /// It has no admin port.
     #[error("the admin port cannot be opened")]
     Admin(#[from] AdminError),
-    /// Its server failed.
-    #[error("the tracker cannot serve")]
-    Serve(#[from] tonic::transport::Error),
 }
 
 /// Serves as a tracker on `listener` until `shutdown`, then ends open calls.
@@ -63,8 +60,7 @@ pub async fn run(
         stop.cancel();
     };
     let limits = limits(&settings);
-    let (served, ()) = tokio::join!(server::serve(listener, routes, &limits, stop.clone()), leave);
-    served?;
+    tokio::join!(server::serve(listener, routes, &limits, stop.clone()), leave);
     info!("tracker stopped");
     Ok(())
 }

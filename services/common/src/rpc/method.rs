@@ -1,44 +1,133 @@
-//! The methods that there are: only these may become labels of a metric, or a stranger could make
-//! any number of them by calling what does not exist.
+//! The methods that there are, and how long their messages may be. Only these may become labels of
+//! a metric, or a stranger could make any number of them by calling what does not exist.
 
 use std::{collections::HashMap, sync::LazyLock};
 
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
+use super::shape::{Malformed, ShapeId, Shapes};
+
+/// Bytes of a message, unless [`longest_request`] or [`longest_response`] says otherwise.
+const USUAL_BYTES: usize = 256 << 10;
+/// Bytes of a message of records of the ring: a batch has 1 MiB of keys and values.
+const RECORDS_BYTES: usize = 4 << 20;
+/// tonic's own limit.
+const LONGEST_BYTES: usize = 4 << 20;
+
 /// A method of a service of ours.
 #[derive(Debug)]
-pub(super) struct Method {
+pub(crate) struct Method {
     /// Full name of its service.
     pub(super) service: String,
     /// Its name.
     pub(super) name: String,
+    /// Several requests may come, one after another.
+    pub(super) streams_requests: bool,
+    /// Several responses may come.
+    pub(super) streams_responses: bool,
+    request: Received,
+    response: Received,
+}
+
+/// A message that is received.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received {
+    shape: ShapeId,
+    /// Bytes, at most.
+    pub(super) longest: usize,
+}
+
+impl Received {
+    /// Bytes that decoding it allocates, at most.
+    pub(super) fn cost(self, message: &[u8]) -> Result<usize, Malformed> {
+        METHODS.shapes.cost(self.shape, message)
+    }
+}
+
+impl Method {
+    /// What its server receives.
+    pub(super) const fn request(&self) -> Received {
+        self.request
+    }
+
+    /// What its client receives.
+    pub(super) const fn response(&self) -> Received {
+        self.response
+    }
+
+    /// Whether its blocks are moved by the data plane, which bounds them itself.
+    pub(crate) fn is_bulk(&self) -> bool {
+        self.name == "RequestPiece"
+    }
+
+    /// Whether its stream of requests may pause for any time: a link is quiet when there is nothing
+    /// to say.
+    pub(super) fn may_pause(&self) -> bool {
+        self.name == "Exchange"
+    }
 }
 
 /// The method called by a request to this path, `/SERVICE/METHOD`.
-pub(super) fn called_by(path: &str) -> Option<&'static Method> {
-    static METHODS: LazyLock<HashMap<String, Method>> = LazyLock::new(all);
-    METHODS.get(path)
+pub(crate) fn called_by(path: &str) -> Option<&'static Method> {
+    METHODS.by_path.get(path)
 }
 
-fn all() -> HashMap<String, Method> {
-    let mut methods = HashMap::new();
-    for encoded in [shoal_proto::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET] {
-        let set =
-            FileDescriptorSet::decode(encoded).expect("descriptors made by the build are valid");
-        for file in &set.file {
-            for service in &file.service {
-                let service_name = format!("{}.{}", file.package(), service.name());
-                for method in &service.method {
-                    methods.insert(
-                        format!("/{service_name}/{}", method.name()),
-                        Method { service: service_name.clone(), name: method.name().to_owned() },
-                    );
-                }
+struct Methods {
+    by_path: HashMap<String, Method>,
+    shapes: Shapes,
+}
+
+static METHODS: LazyLock<Methods> = LazyLock::new(all);
+
+fn longest_request(service: &str, method: &str) -> usize {
+    match (service, method) {
+        // As long as an announce gets.
+        ("shoal.tracker.v1.TrackerService" | "grpc.health.v1.Health", _) => 8 << 10,
+        ("shoal.dht.v1.ReplicaService", "Replicate" | "Supply" | "HandIn") => RECORDS_BYTES,
+        // A thousand keys of 256 bytes; a block or a chunk of 256 KiB, and the fields around it.
+        (_, "ReadRecords" | "Exchange" | "Upload") => 512 << 10,
+        // Sixty-four ranges have about 1,400.
+        (_, "RequestPiece") => 16 << 10,
+        _ => USUAL_BYTES,
+    }
+}
+
+fn longest_response(service: &str, method: &str) -> usize {
+    match (service, method) {
+        (_, "Exchange") => 512 << 10,
+        (_, "ListNodes" | "GetState") => LONGEST_BYTES,
+        ("shoal.tracker.v1.TrackerService" | "shoal.dht.v1.DhtService", _) => USUAL_BYTES,
+        _ => LONGEST_BYTES,
+    }
+}
+
+fn all() -> Methods {
+    let sets =
+        [shoal_proto::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET].map(|encoded| {
+            FileDescriptorSet::decode(encoded).expect("descriptors made by the build are valid")
+        });
+    let (shapes, ids) = Shapes::of(&sets);
+    let mut by_path = HashMap::new();
+    for file in sets.iter().flat_map(|set| &set.file) {
+        for service in &file.service {
+            let service_name = format!("{}.{}", file.package(), service.name());
+            for method in &service.method {
+                let name = method.name();
+                let received = |of: &str, longest| Received { shape: ids[of], longest };
+                let found = Method {
+                    service: service_name.clone(),
+                    name: name.to_owned(),
+                    streams_requests: method.client_streaming(),
+                    streams_responses: method.server_streaming(),
+                    request: received(method.input_type(), longest_request(&service_name, name)),
+                    response: received(method.output_type(), longest_response(&service_name, name)),
+                };
+                by_path.insert(format!("/{service_name}/{name}"), found);
             }
         }
     }
-    methods
+    Methods { by_path, shapes }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -12,11 +13,15 @@ use futures_util::{Stream, stream};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Sleep, sleep},
 };
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::{debug, warn};
+
+use super::{
+    Limits,
+    places::{Caller, Full, Place, Places},
+};
 
 /// An HTTP/2 connection starts with these bytes (RFC 9113, 3.4), and none is kept open without them.
 const PREFACE_BYTES: usize = 24;
@@ -30,7 +35,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Connection {
     stream: TcpStream,
     preface: Option<Preface>,
-    _place: OwnedSemaphorePermit,
+    place: Place,
 }
 
 #[derive(Debug)]
@@ -39,22 +44,27 @@ struct Preface {
     deadline: Pin<Box<Sleep>>,
 }
 
-/// The connections that arrive at `listener`; while `max_connections` are open, one more is closed
-/// at once, so that its client tries elsewhere instead of waiting.
+/// The connections that arrive at `listener`, as far as there are places for them. If there is none,
+/// one that is idle is closed for the new one, or else the new one at once, so that its client tries
+/// elsewhere instead of waiting.
 pub fn accept(
     listener: TcpListener,
-    max_connections: usize,
-) -> impl Stream<Item = Connection> + Send {
-    let places = Arc::new(Semaphore::new(max_connections));
-    stream::unfold((listener, places), move |(listener, places)| async move {
+    limits: &Limits,
+) -> impl Stream<Item = Connection> + Send + use<> {
+    let places = Places::new(limits.max_connections, limits.of_source(), limits.when_full);
+    let budget = Arc::clone(&limits.budget);
+    stream::unfold((listener, places, budget), move |(listener, places, budget)| async move {
         loop {
             match listener.accept().await {
                 Ok((stream, addr)) => {
-                    if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                        return Some((Connection::new(stream, place), (listener, places)));
+                    let caller = Caller::new(Some(addr.ip()), Arc::clone(&budget));
+                    match places.take(caller) {
+                        Ok(place) => {
+                            let connection = Connection::new(stream, place);
+                            return Some((connection, (listener, places, budget)));
+                        }
+                        Err(full) => refuse(addr, full),
                     }
-                    metrics::counter!("shoal_connections_refused_total").increment(1);
-                    debug!(%addr, max_connections, "connection refused: too many are open");
                 }
                 Err(error) => {
                     warn!(%error, "cannot accept a connection");
@@ -65,13 +75,26 @@ pub fn accept(
     })
 }
 
+fn refuse(addr: SocketAddr, full: Full) {
+    let reason = match full {
+        Full::Server => "server",
+        Full::Source => "source",
+    };
+    metrics::counter!("shoal_connections_refused_total", "full" => reason).increment(1);
+    debug!(%addr, full = reason, "connection refused: too many are open");
+}
+
 impl Connection {
-    fn new(stream: TcpStream, place: OwnedSemaphorePermit) -> Self {
+    fn new(stream: TcpStream, place: Place) -> Self {
         // Fails only if the other side is gone, which the first read tells as well.
         let _ = stream.set_nodelay(true);
         let preface =
             Preface { missing: PREFACE_BYTES, deadline: Box::pin(sleep(PREFACE_TIMEOUT)) };
-        Self { stream, preface: Some(preface), _place: place }
+        Self { stream, preface: Some(preface), place }
+    }
+
+    pub(super) const fn place(&self) -> &Place {
+        &self.place
     }
 
     /// The same connection, woken by the current runtime instead of the one that accepted it.
@@ -162,6 +185,10 @@ mod tests {
         (listener, address)
     }
 
+    fn one() -> Limits {
+        Limits { max_connections: 1, ..Limits::default() }
+    }
+
     async fn connect(address: std::net::SocketAddr) -> TcpStream {
         TcpStream::connect(address).await.expect("it listens")
     }
@@ -169,7 +196,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_stays_silent_is_closed() {
         let (listener, address) = listen().await;
-        let mut accepted = pin!(accept(listener, 1));
+        let mut accepted = pin!(accept(listener, &one()));
         let mut client = connect(address).await;
         client.write_all(&[0; PREFACE_BYTES - 1]).await.expect("it is open");
         let mut connection = accepted.next().await.expect("one arrives");
@@ -181,7 +208,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_has_begun_may_be_silent() {
         let (listener, address) = listen().await;
-        let mut accepted = pin!(accept(listener, 1));
+        let mut accepted = pin!(accept(listener, &one()));
         let mut client = connect(address).await;
         client.write_all(&[0; PREFACE_BYTES]).await.expect("it is open");
         let mut connection = accepted.next().await.expect("one arrives");
@@ -191,17 +218,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_connection_too_many_is_closed_until_there_is_a_place_again() {
+    async fn one_connection_too_many_is_closed_while_all_others_are_busy() {
         let (listener, address) = listen().await;
-        let mut accepted = pin!(accept(listener, 1));
+        let mut accepted = pin!(accept(listener, &one()));
         let _first = connect(address).await;
         let first = accepted.next().await.expect("one arrives");
+        let call = first.place().caller().begin();
         let mut second = connect(address).await;
         tokio::select! {
             _ = accepted.next() => panic!("there is no place for the second"),
             read = second.read_u8() => assert!(read.is_err(), "the second is closed"),
         }
-        drop(first);
+        drop((call, first));
         let _third = connect(address).await;
         accepted.next().await.expect("the place of the first is free");
     }

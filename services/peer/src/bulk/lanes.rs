@@ -8,12 +8,15 @@ use std::{
     io,
     num::NonZeroUsize,
     os::fd::AsFd,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
 };
 
 use futures_util::StreamExt as _;
-use shoal_common::server::{Limits, accept, observed};
+use shoal_common::server::{Limits, accept, observed, serve_connection};
 use socket2::SockRef;
 use tokio::{
     net::TcpListener,
@@ -24,8 +27,6 @@ use tokio::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
 use tracing::{debug, warn};
-
-use super::connection::{http2_server, serve_connection};
 
 /// The threads. Dropping them ends all that runs on them.
 #[derive(Debug)]
@@ -76,8 +77,8 @@ impl Lanes {
     ) {
         tuning.apply(&listener);
         let service = observed(routes);
-        let http2 = http2_server(limits);
-        let mut incoming = std::pin::pin!(accept(listener, limits.max_connections));
+        let mut incoming = std::pin::pin!(accept(listener, limits));
+        let limits = Arc::new(limits.clone());
         let mut open = JoinSet::new();
         loop {
             let connection = tokio::select! {
@@ -86,7 +87,7 @@ impl Lanes {
                 Some(connection) = incoming.next() => connection,
             };
             let serving =
-                serve_connection(http2.clone(), connection, service.clone(), shutdown.clone());
+                serve_connection(connection, service.clone(), limits.clone(), shutdown.clone());
             let lane = self.in_turn().next().expect("there is a lane");
             open.spawn_on(serving, lane);
         }

@@ -7,7 +7,6 @@
 
 mod cap;
 mod codec;
-mod connection;
 mod fetch;
 mod intake;
 mod lanes;

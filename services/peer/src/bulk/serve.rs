@@ -2,12 +2,8 @@
 
 use std::{
     convert::Infallible,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
@@ -17,8 +13,6 @@ use shoal_core::{
     swarm::{ContentKey, LinkKey},
 };
 use shoal_proto::peer::v1::{PieceRange, RequestPieceRequest};
-use tokio::time::sleep;
-use tokio_util::task::AbortOnDropHandle;
 use tonic::{
     Request, Response, Status,
     body::Body,
@@ -26,13 +20,11 @@ use tonic::{
     server::{Grpc, ServerStreamingService},
     service::Routes,
 };
-use tracing::debug;
 
 use super::{
     MAX_BLOCK_LENGTH,
     codec::{BlockCodec, Outgoing},
-    connection::HangUp,
-    upload::{Ask, Upload, UploadEnd, Uploads},
+    upload::{Ask, Uploads},
 };
 use crate::store::Stored;
 
@@ -44,9 +36,6 @@ pub const MAX_RANGES: usize = 64;
 
 /// Bytes of a request: one with [`MAX_RANGES`] has about 1,400.
 const MAX_REQUEST_BYTES: usize = 16 * 1024;
-
-/// How long a caller may take nothing; then it does so on purpose.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the server asks the rest of the peer.
 pub trait Desk: Send + Sync + 'static {
@@ -62,19 +51,12 @@ pub trait Desk: Send + Sync + 'static {
 pub struct RequestPiece {
     desk: Arc<dyn Desk>,
     uploads: Uploads,
-    patience: Duration,
 }
 
 impl RequestPiece {
     /// Serves the contents that `desk` knows.
     pub fn new(desk: Arc<dyn Desk>, uploads: Uploads) -> Self {
-        Self { desk, uploads, patience: PATIENCE }
-    }
-
-    /// Hangs up on a caller that takes nothing of what it asked for, for so long or twice as long.
-    #[must_use]
-    pub fn with_patience(self, patience: Duration) -> Self {
-        Self { patience, ..self }
+        Self { desk, uploads }
     }
 
     /// The routes with this method among them.
@@ -88,14 +70,8 @@ impl RequestPiece {
     ) -> Result<Response<BoxStream<'static, Result<Outgoing, Status>>>, Status> {
         let ask = self.parse(request.get_ref())?;
         let upload = self.uploads.open(ask).await?;
-        let turns = Arc::new(AtomicU64::new(0));
-        let watch = request.extensions().get::<HangUp>().map(|hang_up| {
-            let watch = hang_up_on_stall(turns.clone(), self.patience, hang_up.clone());
-            AbortOnDropHandle::new(tokio::spawn(watch))
-        });
-        let serving = Serving { upload, turns, _watch: watch };
-        let blocks = stream::try_unfold(serving, |mut serving| async {
-            Ok(serving.next().await?.map(|block| (block, serving)))
+        let blocks = stream::try_unfold(upload, |mut upload| async {
+            Ok(upload.next().await?.map(|block| (block, upload)))
         });
         Ok(Response::new(blocks.boxed()))
     }
@@ -115,38 +91,6 @@ impl RequestPiece {
             })?),
         };
         Ok(Ask { content, stored, link, ranges, block_length })
-    }
-}
-
-/// A call under way.
-struct Serving {
-    upload: Upload,
-    /// Counts up when the transport has room, and again when it is given a block: even means that
-    /// the caller is to move.
-    turns: Arc<AtomicU64>,
-    _watch: Option<AbortOnDropHandle<()>>,
-}
-
-impl Serving {
-    async fn next(&mut self) -> Result<Option<Outgoing>, UploadEnd> {
-        self.turns.fetch_add(1, Ordering::Relaxed);
-        let block = self.upload.next().await;
-        self.turns.fetch_add(1, Ordering::Relaxed);
-        block
-    }
-}
-
-async fn hang_up_on_stall(turns: Arc<AtomicU64>, patience: Duration, hang_up: HangUp) {
-    let mut before = None;
-    loop {
-        sleep(patience).await;
-        let turn = turns.load(Ordering::Relaxed);
-        if turn.is_multiple_of(2) && before == Some(turn) {
-            debug!("hung up on a caller that takes nothing");
-            hang_up.now();
-            return;
-        }
-        before = Some(turn);
     }
 }
 

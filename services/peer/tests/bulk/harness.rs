@@ -68,7 +68,8 @@ pub(crate) async fn listen(routes: Routes) -> Listening {
     let stop = CancellationToken::new();
     let until = stop.clone();
     tokio::spawn(async move {
-        let (limits, tuning) = (Limits::default(), SocketTuning::default());
+        let limits = Limits { stall_patience: PATIENCE, ..Limits::default() };
+        let tuning = SocketTuning::default();
         lanes.serve(listener, routes, &limits, &tuning, until).await;
     });
     Listening { address, _stop: stop.drop_guard() }
@@ -111,9 +112,7 @@ impl Seeder {
         let (sender, events) = mpsc::channel(16);
         let uploads = Uploads::new(sender, RateCap::new(cap));
         let desk = Arc::new(OneContent(stored.clone()));
-        let routes = RequestPiece::new(desk, uploads.clone())
-            .with_patience(PATIENCE)
-            .add_to(Routes::default());
+        let routes = RequestPiece::new(desk, uploads.clone()).add_to(Routes::default());
         let listening = listen(routes).await;
         Self { bytes, stored, uploads, events, listening, directory }
     }

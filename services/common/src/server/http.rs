@@ -1,0 +1,213 @@
+//! One accepted connection, served by hyper itself: tonic's server has no say over what a response
+//! may have buffered, and cannot hang up.
+
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::{body::Incoming, server::conn::http2, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, body::Body, transport::server::Connected};
+use tower::Service;
+use tracing::debug;
+
+use super::{
+    Connection, Limits,
+    places::{Caller, OpenCall},
+};
+use crate::rpc::{self, Charge, Intake, Outgo, Parts};
+
+/// Bytes that a response may have buffered before it is asked for no more. Less than a block, so
+/// that no more than one waits while one is written; hyper's 400 KiB would let go of two too early.
+const SEND_BUFFER_BYTES: usize = 16 * 1024;
+/// How often it is looked whether a connection is idle.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// What a server can serve.
+pub trait Accepted: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static {
+    /// Who is at the other end.
+    fn caller(&self, limits: &Limits) -> Arc<Caller>;
+
+    /// The same connection, woken by the current runtime instead of the one that accepted it.
+    fn adopt(self) -> io::Result<Self>
+    where
+        Self: Sized;
+}
+
+impl Accepted for Connection {
+    fn caller(&self, _: &Limits) -> Arc<Caller> {
+        Arc::clone(self.place().caller())
+    }
+
+    fn adopt(self) -> io::Result<Self> {
+        Self::adopt(self)
+    }
+}
+
+/// A socket in the file system, which needs no places: who may open it is on this host.
+impl Accepted for UnixStream {
+    fn caller(&self, limits: &Limits) -> Arc<Caller> {
+        Caller::new(None, Arc::clone(&limits.budget))
+    }
+
+    fn adopt(self) -> io::Result<Self> {
+        Ok(self)
+    }
+}
+
+/// Serves a connection on the current runtime until it ends, or until `shutdown` and the end of the
+/// calls then open. Whoever takes nothing of a response for too long is hung up on.
+pub async fn serve_connection<C, S, B>(
+    connection: C,
+    service: S,
+    limits: Arc<Limits>,
+    shutdown: CancellationToken,
+) where
+    C: Accepted,
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send + 'static>,
+    S: Clone + Send + 'static,
+    B: http_body::Body<Data = Bytes, Error = Status> + Send + 'static,
+{
+    // Fails only if the other side is gone.
+    let Ok(connection) = connection.adopt() else { return };
+    let caller = connection.caller(&limits);
+    let (info, called) = (connection.connect_info(), Arc::clone(&caller));
+    let patience = limits.request_timeout;
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(info.clone());
+        // Routes are always ready.
+        call(service.clone(), request, &called, patience)
+    });
+    let io = TokioIo::new(connection);
+    macro_rules! serve {
+        ($builder:expr) => {{
+            let builder = $builder;
+            let mut serving = std::pin::pin!(builder.serve_connection(io, service));
+            let ended = tokio::select! {
+                ended = &mut serving => ended,
+                () = shutdown.cancelled() => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            };
+            ended.map_err(|error| error.to_string())
+        }};
+    }
+    // Two types of connection without a trait in common.
+    let ended = async {
+        if limits.http1 { serve!(either_version(&limits)) } else { serve!(version_2(&limits)) }
+    };
+    tokio::select! {
+        ended = ended => if let Err(error) = ended {
+            debug!(error, "connection broke");
+        },
+        () = caller.hang_up.cancelled() => debug!("hung up to make room"),
+        reason = useless(&caller, &limits) => {
+            metrics::counter!("shoal_connections_hung_up_total", "reason" => reason).increment(1);
+            debug!(reason, "hung up");
+        }
+    }
+}
+
+/// Ends when the connection is of no use, and says why.
+async fn useless(caller: &Caller, limits: &Limits) -> &'static str {
+    let stalled = async {
+        let mut looks = interval(limits.stall_patience);
+        loop {
+            looks.tick().await;
+            if caller.stalls() {
+                return "stalled";
+            }
+        }
+    };
+    let idle = async {
+        let Some(patience) = limits.idle_patience else { return std::future::pending().await };
+        let mut looks = interval(LOOK_EVERY);
+        loop {
+            looks.tick().await;
+            if caller.idle_since().is_some_and(|since| since.elapsed() >= patience) {
+                return "idle";
+            }
+        }
+    };
+    tokio::select! {
+        reason = stalled => reason,
+        reason = idle => reason,
+    }
+}
+
+/// Has the service answer a request, within bounds.
+fn call<S, B>(
+    mut service: S,
+    request: Request<Incoming>,
+    caller: &Arc<Caller>,
+    patience: Option<Duration>,
+) -> impl Future<Output = Result<Response<Outgo<Body, OpenCall>>, Infallible>> + use<S, B>
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible>,
+    B: http_body::Body<Data = Bytes, Error = Status> + Send + 'static,
+{
+    let method = rpc::called_by(request.uri().path());
+    let (open, turns) = caller.begin();
+    let received = Arc::new(Charge::new(Arc::clone(&caller.flow)));
+    let charge = Arc::clone(&received);
+    let answer = service
+        .call(request.map(|body| Body::new(Intake::of_request(Body::new(body), method, charge))));
+    let parts = if method.is_some_and(rpc::Method::is_bulk) {
+        Parts::Frames
+    } else {
+        Parts::Small(Charge::new(Arc::clone(&caller.flow)))
+    };
+    async move {
+        let answered = match patience {
+            None => Some(answer.await),
+            Some(patience) => timeout(patience, answer).await.ok(),
+        };
+        // Until it has answered, the handler may need what was received.
+        drop(received);
+        let response = match answered {
+            Some(Ok(response)) => response.map(Body::new),
+            None => Status::deadline_exceeded("the call took too long here").into_http(),
+        };
+        Ok(response.map(|body| Outgo::new(body, turns, parts, open)))
+    }
+}
+
+fn version_2(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_concurrent_streams(limits.max_streams)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout)
+        .initial_stream_window_size(limits.http2.stream_window)
+        .initial_connection_window_size(limits.http2.connection_window)
+        .max_frame_size(limits.http2.max_frame_size);
+    builder
+}
+
+fn either_version(limits: &Limits) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.idle_patience);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .max_concurrent_streams(limits.max_streams)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout)
+        .initial_stream_window_size(limits.http2.stream_window)
+        .initial_connection_window_size(limits.http2.connection_window)
+        .max_frame_size(limits.http2.max_frame_size);
+    builder
+}

@@ -1,0 +1,71 @@
+//! Calls whose bytes are chosen freely.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame};
+use tonic::{Code, Status, body::Body, transport::Channel};
+use tower::ServiceExt as _;
+
+/// The body of a request: some bytes, and then the end or nothing for ever.
+struct Sent {
+    bytes: Option<Bytes>,
+    ends: bool,
+}
+
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.bytes.take() {
+            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            None if self.ends => Poll::Ready(None),
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// A connection to HOST:PORT.
+pub async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
+    Channel::from_shared(format!("http://{address}")).expect("a URI").connect().await
+}
+
+/// A message as gRPC frames it, with a length that may be a lie.
+pub fn framed(message: &[u8], claimed: u32) -> Bytes {
+    let mut bytes = vec![0];
+    bytes.extend(claimed.to_be_bytes());
+    bytes.extend(message);
+    bytes.into()
+}
+
+/// Calls `/SERVICE/METHOD` with these bytes, and waits for the status, which is UNAVAILABLE if the
+/// server ends the call otherwise.
+pub async fn call(channel: Channel, path: &str, bytes: Bytes, ends: bool) -> Code {
+    let request = http::Request::post(path)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(Sent { bytes: Some(bytes), ends }))
+        .expect("a request");
+    let Ok(answer) = channel.oneshot(request).await else { return Code::Unavailable };
+    let code = |headers: &http::HeaderMap| {
+        headers.get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()))
+    };
+    if let Some(code) = code(answer.headers()) {
+        return code;
+    }
+    let mut body = answer.into_body();
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let Ok(frame) = frame else { break };
+        if let Some(code) = frame.trailers_ref().and_then(code) {
+            return code;
+        }
+    }
+    Code::Unavailable
+}

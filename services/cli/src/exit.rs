@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, io, process::ExitCode};
 
 use serde::Serialize;
-use shoal_common::{channel::ConnectError, server::BindError, status::words};
+use shoal_common::{channel::ConnectError, server::BindError, status::words, text::printable};
 use shoal_peer::store::StoreError;
 use tonic::{Code, Status};
 
@@ -63,7 +63,7 @@ impl Failure {
             Code::PermissionDenied | Code::ResourceExhausted => Exit::Storage,
             _ => Exit::Failed,
         };
-        Self::new(exit, output::printable(&words(status)))
+        Self::new(exit, words(status))
     }
 }
 
@@ -110,6 +110,7 @@ impl Report {
         }
         let exit = classify(&error);
         let message = format!("{error:#}");
+        let message = printable(&message);
         if self.json {
             let event = Event::Error { message: &message, exit, unix_ms: progress::unix_ms() };
             // Nothing is left to be done if stdout is gone too.
@@ -186,7 +187,7 @@ mod tests {
     #[test]
     fn what_a_service_says_cannot_play_with_the_terminal() {
         let failure = Failure::refused(&Status::not_found("gone\u{1b}[2J"));
-        assert_eq!(failure.to_string(), "gone\u{fffd}[2J");
+        assert_eq!(failure.to_string(), "gone\\u{1b}[2J");
         assert!(!Failure::refused(&Status::not_found("")).to_string().is_empty());
     }
 }

@@ -8,17 +8,18 @@ use std::{
 
 use indicatif::DecimalBytes;
 use serde::Serialize;
+use shoal_common::text;
 
-/// Prints a line. Unlike `println!` it does not panic when the reader has gone.
+/// Prints a line, or some. Unlike `println!` it does not panic when the reader has gone.
 pub(crate) fn line(text: impl Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{text}")?;
+    writeln!(stdout, "{}", text::lines(&text.to_string()))?;
     stdout.flush()
 }
 
 /// Prints a value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
-    line(serde_json::to_string(value)?)
+    line(text::json(&serde_json::to_string(value)?))
 }
 
 /// How a column is aligned.
@@ -41,7 +42,7 @@ impl<const N: usize> Table<N> {
     }
 
     pub(crate) fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| printable(&cell)));
+        self.rows.push(cells.map(|cell| text::printable(&cell).into_owned()));
     }
 
     /// The lines, the columns two spaces apart.
@@ -63,11 +64,6 @@ impl<const N: usize> Table<N> {
         };
         self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
     }
-}
-
-/// The text without what a terminal would take for a command: names come from strangers.
-pub(crate) fn printable(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n', "\u{fffd}")
 }
 
 /// `12.50 MB`

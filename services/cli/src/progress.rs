@@ -9,6 +9,7 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+use shoal_common::text::lines;
 use shoal_core::content::ContentId;
 use shoal_proto::control::v1::{ContentState, ContentStatus};
 
@@ -258,6 +259,7 @@ impl Progress {
 
     /// Tells people something on stderr, above the bar.
     pub(crate) fn note(&self, text: &str) {
+        let text = lines(text);
         match &self.style {
             Style::Json(_) => {}
             _ if self.quiet => {}

@@ -13,6 +13,7 @@ use tonic_health::{
 use crate::{
     address::Address,
     channel::{self, Channel},
+    status::words,
 };
 
 /// The name under which a process is healthy for as long as it answers.
@@ -76,7 +77,7 @@ pub enum Unhealthy {
     #[error(transparent)]
     Unreachable(#[from] channel::ConnectError),
     /// Somebody answers, but not the question.
-    #[error("{address} cannot tell its health: {}", .status.message())]
+    #[error("{address} cannot tell its health: {}", words(.status))]
     Failed {
         /// Who was asked.
         address: Address,

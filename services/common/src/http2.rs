@@ -16,6 +16,11 @@ impl Http2 {
     pub const CONTROL: Self =
         Self { stream_window: 64 << 10, connection_window: 1 << 20, max_frame_size: 16 << 10 };
 
+    /// For what a peer lets others send: links, and on them blocks of those that cannot be dialled. A
+    /// stranger that sends what is not read yet fills no more than a window for each connection.
+    pub const LINK: Self =
+        Self { stream_window: 256 << 10, connection_window: 256 << 10, max_frame_size: 1 << 20 };
+
     /// For blocks of pieces. Measured best at 2 GB/s on loopback; larger windows were slower, and a
     /// 256 KiB block with its header must fit into one frame.
     pub const BULK: Self =

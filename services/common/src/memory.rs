@@ -7,8 +7,9 @@ use std::{
 
 use tokio::{runtime::Handle, time::sleep};
 
-/// Until what was in use has been freed.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Until what was in use has been freed, and for as long no second time: others wait meanwhile for
+/// memory.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// Gives back what the allocator holds and nobody uses. It takes some milliseconds: call it where
 /// blocking is fine.

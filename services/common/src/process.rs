@@ -12,6 +12,7 @@ use crate::{
     config::{self, Conflict},
     health, server, shutdown,
     telemetry::{self, LevelFilter, Log},
+    text,
 };
 
 /// What every service understands on its command line, beside the flags for its settings.
@@ -82,7 +83,7 @@ pub fn run<S: Settings>(
     match ended.and_then(|runtime| runtime.block_on(start())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{name}: {error:#}");
+            eprintln!("{name}: {}", text::lines(&format!("{error:#}")));
             config::exit_code(error.as_ref())
         }
     }

@@ -5,7 +5,7 @@ use std::{error::Error as _, fmt::Display, time::Duration};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-use crate::channel;
+use crate::{channel, text::printable};
 
 /// What is wrong with a request, field by field, so that the caller learns all of it at once.
 #[derive(Debug, Default)]
@@ -60,13 +60,15 @@ pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Status 
     retry(Code::Unavailable, message, retry_after)
 }
 
-/// Why a call failed: the other side's words, or those of the layer that it failed in.
+/// Why a call failed: the other side's words, or those of the layer that it failed in. They can be
+/// shown.
 pub fn words(status: &Status) -> String {
-    match status.source() {
+    let words = match status.source() {
         Some(source) => channel::innermost(source),
         None if status.message().is_empty() => status.code().description().to_owned(),
         None => status.message().to_owned(),
-    }
+    };
+    printable(&words).into_owned()
 }
 
 fn retry(code: Code, message: impl Into<String>, after: Duration) -> Status {

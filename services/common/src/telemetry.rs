@@ -11,14 +11,20 @@ use opentelemetry_sdk::{Resource, propagation::TraceContextPropagator, trace::Sd
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
 pub use tracing::level_filters::LevelFilter;
-use tracing::{Level, Metadata};
+use tracing::{
+    Level, Metadata,
+    field::{Field, Visit},
+};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
+    field::RecordFields,
     filter::filter_fn,
-    fmt,
+    fmt::{self, FormatFields, format::Writer},
     layer::SubscriberExt as _,
     util::{SubscriberInitExt as _, TryInitError},
 };
+
+use crate::text;
 
 /// Traces go to the collector that this variable names, over gRPC.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -92,7 +98,7 @@ pub fn init(
     let filter = EnvFilter::builder().with_default_directive(level.into()).from_env()?;
     let lines = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let lines = match log.format {
-        LogFormat::Human => lines.boxed(),
+        LogFormat::Human => lines.fmt_fields(SafeFields).boxed(),
         LogFormat::Json => lines.json().boxed(),
     };
     let lines = lines.with_filter(filter);
@@ -110,6 +116,41 @@ pub fn init(
     Ok(Telemetry(exporting))
 }
 
+/// Fields as `name=value`, whose values come from strangers as often as not.
+struct SafeFields;
+
+impl<'writer> FormatFields<'writer> for SafeFields {
+    fn format_fields<R: RecordFields>(
+        &self,
+        writer: Writer<'writer>,
+        fields: R,
+    ) -> std::fmt::Result {
+        let mut line = Line { writer, begun: false, result: Ok(()) };
+        fields.record(&mut line);
+        line.result
+    }
+}
+
+struct Line<'writer> {
+    writer: Writer<'writer>,
+    begun: bool,
+    result: std::fmt::Result,
+}
+
+impl Visit for Line<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        let value = format!("{value:?}");
+        let value = text::printable(&value);
+        let space = if self.begun { " " } else { "" };
+        self.begun = true;
+        let written = match field.name() {
+            "message" => write!(self.writer, "{space}{value}"),
+            name => write!(self.writer, "{space}{name}={value}"),
+        };
+        self.result = self.result.and(written);
+    }
+}
+
 fn export(service: &'static str) -> Result<Option<Exporting>, TelemetryError> {
     if env::var_os(ENDPOINT).is_none_or(|endpoint| endpoint.is_empty()) {
         return Ok(None);
@@ -125,4 +166,50 @@ fn export(service: &'static str) -> Result<Option<Exporting>, TelemetryError> {
         .with_resource(Resource::builder().with_service_name(service).build())
         .build();
     Ok(Some(Exporting { provider, runtime }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().expect("no panic").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_logged_stays_on_its_line_and_is_no_command() {
+        let written = Written::default();
+        let to = written.clone();
+        let lines = fmt::layer().with_writer(move || to.clone()).with_ansi(false);
+        let subscriber = tracing_subscriber::registry().with(lines.fmt_fields(SafeFields));
+        tracing::subscriber::with_default(subscriber, || {
+            let span = tracing::info_span!("call", peer = "a\u{1b}[2Jb");
+            let error = io::Error::other("no\nERROR shoal: all is lost \u{202e}");
+            span.in_scope(|| {
+                tracing::warn!(%error, name = ?"x", count = 3, told = "\r\u{9b}", "message");
+            });
+        });
+        let written = String::from_utf8(written.0.lock().expect("no panic").clone()).expect("text");
+        assert_eq!(written.matches('\n').count(), 1, "{written}");
+        assert!(!written.trim_end().contains(char::is_control), "{written}");
+        assert!(
+            written.contains(
+                r#"message error=no\u{a}ERROR shoal: all is lost \u{202e} name="x" count=3"#
+            ),
+            "{written}"
+        );
+        assert!(written.contains(r"peer=") && written.contains(r"[2Jb"), "{written}");
+    }
 }

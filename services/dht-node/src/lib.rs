@@ -159,8 +159,11 @@ pub async fn run(
         leaving::leave(&me, &ring, &keeper, &calls, settings.leave_patience).await;
         stop.cancel();
     };
-    let limits =
-        Limits { max_connections: settings.limits.connections as usize, ..Limits::default() };
+    let limits = Limits {
+        max_connections: settings.limits.connections as usize,
+        max_connections_of_source: settings.limits.connections_per_source.map(|n| n as usize),
+        ..Limits::default()
+    };
     tokio::join!(server::serve(listener, routes, &limits, stop.clone()), life);
     info!("ring node stopped");
     Ok(())

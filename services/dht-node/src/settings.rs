@@ -37,6 +37,8 @@ pub struct Settings {
 pub struct LimitSettings {
     /// Connections open at a time.
     pub connections: u32,
+    /// Of them, those from one source, an IPv4 address or an IPv6 /64; none is half of them.
+    pub connections_per_source: Option<u32>,
 }
 
 impl Default for Settings {
@@ -58,7 +60,7 @@ impl Default for Settings {
 
 impl Default for LimitSettings {
     fn default() -> Self {
-        Self { connections: 20_000 }
+        Self { connections: 20_000, connections_per_source: None }
     }
 }
 

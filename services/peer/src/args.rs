@@ -77,6 +77,9 @@ struct LimitFlags {
     /// Bytes of contents kept; what was used longest ago makes room [default: none]
     #[arg(long = "limits-quota", value_name = "SIZE")]
     quota: Option<String>,
+    /// Connections from one source, an IPv4 address or an IPv6 /64 [default: 512, of 4096]
+    #[arg(long = "limits-connections-per-source", value_name = "N")]
+    connections_per_source: Option<String>,
 }
 
 #[cfg(test)]

@@ -49,6 +49,10 @@ const LANES: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
 /// A call that brings nothing for so long has failed; the brain gives up sooner.
 const FETCH_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Connections from one source: a NAT with fifty peers behind it, each with a link and a connection for
+/// blocks on each of up to eight lanes. What is not read of a connection takes up to its window.
+const CONNECTIONS_PER_SOURCE: usize = 512;
+
 /// How a peer is set up.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
@@ -65,6 +69,8 @@ pub struct NodeConfig {
     pub max_upload: Option<Rate>,
     /// Cap on what it receives.
     pub max_download: Option<Rate>,
+    /// Connections from one source at a time; none is 512.
+    pub connections_per_source: Option<usize>,
     /// Where it runs.
     pub location: Location,
     /// The swarm's policies.
@@ -85,6 +91,7 @@ impl NodeConfig {
             ring_nodes: Vec::new(),
             max_upload: None,
             max_download: None,
+            connections_per_source: None,
             location: Location::default(),
             swarm: swarm::Settings::default(),
             roster: RosterSettings::default(),
@@ -159,7 +166,14 @@ impl Node {
         };
         let routes = server::routes(health).add_service(PeerServiceServer::new(rpc));
         let routes = RequestPiece::new(directory.clone(), bulk.uploads.clone()).add_to(routes);
-        let limits = Limits { http2: Http2::BULK, request_timeout: None, ..Limits::default() };
+        let limits = Limits {
+            http2: Http2::LINK,
+            request_timeout: None,
+            max_connections_of_source: Some(
+                config.connections_per_source.unwrap_or(CONNECTIONS_PER_SOURCE),
+            ),
+            ..Limits::default()
+        };
         let closing = CancellationToken::new();
         let closed = closing.clone();
         let serving = lanes.clone();

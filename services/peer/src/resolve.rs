@@ -14,7 +14,7 @@ use shoal_proto::peer::v1::{
     GetManifestRequest, GetPieceHashesRequest, peer_service_client::PeerServiceClient,
 };
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, SemaphorePermit, mpsc},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -26,6 +26,12 @@ const PARALLEL: usize = 4;
 
 /// Longest wait for one peer's manifest and hashes.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bytes of long manifests and lists of hashes that are received at a time, by the whole process.
+const LONG_LISTS_BYTES: usize = MAX_MANIFEST_BYTES;
+
+/// A list up to here is short.
+const SHORT_LIST_BYTES: usize = 1 << 20;
 
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
@@ -96,23 +102,46 @@ async fn ask(id: ContentId, peer: &Address) -> Result<(Manifest, PieceHashes), R
     let request = GetManifestRequest { content_id: content_id.clone() };
     let mut chunks = client.get_manifest(request).await?.into_inner();
     let mut encoded = Vec::new();
+    // The first chunk tells how long the manifest is, which has to be true.
+    let (mut limit, mut room) = (None, None);
     while let Some(message) = chunks.message().await? {
-        extend(&mut encoded, &message.chunk, MAX_MANIFEST_BYTES)?;
+        if limit.is_none() {
+            let told = usize::try_from(message.total_bytes).unwrap_or(usize::MAX);
+            if told > MAX_MANIFEST_BYTES {
+                return Err(ResolveError::TooLong(MAX_MANIFEST_BYTES));
+            }
+            room = room_for(told).await;
+            limit = Some(told);
+        }
+        extend(&mut encoded, &message.chunk, limit.unwrap_or(0))?;
     }
     if ContentId::of_manifest(&encoded) != id {
         return Err(ResolveError::OtherContent);
     }
     let manifest = Manifest::decode(&encoded)?;
+    drop((encoded, room));
 
     let mut chunks =
         client.get_piece_hashes(GetPieceHashesRequest { content_id }).await?.into_inner();
     let expected = manifest.layout().piece_count() as usize * 32;
+    let _room = room_for(expected).await;
     let mut hashes = Vec::new();
     while let Some(message) = chunks.message().await? {
         extend(&mut hashes, &message.hashes, expected)?;
     }
     let hashes = PieceHashes::verify(&manifest, &hashes)?;
     Ok((manifest, hashes))
+}
+
+/// Waits until there is room for a list of so many bytes. A short one needs none, so that it need not
+/// wait for long ones, which may be strangers' that come slowly.
+async fn room_for(bytes: usize) -> Option<SemaphorePermit<'static>> {
+    static ROOM: Semaphore = Semaphore::const_new(LONG_LISTS_BYTES);
+    if bytes <= SHORT_LIST_BYTES {
+        return None;
+    }
+    let bytes = bytes.min(LONG_LISTS_BYTES) as u32;
+    Some(ROOM.acquire_many(bytes).await.expect("the semaphore is never closed"))
 }
 
 /// Appends what came, which is never more than `limit` bytes in sum, whatever a stranger sends.

@@ -124,6 +124,9 @@ pub struct LimitSettings {
     pub download: Option<Rate>,
     /// Bytes of contents in the data directory; what was used longest ago makes room.
     pub quota: Option<ByteSize>,
+    /// Of 4,096 connections from other peers, those from one source, an IPv4 address or an IPv6 /64;
+    /// none is 512.
+    pub connections_per_source: Option<u32>,
 }
 
 /// The textbook's numbers.
@@ -249,6 +252,7 @@ impl Settings {
             ring_nodes: self.dht.clone(),
             max_upload: self.limits.upload,
             max_download: self.limits.download,
+            connections_per_source: self.limits.connections_per_source.map(|n| n as usize),
             location: Location { region, zone, node },
             swarm: swarm::Settings {
                 regular_slots: self.swarm.regular_slots as usize,

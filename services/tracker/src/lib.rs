@@ -66,5 +66,9 @@ pub async fn run(
 }
 
 fn limits(settings: &Settings) -> Limits {
-    Limits { max_connections: settings.limits.connections as usize, ..Limits::default() }
+    Limits {
+        max_connections: settings.limits.connections as usize,
+        max_connections_of_source: settings.limits.connections_per_source.map(|n| n as usize),
+        ..Limits::default()
+    }
 }

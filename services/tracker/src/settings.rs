@@ -33,6 +33,8 @@ pub struct Settings {
 pub struct LimitSettings {
     /// Connections open at a time.
     pub connections: u32,
+    /// Of them, those from one source, an IPv4 address or an IPv6 /64; none is half of them.
+    pub connections_per_source: Option<u32>,
     /// Swarms.
     pub swarms: u32,
     /// Peers of one swarm.
@@ -83,6 +85,7 @@ impl Default for LimitSettings {
     fn default() -> Self {
         Self {
             connections: 20_000,
+            connections_per_source: None,
             swarms: 100_000,
             peers_per_swarm: 100_000,
             peers_per_address: 1_000,

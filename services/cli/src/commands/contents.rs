@@ -137,7 +137,7 @@ mod tests {
             row,
             [
                 "ab",
-                "model\u{fffd}",
+                "model\\u{7}",
                 "50.00 MB",
                 "99 %",
                 "downloading, pinned",

@@ -3,10 +3,11 @@
 mod circle;
 mod ring;
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 
 use bytes::Bytes;
 use serde_json::json;
+use shoal_common::text::printable;
 use shoal_core::ring::Position;
 use shoal_proto::dht::v1::{
     Condition, DeleteRequest, GetRequest, GetResponse, LookupRequest, LookupResponse, PutRequest,
@@ -59,7 +60,8 @@ async fn put(mut ring: Ring, args: DhtPutArgs, format: Format) -> anyhow::Result
         )?,
         Format::Human => output::line(format!(
             "durable copies: {}, version: {}",
-            answer.durable_copies, answer.version
+            answer.durable_copies,
+            printable(&answer.version)
         ))?,
     }
     Ok(())
@@ -91,10 +93,14 @@ async fn get(mut ring: Ring, args: DhtGetArgs, format: Format) -> anyhow::Result
         answer => answer?,
     };
     if args.version {
-        eprintln!("{}", output::printable(&answer.version));
+        eprintln!("{}", printable(&answer.version));
     }
     match format {
         Format::Json => output::json(&value_json(&answer))?,
+        // For a file or another program, the bytes as they are; for eyes, what is safe to see.
+        Format::Human if io::stdout().is_terminal() => {
+            output::line(String::from_utf8_lossy(&answer.value))?;
+        }
         Format::Human => {
             let mut stdout = io::stdout().lock();
             stdout.write_all(&answer.value)?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shoal_common::text::printable;
 use shoal_proto::control::v1::{
     Cause, ExplainRequest, ExplainResponse, NeighbourStatus, TrackerStatus,
 };
@@ -11,7 +12,7 @@ use crate::{
     args::{ExplainArgs, Format},
     control::Control,
     exit::Failure,
-    output::{self, Align, Table, bytes, count, duration, printable, rate},
+    output::{self, Align, Table, bytes, count, duration, rate},
 };
 
 pub(crate) async fn run(args: ExplainArgs, format: Format) -> anyhow::Result<()> {

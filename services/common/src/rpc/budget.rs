@@ -21,7 +21,7 @@ const PROCESS_BYTES: usize = 32 << 20;
 /// The part of the free bytes that one connection may hold.
 const SHARE: usize = 2;
 /// Once so much was in use, and is no longer, memory is given back to the system.
-const GIVE_BACK_FROM: usize = 4 << 20;
+const GIVE_BACK_FROM: usize = 8 << 20;
 /// When to try again what found no room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 

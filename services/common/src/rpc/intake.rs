@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 use super::{
     budget::Charge,
@@ -156,11 +156,33 @@ impl Intake {
             if let Some(received) = self.rules.message
                 && bytes[whole] == 0
             {
-                self.charge.add(cost(received, message)?)?;
+                self.charge.add(self.cost(received, message)?)?;
             }
             whole = start + length;
         }
         Ok(whole)
+    }
+
+    /// Whose fault it is that what comes is wrong: the caller's, or of a response the service's.
+    const fn fault(&self) -> Code {
+        if self.clock.is_some() { Code::InvalidArgument } else { Code::Internal }
+    }
+
+    /// Bytes that decoding the message allocates, if they are within bounds.
+    fn cost(&self, received: Received, message: &[u8]) -> Result<usize, Status> {
+        let cost = received.cost(message).map_err(|_| {
+            refused("malformed");
+            Status::new(self.fault(), "the message is no protobuf of its type")
+        })?;
+        let length = message.len();
+        if cost > length * EXPANSION + EXPANSION_BASE {
+            refused("expansion");
+            let words = format!(
+                "a message of {length} bytes would take {cost} bytes of memory; leave out empty elements"
+            );
+            return Err(Status::new(self.fault(), words));
+        }
+        Ok(cost)
     }
 
     fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
@@ -198,21 +220,6 @@ fn length(bytes: &[u8]) -> Option<usize> {
     Some(u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize)
 }
 
-fn cost(received: Received, message: &[u8]) -> Result<usize, Status> {
-    let cost = received.cost(message).map_err(|_| {
-        refused("malformed");
-        Status::invalid_argument("the message is no protobuf of its type")
-    })?;
-    if cost > message.len() * EXPANSION + EXPANSION_BASE {
-        refused("expansion");
-        let length = message.len();
-        return Err(Status::invalid_argument(format!(
-            "a message of {length} bytes would take {cost} bytes of memory; leave out empty elements"
-        )));
-    }
-    Ok(cost)
-}
-
 fn refused(reason: &'static str) {
     metrics::counter!("shoal_messages_refused_total", "reason" => reason).increment(1);
 }
@@ -241,7 +248,7 @@ impl HttpBody for Intake {
                 Some(Ok(frame)) => frame,
                 None if !this.held.is_empty() => {
                     this.held = Vec::new();
-                    let status = Status::invalid_argument("the body ends within a message");
+                    let status = Status::new(this.fault(), "the body ends within a message");
                     return Poll::Ready(Some(Err(status)));
                 }
                 ended => return Poll::Ready(ended),
@@ -274,7 +281,6 @@ mod tests {
     use prost::Message as _;
     use shoal_proto::dht::v1::{GossipRequest, Rumour};
     use tokio::time::timeout;
-    use tonic::Code;
 
     use super::{
         super::{

@@ -1,9 +1,10 @@
 //! What a content is made of.
 
+mod wire;
+
 use std::collections::HashSet;
 
-use prost::Message;
-
+use self::wire::Wire;
 use super::{ContentId, Layout, LayoutError, PieceLength};
 
 /// The only version there is.
@@ -114,32 +115,24 @@ impl Manifest {
         if bytes.len() > MAX_MANIFEST_BYTES {
             return Err(ManifestError::TooLong(bytes.len()));
         }
-        let wire = wire::Manifest::decode(bytes)
-            .map_err(|error| ManifestError::Encoding(error.to_string()))?;
+        let wire = Wire::read(bytes)?;
         if wire.format_version != FORMAT_VERSION {
             return Err(ManifestError::Version(wire.format_version));
         }
-        let files = wire
-            .files
-            .into_iter()
-            .map(|file| match file.root.try_into() {
-                Ok(root) => Ok(FileEntry {
-                    path: file.path,
-                    size: file.size,
-                    executable: file.executable,
-                    root,
-                }),
-                Err(_) => Err(ManifestError::Root(file.path)),
-            })
-            .collect::<Result<_, _>>()?;
+        if wire.has_unknown {
+            return Err(ManifestError::NotCanonical);
+        }
         let manifest = Self::checked(
-            wire.name,
+            wire.name.to_owned(),
             wire.directory,
             PieceLength::new(wire.piece_length)?,
-            files,
+            wire.files,
             wire.empty_directories,
         )?;
-        if manifest.encode() != bytes {
+        // Part by part: a copy of it all would double what it takes.
+        let mut rest = Some(bytes);
+        manifest.write(|part| rest = rest.and_then(|rest| rest.strip_prefix(part)));
+        if rest != Some(&[]) {
             return Err(ManifestError::NotCanonical);
         }
         Ok(manifest)
@@ -147,24 +140,14 @@ impl Manifest {
 
     /// The canonical bytes, as `shoal/content/v1/manifest.proto` has them.
     pub fn encode(&self) -> Vec<u8> {
-        wire::Manifest {
-            format_version: FORMAT_VERSION,
-            name: self.name.clone(),
-            piece_length: u64::from(self.layout.piece_length().get()),
-            files: self
-                .files
-                .iter()
-                .map(|file| wire::FileEntry {
-                    path: file.path.clone(),
-                    size: file.size,
-                    executable: file.executable,
-                    root: file.root.to_vec(),
-                })
-                .collect(),
-            empty_directories: self.empty_directories.clone(),
-            directory: self.is_directory,
-        }
-        .encode_to_vec()
+        let mut bytes = Vec::new();
+        self.write(|part| bytes.extend_from_slice(part));
+        bytes
+    }
+
+    fn write(&self, sink: impl FnMut(&[u8])) {
+        let head = (FORMAT_VERSION, &*self.name, u64::from(self.layout.piece_length().get()));
+        wire::write(head, &self.files, &self.empty_directories, self.is_directory, sink);
     }
 
     /// The id of the content.
@@ -255,42 +238,60 @@ fn check_sorted<'a>(paths: impl Iterator<Item = &'a str>) -> Result<(), Manifest
     Ok(())
 }
 
-/// `shoal/content/v1/manifest.proto`, by hand: this crate knows no other.
-mod wire {
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct Manifest {
-        #[prost(uint32, tag = "1")]
-        pub(super) format_version: u32,
-        #[prost(string, tag = "2")]
-        pub(super) name: String,
-        #[prost(uint64, tag = "3")]
-        pub(super) piece_length: u64,
-        #[prost(message, repeated, tag = "4")]
-        pub(super) files: Vec<FileEntry>,
-        #[prost(string, repeated, tag = "5")]
-        pub(super) empty_directories: Vec<String>,
-        #[prost(bool, tag = "6")]
-        pub(super) directory: bool,
-    }
-
-    #[derive(Clone, PartialEq, prost::Message)]
-    pub(super) struct FileEntry {
-        #[prost(string, tag = "1")]
-        pub(super) path: String,
-        #[prost(uint64, tag = "2")]
-        pub(super) size: u64,
-        #[prost(bool, tag = "3")]
-        pub(super) executable: bool,
-        #[prost(bytes = "vec", tag = "4")]
-        pub(super) root: Vec<u8>,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use prost::Message as _;
 
     use super::*;
+
+    /// The messages as prost would have them, to compare with.
+    mod wire {
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct Manifest {
+            #[prost(uint32, tag = "1")]
+            pub(super) format_version: u32,
+            #[prost(string, tag = "2")]
+            pub(super) name: String,
+            #[prost(uint64, tag = "3")]
+            pub(super) piece_length: u64,
+            #[prost(message, repeated, tag = "4")]
+            pub(super) files: Vec<FileEntry>,
+            #[prost(string, repeated, tag = "5")]
+            pub(super) empty_directories: Vec<String>,
+            #[prost(bool, tag = "6")]
+            pub(super) directory: bool,
+        }
+
+        #[derive(Clone, PartialEq, prost::Message)]
+        pub(super) struct FileEntry {
+            #[prost(string, tag = "1")]
+            pub(super) path: String,
+            #[prost(uint64, tag = "2")]
+            pub(super) size: u64,
+            #[prost(bool, tag = "3")]
+            pub(super) executable: bool,
+            #[prost(bytes = "vec", tag = "4")]
+            pub(super) root: Vec<u8>,
+        }
+    }
+
+    fn as_prost(manifest: &Manifest) -> wire::Manifest {
+        let entry = |file: &FileEntry| wire::FileEntry {
+            path: file.path.clone(),
+            size: file.size,
+            executable: file.executable,
+            root: file.root.to_vec(),
+        };
+        wire::Manifest {
+            format_version: FORMAT_VERSION,
+            name: manifest.name.clone(),
+            piece_length: u64::from(manifest.layout.piece_length().get()),
+            files: manifest.files.iter().map(entry).collect(),
+            empty_directories: manifest.empty_directories.clone(),
+            directory: manifest.is_directory,
+        }
+    }
 
     fn file(path: &str) -> FileEntry {
         FileEntry { path: path.to_owned(), size: 5, executable: false, root: [7; 32] }
@@ -386,6 +387,17 @@ mod tests {
     }
 
     #[test]
+    fn empty_entries_are_refused_before_there_is_memory_for_them() {
+        let head = as_prost(&tree(&[], &[]).unwrap()).encode_to_vec();
+        for entry in [&[0x22, 0][..], &[0x22, 3, 0x0a, 1, b'a'], &[0x2a, 0]] {
+            let mut bytes = head.clone();
+            bytes.extend(entry.repeat(1000));
+            let refused = Manifest::decode(&bytes);
+            assert!(matches!(refused, Err(ManifestError::Encoding(_))), "{refused:?}");
+        }
+    }
+
+    #[test]
     fn a_truncated_manifest_is_refused() {
         let bytes = tree(&["a", "b"], &["c"]).unwrap().encode();
         for end in 0..bytes.len() {
@@ -394,6 +406,24 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn it_is_written_as_prost_writes_it(
+            names in prop::collection::btree_set("[a-z]{1,9}(/[a-z]{1,9}){0,2}", 1..20),
+            piece_length in prop::sample::select(vec![PieceLength::MIN, PieceLength::TEXTBOOK]),
+            size in 0..1_u64 << 40,
+            executable: bool,
+            split in 0_usize..20,
+        ) {
+            let names: Vec<_> = names.into_iter().collect();
+            let (files, empty) = names.split_at(split.min(names.len()));
+            let files = files.iter().map(|path| FileEntry { path: path.clone(), size, executable, root: [9; 32] });
+            let made = Manifest::of_directory("tree".into(), piece_length, files.collect(), empty.to_vec());
+            if let Ok(manifest) = made {
+                prop_assert_eq!(manifest.encode(), as_prost(&manifest).encode_to_vec());
+                prop_assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
+            }
+        }
+
         #[test]
         fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(manifest) = Manifest::decode(&bytes) {

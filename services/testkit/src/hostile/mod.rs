@@ -6,6 +6,7 @@ pub mod empties;
 pub mod half_sent;
 pub mod idle;
 pub mod unread;
+pub mod words;
 
 use std::{fmt, fs};
 

@@ -303,7 +303,7 @@ async fn each_limit_refuses_and_tells_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed() {
+async fn a_connection_without_calls_makes_room_and_one_with_calls_does_not() {
     let limits = LimitSettings { connections: 1, ..LimitSettings::default() };
     let listener = server::bind(&address("127.0.0.1:0")).await.expect("a port is free");
     let bound = Address::from(listener.local_addr().expect("it is bound"));
@@ -315,8 +315,11 @@ async fn one_connection_too_many_is_closed() {
 
     let first = Channel::connect(&bound, &Options::default()).await.expect("it listens");
     call(first.clone()).await.expect("there is room for one");
+    let busy = Channel::connect(&bound, &Options::default()).await.expect("the first is idle");
+    let watch = HealthCheckRequest::default();
+    let _watched = HealthClient::new(busy.clone()).watch(watch).await.expect("it is known");
     call(Channel::lazy(&bound, &Options::default())).await.expect_err("it is full");
-    call(first).await.expect("the first goes on");
+    call(busy).await.expect("the busy one goes on");
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use shoal_common::{
     channel::{Channel, Options},
     status,
+    text::printable,
 };
 use shoal_proto::dht::v1::{
     GetStateRequest, GetStateResponse, ListNodesRequest, NodeInfo, NodeState, Standing,
@@ -172,7 +173,7 @@ impl View {
 
     fn summary(&self, chosen: Option<usize>, fingers: &[usize]) -> String {
         let nodes = output::count(self.nodes.len() as u64, "node");
-        let mut lines = vec![format!("{nodes}, as {} lists them", output::printable(&self.asked))];
+        let mut lines = vec![format!("{nodes}, as {} lists them", printable(&self.asked))];
         if let Some(chosen) = chosen.filter(|_| !fingers.is_empty()) {
             let listed = numbered(fingers.iter().copied());
             lines.push(format!("lines: from {} to its fingers {listed}", chosen + 1));

@@ -1,0 +1,87 @@
+//! Text that others made, on its way to a terminal or a log.
+//!
+//! A name, a message or a version can hold commands for a terminal, start a line of its own, or turn
+//! round what is shown after it. What could is written out as `\u{1b}` instead.
+
+use std::{borrow::Cow, fmt::Write as _};
+
+/// Whether a terminal or a reader could take the character for something else than a sign: control
+/// characters (C0, DEL, C1), ends of lines and paragraphs, and what changes the direction of text
+/// (Unicode TR 9; "Trojan Source", 2021).
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{61c}'
+                | '\u{200e}'
+                | '\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2066}'..='\u{2069}'
+        )
+}
+
+/// The text as part of a line: nothing in it starts another, or is more than a sign.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    escape(text, is_unsafe, |c, out| write!(out, "\\u{{{:x}}}", u32::from(c)))
+}
+
+/// The same for lines that we made: they stay lines.
+pub fn lines(text: &str) -> Cow<'_, str> {
+    escape(text, |c| is_unsafe(c) && c != '\n', |c, out| write!(out, "\\u{{{:x}}}", u32::from(c)))
+}
+
+/// JSON on one line, with what is unsafe in its strings as escapes of JSON. It means the same.
+pub fn json(text: &str) -> Cow<'_, str> {
+    // All unsafe characters are below U+10000.
+    escape(text, is_unsafe, |c, out| write!(out, "\\u{:04x}", u32::from(c)))
+}
+
+fn escape(
+    text: &str,
+    is_unsafe: impl Fn(char) -> bool,
+    write: impl Fn(char, &mut String) -> std::fmt::Result,
+) -> Cow<'_, str> {
+    if !text.contains(&is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut escaped = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_unsafe(c) {
+            write(c, &mut escaped).expect("a String takes all that is written");
+        } else {
+            escaped.push(c);
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn commands_for_a_terminal_new_lines_and_changes_of_direction_are_written_out() {
+        let text = "gone\u{1b}[2J\r\n\u{7f}\u{9b}1m\u{202e}txt\u{2066}\u{200f}\u{61c}\u{2028}";
+        assert_eq!(
+            printable(text),
+            "gone\\u{1b}[2J\\u{d}\\u{a}\\u{7f}\\u{9b}1m\\u{202e}txt\\u{2066}\\u{200f}\\u{61c}\\u{2028}"
+        );
+        assert_eq!(lines("a\nb\u{1b}"), "a\nb\\u{1b}");
+        assert_eq!(printable("Größe: 5 µs, 日本語, עברית"), "Größe: 5 µs, 日本語, עברית");
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_unsafe_is_left_and_json_means_the_same(text: String) {
+            let printed = printable(&text);
+            prop_assert!(!printed.contains(is_unsafe));
+            prop_assert_eq!(printable(&printed), &*printed);
+            let encoded = serde_json::to_string(&text).expect("a string");
+            let safe = json(&encoded);
+            prop_assert!(!safe.contains(is_unsafe));
+            prop_assert_eq!(serde_json::from_str::<String>(&safe).expect("it is JSON"), text);
+        }
+    }
+}

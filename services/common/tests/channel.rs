@@ -42,7 +42,12 @@ impl TrackerService for Hostile {
         &self,
         _: Request<GetSwarmRequest>,
     ) -> Result<Response<GetSwarmResponse>, Status> {
-        let peers = vec![PeerInfo { peer_id: "a peer".to_owned(), ..PeerInfo::default() }; 200];
+        let peer = PeerInfo {
+            peer_id: "01890a5d-ac96-774b-bcce-b302099a8057".to_owned(),
+            address: "10.0.0.1:7072".to_owned(),
+            ..PeerInfo::default()
+        };
+        let peers = vec![peer; 200];
         Ok(Response::new(GetSwarmResponse { swarm: None, peers }))
     }
 }

@@ -51,7 +51,7 @@ struct LimitFlags {
     /// Connections open at a time [default: 20000]
     #[arg(long = "limits-connections", value_name = "N")]
     connections: Option<String>,
-    /// Of them, those from one source, an IPv4 address or an IPv6 /64 [default: half of them]
+    /// Of them, those from one source, an IPv4 address or an IPv6 /64; half if not given
     #[arg(long = "limits-connections-per-source", value_name = "N")]
     connections_per_source: Option<String>,
     /// Swarms kept [default: 100000]

@@ -26,8 +26,8 @@ use super::{
 const HEAD_BYTES: usize = 5;
 /// Bytes that decoding may allocate for each byte of a message. Honest messages need up to 8.
 const EXPANSION: usize = 16;
-/// And for a message however short.
-const EXPANSION_BASE: usize = 4 << 10;
+/// And for a message however short: of a piece's whole range, number 0, nothing is sent.
+const EXPANSION_BASE: usize = 16 << 10;
 /// How long a request may take to arrive, plus a second for each [`BYTES_PER_S`] that came: the rule
 /// of Apache's mod_reqtimeout.
 const PATIENCE: Duration = Duration::from_secs(10);

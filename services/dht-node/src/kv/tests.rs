@@ -119,7 +119,7 @@ impl Bench {
             let routes = Routes::new(Moody { inner: replica, mood });
             let end = end.clone();
             tokio::spawn(async move {
-                server::serve(listener, routes, &Limits::default(), end).await.unwrap();
+                server::serve(listener, routes, &Limits::default(), end).await;
             });
             moods.push(sender);
         }

@@ -76,7 +76,7 @@ async fn connections_are_served_on_runtimes_other_than_the_one_that_accepts() {
             connection.adopt().expect("the runtime has room for it")
         });
         let never = CancellationToken::new();
-        lane.block_on(server::serve_incoming(incoming, routes, &Limits::default(), never))
+        lane.block_on(server::serve_incoming(incoming, routes, &Limits::default(), never));
     });
     let listener = server::bind(&anywhere()).await.expect("a port is free");
     let address = Address::from(listener.local_addr().expect("it is bound"));

@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn all_readers_have_the_same_bytes_and_nobody_keeps_them() {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("file"), [7; 100_000]).unwrap();
+        fs::write(directory.path().join("file"), vec![7; 100_000]).unwrap();
         let stored = Stored::in_place(hash(directory.path(), None, |_| {}).unwrap());
         let manifests = Manifests::default();
         let (one, other) = (manifests.of(&stored), manifests.of(&stored));

@@ -10,7 +10,7 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use shoal_core::{
     PeerId,
     content::ContentId,
-    registry::{Announce, Location, Peer, Registry, Settings},
+    registry::{Announce, Location, Peer, Registry, Settings, Tally},
 };
 use shoal_fuzz::epoch;
 use uuid::Uuid;
@@ -18,6 +18,7 @@ use uuid::Uuid;
 const SETTINGS: Settings = Settings {
     interval: Duration::from_secs(30),
     max_swarms: 4,
+    max_peers: 20,
     max_peers_per_swarm: 8,
     max_peers_per_address: 6,
     near_percent: 50,
@@ -44,7 +45,7 @@ enum Call {
 fuzz_target!(|steps: Vec<Step>| {
     let mut now = epoch();
     let mut rng = StdRng::seed_from_u64(1);
-    let mut registry = Registry::new(SETTINGS, now);
+    let mut registry = Registry::new(SETTINGS, Tally::default(), now);
     for Step { seconds, content, peer, source, call } in steps {
         now += Duration::from_secs(seconds.into());
         let content = content_id(content);
@@ -72,7 +73,7 @@ fuzz_target!(|steps: Vec<Step>| {
             }
         }
         assert!(registry.swarm_count() <= SETTINGS.max_swarms);
-        assert!(registry.peer_count() <= 4 * SETTINGS.max_peers_per_address);
+        assert!(registry.peer_count() <= SETTINGS.max_peers);
     }
     now += SETTINGS.interval * 3;
     registry.expire(now);

@@ -49,7 +49,7 @@ pub enum NotAccepted {
     /// It is not where the sender is seen.
     #[error(
         "{advertised} is not where you are seen, which is {observed}; advertise that number or none \
-         (0.0.0.0), or set advertised_addresses to any here"
+         (0.0.0.0), or have advertised_addresses set to any there"
     )]
     NotObserved {
         /// What the sender advertises.

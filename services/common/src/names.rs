@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    fmt,
     future::Future,
     io,
     net::SocketAddr,
@@ -26,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Addresses taken of one name, at most.
 const MAX_ADDRESSES: usize = 1000;
 
+/// Names remembered, at most; of more, some are forgotten.
+const MAX_NAMES: usize = 1024;
+
 /// Up to so many trackers are all announced to; of more, two.
 const ASK_ALL: usize = 3;
 
@@ -42,7 +46,7 @@ type Resolver = dyn Fn(Address) -> Resolving + Send + Sync;
 type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
 /// Looks names up, and remembers for a while what they stand for. Cheap to clone; clones share what
-/// they remember. For names out of settings, not for what strangers name.
+/// they remember, which is bounded: strangers may name some.
 #[derive(Clone)]
 pub struct Names {
     resolver: Arc<Resolver>,
@@ -52,6 +56,12 @@ pub struct Names {
 struct Known {
     addresses: Vec<Address>,
     since: Instant,
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Names").finish_non_exhaustive()
+    }
 }
 
 impl Default for Names {
@@ -90,7 +100,14 @@ impl Names {
         match self.look_up(name).await {
             Ok(addresses) => {
                 let known = Known { addresses: addresses.clone(), since: now };
-                self.lock().insert(name.clone(), known);
+                let mut names = self.lock();
+                if names.len() >= MAX_NAMES {
+                    names.retain(|_, known| now.duration_since(known.since) < FRESH);
+                }
+                if names.len() < MAX_NAMES || names.contains_key(name) {
+                    names.insert(name.clone(), known);
+                }
+                drop(names);
                 Ok(addresses)
             }
             Err(reason) => {
@@ -232,5 +249,23 @@ mod tests {
         let mut reversed = trackers(7);
         reversed.reverse();
         assert_eq!(trackers_of(content, &trackers(7)), trackers_of(content, &reversed));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_remembered_is_bounded() {
+        let names = Names::by(|name: Address| async move {
+            Ok(vec![SocketAddr::from(([10, 0, 0, 1], name.port()))])
+        });
+        let look_up = async |number: usize| {
+            let name: Address = format!("host{number}:7070").parse().unwrap();
+            names.addresses(&name).await.expect("it is found");
+        };
+        for number in 0..2 * MAX_NAMES {
+            look_up(number).await;
+        }
+        assert_eq!(names.lock().len(), MAX_NAMES);
+        tokio::time::advance(FRESH).await;
+        look_up(2 * MAX_NAMES).await;
+        assert_eq!(names.lock().len(), 1);
     }
 }

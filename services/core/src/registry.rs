@@ -12,6 +12,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv6Addr},
     ops::Bound,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,6 +28,8 @@ use swarm::{Entry, Swarm};
 const JITTER: f64 = 0.1;
 /// A peer is forgotten after two missed announces; the half is for jitter and for delay.
 const MISSED_INTERVALS: f64 = 2.5;
+/// The shortest interval: of a peer that waits for the entry of its former address to expire.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a registry grants.
 #[derive(Clone, Debug)]
@@ -32,6 +38,8 @@ pub struct Settings {
     pub interval: Duration,
     /// Swarms kept.
     pub max_swarms: usize,
+    /// Peers kept in all swarms of a [`Tally`] together, each counted once a swarm: what bounds memory.
+    pub max_peers: usize,
     /// Peers kept in a swarm.
     pub max_peers_per_swarm: usize,
     /// Peers kept, in all swarms together, that announce from one address (of IPv6: one /64).
@@ -103,12 +111,25 @@ pub enum Refusal {
     /// [`Settings::max_swarms`].
     #[error("the tracker keeps at most {0} swarms here; ask another tracker or raise its limit")]
     Swarms(usize),
+    /// [`Settings::max_peers`].
+    #[error("at most {0} peers are kept here; ask another tracker or raise its limit")]
+    Peers(usize),
     /// [`Settings::max_peers_per_swarm`].
     #[error("a swarm has at most {0} peers here; ask another tracker or raise its limit")]
     PeersOfSwarm(usize),
     /// [`Settings::max_peers_per_address`].
     #[error("at most {0} peers may announce from one address; raise the tracker's limit")]
     PeersOfAddress(usize),
+}
+
+/// How many peers the registries have together that share it.
+#[derive(Clone, Debug, Default)]
+pub struct Tally(Arc<AtomicUsize>);
+
+impl Tally {
+    fn peers(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// All swarms of a tracker, or a part of them.
@@ -121,21 +142,27 @@ pub struct Registry {
     expiries: BTreeSet<(Instant, ContentId, PeerId)>,
     /// Peers by the address they announce from. None is zero.
     sources: HashMap<IpAddr, usize>,
+    tally: Tally,
 }
 
 impl Registry {
-    /// A registry without swarms, started at `now`.
-    pub fn new(settings: Settings, now: Instant) -> Self {
+    /// A registry without swarms, started at `now`, one of those that share the tally.
+    pub fn new(settings: Settings, tally: Tally, now: Instant) -> Self {
         Self {
             settings,
             started: now,
             swarms: BTreeMap::new(),
             expiries: BTreeSet::new(),
             sources: HashMap::new(),
+            tally,
         }
     }
 
     /// Keeps the peer until it misses two announces, and names others to it.
+    ///
+    /// An entry belongs to the address that it was announced from. An announce of the same id from
+    /// another one changes nothing before the entry expires, as ids are public; it is answered, and
+    /// asked to come again when that will have happened.
     pub fn announce(
         &mut self,
         now: Instant,
@@ -146,23 +173,38 @@ impl Registry {
         let Announce { content, peer, source, numwant } = announce;
         let source = subscriber(source);
         let known = self.swarms.get(&content).and_then(|swarm| swarm.entry(peer.id));
-        let known = known.map(|entry| (entry.source, entry.look_at));
-        self.admit(content, known.map(|(source, _)| source), source)?;
-
-        if let Some((source, _)) = known {
-            self.forget_source(source);
-        }
-        let look_at = known.map_or_else(|| now + self.time_to_live(), |(_, look_at)| look_at);
-        *self.sources.entry(source).or_default() += 1;
-        self.expiries.insert((look_at, content, peer.id));
+        let known = known.map(|entry| (entry.source, entry.look_at, entry.last_seen));
         let id = peer.id;
-        let swarm = self.swarms.entry(content).or_default();
-        swarm.insert(Entry { peer, source, last_seen: now, look_at });
+        let usual = self.settings.interval.mul_f64(rng.random_range(1.0 - JITTER..=1.0 + JITTER));
+        let interval = match known {
+            Some((owner, _, last_seen)) if owner != source => {
+                let expires = last_seen + self.time_to_live();
+                usual.min(expires.saturating_duration_since(now)).max(SHORTEST_INTERVAL)
+            }
+            Some((_, look_at, _)) => {
+                self.keep(content, Entry { peer, source, last_seen: now, look_at });
+                usual
+            }
+            None => {
+                self.admit(content, source)?;
+                let look_at = now + self.time_to_live();
+                *self.sources.entry(source).or_default() += 1;
+                self.tally.0.fetch_add(1, Ordering::Relaxed);
+                self.expiries.insert((look_at, content, id));
+                self.keep(content, Entry { peer, source, last_seen: now, look_at });
+                usual
+            }
+        };
+        let swarm = self.swarms.get(&content).expect("the peer is in it");
         Ok(Handout {
             peers: swarm.hand_out(id, numwant, self.settings.near_percent, rng),
             counts: swarm.counts(),
-            interval: self.settings.interval.mul_f64(rng.random_range(1.0 - JITTER..=1.0 + JITTER)),
+            interval,
         })
+    }
+
+    fn keep(&mut self, content: ContentId, entry: Entry) {
+        self.swarms.entry(content).or_default().insert(entry);
     }
 
     /// Forgets a peer that leaves a swarm, if it says so from where it announced: ids are public.
@@ -244,22 +286,20 @@ impl Registry {
         self.expiries.len()
     }
 
-    /// Checks the limits that an announce could break. A peer that is known already is known from
-    /// `old_source`.
-    fn admit(
-        &self,
-        content: ContentId,
-        old_source: Option<IpAddr>,
-        source: IpAddr,
-    ) -> Result<(), Refusal> {
-        let Settings { max_swarms, max_peers_per_swarm, max_peers_per_address, .. } = self.settings;
+    /// Checks the limits that a peer could break that is not known yet.
+    fn admit(&self, content: ContentId, source: IpAddr) -> Result<(), Refusal> {
+        let Settings { max_swarms, max_peers, .. } = self.settings;
+        let Settings { max_peers_per_swarm, max_peers_per_address, .. } = self.settings;
         let of_source = self.sources.get(&source).copied().unwrap_or_default();
-        if old_source != Some(source) && of_source >= max_peers_per_address {
+        if of_source >= max_peers_per_address {
             return Err(Refusal::PeersOfAddress(max_peers_per_address));
+        }
+        if self.tally.peers() >= max_peers {
+            return Err(Refusal::Peers(max_peers));
         }
         match self.swarms.get(&content) {
             None if self.swarms.len() >= max_swarms => Err(Refusal::Swarms(max_swarms)),
-            Some(swarm) if old_source.is_none() && swarm.len() >= max_peers_per_swarm => {
+            Some(swarm) if swarm.len() >= max_peers_per_swarm => {
                 Err(Refusal::PeersOfSwarm(max_peers_per_swarm))
             }
             _ => Ok(()),
@@ -277,6 +317,7 @@ impl Registry {
             self.swarms.remove(&content);
         }
         if let Some(entry) = removed {
+            self.tally.0.fetch_sub(1, Ordering::Relaxed);
             self.forget_source(entry.source);
         }
     }

@@ -14,7 +14,7 @@ use shoal_common::{
     Address,
     channel::{Channel, Options},
 };
-use shoal_core::ring::{Census, Contact, NodeId, TimeoutSettings, Timeouts};
+use shoal_core::ring::{Census, Contact, NodeId, Position, TimeoutSettings, Timeouts};
 use shoal_proto::dht::v1::dht_service_client::DhtServiceClient;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService};
@@ -73,6 +73,13 @@ impl Calls {
     /// Says where nodes are now.
     pub(crate) fn go_by(&self, census: Census) {
         *self.0.census.lock().expect(NO_PANIC) = census;
+    }
+
+    /// Where nodes of the ring are, by the roll.
+    pub(crate) fn nodes(&self) -> Vec<Address> {
+        let census = self.0.census.lock().expect(NO_PANIC).clone();
+        let nodes = census.from(Position::from_u128(0));
+        nodes.filter_map(|node| node.address.parse().ok()).collect()
     }
 
     /// A member of a replica set where it is now: nodes that were started again may have other

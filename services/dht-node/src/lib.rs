@@ -132,7 +132,7 @@ pub async fn run(
     }));
 
     let router = Router::new(id, lookups.clone(), calls.clone(), values.clone());
-    let swarms = Swarms::new(id, lookups, calls.clone());
+    let swarms = Swarms::new(id, settings.advertised_addresses, lookups, calls.clone());
     let dht = Dht { ring: ring.clone(), router, keeper: keeper.clone(), swarms };
     let replica = Replica { keeper: keeper.clone(), values };
     let routes = server::routes(&health)

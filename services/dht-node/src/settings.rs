@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use shoal_common::{Address, admin::Admin, process, telemetry::Log, units};
+use shoal_common::{
+    Address, admin::Admin, advertised::AdvertisedAddresses, process, telemetry::Log, units,
+};
 
 /// The settings of a ring node, as a TOML file holds them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,8 @@ pub struct Settings {
     /// How long a node that leaves waits for others to take over what it keeps.
     #[serde(with = "units::duration")]
     pub leave_patience: Duration,
+    /// Which addresses peers of swarms may announce.
+    pub advertised_addresses: AdvertisedAddresses,
     /// What is granted at most.
     pub limits: LimitSettings,
     /// The log.
@@ -52,6 +56,7 @@ impl Default for Settings {
             advertise: None,
             tombstones_for: Duration::from_secs(24 * 3600),
             leave_patience: Duration::from_secs(50),
+            advertised_addresses: AdvertisedAddresses::default(),
             limits: LimitSettings::default(),
             log: Log::default(),
         }

@@ -10,10 +10,12 @@ use std::{
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use rand::seq::SliceRandom as _;
-use shoal_common::{Address, announced, status::Violations};
+use shoal_common::{
+    Address, advertised::AdvertisedAddresses, announced, names::Names, status::Violations,
+};
 use shoal_core::{
     content::ContentId,
-    registry::{self, Announce, Registry},
+    registry::{self, Announce, Registry, Tally},
     ring::{Contact, NodeId, Position, replicas},
 };
 use shoal_proto::{
@@ -34,8 +36,10 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(6 * 60);
 /// When a peer is told to announce again: twice before it is forgotten.
 const RENEW: Duration = Duration::from_secs(5 * 60);
+/// Peers of all swarms together, at most about 1 kB each.
+const MAX_PEERS: usize = 100_000;
 /// Peers of one swarm.
-const MAX_PEERS: usize = 1000;
+const MAX_PEERS_PER_SWARM: usize = 1000;
 /// Swarms kept by one node.
 const MAX_SWARMS: usize = 100_000;
 /// Peers that announce from one address, in all swarms together.
@@ -43,6 +47,8 @@ const MAX_PEERS_PER_ADDRESS: usize = 10_000;
 /// Peers named in an answer, and the most.
 const DEFAULT_SAMPLE: usize = 50;
 const MAX_SAMPLE: usize = 200;
+/// Names of nodes that are looked up to know one again that passes an announce on.
+const MAX_NAMES: usize = 64;
 /// Longest wait for another node that keeps a swarm.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -50,25 +56,52 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub(crate) struct Swarms {
     me: NodeId,
+    rule: AdvertisedAddresses,
     registry: Arc<Mutex<Registry>>,
     lookups: Lookups,
     calls: Calls,
+    /// Of nodes that advertise names.
+    names: Names,
 }
 
 impl Swarms {
-    pub(crate) fn new(me: NodeId, lookups: Lookups, calls: Calls) -> Self {
+    pub(crate) fn new(
+        me: NodeId,
+        rule: AdvertisedAddresses,
+        lookups: Lookups,
+        calls: Calls,
+    ) -> Self {
         let settings = registry::Settings {
             interval: INTERVAL,
             max_swarms: MAX_SWARMS,
-            max_peers_per_swarm: MAX_PEERS,
+            max_peers: MAX_PEERS,
+            max_peers_per_swarm: MAX_PEERS_PER_SWARM,
             max_peers_per_address: MAX_PEERS_PER_ADDRESS,
             near_percent: 0,
         };
-        let registry = Arc::new(Mutex::new(Registry::new(settings, Instant::now())));
-        Self { me, registry, lookups, calls }
+        let registry =
+            Arc::new(Mutex::new(Registry::new(settings, Tally::default(), Instant::now())));
+        Self { me, rule, registry, lookups, calls, names: Names::default() }
     }
 
-    /// Keeps a peer, here if the call is direct, else where it belongs.
+    /// Whether a node of the ring is at an address. Without certificates there is no better proof.
+    async fn is_node(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let nodes = self.calls.nodes();
+        if nodes.iter().filter_map(Address::ip).any(|node| node.to_canonical() == ip) {
+            return true;
+        }
+        for name in nodes.iter().filter(|node| node.ip().is_none()).take(MAX_NAMES) {
+            let behind = self.names.addresses(name).await.unwrap_or_default();
+            if behind.iter().filter_map(Address::ip).any(|other| other == ip) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Keeps a peer, here if the call is direct, else where it belongs. It belongs to the host that it
+    /// is announced from: the node that passes it on names that host.
     pub(crate) async fn announce(
         &self,
         request: AnnouncePeerRequest,
@@ -76,37 +109,51 @@ impl Swarms {
     ) -> Result<AnnouncePeerResponse, Status> {
         let mut violations = Violations::default();
         let content = violations.take("content_id", request.content_id.parse::<ContentId>());
+        let source = match &*request.source {
+            "" => Some(observed),
+            source => violations.take("source", source.parse::<IpAddr>()),
+        };
+        let (Some(content), Some(source)) = (content, source) else {
+            return Err(violations.into());
+        };
+        let source = source.to_canonical();
+        if source != observed.to_canonical() && !(request.direct && self.is_node(observed).await) {
+            let message = format!("source: {observed} is no node of this ring, as far as is known");
+            return Err(Status::permission_denied(message));
+        }
         let peer = violations
             .take("peer", request.peer.ok_or("is missing"))
-            .and_then(|peer| announced::peer(peer, observed, &mut violations));
-        let (Some(content), Some(peer)) = (content, peer) else { return Err(violations.into()) };
-        let response = AnnouncePeerResponse {
-            interval: RENEW.try_into().ok(),
+            .and_then(|peer| announced::peer(peer, source, self.rule, &mut violations));
+        let Some(peer) = peer else { return Err(violations.into()) };
+        let response = |interval: Duration| AnnouncePeerResponse {
+            interval: interval.min(RENEW).try_into().ok(),
             observed_address: peer.address.clone(),
         };
         if request.direct {
-            self.keep(content, peer, request.stopped, observed)?;
-            return Ok(response);
+            return self.keep(content, peer.clone(), request.stopped, source).map(response);
         }
         let request = AnnouncePeerRequest {
             content_id: content.to_string(),
             peer: Some(announced::info(peer.clone())),
             stopped: request.stopped,
             direct: true,
+            source: source.to_string(),
         };
         let keepers = self.keepers(content).await?;
         let kept: FuturesUnordered<_> = keepers
             .iter()
             .map(async |keeper| {
                 if keeper.id == self.me {
-                    return self.keep(content, peer.clone(), request.stopped, observed);
+                    return self.keep(content, peer.clone(), request.stopped, source);
                 }
                 let mut client = self.calls.client(keeper)?;
-                within(client.announce_peer(request.clone())).await.map(drop)
+                let kept = within(client.announce_peer(request.clone())).await?.into_inner();
+                let interval = kept.interval.and_then(|asked| Duration::try_from(asked).ok());
+                Ok(interval.unwrap_or(RENEW))
             })
             .collect();
         let kept: Vec<_> = kept.collect().await;
-        any(kept).map(|_| response)
+        any(kept).map(|asked| response(asked.into_iter().min().unwrap_or(RENEW)))
     }
 
     /// A sample of a swarm's peers, those kept here if the call is direct, else of all who keep it.
@@ -157,20 +204,17 @@ impl Swarms {
         content: ContentId,
         peer: registry::Peer,
         stopped: bool,
-        observed: IpAddr,
-    ) -> Result<(), Status> {
-        // Other nodes pass announces on: it is the peer's own address that counts.
-        let source = peer.address.parse::<Address>().ok().and_then(|address| address.ip());
-        let source = source.unwrap_or(observed);
+        source: IpAddr,
+    ) -> Result<Duration, Status> {
         let mut registry = self.registry.lock().expect(NO_PANIC);
         if stopped {
             registry.stop(Instant::now(), content, peer.id, source);
-            return Ok(());
+            return Ok(RENEW);
         }
         let announce = Announce { content, peer, source, numwant: 0 };
         registry
             .announce(Instant::now(), announce, &mut rand::rng())
-            .map(drop)
+            .map(|handout| handout.interval)
             .map_err(|refusal| shoal_common::status::exhausted(refusal.to_string(), RENEW))
     }
 

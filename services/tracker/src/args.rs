@@ -40,6 +40,9 @@ pub(crate) struct Flags {
     /// Part of a handout, in percent, for peers of the asker's node and zone first [default: 25]
     #[arg(long, value_name = "PERCENT")]
     near_percent: Option<String>,
+    /// Addresses that peers may announce: where they are observed, or any [default: observed]
+    #[arg(long, value_name = "observed|any")]
+    advertised_addresses: Option<String>,
     #[command(flatten)]
     limits: LimitFlags,
     #[command(flatten)]
@@ -57,6 +60,9 @@ struct LimitFlags {
     /// Swarms kept [default: 100000]
     #[arg(long = "limits-swarms", value_name = "N")]
     swarms: Option<String>,
+    /// Peers kept in all swarms together, each counted once a swarm [default: 200000]
+    #[arg(long = "limits-peers", value_name = "N")]
+    peers: Option<String>,
     /// Peers kept in one swarm [default: 100000]
     #[arg(long = "limits-peers-per-swarm", value_name = "N")]
     peers_per_swarm: Option<String>,

@@ -43,7 +43,7 @@ pub async fn run(
     let shards = Arc::new(Shards::new(&settings, Instant::now()));
     tokio::spawn(end.run_until_cancelled_owned(Arc::clone(&shards).sweep()));
 
-    let tracker = TrackerServiceServer::new(Tracker::new(shards))
+    let tracker = TrackerServiceServer::new(Tracker::new(shards, settings.advertised_addresses))
         .max_decoding_message_size(request::MAX_BYTES);
     let routes = server::routes(&health).add_service(tracker);
     info!(

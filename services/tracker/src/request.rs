@@ -1,6 +1,6 @@
 //! Requests, checked field by field before anything is done.
 
-use shoal_common::{announced, status::Violations};
+use shoal_common::{advertised::AdvertisedAddresses, announced, status::Violations};
 use shoal_core::{content::ContentId, registry::Announce};
 use shoal_proto::tracker::v1::{
     AnnounceEvent, AnnounceRequest, GetSwarmRequest, ListSwarmsRequest,
@@ -36,10 +36,12 @@ pub(crate) struct SwarmAsked {
     pub(crate) max_peers: usize,
 }
 
-impl TryFrom<Request<AnnounceRequest>> for Asked {
-    type Error = Status;
-
-    fn try_from(request: Request<AnnounceRequest>) -> Result<Self, Status> {
+impl Asked {
+    /// Checks an announce; the peer's address by this rule.
+    pub(crate) fn check(
+        request: Request<AnnounceRequest>,
+        rule: AdvertisedAddresses,
+    ) -> Result<Self, Status> {
         let source = request.remote_addr().map(|remote| remote.ip());
         let source = source.ok_or_else(|| Status::internal("the connection has no address"))?;
         let request = request.into_inner();
@@ -49,7 +51,7 @@ impl TryFrom<Request<AnnounceRequest>> for Asked {
         let content = violations.take("content_id", request.content_id.parse());
         let peer = violations
             .take("peer", request.peer.ok_or("is missing"))
-            .and_then(|peer| announced::peer(peer, source, &mut violations));
+            .and_then(|peer| announced::peer(peer, source, rule, &mut violations));
         let (Some(event), Some(content), Some(mut peer)) = (event, content, peer) else {
             return Err(violations.into());
         };

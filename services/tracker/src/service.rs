@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shoal_common::{announced, status};
+use shoal_common::{advertised::AdvertisedAddresses, announced, status};
 use shoal_core::{
     content::ContentId,
     registry::{Counts, Handout, Refusal},
@@ -25,11 +25,12 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Tracker {
     shards: Arc<Shards>,
+    rule: AdvertisedAddresses,
 }
 
 impl Tracker {
-    pub(crate) fn new(shards: Arc<Shards>) -> Self {
-        Self { shards }
+    pub(crate) fn new(shards: Arc<Shards>, rule: AdvertisedAddresses) -> Self {
+        Self { shards, rule }
     }
 }
 
@@ -39,7 +40,7 @@ impl TrackerService for Tracker {
         &self,
         request: Request<AnnounceRequest>,
     ) -> Result<Response<AnnounceResponse>, Status> {
-        let Asked { announce, event } = request.try_into()?;
+        let Asked { announce, event } = Asked::check(request, self.rule)?;
         metrics::counter!("shoal_tracker_announces_total", "event" => label(event)).increment(1);
         let now = Instant::now();
         let observed_address = announce.peer.address.clone();
@@ -100,6 +101,7 @@ impl TrackerService for Tracker {
 fn refused(refusal: Refusal, interval: Duration) -> Status {
     let limit = match refusal {
         Refusal::Swarms(_) => "swarms",
+        Refusal::Peers(_) => "peers",
         Refusal::PeersOfSwarm(_) => "peers_per_swarm",
         Refusal::PeersOfAddress(_) => "peers_per_address",
     };

@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use shoal_common::{Address, admin::Admin, process, telemetry::Log, units};
+use shoal_common::{
+    Address, admin::Admin, advertised::AdvertisedAddresses, process, telemetry::Log, units,
+};
 use shoal_core::registry;
 
 use crate::shards::SHARDS;
@@ -21,6 +23,8 @@ pub struct Settings {
     pub interval: Duration,
     /// The part of a handout that goes to peers of the asker's node and zone first, if known.
     pub near_percent: Percent,
+    /// Which addresses peers may announce.
+    pub advertised_addresses: AdvertisedAddresses,
     /// What is kept at most.
     pub limits: LimitSettings,
     /// The log.
@@ -37,6 +41,8 @@ pub struct LimitSettings {
     pub connections_per_source: Option<u32>,
     /// Swarms.
     pub swarms: u32,
+    /// Peers of all swarms together, each counted once a swarm.
+    pub peers: u32,
     /// Peers of one swarm.
     pub peers_per_swarm: u32,
     /// Peers that announce from one address, in one swarm or in a sixteenth of all.
@@ -75,6 +81,7 @@ impl Default for Settings {
             admin: Admin::On(everywhere(9070)),
             interval: Duration::from_secs(30),
             near_percent: Percent(25),
+            advertised_addresses: AdvertisedAddresses::default(),
             limits: LimitSettings::default(),
             log: Log::default(),
         }
@@ -87,6 +94,8 @@ impl Default for LimitSettings {
             connections: 20_000,
             connections_per_source: None,
             swarms: 100_000,
+            // At most about 1 kB each.
+            peers: 200_000,
             peers_per_swarm: 100_000,
             peers_per_address: 1_000,
         }
@@ -96,10 +105,11 @@ impl Default for LimitSettings {
 impl Settings {
     /// What each shard grants.
     pub(crate) fn of_shard(&self) -> registry::Settings {
-        let LimitSettings { swarms, peers_per_swarm, peers_per_address, .. } = self.limits;
+        let LimitSettings { swarms, peers, peers_per_swarm, peers_per_address, .. } = self.limits;
         registry::Settings {
             interval: self.interval,
             max_swarms: (swarms as usize).div_ceil(SHARDS),
+            max_peers: peers as usize,
             max_peers_per_swarm: peers_per_swarm as usize,
             max_peers_per_address: peers_per_address as usize,
             near_percent: usize::from(u8::from(self.near_percent)),

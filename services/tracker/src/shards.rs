@@ -7,7 +7,7 @@ use std::{
 
 use shoal_core::{
     content::ContentId,
-    registry::{Counts, Registry},
+    registry::{Counts, Registry, Tally},
 };
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -28,7 +28,8 @@ pub(crate) struct Shards {
 
 impl Shards {
     pub(crate) fn new(settings: &Settings, now: Instant) -> Self {
-        let registry = |_| Mutex::new(Registry::new(settings.of_shard(), now));
+        let tally = Tally::default();
+        let registry = |_| Mutex::new(Registry::new(settings.of_shard(), tally.clone(), now));
         Self { registries: std::array::from_fn(registry), interval: settings.interval }
     }
 

@@ -12,6 +12,7 @@ fn settings() -> Settings {
     Settings {
         interval: INTERVAL,
         max_swarms: 10,
+        max_peers: 10_000,
         max_peers_per_swarm: 10_000,
         max_peers_per_address: 10_000,
         near_percent: 50,
@@ -69,7 +70,8 @@ impl World {
     fn new(settings: Settings) -> Self {
         #[expect(clippy::disallowed_methods, reason = "an Instant can be made in no other way")]
         let now = Instant::now();
-        Self { registry: Registry::new(settings, now), now, rng: StdRng::seed_from_u64(7) }
+        let registry = Registry::new(settings, Tally::default(), now);
+        Self { registry, now, rng: StdRng::seed_from_u64(7) }
     }
 
     fn with_peers(count: usize) -> Self {
@@ -185,16 +187,58 @@ fn completion_moves_a_peer_from_one_count_to_the_other() {
     assert_eq!(world.counts(), Some(Counts { complete: 0, incomplete: 1 }));
 }
 
-#[test]
-fn a_peer_under_a_new_address_replaces_itself() {
-    let mut world = World::with_peers(2);
+/// Peer 0 from another address.
+fn moved() -> Announce {
     let mut moved = announce(0);
     moved.peer.address = "10.9.9.9:7072".to_owned();
     moved.source = source(9);
-    world.announce(moved).expect("it is known");
-    let handout = world.announce(announce(1)).expect("it is known");
-    assert_eq!(handout.peers.len(), 1);
-    assert_eq!(handout.peers[0].address, "10.9.9.9:7072");
+    moved
+}
+
+impl World {
+    /// Where peer 1 is told that peer 0 is.
+    fn told(&mut self) -> Vec<String> {
+        let handout = self.announce(announce(1)).expect("there is room");
+        handout.peers.into_iter().map(|peer| peer.address).collect()
+    }
+}
+
+#[test]
+fn a_peer_under_a_new_port_replaces_itself() {
+    let mut world = World::with_peers(2);
+    let mut other_port = announce(0);
+    other_port.peer.address = format!("{}:9", source(0));
+    world.announce(other_port).expect("it is known");
+    assert_eq!(world.told(), [format!("{}:9", source(0))]);
+}
+
+#[test]
+fn an_id_changes_its_source_only_when_its_entry_has_expired() {
+    let mut world = World::with_peers(2);
+    let handout = world.announce(moved()).expect("it is answered");
+    assert_eq!(ids(&handout), [peer_id(1)].into());
+    assert_eq!(world.told(), [announce(0).peer.address]);
+    // It is not kept alive from elsewhere either, and is told when to come back.
+    world.now += INTERVAL * 2;
+    let handout = world.announce(moved()).expect("it is answered");
+    assert_eq!(handout.interval, INTERVAL / 2);
+    world.now += handout.interval;
+    world.announce(moved()).expect("it is kept");
+    assert_eq!(world.told(), [moved().peer.address]);
+}
+
+#[test]
+fn all_swarms_that_share_a_tally_have_so_many_peers_together() {
+    let settings = Settings { max_peers: 3, ..settings() };
+    let mut world = World::new(settings.clone());
+    let mut other = Registry::new(settings, world.registry.tally.clone(), world.now);
+    other.announce(world.now, announce(0), &mut world.rng).expect("there is room");
+    world.announce(announce(1)).expect("there is room");
+    world.announce(Announce { content: content(1), ..announce(1) }).expect("there is room");
+    assert_eq!(world.announce(announce(2)), Err(Refusal::Peers(3)));
+    assert!(world.announce(announce(1)).is_ok(), "it is known");
+    other.stop(world.now, content(0), peer_id(0), source(0));
+    assert!(world.announce(announce(2)).is_ok());
 }
 
 #[test]
@@ -310,7 +354,9 @@ fn play(world: &mut World, model: &mut Model, step: Step) {
             announce.content = content(c);
             announce.source = source(s);
             announce.peer.complete = complete;
-            if world.announce(announce).is_ok() {
+            let owner = model.get(&(content(c), peer_id(peer))).map(|(_, owner, _)| *owner);
+            let is_owner = owner.is_none_or(|owner| owner == source(s));
+            if world.announce(announce).is_ok() && is_owner {
                 model.insert((content(c), peer_id(peer)), (world.now, source(s), complete));
             }
         }
@@ -355,6 +401,7 @@ proptest! {
             prop_assert_eq!(&found, &model);
             prop_assert!(registry.swarm_count() <= 3);
             prop_assert_eq!(registry.peer_count(), model.len());
+            prop_assert_eq!(registry.tally.peers(), model.len());
             prop_assert_eq!(registry.sources.values().sum::<usize>(), model.len());
             prop_assert!(registry.sources.values().all(|count| (1..=8).contains(count)));
         }

@@ -50,8 +50,8 @@ impl Announce for Ring {
         if occasion == Occasion::Stopped {
             return round;
         }
-        let source = Source::RingNode(address);
-        match find_peers(&mut client, subject, deadline).await {
+        let source = Source::RingNode(address.clone());
+        match find_peers(&mut client, subject, &address, deadline).await {
             // Peers are worth having at once, also from a node that refused the announce.
             Ok(peers) => {
                 // People look for what they named.
@@ -84,6 +84,7 @@ async fn announce(
         peer: Some(subject.peer()),
         stopped: occasion == Occasion::Stopped,
         direct: false,
+        source: String::new(),
     };
     let answer = answer(client.announce_peer(request), deadline).await?;
     Ok(within_reason(answer.interval, USUAL_INTERVAL))
@@ -92,10 +93,11 @@ async fn announce(
 async fn find_peers(
     client: &mut Client,
     subject: &Subject,
+    node: &Address,
     deadline: Instant,
 ) -> Result<Vec<Candidate>, String> {
     let request =
         GetPeersRequest { content_id: subject.content.to_string(), max_peers: 0, direct: false };
     let answer = answer(client.get_peers(request), deadline).await?;
-    Ok(subject.candidates(answer.peers))
+    Ok(subject.candidates(answer.peers, node))
 }

@@ -26,7 +26,12 @@ fn scrape(address: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn swarms_peers_and_announces_are_counted() {
-    let tracker = Process::start(&mut command(&["--limits-peers-per-swarm", "2"]));
+    let tracker = Process::start(&mut command(&[
+        "--limits-peers-per-swarm",
+        "2",
+        "--advertised-addresses",
+        "any",
+    ]));
     let address = tracker.address.parse().expect("it logs an address");
     let channel = Channel::connect(&address, &Options::default()).await.expect("it listens");
     let mut client = TrackerServiceClient::new(channel);

@@ -156,7 +156,7 @@ fn help_names_the_defaults_that_hold() {
     let settings = output(&mut command(&["--check-config"]));
     let settings = String::from_utf8_lossy(&settings.stdout).into_owned();
     let defaults: Vec<_> = help.split("[default: ").skip(1).collect();
-    assert_eq!(defaults.len(), 9);
+    assert_eq!(defaults.len(), 11);
     for default in defaults {
         let (default, _) = default.split_once(']').expect("it ends");
         let written = [format!("= {default}\n"), format!("= \"{default}\"\n")];

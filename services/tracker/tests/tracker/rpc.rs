@@ -5,6 +5,7 @@ use std::{collections::HashSet, time::Duration};
 use shoal_common::{
     Address,
     admin::Admin,
+    advertised::AdvertisedAddresses,
     channel::{Channel, Options},
     server,
 };
@@ -35,7 +36,12 @@ struct Running {
     ended: JoinHandle<Result<(), RunError>>,
 }
 
+/// One that believes the addresses of these tests, where all come from one host.
 async fn start(settings: Settings) -> Running {
+    start_as_is(Settings { advertised_addresses: AdvertisedAddresses::Any, ..settings }).await
+}
+
+async fn start_as_is(settings: Settings) -> Running {
     let anywhere = address("127.0.0.1:0");
     let listener = server::bind(&anywhere).await.expect("a port is free");
     let address = Address::from(listener.local_addr().expect("it is bound"));
@@ -288,6 +294,7 @@ async fn each_limit_refuses_and_tells_when_to_come_back() {
     let other_swarm = AnnounceRequest { content_id: content_id(1), ..announce(2) };
     for (limits, request, word) in [
         (LimitSettings { swarms: 1, ..limits.clone() }, other_swarm, "swarms"),
+        (LimitSettings { peers: 1, ..limits.clone() }, announce(2), "at most 1 peers are kept"),
         (LimitSettings { peers_per_swarm: 1, ..limits.clone() }, announce(2), "a swarm"),
         (LimitSettings { peers_per_address: 1, ..limits }, announce(2), "one address"),
     ] {
@@ -309,7 +316,9 @@ async fn a_connection_without_calls_makes_room_and_one_with_calls_does_not() {
     let bound = Address::from(listener.local_addr().expect("it is bound"));
     let shutdown = CancellationToken::new();
     let _stop = shutdown.clone().drop_guard();
-    let settings = Settings { admin: Admin::Off, limits, ..Settings::default() };
+    let advertised_addresses = AdvertisedAddresses::Any;
+    let settings =
+        Settings { admin: Admin::Off, advertised_addresses, limits, ..Settings::default() };
     tokio::spawn(shoal_tracker::run(settings, listener, shutdown));
     let call = async |channel| TrackerServiceClient::new(channel).announce(announce(1)).await;
 
@@ -384,3 +393,18 @@ macro_rules! reflected {
 
 reflected!(reflected_v1, v1);
 reflected!(reflected_v1alpha, v1alpha);
+
+#[tokio::test]
+async fn an_address_that_is_not_the_announcers_is_refused() {
+    let mut tracker = start_as_is(Settings::default()).await;
+    let refusal = tracker.announce(announce(1)).await.expect_err("it is another host's");
+    assert_eq!(refusal.code(), Code::InvalidArgument);
+    let violations = refusal.get_details_bad_request().expect("it says what is wrong");
+    assert!(violations.field_violations[0].description.contains("not where you are seen"));
+    for address in ["0.0.0.0:7072", "127.0.0.1:7072"] {
+        let mut own = announce(1);
+        own.peer.as_mut().expect("it names the peer").address = address.to_owned();
+        let answer = tracker.announce(own).await.expect("it is its own");
+        assert_eq!(answer.observed_address, "127.0.0.1:7072");
+    }
+}

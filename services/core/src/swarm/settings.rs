@@ -54,6 +54,9 @@ pub struct Settings {
     pub stall_blocks: u32,
     /// Calls a neighbour may have waiting or under way. Twice what ours make.
     pub calls_per_neighbour: usize,
+    /// Calls of strangers, which have no link, waiting or under way: as many as regular slots. They are
+    /// served when no neighbour waits.
+    pub stranger_slots: usize,
     /// When a caller that finds no slot free should try again.
     pub busy_retry: Duration,
 
@@ -131,6 +134,7 @@ impl Default for Settings {
             stall: Duration::from_millis(20),
             stall_blocks: 4,
             calls_per_neighbour: 4,
+            stranger_slots: 4,
             busy_retry: Duration::from_secs(1),
             pipeline_slack: Duration::from_millis(5),
             pace_span: Duration::from_millis(200),

@@ -4,6 +4,7 @@
 //! unsent. Between contents the one that had the least goes first. Within a content a seeder serves
 //! the neighbour it served least; a leecher the one whose deficit (received minus sent) is greatest,
 //! but for every fifth turn: those go round, so that who has nothing to give gets its small share.
+//! Strangers come after all neighbours, and have few calls at a time.
 
 use std::{
     cmp::Reverse,
@@ -51,7 +52,7 @@ struct Serve {
     progress_at: Instant,
 }
 
-/// Who goes before whom within a content. A stranger has no credit and never had a turn.
+/// Who goes before whom within a content; of strangers, whoever asked first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     credit: Reverse<i64>,
@@ -166,8 +167,9 @@ impl Swarm {
             return Some(RefuseReason::NotHeld);
         }
         let Some(link) = link else {
-            let is_free = self.slots_used(state.is_seeding()) + self.uplink.strangers()
-                < self.slots(state.is_seeding());
+            let strangers = self.uplink.strangers();
+            let is_free = strangers < self.settings.stranger_slots
+                && self.slots_used(state.is_seeding()) + strangers < self.slots(state.is_seeding());
             return (!is_free).then_some(busy);
         };
         match self.neighbours.get(&link) {
@@ -335,7 +337,7 @@ impl Swarm {
                     }
                 }
             });
-            Some(((content.turn, turn), *key))
+            Some(((neighbour.is_none(), content.turn, turn), *key))
         });
         ranked.min().map(|(_, key)| key)
     }

@@ -174,6 +174,27 @@ fn a_stranger_is_served_while_a_slot_is_free() {
 }
 
 #[test]
+fn a_stranger_waits_while_a_neighbour_does() {
+    let mut bench = seeder();
+    let alice = interested(&mut bench);
+    let (first, outputs) = bench.request(None, &[0]);
+    assert_eq!(granted(&outputs), [first]);
+    let (of_stranger, outputs) = bench.request(None, &[1]);
+    assert!(granted(&outputs).is_empty(), "the uplink has one piece to send");
+    let (of_alice, _) = bench.request(Some(alice), &[0, 1]);
+    assert_eq!(granted(&bench.send(first)), [of_alice]);
+    assert_eq!(granted(&bench.send(of_alice)), [of_alice]);
+    assert_eq!(granted(&bench.send(of_alice)), [of_stranger]);
+}
+
+#[test]
+fn strangers_have_few_calls_at_a_time() {
+    let mut bench = seeder();
+    let refusals = (0..100).filter_map(|_| refused(&bench.request(None, &[0]).1));
+    assert_eq!(refusals.count(), 96);
+}
+
+#[test]
 fn a_flood_of_requests_is_bounded() {
     let mut bench = seeder();
     let alice = interested(&mut bench);

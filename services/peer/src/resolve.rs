@@ -1,10 +1,15 @@
 //! From a content id to its manifest and piece hashes, fetched from any peer and proven by the id.
+//!
+//! Anybody can announce peers that take a connection and never answer. An honest one must not wait behind
+//! them: those not asked yet go first, of hosts with the fewest calls, and a call that takes its time does
+//! not keep the next one waiting for longer than [`TURN`].
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+mod queue;
+
+use std::{sync::Arc, time::Duration};
 
 use shoal_common::{
     Address,
-    backoff::Backoff,
     channel::{Channel, ConnectError, Options},
 };
 use shoal_core::content::{
@@ -14,15 +19,23 @@ use shoal_proto::peer::v1::{
     GetManifestRequest, GetPieceHashesRequest, peer_service_client::PeerServiceClient,
 };
 use tokio::{
-    sync::{Semaphore, SemaphorePermit, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
     task::JoinSet,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tonic::Status;
 use tracing::{Instrument as _, debug};
 
-/// Peers asked at a time.
-const PARALLEL: usize = 4;
+use self::queue::Queue;
+
+/// Calls that begin within [`TURN`], at most.
+const PARALLEL: usize = 32;
+
+/// How long a call keeps others from beginning: far more than a peer in the same network needs.
+const TURN: Duration = Duration::from_secs(2);
+
+/// Calls under way, at most.
+const MAX_CALLS: usize = 256;
 
 /// Longest wait for one peer's manifest and hashes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -30,11 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of long manifests and lists of hashes that are received at a time, by the whole process.
 const LONG_LISTS_BYTES: usize = MAX_MANIFEST_BYTES;
 
-/// A list up to here is short.
-const SHORT_LIST_BYTES: usize = 1 << 20;
-
-const FIRST_BACKOFF: Duration = Duration::from_millis(100);
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// A list up to here is short: as many as calls take no more than a long one.
+const SHORT_LIST_BYTES: usize = LONG_LISTS_BYTES / MAX_CALLS;
 
 #[derive(Debug, thiserror::Error)]
 enum ResolveError {
@@ -54,45 +64,68 @@ enum ResolveError {
     Hashes(#[from] PieceHashesError),
 }
 
-/// Asks the peers that come in, some at a time and those that fail again later, until one gives
-/// what the id proves. None if the channel of peers ends before.
+/// Asks the peers that come in, and those that fail again later, until one gives what the id proves.
+/// None if the channel of peers ends before.
 pub(crate) async fn resolve(
     id: ContentId,
-    mut peers: mpsc::Receiver<Address>,
+    peers: mpsc::Receiver<Address>,
 ) -> Option<(Manifest, PieceHashes)> {
+    let ask_one = move |peer: Address| async move {
+        let answer = timeout(PATIENCE, ask(id, &peer)).await.unwrap_or(Err(ResolveError::Slow));
+        answer.inspect_err(|error| {
+            debug!(content_id = %id, addr = %peer, %error, "no manifest here");
+        })
+    };
+    first_answer(peers, ask_one).await
+}
+
+/// The first good answer of the peers that come in, each of which is asked again after it failed.
+async fn first_answer<T, E, F>(
+    mut peers: mpsc::Receiver<Address>,
+    ask: impl Fn(Address) -> F,
+) -> Option<T>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    F: Future<Output = Result<T, E>> + Send + 'static,
+{
     let turns = Arc::new(Semaphore::new(PARALLEL));
-    let mut known = HashSet::new();
-    let mut asking = JoinSet::new();
+    let mut queue = Queue::default();
+    let mut calls = JoinSet::new();
     loop {
+        let due = queue.due().filter(|_| calls.len() < MAX_CALLS);
+        let turn = async {
+            sleep_until(due.unwrap_or_else(Instant::now)).await;
+            turns.clone().acquire_owned().await.expect("the semaphore is never closed")
+        };
         tokio::select! {
-            peer = peers.recv() => {
-                let peer = peer?;
-                if known.insert(peer.clone()) {
-                    asking.spawn(ask_until_answered(id, peer, turns.clone()).in_current_span());
+            peer = peers.recv() => queue.insert(peer?, Instant::now()),
+            Some(ended) = calls.join_next() => {
+                // A call that panicked is not made again.
+                let Ok((peer, answer)) = ended else { continue };
+                match answer {
+                    Ok(answer) => return Some(answer),
+                    Err(_) => queue.failed(&peer, Instant::now(), &mut rand::rng()),
                 }
             }
-            Some(Ok(found)) = asking.join_next() => return Some(found),
+            turn = turn, if due.is_some() => {
+                let Some(peer) = queue.next(Instant::now()) else { continue };
+                let answer = ask(peer.clone());
+                let call = async move { (peer, with_turn(turn, answer).await) };
+                calls.spawn(call.in_current_span());
+            }
         }
     }
 }
 
-async fn ask_until_answered(
-    id: ContentId,
-    peer: Address,
-    turns: Arc<Semaphore>,
-) -> (Manifest, PieceHashes) {
-    let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
-    loop {
-        {
-            let _turn = turns.acquire().await.expect("the semaphore is never closed");
-            match timeout(PATIENCE, ask(id, &peer)).await.unwrap_or(Err(ResolveError::Slow)) {
-                Ok(found) => return found,
-                Err(error) => debug!(content_id = %id, addr = %peer, %error, "no manifest here"),
-            }
-        }
-        let pause = backoff.next(&mut rand::rng());
-        sleep(pause).await;
+/// Gives the turn back when the call is over or takes its time.
+async fn with_turn<T>(turn: OwnedSemaphorePermit, call: impl Future<Output = T>) -> T {
+    tokio::pin!(call);
+    tokio::select! {
+        answer = &mut call => return answer,
+        () = sleep(TURN) => drop(turn),
     }
+    call.await
 }
 
 async fn ask(id: ContentId, peer: &Address) -> Result<(Manifest, PieceHashes), ResolveError> {
@@ -151,4 +184,83 @@ fn extend(all: &mut Vec<u8>, chunk: &[u8], limit: usize) -> Result<(), ResolveEr
     }
     all.extend_from_slice(chunk);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(host: usize) -> Address {
+        format!("10.0.{}.{}:7072", host / 256, host % 256).parse().expect("an address")
+    }
+
+    /// Names peers in this order; the one with the content answers after a while, the others take their
+    /// time and then fail. How long it takes.
+    async fn time_to_find(tarpits: usize, honest: Address) -> Duration {
+        let (name, named) = mpsc::channel(1024);
+        for host in 0..tarpits {
+            name.send(peer(host)).await.expect("it listens");
+        }
+        name.send(honest.clone()).await.expect("it listens");
+        let ask = move |peer: Address| {
+            let is_honest = peer == honest;
+            async move {
+                if is_honest {
+                    sleep(Duration::from_millis(50)).await;
+                    return Ok(());
+                }
+                sleep(PATIENCE).await;
+                Err(())
+            }
+        };
+        let started = Instant::now();
+        first_answer(named, ask).await.expect("one answers");
+        started.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_honest_peer_is_not_queued_behind_those_that_never_answer() {
+        let took = time_to_find(200, peer(60_000)).await;
+        assert!(took < Duration::from_secs(15), "{took:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_host_with_many_tarpits_does_not_delay_another() {
+        let (name, named) = mpsc::channel(1024);
+        for port in 1..=200 {
+            name.send(peer(1).with_port(port)).await.expect("it listens");
+        }
+        name.send(peer(2)).await.expect("it listens");
+        let ask = |it: Address| async move {
+            if it != peer(2) {
+                sleep(PATIENCE).await;
+                return Err(());
+            }
+            Ok(())
+        };
+        let started = Instant::now();
+        first_answer(named, ask).await.expect("one answers");
+        assert!(started.elapsed() < 2 * TURN, "{:?}", started.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_fails_is_asked_again() {
+        let (name, named) = mpsc::channel(1);
+        name.send(peer(1)).await.expect("it listens");
+        let calls = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = calls.clone();
+        let ask = move |_: Address| {
+            let call = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            async move { if call < 3 { Err(()) } else { Ok(call) } }
+        };
+        assert_eq!(first_answer(named, ask).await, Some(3));
+    }
+
+    #[tokio::test]
+    async fn without_peers_to_come_there_is_no_answer() {
+        let (name, named) = mpsc::channel::<Address>(1);
+        drop(name);
+        let ask = |_: Address| async { Ok::<(), ()>(()) };
+        assert_eq!(first_answer(named, ask).await, None);
+    }
 }

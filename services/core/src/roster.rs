@@ -4,51 +4,89 @@
 //! until there are enough neighbours, backs off from those that cannot be reached, and keeps at most
 //! one link to each. It is told of every link, so it never holds more than its limits.
 
+mod bans;
+mod destinations;
+mod hood;
+mod origin;
+
 use std::{
     collections::{BTreeMap, HashMap},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use rand::{Rng, RngExt, seq::SliceRandom};
 
+use self::{
+    bans::Bans,
+    destinations::Destinations,
+    hood::{Neighbourhood, State},
+    origin::{Host, host_of},
+};
 use crate::{PeerId, swarm::ContentKey};
+
+pub use self::origin::Origin;
 
 /// Limits and times of the roster.
 #[derive(Clone, Debug)]
 pub struct RosterSettings {
     /// Links for one content, at most (the textbook's subset of 50 peers).
     pub max_neighbours: usize,
+    /// Of these, places that only those get whom we dial: whoever dials us shall not have all.
+    pub dialled_places: usize,
+    /// Links for one content with peers of one host that dialled us. Many may share a number behind
+    /// NAT: half of all places.
+    pub max_neighbours_per_host: usize,
     /// Dialling stops at so many, so that a peer that comes later still finds open doors. BitTorrent
     /// clients dial to 30 and let in up to 55 (Cohen 2003).
     pub dial_until: usize,
-    /// Links of the process, at most.
+    /// Links of the process, at most; of those that dialled us, half may be of one host.
     pub max_links: usize,
     /// Dials under way for one content, at most.
     pub max_dials: usize,
     /// Candidates remembered for one content, at most.
     pub max_candidates: usize,
+    /// Of these, with addresses of one host. Half.
+    pub max_candidates_per_host: usize,
     /// Wait after a first failed dial; doubled for each further one.
     pub first_backoff: Duration,
     /// The longest wait between two dials.
     pub max_backoff: Duration,
     /// A candidate that failed so often in a row is forgotten until it is named again.
     pub max_failures: u32,
+    /// Dials to one host that may fail at once, whichever its ports, contents and ids; then they are
+    /// as rare as [`RosterSettings::host_failures_per_s`]. Enough for the peers of one machine that
+    /// end together.
+    pub host_failures: f64,
+    /// Further ones, each second.
+    pub host_failures_per_s: f64,
     /// How long a ban lasts.
     pub ban: Duration,
+    /// Bans at a time.
+    pub max_bans: usize,
+    /// Of these, of one host.
+    pub max_bans_per_host: usize,
 }
 
 impl Default for RosterSettings {
     fn default() -> Self {
         Self {
             max_neighbours: 50,
+            dialled_places: 10,
+            max_neighbours_per_host: 25,
             dial_until: 30,
             max_links: 500,
             max_dials: 16,
             max_candidates: 500,
+            max_candidates_per_host: 250,
             first_backoff: Duration::from_millis(250),
             max_backoff: Duration::from_secs(30),
             max_failures: 8,
+            host_failures: 64.0,
+            host_failures_per_s: 4.0,
             ban: Duration::from_secs(3600),
+            max_bans: 1024,
+            max_bans_per_host: 64,
         }
     }
 }
@@ -62,6 +100,19 @@ pub struct Candidate {
     pub address: String,
     /// Holds every piece, as far as is known.
     pub complete: bool,
+}
+
+/// A peer whose link came up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// Who it says it is.
+    pub peer: PeerId,
+    /// HOST:PORT where it may be dialled; none if that is not known.
+    pub address: Option<String>,
+    /// It holds every piece, as it says.
+    pub complete: bool,
+    /// What is proven of it.
+    pub origin: Origin,
 }
 
 /// Who dialled a link.
@@ -87,7 +138,7 @@ pub enum Admission {
 /// Why a link is closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The peer or its address is banned.
+    /// The peer or its address is banned, as far as it is known again.
     #[error("the peer is banned")]
     Banned,
     /// It is this very peer.
@@ -99,33 +150,12 @@ pub enum Refusal {
     /// No room for another neighbour.
     #[error("the peer has all the neighbours it takes")]
     Full,
+    /// No room for another neighbour of the same host.
+    #[error("the peer has all the neighbours of your host that it takes")]
+    Crowded,
     /// The content is no longer here.
     #[error("the content is not here")]
     NoContent,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// May be dialled from then on.
-    Waiting(Instant),
-    Dialling,
-    Linked(Direction),
-}
-
-struct Entry {
-    address: String,
-    complete: bool,
-    failures: u32,
-    state: State,
-}
-
-#[derive(Default)]
-struct Neighbourhood {
-    /// We hold everything: complete candidates are of no use.
-    complete: bool,
-    entries: BTreeMap<PeerId, Entry>,
-    linked: usize,
-    dialling: usize,
 }
 
 /// The peers known for each content of a process.
@@ -133,9 +163,11 @@ pub struct Roster {
     settings: RosterSettings,
     me: PeerId,
     contents: BTreeMap<ContentKey, Neighbourhood>,
-    banned_peers: HashMap<PeerId, Instant>,
-    banned_addresses: HashMap<String, Instant>,
+    bans: Bans,
+    destinations: Destinations,
     links: usize,
+    /// Links that hosts made to us. None is zero.
+    inbound: HashMap<Host, usize>,
     /// Nobody is to be dialled before; now, after anything that may have changed that.
     due: Option<Instant>,
 }
@@ -147,9 +179,10 @@ impl Roster {
             settings,
             me,
             contents: BTreeMap::new(),
-            banned_peers: HashMap::new(),
-            banned_addresses: HashMap::new(),
+            bans: Bans::default(),
+            destinations: Destinations::default(),
             links: 0,
+            inbound: HashMap::new(),
             due: None,
         }
     }
@@ -168,30 +201,26 @@ impl Roster {
 
     /// Forgets a content; its links are closed by the shell.
     pub fn remove_content(&mut self, content: ContentKey) {
-        if let Some(hood) = self.contents.remove(&content) {
-            self.links -= hood.linked;
+        let Some(hood) = self.contents.remove(&content) else { return };
+        self.links -= hood.linked;
+        for entry in hood.entries.into_values() {
+            match (entry.state, entry.address) {
+                (State::Linked(origin), _) => self.forget_inbound(&origin),
+                (State::Dialling, Some(address)) => self.destinations.given_up(&address),
+                _ => {}
+            }
         }
     }
 
     /// Hears of a peer, from a tracker or the ring.
     pub fn learn(&mut self, now: Instant, content: ContentKey, candidate: Candidate) {
-        if candidate.peer == self.me || self.is_banned(now, candidate.peer, &candidate.address) {
+        let origin = Origin::Dialled(candidate.address.clone());
+        if candidate.peer == self.me || self.is_banned(now, &origin) {
             return;
         }
         let Some(hood) = self.contents.get_mut(&content) else { return };
-        if let Some(entry) = hood.entries.get_mut(&candidate.peer) {
-            entry.complete |= candidate.complete;
-            if entry.address != candidate.address {
-                entry.address = candidate.address;
-                entry.failures = 0;
-            }
-            return;
-        }
-        if hood.entries.len() < self.settings.max_candidates {
+        if hood.learn(now, candidate, &self.settings) {
             self.due = Some(now);
-            let state = State::Waiting(now);
-            let Candidate { peer, address, complete } = candidate;
-            hood.entries.insert(peer, Entry { address, complete, failures: 0, state });
         }
     }
 
@@ -208,23 +237,23 @@ impl Roster {
             if room == 0 {
                 continue;
             }
-            let mut ready: Vec<_> = hood
-                .entries
-                .iter()
-                .filter(|(_, entry)| hood.is_due(entry, now))
-                .map(|(p, _)| *p)
-                .collect();
+            let is_due = |entry| {
+                hood.due(now, entry, &self.destinations, &self.settings).is_some_and(|at| at <= now)
+            };
+            let ready = hood.entries.iter().filter(|(_, entry)| is_due(entry));
+            let mut ready: Vec<_> = ready.map(|(peer, _)| *peer).collect();
             ready.shuffle(rng);
             ready.truncate(room);
             for peer in ready {
                 let entry = hood.entries.get_mut(&peer).expect("chosen from this map");
+                let address = entry.address.clone().expect("without one it is never due");
                 entry.state = State::Dialling;
                 hood.dialling += 1;
-                let (address, complete) = (entry.address.clone(), entry.complete);
-                dials.push((*content, Candidate { peer, address, complete }));
+                self.destinations.begin(&address);
+                dials.push((*content, Candidate { peer, address, complete: entry.complete }));
             }
         }
-        self.due = self.earliest();
+        self.due = self.earliest(now);
         dials
     }
 
@@ -233,13 +262,12 @@ impl Roster {
         self.due
     }
 
-    fn earliest(&self) -> Option<Instant> {
+    fn earliest(&self, now: Instant) -> Option<Instant> {
         let due = |hood: &Neighbourhood| {
-            let waiting = hood.entries.values().filter_map(|entry| match entry.state {
-                State::Waiting(until) if !(hood.complete && entry.complete) => Some(until),
-                _ => None,
-            });
-            if hood.room(&self.settings) == 0 { None } else { waiting.min() }
+            let all = hood.entries.values();
+            let due =
+                all.filter_map(|entry| hood.due(now, entry, &self.destinations, &self.settings));
+            if hood.room(&self.settings) == 0 { None } else { due.min() }
         };
         if self.links >= self.settings.max_links {
             return None;
@@ -247,111 +275,193 @@ impl Roster {
         self.contents.values().filter_map(due).min()
     }
 
-    /// A dial came to nothing; no link was made.
+    /// A dial came to nothing; no link was made. If another peer than was looked for `answers`, it takes
+    /// the place of the one that does not.
     pub fn dial_failed(
         &mut self,
         now: Instant,
         content: ContentKey,
         peer: PeerId,
+        answers: Option<PeerId>,
         rng: &mut impl Rng,
     ) {
         let Some(hood) = self.contents.get_mut(&content) else { return };
         let Some(entry) = hood.entries.get_mut(&peer) else { return };
-        if entry.state != State::Dialling {
+        let (State::Dialling, Some(address)) = (&entry.state, entry.address.clone()) else {
             return;
-        }
+        };
         self.due = Some(now);
         hood.dialling -= 1;
+        let jitter = rng.random_range(0.5..1.0);
+        if let Some(answers) = answers {
+            hood.entries.remove(&peer);
+            if answers == self.me {
+                self.destinations.failed(now, &address, &self.settings, jitter);
+            } else {
+                self.destinations.reached(&address);
+                self.learn(now, content, Candidate { peer: answers, address, complete: false });
+            }
+            return;
+        }
+        self.destinations.failed(now, &address, &self.settings, jitter);
         entry.failures += 1;
         if entry.failures >= self.settings.max_failures {
             hood.entries.remove(&peer);
             return;
         }
-        let doubled = self.settings.first_backoff * 2_u32.pow(entry.failures.min(16) - 1);
-        let backoff = doubled.min(self.settings.max_backoff);
-        entry.state = State::Waiting(now + backoff.mul_f64(rng.random_range(0.5..1.0)));
+        // The address has the time from which it may be dialled again.
+        entry.state = State::Waiting(now);
     }
 
     /// Whether a link that came up stays.
     ///
     /// Of two links between the same peers, dialled by either, the one that the peer with the
     /// smaller id dialled stays, so both ends keep the same. Of two dialled by the same peer the
-    /// newer stays: the older is dead, or its end would not have been dialled again.
-    pub fn admit(
-        &mut self,
-        now: Instant,
-        content: ContentKey,
-        candidate: Candidate,
-        direction: Direction,
-    ) -> Admission {
-        if candidate.peer == self.me {
-            return Admission::Refuse(Refusal::Myself);
-        }
-        if self.is_banned(now, candidate.peer, &candidate.address) {
-            return Admission::Refuse(Refusal::Banned);
-        }
-        let me = self.me;
+    /// newer stays: the older is dead, or its end would not have been dialled again. Ids are public:
+    /// a link from another host never takes the place of one that there is.
+    pub fn admit(&mut self, now: Instant, content: ContentKey, arrival: Arrival) -> Admission {
+        let Arrival { peer, address, complete, origin } = arrival;
         self.due = Some(now);
+        if let Origin::Dialled(address) = &origin {
+            self.destinations.reached(address);
+        }
+        let claimed = address.clone().map(Origin::Dialled);
+        if peer == self.me {
+            return self.refuse(now, content, peer, &origin, Refusal::Myself);
+        }
+        if self.is_banned(now, &origin) || claimed.is_some_and(|it| self.is_banned(now, &it)) {
+            return self.refuse(now, content, peer, &origin, Refusal::Banned);
+        }
         let Some(hood) = self.contents.get_mut(&content) else {
             return Admission::Refuse(Refusal::NoContent);
         };
-        let Candidate { peer, address, complete } = candidate;
-        let before = hood.entries.get(&peer).map(|entry| entry.state);
-        if let Some(State::Linked(there)) = before {
-            let ours_stays = me < peer;
-            let stays = direction == there || (direction == Direction::Outbound) == ours_stays;
+        let direction = origin.direction();
+        if let Some(State::Linked(there)) = hood.entries.get(&peer).map(|entry| &entry.state) {
+            let ours_stays = self.me < peer;
+            let stays = there.may_be_same_host(&origin)
+                && (direction == there.direction()
+                    || (direction == Direction::Outbound) == ours_stays);
             if !stays {
                 return Admission::Refuse(Refusal::Duplicate);
             }
-            hood.entries.insert(
-                peer,
-                Entry { address, complete, failures: 0, state: State::Linked(direction) },
-            );
+            if let Some(there) = hood.unlink(peer, now, &self.settings) {
+                self.forget_inbound(&there);
+            }
+            self.note_link(content, peer, address, complete, origin);
             return Admission::Replace;
         }
-        if hood.linked >= self.settings.max_neighbours || self.links >= self.settings.max_links {
-            if direction == Direction::Outbound {
-                hood.stop_dialling(peer, now + self.settings.max_backoff);
-            }
-            return Admission::Refuse(Refusal::Full);
+        if let Some(refusal) = self.reason_to_refuse(content, &origin) {
+            return self.refuse(now, content, peer, &origin, refusal);
         }
-        if before == Some(State::Dialling) {
-            hood.dialling -= 1;
-        }
+        let Some(hood) = self.contents.get_mut(&content) else {
+            return Admission::Refuse(Refusal::NoContent);
+        };
+        hood.stop_dialling(peer, now, &mut self.destinations);
         hood.linked += 1;
         self.links += 1;
-        hood.entries.insert(
-            peer,
-            Entry { address, complete, failures: 0, state: State::Linked(direction) },
-        );
+        self.note_link(content, peer, address, complete, origin);
         Admission::Keep
+    }
+
+    fn note_link(
+        &mut self,
+        content: ContentKey,
+        peer: PeerId,
+        address: Option<String>,
+        complete: bool,
+        origin: Origin,
+    ) {
+        if let Origin::Seen(..) = origin {
+            *self.inbound.entry(origin.host()).or_default() += 1;
+        }
+        if let Some(hood) = self.contents.get_mut(&content) {
+            hood.link(peer, address, complete, origin);
+        }
+    }
+
+    fn reason_to_refuse(&self, content: ContentKey, origin: &Origin) -> Option<Refusal> {
+        let hood = self.contents.get(&content)?;
+        let settings = &self.settings;
+        if hood.linked >= settings.max_neighbours || self.links >= settings.max_links {
+            return Some(Refusal::Full);
+        }
+        if origin.direction() == Direction::Outbound {
+            return None;
+        }
+        let places = settings.max_neighbours.saturating_sub(settings.dialled_places);
+        if hood.inbound >= places.max(settings.max_neighbours.div_ceil(2)) {
+            return Some(Refusal::Full);
+        }
+        let host = origin.host();
+        let of_host = self.inbound.get(&host).copied().unwrap_or_default();
+        let is_crowded = hood.inbound_of(&host) >= settings.max_neighbours_per_host
+            || of_host >= settings.max_links.div_ceil(2);
+        is_crowded.then_some(Refusal::Crowded)
+    }
+
+    /// Refuses a link. If we dialled, its peer is left alone for a while.
+    fn refuse(
+        &mut self,
+        now: Instant,
+        content: ContentKey,
+        peer: PeerId,
+        origin: &Origin,
+        refusal: Refusal,
+    ) -> Admission {
+        if let Some(hood) = self.contents.get_mut(&content)
+            && origin.direction() == Direction::Outbound
+        {
+            let until = now + self.settings.max_backoff;
+            hood.stop_dialling(peer, until, &mut self.destinations);
+        }
+        Admission::Refuse(refusal)
+    }
+
+    fn forget_inbound(&mut self, origin: &Origin) {
+        let host = origin.host();
+        if let Origin::Seen(..) = origin
+            && let Some(links) = self.inbound.get_mut(&host)
+        {
+            *links -= 1;
+            if *links == 0 {
+                self.inbound.remove(&host);
+            }
+        }
     }
 
     /// A link that was kept, and not replaced, is gone. The peer may be dialled again in a while.
     pub fn link_down(&mut self, now: Instant, content: ContentKey, peer: PeerId) {
         let Some(hood) = self.contents.get_mut(&content) else { return };
-        let Some(entry) = hood.entries.get_mut(&peer) else { return };
-        if let State::Linked(_) = entry.state {
-            entry.state = State::Waiting(now + self.settings.first_backoff);
-            self.due = Some(now);
+        let until = now + self.settings.first_backoff;
+        if let Some(origin) = hood.unlink(peer, until, &self.settings) {
             hood.linked -= 1;
             self.links -= 1;
+            self.due = Some(now);
+            self.forget_inbound(&origin);
         }
     }
 
-    /// Bans a peer by its id and address. The shell closes its links.
-    pub fn ban(&mut self, now: Instant, peer: PeerId, address: String) {
-        let until = now + self.settings.ban;
-        self.banned_peers.retain(|_, until| *until > now);
-        self.banned_addresses.retain(|_, until| *until > now);
-        self.banned_peers.insert(peer, until);
-        self.banned_addresses.insert(address, until);
+    /// Bans by what is proven of an offender. The shell closes its links.
+    pub fn ban(&mut self, now: Instant, origin: Origin) {
+        self.bans.insert(now, origin, &self.settings);
     }
 
-    /// Whether a peer is banned, or the address it can be dialled at.
-    pub fn is_banned(&self, now: Instant, peer: PeerId, address: &str) -> bool {
-        let lasts = |until: Option<&Instant>| until.is_some_and(|until| *until > now);
-        lasts(self.banned_peers.get(&peer)) || lasts(self.banned_addresses.get(address))
+    /// Whether the other end of a link, or an address to dial, is banned.
+    pub fn is_banned(&self, now: Instant, origin: &Origin) -> bool {
+        self.bans.contains(now, origin)
+    }
+
+    /// Whether a port of a host may be tried that nobody else named: the host's own peer says that it
+    /// listens there.
+    pub fn may_probe(&self, now: Instant, host: IpAddr) -> bool {
+        let host = Host::Ip(host.to_canonical());
+        self.destinations.host_due(now, &host, &self.settings) <= now
+    }
+
+    /// Nobody answered there.
+    pub fn probe_failed(&mut self, now: Instant, host: IpAddr) {
+        let host = Host::Ip(host.to_canonical());
+        self.destinations.host_failed(now, host, &self.settings);
     }
 
     /// Links of a content.
@@ -360,167 +470,5 @@ impl Roster {
     }
 }
 
-impl Neighbourhood {
-    /// How many more may be dialled at once.
-    fn room(&self, settings: &RosterSettings) -> usize {
-        let wanted = settings.dial_until.saturating_sub(self.linked + self.dialling);
-        wanted.min(settings.max_dials.saturating_sub(self.dialling))
-    }
-
-    fn is_due(&self, entry: &Entry, now: Instant) -> bool {
-        let useless = self.complete && entry.complete;
-        !useless && matches!(entry.state, State::Waiting(until) if until <= now)
-    }
-
-    fn stop_dialling(&mut self, peer: PeerId, until: Instant) {
-        if let Some(entry) = self.entries.get_mut(&peer)
-            && entry.state == State::Dialling
-        {
-            entry.state = State::Waiting(until);
-            self.dialling -= 1;
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use rand::{SeedableRng, rngs::StdRng};
-    use uuid::Uuid;
-
-    use super::*;
-
-    const CONTENT: ContentKey = ContentKey(1);
-
-    struct Fixture {
-        roster: Roster,
-        now: Instant,
-        rng: StdRng,
-    }
-
-    fn peer(number: u128) -> PeerId {
-        PeerId::new(Uuid::from_u128(number))
-    }
-
-    fn candidate(number: u128) -> Candidate {
-        Candidate { peer: peer(number), address: format!("host{number}:7072"), complete: false }
-    }
-
-    /// The roster of peer 100 after hearing of `known`.
-    fn fixture(known: impl IntoIterator<Item = u128>) -> Fixture {
-        // A base for virtual time: nothing depends on its value.
-        #[allow(clippy::disallowed_methods)]
-        let now = Instant::now();
-        let mut roster = Roster::new(RosterSettings::default(), peer(100));
-        roster.add_content(CONTENT, false);
-        for number in known {
-            roster.learn(now, CONTENT, candidate(number));
-        }
-        Fixture { roster, now, rng: StdRng::seed_from_u64(7) }
-    }
-
-    impl Fixture {
-        fn dialled(&mut self) -> Vec<PeerId> {
-            self.roster.dials(self.now, &mut self.rng).into_iter().map(|(_, c)| c.peer).collect()
-        }
-
-        fn admit(&mut self, number: u128, direction: Direction) -> Admission {
-            self.roster.admit(self.now, CONTENT, candidate(number), direction)
-        }
-    }
-
-    #[test]
-    fn it_dials_until_there_are_enough_neighbours_and_leaves_doors_open() {
-        let mut f = fixture(0..90);
-        let first = f.dialled();
-        assert_eq!(first.len(), 16);
-        for peer in &first {
-            let c = Candidate { peer: *peer, address: String::new(), complete: false };
-            assert_eq!(f.roster.admit(f.now, CONTENT, c, Direction::Outbound), Admission::Keep);
-        }
-        assert_eq!(f.dialled().len(), 14);
-        assert!(f.dialled().is_empty());
-        for number in 200..234 {
-            assert_eq!(f.admit(number, Direction::Inbound), Admission::Keep);
-        }
-        assert_eq!(f.admit(300, Direction::Inbound), Admission::Refuse(Refusal::Full));
-        assert_eq!(f.roster.neighbours(CONTENT), 50);
-    }
-
-    #[test]
-    fn a_peer_that_cannot_be_reached_is_dialled_ever_more_rarely_and_then_forgotten() {
-        let mut f = fixture([1]);
-        let mut waits = Vec::new();
-        while !f.dialled().is_empty() {
-            f.roster.dial_failed(f.now, CONTENT, peer(1), &mut f.rng);
-            assert!(f.dialled().is_empty(), "too early");
-            let Some(at) = f.roster.next_deadline() else { break };
-            waits.push(at - f.now);
-            f.now = at;
-        }
-        assert_eq!(waits.len(), 7);
-        assert_eq!(f.roster.next_deadline(), None);
-        assert!(waits[6] > 8 * waits[0], "{waits:?}");
-        f.roster.learn(f.now, CONTENT, candidate(1));
-        assert_eq!(f.dialled(), [peer(1)]);
-    }
-
-    #[test]
-    fn of_two_crossed_links_both_ends_keep_the_one_of_the_smaller_id() {
-        let mut smaller_is_them = fixture([1]);
-        assert_eq!(smaller_is_them.admit(1, Direction::Outbound), Admission::Keep);
-        assert_eq!(smaller_is_them.admit(1, Direction::Inbound), Admission::Replace);
-        assert_eq!(
-            smaller_is_them.admit(1, Direction::Outbound),
-            Admission::Refuse(Refusal::Duplicate)
-        );
-        let mut smaller_is_me = fixture([200]);
-        assert_eq!(smaller_is_me.admit(200, Direction::Outbound), Admission::Keep);
-        assert_eq!(
-            smaller_is_me.admit(200, Direction::Inbound),
-            Admission::Refuse(Refusal::Duplicate)
-        );
-        assert_eq!(smaller_is_me.roster.neighbours(CONTENT), 1);
-    }
-
-    #[test]
-    fn a_neighbour_that_comes_back_takes_its_old_place() {
-        let mut f = fixture([]);
-        assert_eq!(f.admit(1, Direction::Inbound), Admission::Keep);
-        assert_eq!(f.admit(1, Direction::Inbound), Admission::Replace);
-        f.roster.link_down(f.now, CONTENT, peer(1));
-        assert_eq!(f.roster.neighbours(CONTENT), 0);
-        assert_eq!(f.admit(1, Direction::Inbound), Admission::Keep);
-    }
-
-    #[test]
-    fn a_banned_peer_is_neither_dialled_nor_let_in_for_an_hour() {
-        let mut f = fixture([]);
-        f.roster.ban(f.now, peer(1), "host1:7072".to_owned());
-        f.roster.learn(f.now, CONTENT, candidate(1));
-        assert!(f.dialled().is_empty());
-        assert_eq!(f.admit(1, Direction::Inbound), Admission::Refuse(Refusal::Banned));
-        let same_address = Candidate { peer: peer(2), ..candidate(1) };
-        assert_eq!(
-            f.roster.admit(f.now, CONTENT, same_address, Direction::Inbound),
-            Admission::Refuse(Refusal::Banned)
-        );
-        f.now += Duration::from_secs(3601);
-        assert_eq!(f.admit(1, Direction::Inbound), Admission::Keep);
-    }
-
-    #[test]
-    fn a_complete_peer_does_not_dial_a_complete_one() {
-        let mut f = fixture([]);
-        f.roster.learn(f.now, CONTENT, Candidate { complete: true, ..candidate(1) });
-        f.roster.learn(f.now, CONTENT, candidate(2));
-        f.roster.completed(CONTENT);
-        assert_eq!(f.dialled(), [peer(2)]);
-    }
-
-    #[test]
-    fn it_never_links_to_itself() {
-        let mut f = fixture([100]);
-        assert!(f.dialled().is_empty());
-        assert_eq!(f.admit(100, Direction::Inbound), Admission::Refuse(Refusal::Myself));
-    }
-}
+mod tests;

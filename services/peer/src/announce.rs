@@ -10,6 +10,7 @@ mod trackers;
 
 use std::{
     fmt,
+    net::{IpAddr, Ipv4Addr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -18,7 +19,7 @@ use std::{
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use shoal_common::{Address, backoff::Backoff, names::Names, status};
+use shoal_common::{Address, advertised::may_learn, backoff::Backoff, names::Names, status};
 use shoal_core::{content::ContentId, roster::Candidate, swarm::ContentKey};
 use shoal_proto::types::v1::PeerInfo;
 use tokio::{
@@ -233,13 +234,16 @@ impl Subject {
         PeerInfo { complete: left_bytes == 0, ..self.me.clone() }
     }
 
-    /// The others of an answer that can be dialled; what a broken service makes up is left out.
-    fn candidates(&self, peers: Vec<PeerInfo>) -> Vec<Candidate> {
+    /// The others of an answer that can be dialled; what a broken service makes up is left out, and what
+    /// leads to this very host unless the service is here.
+    fn candidates(&self, peers: Vec<PeerInfo>, from: &Address) -> Vec<Candidate> {
+        let teacher = from.ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let parse = |info: PeerInfo| {
             let address: Address = info.address.parse().ok()?;
             let peer = info.peer_id.parse().ok()?;
-            let usable =
-                !address.is_unspecified() && address.port() != 0 && info.peer_id != self.me.peer_id;
+            let usable = may_learn(&address, teacher)
+                && address.port() != 0
+                && info.peer_id != self.me.peer_id;
             usable.then(|| Candidate {
                 peer,
                 address: address.to_string(),
@@ -447,9 +451,12 @@ mod tests {
             info(ME, "10.0.0.9:7072"),
             info(GOOD, "0.0.0.0:7072"),
             info(GOOD, "10.0.0.1:0"),
+            info(GOOD, "127.0.0.1:22"),
+            info(GOOD, "169.254.169.254:80"),
             info(GOOD, "nonsense"),
         ];
-        assert_eq!(subject(7).candidates(peers).len(), 1);
+        let tracker = "10.0.0.7:7070".parse().unwrap();
+        assert_eq!(subject(7).candidates(peers, &tracker).len(), 1);
         let hasty = Duration::ZERO.try_into().ok();
         assert!(within_reason(hasty, Duration::MAX) >= Duration::from_millis(100));
         assert_eq!(within_reason(None, Duration::from_secs(30)), Duration::from_secs(30));

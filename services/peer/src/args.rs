@@ -54,6 +54,10 @@ pub(crate) struct Flags {
     /// Where others dial this peer [default: where they see it]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
+    /// Addresses that peers which dial this one may advertise: where they are observed, or any
+    /// [default: observed]
+    #[arg(long, value_name = "observed|any")]
+    advertised_addresses: Option<String>,
     /// What to fetch and share without being asked: none, listed or all [default: none]
     #[arg(long, value_name = "WHAT")]
     replicate: Option<String>,

@@ -53,6 +53,9 @@ const OFFER: Duration = Duration::from_secs(2);
 /// How long what is being sent may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// How often links of no use are looked for.
+const LOOK_AFTER_LINKS_EVERY: Duration = Duration::from_secs(1);
+
 /// How often who watches a content hears of it.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
@@ -179,11 +182,14 @@ impl Engine {
     ) {
         let mut reports = interval(REPORT_EVERY);
         reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(LOOK_AFTER_LINKS_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let (mut batch, mut moved) = (Vec::with_capacity(BATCH), Vec::with_capacity(BATCH));
         while !done(self) {
             let deadline = self.next_deadline();
             tokio::select! {
                 _ = reports.tick() => self.report(),
+                _ = looks.tick() => self.look_after_links(),
                 _ = events.recv_many(&mut batch, BATCH) => {
                     for event in batch.drain(..) {
                         self.handle(event);

@@ -12,12 +12,13 @@ use std::{
 
 use shoal_common::{
     Address,
+    advertised::AdvertisedAddresses,
     channel::{Channel, Options},
 };
 use shoal_core::{
     PeerId,
     content::Layout,
-    roster::{Direction, Refusal},
+    roster::{Origin, Refusal},
     swarm::{ContentKey, Input, LinkKey},
 };
 use shoal_proto::peer::v1::{ExchangeRequest, LinkMessage, peer_service_client::PeerServiceClient};
@@ -46,16 +47,20 @@ const UNMEASURED: Duration = Duration::from_millis(1);
 /// Longest wait for the other end's Hello, which may have to find the manifest first.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest wait for what a neighbour says after its Hello: which pieces it has, which it knows.
+const FIRST_WORD_PATIENCE: Duration = Duration::from_secs(30);
+
 /// A link whose two hellos are through, for the engine to admit.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     pub(crate) content: ContentKey,
     pub(crate) peer: PeerId,
-    /// Where the neighbour is dialled.
-    pub(crate) address: Address,
+    /// Where the neighbour may be dialled; none if it names an address that is not believed.
+    pub(crate) address: Option<Address>,
     pub(crate) complete: bool,
     pub(crate) serves_nothing: bool,
-    pub(crate) direction: Direction,
+    /// What is proven of the neighbour.
+    pub(crate) origin: Origin,
     pub(crate) round_trip: Duration,
     /// Borne by the neighbour's calls to us.
     pub(crate) our_token: LinkToken,
@@ -85,8 +90,10 @@ pub(crate) enum LinkError {
     Silent,
     #[error("the peer broke the protocol: {0}")]
     Wire(#[from] WireError),
-    #[error("another peer answers at its address")]
-    OtherPeer,
+    #[error("another peer answers at its address: {0}")]
+    OtherPeer(PeerId),
+    #[error("it answers for another content")]
+    OtherContent,
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("this peer is stopping")]
@@ -100,12 +107,14 @@ impl From<LinkError> for Status {
             LinkError::Status(status) => status.code(),
             LinkError::Silent => Code::DeadlineExceeded,
             LinkError::Wire(WireError::Version(..)) => Code::FailedPrecondition,
-            LinkError::Wire(_) | LinkError::OtherPeer => Code::InvalidArgument,
+            LinkError::Wire(_) | LinkError::OtherPeer(_) | LinkError::OtherContent => {
+                Code::InvalidArgument
+            }
             LinkError::Refused(refusal) => match refusal {
                 Refusal::Banned => Code::PermissionDenied,
                 Refusal::Myself => Code::InvalidArgument,
                 Refusal::Duplicate => Code::AlreadyExists,
-                Refusal::Full => Code::ResourceExhausted,
+                Refusal::Full | Refusal::Crowded => Code::ResourceExhausted,
                 Refusal::NoContent => Code::NotFound,
             },
         };
@@ -140,17 +149,20 @@ impl Dial {
         })
         .await
         .map_err(|_| LinkError::Silent)??;
-        if hello.peer != self.peer || hello.content != self.hello.content {
-            return Err(LinkError::OtherPeer);
+        if hello.content != self.hello.content {
+            return Err(LinkError::OtherContent);
+        }
+        if hello.peer != self.peer {
+            return Err(LinkError::OtherPeer(hello.peer));
         }
 
         let handshake = Handshake {
             content: self.content,
             peer: hello.peer,
-            address: self.address,
+            origin: Origin::Dialled(self.address.to_string()),
+            address: Some(self.address),
             complete: hello.complete,
             serves_nothing: hello.serves_nothing,
-            direction: Direction::Outbound,
             round_trip,
             our_token: self.hello.token,
             their_token: hello.token,
@@ -170,6 +182,8 @@ pub(crate) struct Guest {
     pub(crate) theirs: Hello,
     /// The address the connection came from.
     pub(crate) observed: IpAddr,
+    /// Whether another address than that is believed.
+    pub(crate) rule: AdvertisedAddresses,
     pub(crate) ours: Hello,
     pub(crate) events: mpsc::Sender<Event>,
 }
@@ -185,10 +199,10 @@ impl Guest {
         let handshake = Handshake {
             content: self.content,
             peer: self.theirs.peer,
-            address: self.theirs.address.or_observed(self.observed),
+            address: self.rule.accept(self.theirs.address, self.observed).ok(),
             complete: self.theirs.complete,
             serves_nothing: self.theirs.serves_nothing,
-            direction: Direction::Inbound,
+            origin: Origin::Seen(self.observed.to_canonical(), self.theirs.peer),
             round_trip: UNMEASURED,
             our_token: self.ours.token,
             their_token: self.theirs.token,
@@ -246,7 +260,8 @@ impl Reader {
         incoming: impl Stream<Item = Result<Option<LinkMessage>, Status>>,
     ) -> Result<(), WireError> {
         let mut incoming = pin!(incoming);
-        while let Some(Ok(message)) = incoming.next().await {
+        let mut next = timeout(FIRST_WORD_PATIENCE, incoming.next()).await.unwrap_or(None);
+        while let Some(Ok(message)) = next {
             let event = match wire::receive(message, &self.layout)? {
                 Received::Message(message) => {
                     Event::Brain(Input::Message { link: self.link, message })
@@ -256,6 +271,7 @@ impl Reader {
             if self.events.send(event).await.is_err() {
                 break;
             }
+            next = incoming.next().await;
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use shoal_common::{
     Address,
+    advertised::AdvertisedAddresses,
     health::{self, Health},
     http2::Http2,
     server::{self, Limits},
@@ -61,6 +62,8 @@ pub struct NodeConfig {
     /// Where others dial it; an unspecified host means the address it is seen under, a port of 0
     /// that of the listener.
     pub advertise: Option<Address>,
+    /// Which addresses are accepted of peers that dial this one.
+    pub advertised_addresses: AdvertisedAddresses,
     /// Trackers of every content.
     pub trackers: Vec<Address>,
     /// Nodes of the ring that every content is announced to, through any of them.
@@ -87,6 +90,7 @@ impl NodeConfig {
         Self {
             peer,
             advertise: None,
+            advertised_addresses: AdvertisedAddresses::default(),
             trackers: Vec::new(),
             ring_nodes: Vec::new(),
             max_upload: None,
@@ -161,6 +165,7 @@ impl Node {
         let rpc = PeerRpc {
             directory: directory.clone(),
             identity: identity.clone(),
+            rule: config.advertised_addresses,
             events: events.clone(),
             manifests: Manifests::default(),
         };

@@ -3,6 +3,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use shoal_common::advertised::AdvertisedAddresses;
 use shoal_core::content::ContentId;
 use shoal_proto::peer::v1::{
     Bitfield, ExchangeRequest, ExchangeResponse, GetBitfieldRequest, GetBitfieldResponse,
@@ -37,6 +38,7 @@ const MANIFEST_PATIENCE: Duration = Duration::from_secs(8);
 pub(crate) struct PeerRpc {
     pub(crate) directory: Arc<Directory>,
     pub(crate) identity: Arc<Identity>,
+    pub(crate) rule: AdvertisedAddresses,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) manifests: Manifests,
 }
@@ -64,10 +66,11 @@ impl PeerService for PeerRpc {
             .and_then(|request| request.message);
         let theirs = Hello::from_wire(first).map_err(LinkError::from)?;
         if self.directory.content(theirs.content).is_none() {
-            // Who calls may have the manifest that is looked for here.
-            let candidate = theirs.candidate(observed);
-            let called = Event::Called { content: theirs.content, candidate };
-            self.events.send(called).await.map_err(|_| LinkError::Stopping)?;
+            // The caller may have the manifest that is looked for here.
+            if let Some(candidate) = theirs.candidate(observed) {
+                let called = Event::Called { content: theirs.content, candidate };
+                self.events.send(called).await.map_err(|_| LinkError::Stopping)?;
+            }
         }
         let (content, stored) = self
             .directory
@@ -80,6 +83,7 @@ impl PeerService for PeerRpc {
             ours: self.identity.hello(&stored),
             theirs,
             observed,
+            rule: self.rule,
             events: self.events.clone(),
         };
         let messages = guest.welcome(incoming).await?;

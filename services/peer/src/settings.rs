@@ -7,6 +7,7 @@ use shoal_common::{
     Address,
     address::AddressError,
     admin::Admin,
+    advertised::AdvertisedAddresses,
     config::Conflict,
     process,
     telemetry::Log,
@@ -40,6 +41,8 @@ pub struct Settings {
     pub dht: Vec<Address>,
     /// Where others dial this peer, if not where they see it.
     pub advertise: Option<Address>,
+    /// Which addresses are accepted of peers that dial this one.
+    pub advertised_addresses: AdvertisedAddresses,
     /// What is fetched and shared without being asked for.
     pub replicate: Replicate,
     /// What that is, if it is listed.
@@ -135,6 +138,8 @@ pub struct LimitSettings {
 pub struct SwarmSettings {
     /// Neighbours of one content.
     pub max_neighbours: u32,
+    /// Of these, peers of one host that dialled this one.
+    pub max_neighbours_per_host: u32,
     /// Links of the process.
     pub max_links: u32,
     /// Neighbours unchoked because they send fastest.
@@ -216,6 +221,7 @@ impl Default for Settings {
             tracker: Vec::new(),
             dht: Vec::new(),
             advertise: None,
+            advertised_addresses: AdvertisedAddresses::default(),
             replicate: Replicate::None,
             contents: Vec::new(),
             limits: LimitSettings::default(),
@@ -231,6 +237,7 @@ impl Default for SwarmSettings {
         let (roster, swarm) = (RosterSettings::default(), swarm::Settings::default());
         Self {
             max_neighbours: roster.max_neighbours as u32,
+            max_neighbours_per_host: roster.max_neighbours_per_host as u32,
             max_links: roster.max_links as u32,
             regular_slots: swarm.regular_slots as u32,
             optimistic_slots: swarm.optimistic_slots as u32,
@@ -243,11 +250,12 @@ impl Default for SwarmSettings {
 impl Settings {
     /// What these settings say of the peer with this id.
     pub(crate) fn node(&self, peer: PeerId) -> NodeConfig {
-        let SwarmSettings { max_neighbours, max_links, .. } = self.swarm;
+        let SwarmSettings { max_neighbours, max_neighbours_per_host, max_links, .. } = self.swarm;
         let LocationSettings { region, zone, node } = self.location.clone();
         NodeConfig {
             peer,
             advertise: self.advertise.clone(),
+            advertised_addresses: self.advertised_addresses,
             trackers: self.tracker.clone(),
             ring_nodes: self.dht.clone(),
             max_upload: self.limits.upload,
@@ -263,6 +271,7 @@ impl Settings {
             },
             roster: RosterSettings {
                 max_neighbours: max_neighbours as usize,
+                max_neighbours_per_host: max_neighbours_per_host as usize,
                 max_links: max_links as usize,
                 ..RosterSettings::default()
             },

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use shoal_common::Address;
+use shoal_common::{Address, advertised::AdvertisedAddresses};
 use shoal_core::{
     PeerId,
     content::{Bitfield, ContentId, Layout, PieceIndex},
@@ -112,13 +112,11 @@ impl Hello {
         })
     }
 
-    /// Who said it, as one that can be dialled; its connection came from `observed`.
-    pub(crate) fn candidate(&self, observed: IpAddr) -> Candidate {
-        Candidate {
-            peer: self.peer,
-            address: self.address.clone().or_observed(observed).to_string(),
-            complete: self.complete,
-        }
+    /// Who said it, as one that can be dialled at the address that its connection came from; none if
+    /// it names another.
+    pub(crate) fn candidate(&self, observed: IpAddr) -> Option<Candidate> {
+        let address = AdvertisedAddresses::Observed.accept(self.address.clone(), observed).ok()?;
+        Some(Candidate { peer: self.peer, address: address.to_string(), complete: self.complete })
     }
 }
 

@@ -92,6 +92,12 @@ pub enum UplinkIdle {
 }
 
 impl Swarm {
+    /// Bytes of blocks that came and went on a link; none if it is not known.
+    pub fn moved(&self, link: LinkKey) -> Option<u64> {
+        let neighbour = self.neighbours.get(&link)?;
+        Some(neighbour.down.bytes + neighbour.up.bytes)
+    }
+
     /// Why the uplink has nothing to send; none if it has.
     pub fn uplink_idle(&self) -> Option<UplinkIdle> {
         if !self.uplink.is_idle() {

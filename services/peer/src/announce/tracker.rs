@@ -52,7 +52,7 @@ impl Announce for Tracker {
         let answer = answer(self.client.announce(request), Instant::now() + patience).await;
         let interval =
             answer.as_ref().ok().map(|answer| within_reason(answer.interval, USUAL_INTERVAL));
-        let outcome = answer.map(|answer| subject.candidates(answer.peers));
+        let outcome = answer.map(|answer| subject.candidates(answer.peers, &self.address));
         Round { heard: vec![(Source::Tracker(self.address.clone()), outcome)], interval }
     }
 }

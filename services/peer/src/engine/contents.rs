@@ -376,8 +376,9 @@ impl Engine {
                         // Full: enough are asked already.
                         let _ = ask.try_send(address);
                     }
-                    candidates.retain(|known| known.peer != candidate.peer);
-                    if candidates.len() < MANIFEST_PEERS {
+                    // Ids are public: the first word holds until a dial shows it to be wrong.
+                    let is_known = candidates.iter().any(|known| known.peer == candidate.peer);
+                    if !is_known && candidates.len() < MANIFEST_PEERS {
                         candidates.push(candidate);
                     }
                 }

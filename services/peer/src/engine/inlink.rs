@@ -1,10 +1,15 @@
 //! Bulk on the link itself, for a neighbour that cannot be dialled back: one behind NAT, that
 //! dialled us. It is slower than calls on connections of their own, and always works.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use shoal_core::{
     content::BlockRange,
+    roster::Origin,
     swarm::{BanReason, FetchEnd, FetchKey, LinkKey},
 };
 use shoal_proto::peer::v1::{self as pb, LinkMessage, link_message::Kind};
@@ -12,7 +17,11 @@ use tokio::{net::TcpStream, sync::mpsc, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
-use super::{Engine, contents::Content, links::Link};
+use super::{
+    Engine,
+    contents::Content,
+    links::{Link, leads_to},
+};
 use crate::{
     bulk::{Ask, Downloads, Intake, Outgoing, Uploads, parse_ranges},
     event::Event,
@@ -53,9 +62,18 @@ enum Arrival {
 }
 
 impl Engine {
-    /// Looks whether a neighbour that dialled us can be dialled.
-    pub(super) fn probe(&self, link: LinkKey) {
-        let Some(address) = self.links.get(&link).map(|link| link.address.clone()) else { return };
+    /// Looks whether a neighbour that dialled us from a host can be dialled there. Elsewhere, and where
+    /// many were not, it is not tried: a peer shall not scan ports for others.
+    pub(super) fn probe(&mut self, link: LinkKey, host: IpAddr) {
+        let Some(entry) = self.links.get_mut(&link) else { return };
+        let address = entry.address.clone();
+        if address.port() == 0
+            || !leads_to(&address, host)
+            || !self.roster.may_probe(Instant::now(), host)
+        {
+            entry.requests.only_way = true;
+            return;
+        }
         let events = self.events.clone();
         self.tasks.spawn(async move {
             let dial = TcpStream::connect((address.host(), address.port()));
@@ -67,8 +85,10 @@ impl Engine {
     }
 
     pub(super) fn undialable(&mut self, link: LinkKey) {
-        if let Some(link) = self.links.get_mut(&link) {
-            link.requests.only_way = true;
+        let Some(link) = self.links.get_mut(&link) else { return };
+        link.requests.only_way = true;
+        if let Origin::Seen(host, _) = link.origin {
+            self.roster.probe_failed(Instant::now(), host);
         }
     }
 

@@ -1,11 +1,14 @@
 //! Links: dialled, let in, spoken on, closed.
 
-use std::time::Instant;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
 
 use shoal_common::Address;
 use shoal_core::{
     PeerId,
-    roster::{Admission, Candidate, Direction, Refusal},
+    roster::{Admission, Arrival, Origin, Refusal},
     swarm::{BanReason, Capabilities, ContentKey, Input, LinkKey, PeerMessage},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -19,11 +22,27 @@ use crate::{
     wire::{self, LinkToken, WireError},
 };
 
+/// A neighbour that dialled us and moved no block for so long, either way, makes room for a newcomer:
+/// longer than a seeder's round takes on a slow uplink.
+const USELESS_AFTER: Duration = Duration::from_secs(30);
+
+/// And for one of its own host, which has a share of the places.
+const USELESS_TO_ITS_HOST_AFTER: Duration = Duration::from_secs(10);
+
+/// A link of a neighbour that dialled us is closed when no block moved on it for so long.
+const IDLE: Duration = Duration::from_secs(600);
+
 /// A neighbour for one content.
 pub(super) struct Link {
     pub(super) content: ContentKey,
     pub(super) peer: PeerId,
+    /// Where it may be dialled. If that is not known, where it was seen, with port 0.
     pub(super) address: Address,
+    /// What is proven of it.
+    pub(super) origin: Origin,
+    /// Bytes of blocks, both ways, and when they last became more.
+    moved: u64,
+    moved_at: Instant,
     /// Borne by its calls to us.
     our_token: LinkToken,
     pub(super) voice: Voice,
@@ -65,7 +84,11 @@ impl Engine {
 
     pub(super) fn dial_failed(&mut self, content: ContentKey, peer: PeerId, error: &LinkError) {
         debug!(peer_id = %peer, %error, "no link");
-        self.roster.dial_failed(Instant::now(), content, peer, &mut self.rng);
+        let answers = match error {
+            LinkError::OtherPeer(peer) => Some(*peer),
+            _ => None,
+        };
+        self.roster.dial_failed(Instant::now(), content, peer, answers, &mut self.rng);
     }
 
     /// Takes up a link, or says why not.
@@ -74,13 +97,22 @@ impl Engine {
         if self.is_leaving {
             return Err(Refusal::NoContent);
         }
-        let Handshake { content, peer, .. } = handshake;
-        let candidate = Candidate {
+        let Handshake { content, peer, origin, .. } = &handshake;
+        let (content, peer, origin) = (*content, *peer, origin.clone());
+        let arrival = Arrival {
             peer,
-            address: handshake.address.to_string(),
+            address: handshake.address.as_ref().map(ToString::to_string),
             complete: handshake.complete,
+            origin: origin.clone(),
         };
-        match self.roster.admit(now, content, candidate, handshake.direction) {
+        let mut admission = self.roster.admit(now, content, arrival.clone());
+        if let Admission::Refuse(refusal) = admission
+            && let Some(useless) = self.useless_link(now, content, &origin, refusal)
+        {
+            self.close(useless);
+            admission = self.roster.admit(now, content, arrival);
+        }
+        match admission {
             Admission::Refuse(refusal) => return Err(refusal),
             Admission::Replace => {
                 let old = self.links.iter().find(|(_, l)| l.content == content && l.peer == peer);
@@ -93,13 +125,17 @@ impl Engine {
         let link = LinkKey(self.next_key());
         let closed = CancellationToken::new();
         self.directory.insert_link(handshake.our_token, content, link);
+        let address = handshake.address.unwrap_or_else(|| place_of(&origin));
         self.links.insert(
             link,
             Link {
                 content,
                 peer,
-                source: self.bulk.downloads.source(&self.bulk.lanes, &handshake.address),
-                address: handshake.address,
+                source: self.bulk.downloads.source(&self.bulk.lanes, &address),
+                address,
+                origin: origin.clone(),
+                moved: 0,
+                moved_at: now,
                 our_token: handshake.our_token,
                 their_token: handshake.their_token,
                 voice: handshake.voice,
@@ -107,8 +143,8 @@ impl Engine {
                 _closer: closed.clone().drop_guard(),
             },
         );
-        if handshake.direction == Direction::Inbound {
-            self.probe(link);
+        if let Origin::Seen(host, _) = origin {
+            self.probe(link, host);
         }
         self.brain(Input::LinkUp {
             link,
@@ -142,15 +178,69 @@ impl Engine {
         }
     }
 
+    /// Bans the other end of a link, as far as it is proven who that is.
     pub(super) fn ban(&mut self, link: LinkKey, reason: BanReason) {
         let Some(entry) = self.links.get(&link) else { return };
-        let (peer, address) = (entry.peer, entry.address.to_string());
+        let (peer, address) = (entry.peer, &entry.address);
         debug!(peer_id = %peer, addr = %address, ?reason, "banned");
+        let mut proven = vec![entry.origin.clone()];
+        if reason == BanReason::Corruption && !entry.requests.only_way {
+            // Its blocks came from there.
+            proven.push(Origin::Dialled(address.to_string()));
+        }
         metrics::counter!("shoal_peer_bans_total").increment(1);
-        self.roster.ban(Instant::now(), peer, address);
-        let all: Vec<_> =
-            self.links.iter().filter(|(_, l)| l.peer == peer).map(|(link, _)| *link).collect();
+        let all = self.links.iter().filter(|(_, link)| proven.contains(&link.origin));
+        let all: Vec<_> = all.map(|(link, _)| *link).collect();
+        for origin in proven {
+            self.roster.ban(Instant::now(), origin);
+        }
         for link in all {
+            self.close(link);
+        }
+    }
+
+    /// The link that was of the least use, if it was of none for a while: it makes room for one from
+    /// `origin` that is refused. Links that we dialled stay.
+    fn useless_link(
+        &self,
+        now: Instant,
+        content: ContentKey,
+        origin: &Origin,
+        refusal: Refusal,
+    ) -> Option<LinkKey> {
+        let (host, patience) = match (refusal, origin) {
+            (Refusal::Full, _) => (None, USELESS_AFTER),
+            (Refusal::Crowded, Origin::Seen(host, _)) => (Some(host), USELESS_TO_ITS_HOST_AFTER),
+            _ => return None,
+        };
+        let may_go = |link: &Link| match &link.origin {
+            Origin::Seen(seen, _) => {
+                link.content == content && host.is_none_or(|host| host == seen)
+            }
+            Origin::Dialled(_) => false,
+        };
+        let useless = self.links.iter().filter(|(_, link)| {
+            may_go(link) && now.saturating_duration_since(link.moved_at) >= patience
+        });
+        useless.min_by_key(|(_, link)| link.moved_at).map(|(link, _)| *link)
+    }
+
+    /// Notes which links are of use, and closes those of neighbours that dialled us and are of none.
+    pub(super) fn look_after_links(&mut self) {
+        let now = Instant::now();
+        let mut idle = Vec::new();
+        for (key, link) in &mut self.links {
+            let moved = self.swarm.moved(*key).unwrap_or_default();
+            if moved != link.moved {
+                (link.moved, link.moved_at) = (moved, now);
+            } else if matches!(link.origin, Origin::Seen(..))
+                && now.saturating_duration_since(link.moved_at) >= IDLE
+            {
+                idle.push(*key);
+            }
+        }
+        for link in idle {
+            debug!("a link on which nothing moves is closed");
             self.close(link);
         }
     }
@@ -170,4 +260,19 @@ impl Engine {
         self.bulk.uploads.end_link(link);
         self.brain(Input::LinkDown { link });
     }
+}
+
+/// Where a neighbour was seen, without a port to dial.
+fn place_of(origin: &Origin) -> Address {
+    let (Origin::Seen(ip, _), port) = (origin, 0) else {
+        // What we dialled has an address.
+        return Address::from(SocketAddr::from(([0, 0, 0, 0], 0)));
+    };
+    Address::from(SocketAddr::new(*ip, port))
+}
+
+/// Whether an address leads to a host by its number.
+pub(super) fn leads_to(address: &Address, host: IpAddr) -> bool {
+    let ip = address.ip().map(|ip| ip.to_canonical());
+    ip.is_some_and(|ip| ip == host || ip.is_loopback() && host.is_loopback())
 }

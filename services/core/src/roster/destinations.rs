@@ -1,0 +1,112 @@
+//! Where dials lead, over all contents and ids: whoever names a victim's address a thousand times has it
+//! dialled as often as if it were named once.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::{Duration, Instant},
+};
+
+use super::{Host, RosterSettings, host_of};
+
+/// Addresses whose last dial failed, at most; of more, those due first are forgotten. As many hosts.
+const MAX_REMEMBERED: usize = 4096;
+
+/// What became of dials, by where they led.
+#[derive(Debug, Default)]
+pub(super) struct Destinations {
+    /// HOST:PORT where a dial is under way.
+    under_way: HashSet<String>,
+    /// HOST:PORT where the last dials failed.
+    failed: HashMap<String, Failed>,
+    /// Failures of a host's ports together, as a level that sinks with time.
+    hosts: HashMap<Host, Level>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    times: u32,
+    until: Instant,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Level {
+    failures: f64,
+    at: Instant,
+}
+
+impl Level {
+    fn now(self, now: Instant, settings: &RosterSettings) -> f64 {
+        let sunk = now.saturating_duration_since(self.at).as_secs_f64();
+        sunk.mul_add(-settings.host_failures_per_s, self.failures).max(0.0)
+    }
+}
+
+impl Destinations {
+    /// When an address may be dialled; none while it is being dialled.
+    pub(super) fn due(
+        &self,
+        now: Instant,
+        address: &str,
+        settings: &RosterSettings,
+    ) -> Option<Instant> {
+        if self.under_way.contains(address) {
+            return None;
+        }
+        let retry = self.failed.get(address).map_or(now, |failed| failed.until);
+        Some(retry.max(self.host_due(now, &host_of(address), settings)))
+    }
+
+    /// When a port of a host may be tried of which nothing is known.
+    pub(super) fn host_due(&self, now: Instant, host: &Host, settings: &RosterSettings) -> Instant {
+        let level = self.hosts.get(host).map_or(0.0, |level| level.now(now, settings));
+        let above = (level - settings.host_failures).max(0.0);
+        now + Duration::from_secs_f64(above / settings.host_failures_per_s)
+    }
+
+    pub(super) fn begin(&mut self, address: &str) {
+        self.under_way.insert(address.to_owned());
+    }
+
+    pub(super) fn reached(&mut self, address: &str) {
+        self.under_way.remove(address);
+        self.failed.remove(address);
+    }
+
+    /// Ends a dial of which it is not known whether it would have succeeded.
+    pub(super) fn given_up(&mut self, address: &str) {
+        self.under_way.remove(address);
+    }
+
+    /// A dial failed: how long others to this address wait, before jitter.
+    pub(super) fn failed(
+        &mut self,
+        now: Instant,
+        address: &str,
+        settings: &RosterSettings,
+        jitter: f64,
+    ) {
+        self.under_way.remove(address);
+        self.host_failed(now, host_of(address), settings);
+        let times = self.failed.get(address).map_or(0, |failed| failed.times).saturating_add(1);
+        let doubled = settings.first_backoff * 2_u32.pow(times.min(16) - 1);
+        let until = now + doubled.min(settings.max_backoff).mul_f64(jitter);
+        if self.failed.len() >= MAX_REMEMBERED
+            && let Some(first) = self.failed.iter().min_by_key(|(_, failed)| failed.until)
+        {
+            let first = first.0.clone();
+            self.failed.remove(&first);
+        }
+        self.failed.insert(address.to_owned(), Failed { times, until });
+    }
+
+    /// A port of a host does not answer.
+    pub(super) fn host_failed(&mut self, now: Instant, host: Host, settings: &RosterSettings) {
+        if self.hosts.len() >= MAX_REMEMBERED {
+            self.hosts.retain(|_, level| level.now(now, settings) > 0.0);
+        }
+        if self.hosts.len() < MAX_REMEMBERED || self.hosts.contains_key(&host) {
+            let failures = self.hosts.get(&host).map_or(0.0, |level| level.now(now, settings));
+            self.hosts.insert(host, Level { failures: failures + 1.0, at: now });
+        }
+    }
+}

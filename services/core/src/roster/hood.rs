@@ -1,0 +1,195 @@
+//! The peers known for one content.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use super::{
+    Candidate, Direction, Host, Origin, RosterSettings, destinations::Destinations, host_of,
+};
+use crate::PeerId;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// May be dialled from then on.
+    Waiting(Instant),
+    Dialling,
+    Linked(Origin),
+}
+
+pub(super) struct Entry {
+    /// Where it may be dialled; none if that is not known.
+    pub(super) address: Option<String>,
+    pub(super) complete: bool,
+    pub(super) failures: u32,
+    pub(super) state: State,
+}
+
+#[derive(Default)]
+pub(super) struct Neighbourhood {
+    /// We hold everything: complete candidates are of no use.
+    pub(super) complete: bool,
+    pub(super) entries: BTreeMap<PeerId, Entry>,
+    pub(super) linked: usize,
+    /// Of these, those that dialled us.
+    pub(super) inbound: usize,
+    pub(super) dialling: usize,
+}
+
+impl Neighbourhood {
+    /// How many more may be dialled at once.
+    pub(super) fn room(&self, settings: &RosterSettings) -> usize {
+        let wanted = settings.dial_until.saturating_sub(self.linked + self.dialling);
+        wanted.min(settings.max_dials.saturating_sub(self.dialling))
+    }
+
+    /// When a peer is to be dialled, if it is.
+    pub(super) fn due(
+        &self,
+        now: Instant,
+        entry: &Entry,
+        destinations: &Destinations,
+        settings: &RosterSettings,
+    ) -> Option<Instant> {
+        let State::Waiting(until) = entry.state else { return None };
+        if self.complete && entry.complete {
+            return None;
+        }
+        let address = entry.address.as_deref()?;
+        Some(until.max(destinations.due(now, address, settings)?))
+    }
+
+    /// Hears of a peer. Of an id, and of an address, the first word holds until a dial shows it to be
+    /// wrong: both are easily made up. False if nothing changes.
+    pub(super) fn learn(
+        &mut self,
+        now: Instant,
+        candidate: Candidate,
+        settings: &RosterSettings,
+    ) -> bool {
+        let Candidate { peer, address, complete } = candidate;
+        let holds_address = |(other, entry): (&PeerId, &Entry)| {
+            *other != peer
+                && entry.address.as_deref() == Some(&*address)
+                && !matches!(entry.state, State::Linked(Origin::Seen(..)))
+        };
+        let is_taken = self.entries.iter().any(holds_address);
+        if let Some(entry) = self.entries.get_mut(&peer) {
+            entry.complete |= complete;
+            let is_in_doubt = entry.address.is_none()
+                || (entry.failures > 0 && matches!(entry.state, State::Waiting(_)));
+            if is_taken || !is_in_doubt || entry.address.as_deref() == Some(&*address) {
+                return false;
+            }
+            entry.address = Some(address);
+            entry.failures = 0;
+            return true;
+        }
+        if is_taken || !self.make_room(&address, settings) {
+            return false;
+        }
+        let state = State::Waiting(now);
+        self.entries.insert(peer, Entry { address: Some(address), complete, failures: 0, state });
+        true
+    }
+
+    /// Whether there is room for a candidate of an address. One that could not be reached makes room,
+    /// else one of the host that has the most.
+    fn make_room(&mut self, address: &str, settings: &RosterSettings) -> bool {
+        let newcomer = host_of(address);
+        let mut hosts = BTreeMap::<Host, usize>::new();
+        for address in self.entries.values().filter_map(|entry| entry.address.as_deref()) {
+            *hosts.entry(host_of(address)).or_default() += 1;
+        }
+        let of_newcomer = hosts.get(&newcomer).copied().unwrap_or_default();
+        if of_newcomer >= settings.max_candidates_per_host {
+            return false;
+        }
+        if self.entries.len() < settings.max_candidates {
+            return true;
+        }
+        let waiting =
+            self.entries.iter().filter(|(_, entry)| matches!(entry.state, State::Waiting(_)));
+        let ranked = waiting.map(|(peer, entry)| {
+            let host = entry.address.as_deref().map(host_of);
+            let of_host = host.and_then(|host| hosts.get(&host).copied()).unwrap_or_default();
+            (entry.failures, of_host, *peer)
+        });
+        match ranked.max() {
+            Some((failures, of_host, peer)) if failures > 0 || of_host > of_newcomer + 1 => {
+                self.entries.remove(&peer);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes up a link in the state of its peer. An address that was known before holds.
+    pub(super) fn link(
+        &mut self,
+        peer: PeerId,
+        address: Option<String>,
+        complete: bool,
+        by: Origin,
+    ) {
+        self.inbound += usize::from(by.direction() == Direction::Inbound);
+        let before = self.entries.remove(&peer).and_then(|entry| entry.address);
+        let address = match &by {
+            Origin::Dialled(address) => Some(address.clone()),
+            Origin::Seen(..) => before.or(address),
+        };
+        let state = State::Linked(by);
+        self.entries.insert(peer, Entry { address, complete, failures: 0, state });
+    }
+
+    /// Ends the link of a peer, and returns where it came from. The peer may be dialled again in a
+    /// while, if there is an address that nobody else has, and room to remember it.
+    pub(super) fn unlink(
+        &mut self,
+        peer: PeerId,
+        until: Instant,
+        settings: &RosterSettings,
+    ) -> Option<Origin> {
+        let entry = self.entries.get_mut(&peer)?;
+        let State::Linked(origin) = &entry.state else { return None };
+        let origin = origin.clone();
+        entry.state = State::Waiting(until);
+        let address = entry.address.clone();
+        let is_known =
+            |(other, entry): (&PeerId, &Entry)| *other != peer && entry.address == address;
+        if address.is_none()
+            || self.entries.len() > settings.max_candidates
+            || self.entries.iter().any(is_known)
+        {
+            self.entries.remove(&peer);
+        }
+        self.inbound -= usize::from(origin.direction() == Direction::Inbound);
+        Some(origin)
+    }
+
+    /// Ends the dial of a peer, which may be dialled from `until` on. Another may be under way to the
+    /// same address.
+    pub(super) fn stop_dialling(
+        &mut self,
+        peer: PeerId,
+        until: Instant,
+        destinations: &mut Destinations,
+    ) {
+        if let Some(entry) = self.entries.get_mut(&peer)
+            && entry.state == State::Dialling
+        {
+            if let Some(address) = &entry.address {
+                destinations.given_up(address);
+            }
+            entry.state = State::Waiting(until);
+            self.dialling -= 1;
+        }
+    }
+
+    /// Links of peers of a host that dialled us.
+    pub(super) fn inbound_of(&self, host: &Host) -> usize {
+        let is_of_host = |entry: &&Entry| match &entry.state {
+            State::Linked(origin @ Origin::Seen(..)) => origin.host() == *host,
+            _ => false,
+        };
+        self.entries.values().filter(is_of_host).count()
+    }
+}

@@ -1,0 +1,315 @@
+use rand::{SeedableRng, rngs::StdRng};
+use uuid::Uuid;
+
+use super::*;
+
+const CONTENT: ContentKey = ContentKey(1);
+
+struct Fixture {
+    roster: Roster,
+    now: Instant,
+    rng: StdRng,
+}
+
+fn peer(number: u128) -> PeerId {
+    PeerId::new(Uuid::from_u128(number))
+}
+
+fn candidate(number: u128) -> Candidate {
+    Candidate { peer: peer(number), address: format!("host{number}:7072"), complete: false }
+}
+
+/// The roster of peer 100 after hearing of `known`.
+fn fixture(known: impl IntoIterator<Item = u128>) -> Fixture {
+    // A base for virtual time: nothing depends on its value.
+    #[allow(clippy::disallowed_methods)]
+    let now = Instant::now();
+    let mut roster = Roster::new(RosterSettings::default(), peer(100));
+    roster.add_content(CONTENT, false);
+    for number in known {
+        roster.learn(now, CONTENT, candidate(number));
+    }
+    Fixture { roster, now, rng: StdRng::seed_from_u64(7) }
+}
+
+impl Fixture {
+    fn dialled(&mut self) -> Vec<PeerId> {
+        self.roster.dials(self.now, &mut self.rng).into_iter().map(|(_, c)| c.peer).collect()
+    }
+
+    fn admit(&mut self, number: u128, direction: Direction) -> Admission {
+        let address = candidate(number).address;
+        let origin = match direction {
+            Direction::Outbound => Origin::Dialled(address.clone()),
+            Direction::Inbound => seen(number, number as u8),
+        };
+        self.arrive(Arrival { peer: peer(number), address: Some(address), complete: false, origin })
+    }
+
+    fn arrive(&mut self, arrival: Arrival) -> Admission {
+        self.roster.admit(self.now, CONTENT, arrival)
+    }
+
+    /// A peer links to us from a host, and says nothing of where it is dialled.
+    fn admit_from(&mut self, host: u8, number: u128) -> Admission {
+        let origin = seen(number, host);
+        self.arrive(Arrival { peer: peer(number), address: None, complete: false, origin })
+    }
+
+    /// Dials whatever is due until a time is over, and fails each time. Where it led.
+    fn dialled_in_vain_for(&mut self, time: Duration) -> Vec<String> {
+        let end = self.now + time;
+        let mut led = Vec::new();
+        while self.now < end {
+            for (content, candidate) in self.roster.dials(self.now, &mut self.rng) {
+                self.roster.dial_failed(self.now, content, candidate.peer, None, &mut self.rng);
+                led.push(candidate.address);
+            }
+            self.now += Duration::from_millis(100);
+        }
+        led
+    }
+}
+
+fn seen(number: u128, host: u8) -> Origin {
+    Origin::Seen([10, 0, 0, host].into(), peer(number))
+}
+
+#[test]
+fn it_dials_until_there_are_enough_neighbours_and_leaves_doors_open() {
+    let mut f = fixture(0..90);
+    let first = f.dialled();
+    assert_eq!(first.len(), 16);
+    for peer in &first {
+        assert_eq!(
+            f.admit(u128::from_be_bytes(*peer.as_bytes()), Direction::Outbound),
+            Admission::Keep
+        );
+    }
+    assert_eq!(f.dialled().len(), 14);
+    assert!(f.dialled().is_empty());
+    for number in 200..234 {
+        assert_eq!(f.admit(number, Direction::Inbound), Admission::Keep);
+    }
+    assert_eq!(f.admit(300, Direction::Inbound), Admission::Refuse(Refusal::Full));
+    assert_eq!(f.roster.neighbours(CONTENT), 50);
+}
+
+#[test]
+fn a_peer_that_cannot_be_reached_is_dialled_ever_more_rarely_and_then_forgotten() {
+    let mut f = fixture([1]);
+    let mut waits = Vec::new();
+    while !f.dialled().is_empty() {
+        f.roster.dial_failed(f.now, CONTENT, peer(1), None, &mut f.rng);
+        assert!(f.dialled().is_empty(), "too early");
+        let Some(at) = f.roster.next_deadline() else { break };
+        waits.push(at - f.now);
+        f.now = at;
+    }
+    assert_eq!(waits.len(), 7);
+    assert_eq!(f.roster.next_deadline(), None);
+    assert!(waits[6] > 8 * waits[0], "{waits:?}");
+    // Named again it is dialled again, when its address has been left alone for long enough.
+    f.roster.learn(f.now, CONTENT, candidate(1));
+    assert!(f.dialled().is_empty());
+    f.now += Duration::from_secs(30);
+    assert_eq!(f.dialled(), [peer(1)]);
+}
+
+#[test]
+fn of_two_crossed_links_both_ends_keep_the_one_of_the_smaller_id() {
+    let mut smaller_is_them = fixture([1]);
+    assert_eq!(smaller_is_them.admit(1, Direction::Outbound), Admission::Keep);
+    assert_eq!(smaller_is_them.admit(1, Direction::Inbound), Admission::Replace);
+    assert_eq!(
+        smaller_is_them.admit(1, Direction::Outbound),
+        Admission::Refuse(Refusal::Duplicate)
+    );
+    let mut smaller_is_me = fixture([200]);
+    assert_eq!(smaller_is_me.admit(200, Direction::Outbound), Admission::Keep);
+    assert_eq!(smaller_is_me.admit(200, Direction::Inbound), Admission::Refuse(Refusal::Duplicate));
+    assert_eq!(smaller_is_me.roster.neighbours(CONTENT), 1);
+}
+
+#[test]
+fn a_neighbour_that_comes_back_takes_its_old_place() {
+    let mut f = fixture([]);
+    assert_eq!(f.admit(1, Direction::Inbound), Admission::Keep);
+    assert_eq!(f.admit(1, Direction::Inbound), Admission::Replace);
+    f.roster.link_down(f.now, CONTENT, peer(1));
+    assert_eq!(f.roster.neighbours(CONTENT), 0);
+    assert_eq!(f.admit(1, Direction::Inbound), Admission::Keep);
+}
+
+#[test]
+fn an_address_that_we_dialled_and_banned_is_neither_dialled_nor_let_in_for_an_hour() {
+    let mut f = fixture([]);
+    f.roster.ban(f.now, Origin::Dialled("host1:7072".to_owned()));
+    f.roster.learn(f.now, CONTENT, candidate(1));
+    assert!(f.dialled().is_empty());
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        assert_eq!(f.admit(1, direction), Admission::Refuse(Refusal::Banned));
+    }
+    f.now += Duration::from_secs(3601);
+    assert_eq!(f.admit(1, Direction::Inbound), Admission::Keep);
+}
+
+#[test]
+fn a_ban_for_what_came_from_one_host_leaves_peers_of_others_alone() {
+    let mut f = fixture([1]);
+    f.roster.ban(f.now, seen(1, 66));
+    assert_eq!(f.admit_from(66, 1), Admission::Refuse(Refusal::Banned));
+    assert_eq!(f.admit_from(66, 2), Admission::Keep);
+    assert_eq!(f.dialled(), [peer(1)]);
+    assert_eq!(f.admit(1, Direction::Outbound), Admission::Keep);
+    f.roster.link_down(f.now, CONTENT, peer(1));
+    assert_eq!(f.admit(1, Direction::Inbound), Admission::Keep);
+}
+
+#[test]
+fn bans_are_bounded_of_one_host_and_in_all() {
+    let mut f = fixture([]);
+    f.roster.ban(f.now, seen(1, 1));
+    for number in 0..10_000 {
+        f.now += Duration::from_millis(1);
+        f.roster.ban(f.now, seen(number, 66));
+    }
+    assert_eq!(f.roster.bans.len(), 65);
+    assert!(f.roster.is_banned(f.now, &seen(1, 1)));
+    assert!(f.roster.is_banned(f.now, &seen(9_999, 66)));
+    for number in 0..10_000 {
+        f.roster.ban(f.now, Origin::Dialled(format!("host{number}:1")));
+    }
+    assert_eq!(f.roster.bans.len(), 1024);
+}
+
+#[test]
+fn a_link_from_another_host_does_not_take_the_place_of_one_with_the_same_id() {
+    let mut f = fixture([]);
+    assert_eq!(f.admit_from(1, 1), Admission::Keep);
+    assert_eq!(f.admit_from(66, 1), Admission::Refuse(Refusal::Duplicate));
+    assert_eq!(f.admit_from(1, 1), Admission::Replace);
+    assert_eq!(f.roster.neighbours(CONTENT), 1);
+}
+
+#[test]
+fn hosts_that_dial_us_get_a_share_of_the_places_and_not_those_kept_for_whom_we_dial() {
+    let mut f = fixture([]);
+    for number in 0..25 {
+        assert_eq!(f.admit_from(66, number), Admission::Keep);
+    }
+    assert_eq!(f.admit_from(66, 25), Admission::Refuse(Refusal::Crowded));
+    for number in 200..215 {
+        assert_eq!(f.admit(number, Direction::Inbound), Admission::Keep);
+    }
+    assert_eq!(f.admit(215, Direction::Inbound), Admission::Refuse(Refusal::Full));
+    for number in 300..310 {
+        assert_eq!(f.admit(number, Direction::Outbound), Admission::Keep);
+    }
+    assert_eq!(f.admit(310, Direction::Outbound), Admission::Refuse(Refusal::Full));
+    f.roster.link_down(f.now, CONTENT, peer(0));
+    assert_eq!(f.admit_from(66, 25), Admission::Keep);
+}
+
+#[test]
+fn a_victims_address_is_dialled_as_rarely_as_if_it_were_named_once() {
+    let mut f = fixture([]);
+    let contents = [CONTENT, ContentKey(2), ContentKey(3)];
+    for content in contents {
+        f.roster.add_content(content, false);
+        for number in 1000..2000 {
+            let victim = "10.9.9.9:22".to_owned();
+            let forged = Candidate { address: victim, ..candidate(number) };
+            f.roster.learn(f.now, content, forged);
+        }
+    }
+    let led = f.dialled_in_vain_for(Duration::from_secs(12));
+    assert!((4..=8).contains(&led.len()), "{}", led.len());
+}
+
+#[test]
+fn the_ports_of_one_host_are_not_scanned() {
+    let mut f = fixture([]);
+    for port in 0..1000 {
+        let address = format!("10.9.9.9:{port}");
+        f.roster.learn(f.now, CONTENT, Candidate { address, ..candidate(1000 + port) });
+    }
+    f.roster.learn(f.now, CONTENT, candidate(1));
+    let led = f.dialled_in_vain_for(Duration::from_secs(12));
+    let ports = led.iter().filter(|address| address.starts_with("10.9.9.9")).count();
+    assert!((64..=64 + 16 + 4 * 12).contains(&ports), "{ports}");
+    assert!(led.contains(&candidate(1).address));
+    assert!(f.roster.may_probe(f.now, [10, 0, 0, 1].into()));
+    assert!(!f.roster.may_probe(f.now, [10, 9, 9, 9].into()));
+}
+
+#[test]
+fn an_address_is_dialled_by_one_content_at_a_time() {
+    let mut f = fixture([1]);
+    f.roster.add_content(ContentKey(2), false);
+    f.roster.learn(f.now, ContentKey(2), candidate(1));
+    assert_eq!(f.dialled(), [peer(1)]);
+    assert!(f.dialled().is_empty());
+    assert_eq!(f.admit(1, Direction::Outbound), Admission::Keep);
+    assert_eq!(f.dialled(), [peer(1)]);
+}
+
+#[test]
+fn of_an_id_and_an_address_the_first_word_holds_until_a_dial_shows_it_to_be_wrong() {
+    let mut f = fixture([1]);
+    let elsewhere = Candidate { address: "10.9.9.9:22".to_owned(), ..candidate(1) };
+    f.roster.learn(f.now, CONTENT, elsewhere.clone());
+    f.roster.learn(f.now, CONTENT, Candidate { address: candidate(1).address, ..candidate(2) });
+    let dials = f.roster.dials(f.now, &mut f.rng);
+    assert_eq!(dials, [(CONTENT, candidate(1))]);
+    f.roster.dial_failed(f.now, CONTENT, peer(1), None, &mut f.rng);
+    f.roster.learn(f.now, CONTENT, elsewhere.clone());
+    let dials = f.roster.dials(f.now, &mut f.rng);
+    assert_eq!(dials, [(CONTENT, elsewhere)]);
+    // Another peer answers there.
+    f.roster.dial_failed(f.now, CONTENT, peer(1), Some(peer(3)), &mut f.rng);
+    assert_eq!(f.dialled(), [peer(3)]);
+}
+
+#[test]
+fn candidates_are_bounded_and_those_that_fail_make_room_first() {
+    let mut f = fixture(0..90);
+    let of_one_host = |number: u128| {
+        let address = format!("10.9.9.9:{number}");
+        Candidate { address, ..candidate(10_000 + number) }
+    };
+    for number in 0..1000 {
+        f.roster.learn(f.now, CONTENT, of_one_host(number));
+    }
+    let known = |f: &Fixture| f.roster.contents[&CONTENT].entries.len();
+    assert_eq!(known(&f), 90 + 250);
+    for number in 20_000..22_000 {
+        f.roster.learn(f.now, CONTENT, candidate(number));
+    }
+    assert_eq!(known(&f), 500);
+    // Ids that come and go leave nothing behind.
+    for number in 40_000..40_300 {
+        assert_eq!(f.admit(number, Direction::Inbound), Admission::Keep);
+        f.roster.link_down(f.now, CONTENT, peer(number));
+    }
+    assert_eq!(known(&f), 500);
+    f.dialled_in_vain_for(Duration::from_secs(1));
+    f.roster.learn(f.now, CONTENT, candidate(50_000));
+    assert!(f.roster.contents[&CONTENT].entries.contains_key(&peer(50_000)));
+}
+
+#[test]
+fn a_complete_peer_does_not_dial_a_complete_one() {
+    let mut f = fixture([]);
+    f.roster.learn(f.now, CONTENT, Candidate { complete: true, ..candidate(1) });
+    f.roster.learn(f.now, CONTENT, candidate(2));
+    f.roster.completed(CONTENT);
+    assert_eq!(f.dialled(), [peer(2)]);
+}
+
+#[test]
+fn it_never_links_to_itself() {
+    let mut f = fixture([100]);
+    assert!(f.dialled().is_empty());
+    assert_eq!(f.admit(100, Direction::Inbound), Admission::Refuse(Refusal::Myself));
+}

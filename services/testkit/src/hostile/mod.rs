@@ -1,14 +1,22 @@
 //! Attacks on real processes, one file for each family. Each is bounded in count and time, and tells
 //! what it took.
 
+pub mod announces;
 pub mod body;
 pub mod empties;
 pub mod half_sent;
+pub mod identity;
 pub mod idle;
+pub mod links;
+pub mod reflection;
+pub mod tarpits;
+pub mod turns;
 pub mod unread;
 pub mod words;
 
-use std::{fmt, fs};
+use std::{fmt, fs, net::IpAddr};
+
+use tonic::transport::{Channel, Endpoint};
 
 use crate::process::Process;
 
@@ -79,4 +87,11 @@ fn figure(process: u32, name: &str) -> u64 {
     let line = status.lines().find(|line| line.starts_with(name)).expect("Linux tells");
     let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
     kib.expect("a number of kB") * 1024
+}
+
+/// A connection to HOST:PORT from an address of this machine, such as 127.0.0.2.
+pub async fn channel_from(source: &str, address: &str) -> anyhow::Result<Channel> {
+    let source: IpAddr = source.parse()?;
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?;
+    Ok(endpoint.local_address(Some(source)).connect().await?)
 }

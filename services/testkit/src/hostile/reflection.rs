@@ -1,0 +1,79 @@
+//! Strangers that have peers dial a third party.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use shoal_proto::{
+    tracker::v1::{AnnounceRequest, tracker_service_client::TrackerServiceClient},
+    types::v1::PeerInfo,
+};
+use tokio::{net::TcpListener, time::sleep};
+use uuid::Uuid;
+
+use super::channel_from;
+
+/// A third party that has nothing to do with it, and counts who connects.
+pub struct Victim {
+    /// HOST:PORT.
+    pub address: String,
+    dialled: Arc<AtomicUsize>,
+}
+
+impl Victim {
+    /// Listens, and hangs up on everybody.
+    pub async fn listen() -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let dialled = Arc::new(AtomicUsize::new(0));
+        let count = dialled.clone();
+        tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                drop(connection);
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        Ok(Self { address, dialled })
+    }
+
+    /// Connections so far.
+    pub fn dialled(&self) -> usize {
+        self.dialled.load(Ordering::Relaxed)
+    }
+
+    /// Connections in the time from now on.
+    pub async fn dialled_within(&self, time: Duration) -> usize {
+        let before = self.dialled();
+        sleep(time).await;
+        self.dialled() - before
+    }
+}
+
+/// Announces an address under so many ids. How many announces were accepted.
+pub async fn announce_victim(
+    tracker: &str,
+    id: &str,
+    victim: &str,
+    times: usize,
+) -> anyhow::Result<usize> {
+    let mut client = TrackerServiceClient::new(channel_from("127.0.0.1", tracker).await?);
+    let mut accepted = 0;
+    for _ in 0..times {
+        let peer = PeerInfo {
+            peer_id: Uuid::new_v4().to_string(),
+            address: victim.to_owned(),
+            ..PeerInfo::default()
+        };
+        let request = AnnounceRequest {
+            content_id: id.to_owned(),
+            peer: Some(peer),
+            ..AnnounceRequest::default()
+        };
+        accepted += usize::from(client.announce(request).await.is_ok());
+    }
+    Ok(accepted)
+}

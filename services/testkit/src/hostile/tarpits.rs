@@ -1,0 +1,41 @@
+//! Strangers that take connections and never answer.
+
+use shoal_proto::{
+    tracker::v1::{AnnounceRequest, tracker_service_client::TrackerServiceClient},
+    types::v1::PeerInfo,
+};
+use tokio::net::{TcpListener, TcpStream};
+use uuid::Uuid;
+
+use super::channel_from;
+
+/// Announces so many peers of a content that all are tarpits, and complete. They go on in the current
+/// runtime.
+pub async fn announce_tarpits(tracker: &str, id: &str, count: usize) -> anyhow::Result<()> {
+    let mut client = TrackerServiceClient::new(channel_from("127.0.0.1", tracker).await?);
+    for _ in 0..count {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        tokio::spawn(hold(listener));
+        let peer = PeerInfo {
+            peer_id: Uuid::new_v4().to_string(),
+            address,
+            complete: true,
+            location: None,
+        };
+        let request = AnnounceRequest {
+            content_id: id.to_owned(),
+            peer: Some(peer),
+            ..AnnounceRequest::default()
+        };
+        client.announce(request).await?;
+    }
+    Ok(())
+}
+
+async fn hold(listener: TcpListener) {
+    let mut held: Vec<TcpStream> = Vec::new();
+    while let Ok((connection, _)) = listener.accept().await {
+        held.push(connection);
+    }
+}

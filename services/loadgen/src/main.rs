@@ -12,7 +12,7 @@ use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shoal_common::{Address, http2::Http2, shutdown};
+use shoal_common::{Address, http2::Http2, shutdown, text::printable};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -33,7 +33,7 @@ async fn main() -> ExitCode {
     match run(Cli::parse().command).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("shoal-loadgen: {error:#}");
+            eprintln!("shoal-loadgen: {}", printable(&format!("{error:#}")));
             ExitCode::FAILURE
         }
     }

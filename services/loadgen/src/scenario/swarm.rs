@@ -2,7 +2,7 @@
 //! that peers are measured and not this process.
 
 use anyhow::{Context as _, bail};
-use shoal_common::{Address, names::trackers_of, status};
+use shoal_common::{Address, names::trackers_of, status, text};
 use shoal_core::content::{ContentId, Layout, Manifest};
 use shoal_proto::{
     peer::v1::{
@@ -75,7 +75,10 @@ impl Swarm {
                     layout = Some(manifest.layout().clone());
                     having.push(peer);
                 }
-                Err(error) => eprintln!("shoal-loadgen: {}: {error:#}", peer.address),
+                Err(error) => {
+                    let said = format!("{}: {error:#}", peer.address);
+                    eprintln!("shoal-loadgen: {}", text::printable(&said));
+                }
             }
         }
         let layout = layout.with_context(|| format!("no peer has {content}"))?;

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::{Address, AddressError},
-    health::Health,
     server::{self, BindError, Limits, WhenFull},
+    supervisor::Supervisor,
 };
 
 /// Bounds of the histogram buckets of every `..._seconds` metric: 0.5 ms to 60 s.
@@ -75,12 +75,13 @@ pub enum AdminError {
     Metrics(#[from] BuildError),
 }
 
-/// Records metrics from now on and serves them until `shutdown`. Call it before anything counts.
+/// Records metrics from now on and serves them until `shutdown`, under a supervisor whose process is
+/// ending by then. Call it before anything counts.
 ///
 /// Returns the address listened on, which tells the port that 0 stood for.
 pub async fn start(
     admin: &Admin,
-    health: &Health,
+    supervisor: &Supervisor,
     shutdown: CancellationToken,
 ) -> Result<Option<Address>, AdminError> {
     let Admin::On(address) = admin else {
@@ -93,7 +94,7 @@ pub async fn start(
     let process = Collector::default();
     process.describe();
     let metrics = recorder.clone();
-    let router = server::routes(health).into_axum_router().route(
+    let router = server::routes(supervisor.health()).into_axum_router().route(
         "/metrics",
         get(async move || {
             process.collect();
@@ -108,13 +109,13 @@ pub async fn start(
         http1: true,
         ..Limits::default()
     };
-    tokio::spawn(async move {
+    tokio::spawn(supervisor.lasting("admin server", async move {
         let serving = server::serve(listener, router.into(), &limits, shutdown);
         tokio::select! {
             () = serving => {}
             () = keep_up(recorder) => {}
         }
-    });
+    }));
     Ok(Some(bound))
 }
 

@@ -1,5 +1,10 @@
 //! `grpc.health.v1` for a service, and the question of a container's health check.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use tonic::server::NamedService;
 use tonic_health::{
     ServingStatus,
@@ -27,24 +32,34 @@ pub const LIVENESS: &str = "liveness";
 pub struct Health {
     reporter: HealthReporter,
     services: Vec<&'static str>,
+    has_closed: Arc<AtomicBool>,
 }
 
 impl Health {
     /// A process that serves these gRPC services and is not ready yet.
     pub async fn new(services: &[&'static str]) -> Self {
-        let health = Self { reporter: HealthReporter::new(), services: services.to_vec() };
+        let health = Self {
+            reporter: HealthReporter::new(),
+            services: services.to_vec(),
+            has_closed: Arc::default(),
+        };
         health.reporter.set_service_status(LIVENESS, ServingStatus::Serving).await;
-        health.not_ready().await;
+        health.set(ServingStatus::NotServing).await;
         health
     }
 
-    /// The process takes requests from now on.
+    /// The process takes requests from now on, unless it is [closed](Self::close).
     pub async fn ready(&self) {
         self.set(ServingStatus::Serving).await;
+        // Looked at after the change: whoever closes meanwhile has the last word.
+        if self.has_closed.load(Ordering::SeqCst) {
+            self.set(ServingStatus::NotServing).await;
+        }
     }
 
-    /// Nobody should send requests any longer.
-    pub async fn not_ready(&self) {
+    /// Nobody should send requests any longer, whatever is reported from now on.
+    pub async fn close(&self) {
+        self.has_closed.store(true, Ordering::SeqCst);
         self.set(ServingStatus::NotServing).await;
     }
 
@@ -98,5 +113,32 @@ pub async fn check(address: &Address) -> Result<(), Unhealthy> {
     match response.into_inner().status() {
         health_check_response::ServingStatus::Serving => Ok(()),
         _ => Err(Unhealthy::NotReady(address.clone())),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use tonic_health::pb::health_server::Health as _;
+
+    use super::*;
+
+    /// What `health` answers about the whole process.
+    pub(crate) async fn is_ready(health: &Health) -> bool {
+        let service = HealthService::from_health_reporter(health.reporter.clone());
+        let request = tonic::Request::new(HealthCheckRequest::default());
+        let answer = service.check(request).await.expect("it is known").into_inner();
+        answer.status() == health_check_response::ServingStatus::Serving
+    }
+
+    #[tokio::test]
+    async fn a_process_that_has_closed_is_never_ready_again() {
+        let health = Health::new(&["shoal.test.Service"]).await;
+        assert!(!is_ready(&health).await);
+        health.ready().await;
+        assert!(is_ready(&health).await);
+        health.close().await;
+        assert!(!is_ready(&health).await);
+        health.ready().await;
+        assert!(!is_ready(&health).await);
     }
 }

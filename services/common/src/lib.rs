@@ -9,6 +9,8 @@ pub mod backoff;
 pub mod channel;
 pub mod chart;
 pub mod config;
+#[cfg(feature = "faults")]
+mod faults;
 pub mod health;
 pub mod http2;
 pub mod memory;
@@ -19,6 +21,7 @@ mod rpc;
 pub mod server;
 pub mod shutdown;
 pub mod status;
+pub mod supervisor;
 pub mod telemetry;
 pub mod text;
 pub mod units;

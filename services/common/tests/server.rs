@@ -11,6 +11,7 @@ use shoal_common::{
     admin::{self, Admin},
     health::{self, Health, Unhealthy},
     server::{self, Limits},
+    supervisor::Supervisor,
 };
 use tokio::{runtime, sync::mpsc};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
@@ -31,17 +32,18 @@ fn metrics_of(address: &Address) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_port_serves_metrics_and_health() {
-    let shutdown = CancellationToken::new();
-    let _stop = shutdown.clone().drop_guard();
     let health = Health::new(&["shoal.tracker.v1.TrackerService"]).await;
-    let admin = admin::start(&Admin::On(anywhere()), &health, shutdown).await;
+    let supervisor = Supervisor::new(health.clone());
+    let shutdown = supervisor.ending().clone();
+    let _stop = shutdown.clone().drop_guard();
+    let admin = admin::start(&Admin::On(anywhere()), &supervisor, shutdown).await;
     let address = admin.expect("a port is free").expect("it is on");
 
     let early = health::check(&address).await;
     assert!(matches!(early, Err(Unhealthy::NotReady(_))), "{early:?}");
     health.ready().await;
     health::check(&address).await.expect("it is ready");
-    health.not_ready().await;
+    health.close().await;
     let late = health::check(&address).await;
     assert!(matches!(late, Err(Unhealthy::NotReady(_))), "{late:?}");
 
@@ -58,8 +60,8 @@ async fn the_admin_port_serves_metrics_and_health() {
 
 #[tokio::test]
 async fn an_admin_port_that_is_off_is_nowhere() {
-    let health = Health::new(&[]).await;
-    let admin = admin::start(&Admin::Off, &health, CancellationToken::new()).await;
+    let supervisor = Supervisor::new(Health::new(&[]).await);
+    let admin = admin::start(&Admin::Off, &supervisor, CancellationToken::new()).await;
     assert_eq!(admin.expect("nothing is bound"), None);
 }
 

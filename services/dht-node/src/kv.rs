@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use shoal_common::supervisor::Supervisor;
 use shoal_core::ring::{KeyRange, Position, ReplicaSet, Version, WriteRefusal};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -153,13 +154,20 @@ struct Lane {
 }
 
 impl Values {
-    /// Starts the lanes, which end when this is dropped.
-    pub(crate) fn start(keeper: Keeper, primary: Primary, calls: Calls, room: Room) -> Self {
+    /// Starts the lanes, which end with the process.
+    pub(crate) fn start(
+        keeper: Keeper,
+        primary: Primary,
+        calls: Calls,
+        room: Room,
+        supervisor: &Supervisor,
+    ) -> Self {
         let writer = Writer { keeper, primary, calls, room };
         let lanes = (0..LANES).map(|_| {
             let (jobs, queue) = mpsc::channel(LANE_QUEUE);
             let (writer, doubts) = (writer.clone(), Doubts::default());
-            tokio::spawn(Lane { writer, doubts, settle_at: Instant::now() }.work(queue));
+            let lane = Lane { writer, doubts, settle_at: Instant::now() };
+            supervisor.spawn("write lane", lane.work(queue));
             jobs
         });
         Self { lanes: lanes.collect(), writer }

@@ -29,6 +29,7 @@ use shoal_common::{
     admin::{self, AdminError},
     health::{self, Health},
     server::{self, Limits},
+    supervisor::{Failure, Supervisor},
 };
 use shoal_core::ring::{Contact, Position, Standing};
 use shoal_proto::dht::v1::{
@@ -78,6 +79,9 @@ pub enum RunError {
     /// The disk's worker failed.
     #[error("the disk's worker failed: {0}")]
     Worker(#[from] JoinError),
+    /// A part of it failed.
+    #[error(transparent)]
+    Failed(#[from] Failure),
 }
 
 /// Serves as a ring node on `listener` until `shutdown`, then hands over what it keeps.
@@ -95,9 +99,12 @@ pub async fn run(
         health::name_of::<ReplicaServiceServer<Replica>>(),
     ])
     .await;
-    let end = CancellationToken::new();
+    let supervisor = Supervisor::new(health.clone());
+    let end = supervisor.ending().clone();
     let _ends_with_this = end.clone().drop_guard();
-    let admin = admin::start(&settings.admin, &health, end.clone()).await?;
+    let admin = admin::start(&settings.admin, &supervisor, end).await?;
+    let writer = store.clone();
+    supervisor.spawn("store writer", async move { writer.writer_ended().await });
 
     let mut others = Vec::new();
     for name in &settings.join {
@@ -114,22 +121,19 @@ pub async fn run(
     let keeper = Keeper::new(id, store.clone());
     let join = Join { names: settings.join.clone(), remembered: remembered::load(&store)? };
     let (ring, lookups) =
-        Ring::start(me.clone(), time::unix_ms(), calls.clone(), join, end.clone());
+        Ring::start(me.clone(), time::unix_ms(), calls.clone(), join, &supervisor);
     let primary = Primary::new(keeper.clone(), calls.clone(), settings.tombstones_for);
-    let values = Values::start(keeper.clone(), primary.clone(), calls.clone(), Room::default());
+    let room = Room::default();
+    let values = Values::start(keeper.clone(), primary.clone(), calls.clone(), room, &supervisor);
     let sync = Sync { keeper: keeper.clone(), calls: calls.clone() };
     let caretaker = Caretaker::new(me.clone(), sync.clone(), primary.clone(), lookups.clone());
     let settlement = Settlement { me: me.clone(), sync: sync.clone(), lookups: lookups.clone() };
-    let repairs = repair::start(sync, values.clone(), end.clone());
-    tokio::spawn(end.clone().run_until_cancelled_owned(caretaker.run()));
-    tokio::spawn(end.clone().run_until_cancelled_owned(settlement.run()));
-    tokio::spawn(
-        end.clone().run_until_cancelled_owned(remembered::follow(store, ring.view.clone())),
-    );
+    let repairs = repair::start(sync, values.clone(), &supervisor);
+    supervisor.spawn("caretaker", caretaker.run());
+    supervisor.spawn("settlement", settlement.run());
+    supervisor.spawn("memory of contacts", remembered::follow(store, ring.view.clone()));
     let renewals = primary.clone();
-    tokio::spawn(end.clone().run_until_cancelled_owned(async move {
-        renewals.keep(repairs).await;
-    }));
+    supervisor.spawn("renewal of leases", async move { renewals.keep(repairs).await });
 
     let router = Router::new(id, lookups.clone(), calls.clone(), values.clone());
     let swarms = Swarms::new(id, settings.advertised_addresses, lookups, calls.clone());
@@ -150,12 +154,12 @@ pub async fn run(
     );
 
     let stop = CancellationToken::new();
-    let life = async {
+    let membership = async {
         tokio::select! {
             () = shutdown.cancelled() => {}
             () = ready(&ring, &health) => shutdown.cancelled().await,
         }
-        health.not_ready().await;
+        health.close().await;
         leaving::leave(&me, &ring, &keeper, &calls, settings.leave_patience).await;
         stop.cancel();
     };
@@ -164,9 +168,13 @@ pub async fn run(
         max_connections_of_source: settings.limits.connections_per_source.map(|n| n as usize),
         ..Limits::default()
     };
-    tokio::join!(server::serve(listener, routes, &limits, stop.clone()), life);
-    info!("ring node stopped");
-    Ok(())
+    let life = async {
+        // A node of which a part failed does not hand over: what it holds in memory may be wrong.
+        let membership = stop.run_until_cancelled(membership);
+        tokio::join!(server::serve(listener, routes, &limits, stop.clone()), membership);
+        Ok(())
+    };
+    supervisor.guard(&stop, Box::pin(life)).await.inspect(|()| info!("ring node stopped"))
 }
 
 /// The node is ready once it is part of a ring.

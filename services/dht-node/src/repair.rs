@@ -1,7 +1,7 @@
 //! Anti-entropy: brings replicas together whose records were found to differ.
 
+use shoal_common::supervisor::Supervisor;
 use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
@@ -13,12 +13,12 @@ use crate::{
 /// Differences that wait; one more is dropped, as it will be found again.
 const QUEUE: usize = 64;
 
-/// Starts the task that repairs, until `end`. Returns how to tell it of differences.
+/// Starts the task that repairs. Returns how to tell it of differences.
 pub(crate) fn start(
     sync: Sync,
     values: Values,
-    end: CancellationToken,
-) -> impl Fn(Difference) + Send + std::marker::Sync {
+    supervisor: &Supervisor,
+) -> impl Fn(Difference) + Send + std::marker::Sync + use<> {
     let (found, mut queue) = mpsc::channel::<Difference>(QUEUE);
     let work = async move {
         while let Some(difference) = queue.recv().await {
@@ -27,7 +27,7 @@ pub(crate) fn start(
             }
         }
     };
-    tokio::spawn(end.run_until_cancelled_owned(work));
+    supervisor.spawn("repair", work);
     move |difference| drop(found.try_send(difference))
 }
 

@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shoal_common::Address;
+use shoal_common::{
+    Address,
+    supervisor::{Jobs, Supervisor},
+};
 use shoal_core::ring::{
     Answer, Contact, Entry, Founding, Input, Lookup, LookupSettings, Node, NodeSettings, Output,
     Position, Purpose, Question, RollDigest, Seeds, Silence, State,
@@ -17,7 +20,6 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{interval_at, sleep, sleep_until},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -60,13 +62,13 @@ pub(crate) struct Join {
 }
 
 impl Ring {
-    /// Starts the task, which runs until `end`.
+    /// Starts the task, which runs until the process ends.
     pub(crate) fn start(
         me: Contact,
         incarnation: u64,
         calls: Calls,
         join: Join,
-        end: CancellationToken,
+        supervisor: &Supervisor,
     ) -> (Self, Lookups) {
         let now = Instant::now();
         let mut brain = Node::new(me, incarnation, NodeSettings::default(), rand::random(), now);
@@ -79,11 +81,11 @@ impl Ring {
             lookups: lookups.clone(),
             events: events.clone(),
             publish,
-            tasks: TaskTracker::new(),
+            questions: supervisor.jobs(),
         };
-        tokio::spawn(end.clone().run_until_cancelled_owned(task.run(queue)));
+        supervisor.spawn("ring", task.run(queue));
         let resolving = resolve(join, events.clone(), view.clone());
-        tokio::spawn(end.run_until_cancelled_owned(resolving));
+        supervisor.spawn("names to join by", resolving);
         (Self { events, view }, lookups)
     }
 
@@ -121,7 +123,8 @@ struct Task {
     lookups: Lookups,
     events: mpsc::Sender<Event>,
     publish: watch::Sender<Arc<Surroundings>>,
-    tasks: TaskTracker,
+    /// Put to other nodes. The brain waits for an answer to each.
+    questions: Jobs,
 }
 
 impl Task {
@@ -190,10 +193,11 @@ impl Task {
         match output {
             Output::Changed => self.publish(),
             Output::Ask(node, question) => {
-                self.tasks.spawn(async move { answer(ask(&calls, node, question).await).await });
+                let asking = async move { answer(ask(&calls, node, question).await).await };
+                self.questions.spawn("question to a node", asking);
             }
             Output::Meet(address) => {
-                self.tasks.spawn(async move {
+                self.questions.spawn("meeting of a node", async move {
                     let met = calls.state_at(&address).await;
                     answer(met.map_or_else(
                         |_| Input::Unmet(address.clone()),
@@ -204,7 +208,7 @@ impl Task {
             }
             Output::LookUp(purpose, place, through) => {
                 let lookups = self.lookups.clone();
-                self.tasks.spawn(async move {
+                self.questions.spawn("lookup of the ring", async move {
                     let outcome = look_up(&lookups, purpose, place, through).await;
                     answer(outcome).await;
                 });

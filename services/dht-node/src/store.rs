@@ -98,6 +98,13 @@ impl Store {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// Returns when the thread that writes is gone: from then on every write fails.
+    pub async fn writer_ended(&self) {
+        if let Some(queue) = &self.inner.queue {
+            queue.closed().await;
+        }
+    }
+
     /// What is kept under a key, tombstones and expired records included.
     pub fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         self.database().read(|transaction| {

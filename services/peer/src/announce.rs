@@ -19,14 +19,16 @@ use std::{
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use shoal_common::{Address, advertised::may_learn, backoff::Backoff, names::Names, status};
+use shoal_common::{
+    Address, advertised::may_learn, backoff::Backoff, names::Names, status, supervisor::Jobs,
+};
 use shoal_core::{content::ContentId, roster::Candidate, swarm::ContentKey};
 use shoal_proto::types::v1::PeerInfo;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, timeout_at},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tonic::{Response, Status};
 use tracing::Instrument as _;
 
@@ -153,16 +155,16 @@ impl Announcer {
         trackers: Vec<Address>,
         ring_nodes: Vec<Address>,
         names: &Names,
-        tasks: &TaskTracker,
+        jobs: &Jobs,
     ) {
         if !trackers.is_empty() {
             let following =
-                self.clone().follow(trackers, names.clone(), Tracker::new, tasks.clone());
-            tasks.spawn(following.in_current_span());
+                self.clone().follow(trackers, names.clone(), Tracker::new, jobs.clone());
+            jobs.spawn("trackers", following.in_current_span());
         }
         if !ring_nodes.is_empty() {
             let to = Ring::new(ring_nodes, names.clone());
-            tasks.spawn(self.clone().announce_to(to).in_current_span());
+            jobs.spawn("announcer", self.clone().announce_to(to).in_current_span());
         }
     }
 

@@ -52,5 +52,5 @@ async fn checkpoint(
         let failed = due.filter_map(|(key, stored)| Some((key, stored.checkpoint().err()?)));
         failed.collect()
     });
-    checkpoints.await.unwrap_or_default()
+    checkpoints.await.expect("a checkpoint does not panic")
 }

@@ -17,7 +17,12 @@ use std::{
 };
 
 use rand::{SeedableRng, rngs::StdRng};
-use shoal_common::{Address, names::Names, units::Rate};
+use shoal_common::{
+    Address,
+    names::Names,
+    supervisor::{Jobs, Supervisor},
+    units::Rate,
+};
 use shoal_core::{
     content::ContentId,
     roster::{Roster, RosterSettings},
@@ -27,10 +32,7 @@ use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep_until, timeout},
 };
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::Span;
 
 use self::{contents::Content, links::Link};
@@ -81,7 +83,7 @@ pub(crate) struct Parts {
     pub(crate) ring_nodes: Vec<Address>,
     /// The way back to the engine, for the tasks that it starts.
     pub(crate) events: mpsc::Sender<Event>,
-    pub(crate) stop: CancellationToken,
+    pub(crate) supervisor: Supervisor,
     /// Cancelled when calls of others are no more to be let in.
     pub(crate) closing: CancellationToken,
 }
@@ -108,7 +110,7 @@ pub(crate) struct Engine {
     next_key: u64,
     /// For the tasks that the engine starts.
     events: mpsc::Sender<Event>,
-    tasks: TaskTracker,
+    jobs: Jobs,
     stop: CancellationToken,
     closing: CancellationToken,
     /// It ends: nothing new is begun.
@@ -118,7 +120,7 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, roster, identity, directory, bulk, .. } = parts;
-        let Parts { trackers, ring_nodes, events, stop, closing, .. } = parts;
+        let Parts { trackers, ring_nodes, events, supervisor, closing, .. } = parts;
         Self {
             swarm: Swarm::new(settings, rand::random()),
             roster: Roster::new(roster, identity.peer),
@@ -135,8 +137,8 @@ impl Engine {
             fetches: HashMap::new(),
             next_key: 0,
             events,
-            tasks: TaskTracker::new(),
-            stop,
+            jobs: supervisor.jobs(),
+            stop: supervisor.ending().clone(),
             closing,
             is_leaving: false,
         }
@@ -167,10 +169,9 @@ impl Engine {
         let _ = timeout(FAREWELL, sent).await;
         self.contents.clear();
         self.links.clear();
-        self.tasks.close();
-        // Tasks that report to the engine must not wait for it any more.
+        // Jobs that report to the engine must not wait for it any more.
         drop((events, transfers));
-        self.tasks.wait().await;
+        self.jobs.ended().await;
     }
 
     /// Handles what happens until `done`. Cancel safe.

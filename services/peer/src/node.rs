@@ -5,9 +5,10 @@ use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
 use shoal_common::{
     Address,
     advertised::AdvertisedAddresses,
-    health::{self, Health},
+    health,
     http2::Http2,
     server::{self, Limits},
+    supervisor::Supervisor,
     units::Rate,
 };
 use shoal_core::{
@@ -22,7 +23,10 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     task::JoinHandle,
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::{
+    sync::{CancellationToken, DropGuard},
+    task::TaskTracker,
+};
 use tracing::Span;
 
 use crate::{
@@ -118,23 +122,24 @@ pub struct Node {
     events: mpsc::Sender<Event>,
     identity: Arc<Identity>,
     directory: Arc<Directory>,
-    stop: CancellationToken,
+    pub(crate) supervisor: Supervisor,
 }
 
 /// Ends when the peer has stopped.
 pub struct Running {
-    engine: JoinHandle<()>,
-    server: JoinHandle<()>,
+    /// The engine, and who accepts connections.
+    parts: TaskTracker,
     checkpoints: JoinHandle<()>,
     /// No more blocks come: the last checkpoint is due.
     drained: DropGuard,
 }
 
 impl Node {
-    /// Starts a peer that listens on `listener`, on the current runtime.
+    /// Starts a peer that listens on `listener`, on the current runtime. It ends with the process of
+    /// `supervisor`, and if a part of it fails, so does the process.
     pub fn start(
         config: NodeConfig,
-        health: &Health,
+        supervisor: &Supervisor,
         listener: TcpListener,
     ) -> io::Result<(Self, Running)> {
         let bound = Address::from(listener.local_addr()?);
@@ -160,7 +165,6 @@ impl Node {
             moved: moved.clone(),
         };
         let failures = moved;
-        let stop = CancellationToken::new();
 
         let rpc = PeerRpc {
             directory: directory.clone(),
@@ -169,7 +173,7 @@ impl Node {
             events: events.clone(),
             manifests: Manifests::default(),
         };
-        let routes = server::routes(health).add_service(PeerServiceServer::new(rpc));
+        let routes = server::routes(supervisor.health()).add_service(PeerServiceServer::new(rpc));
         let routes = RequestPiece::new(directory.clone(), bulk.uploads.clone()).add_to(routes);
         let limits = Limits {
             http2: Http2::LINK,
@@ -182,9 +186,9 @@ impl Node {
         let closing = CancellationToken::new();
         let closed = closing.clone();
         let serving = lanes.clone();
-        let server = tokio::spawn(async move {
+        let server = async move {
             serving.serve(listener, routes, &limits, &config.sockets, closed).await;
-        });
+        };
         let engine = Engine::new(Parts {
             settings: config.swarm,
             roster: config.roster,
@@ -194,16 +198,21 @@ impl Node {
             trackers: config.trackers,
             ring_nodes: config.ring_nodes,
             events: events.clone(),
-            stop: stop.clone(),
+            supervisor: supervisor.clone(),
             closing,
         });
+        supervisor.spawn("lanes", lanes.gone().clone().cancelled_owned());
+        let parts = TaskTracker::new();
         // On a lane, so that half of what it hears and says wakes up no other thread.
-        let engine = lanes.spawn(engine.run(inbox, transfers));
+        let engine = supervisor.lasting("engine", engine.run(inbox, transfers));
+        lanes.spawn(parts.track_future(engine));
+        parts.spawn(supervisor.lasting("acceptor", server));
         let drained = CancellationToken::new();
-        let checkpoints =
-            tokio::spawn(checkpoint::keep(directory.clone(), failures, drained.clone()));
-        let running = Running { engine, server, checkpoints, drained: drained.drop_guard() };
-        Ok((Self { events, identity, directory, stop }, running))
+        let checkpoints = checkpoint::keep(directory.clone(), failures, drained.clone());
+        let checkpoints = tokio::spawn(supervisor.lasting("checkpoints", checkpoints));
+        let running = Running { parts, checkpoints, drained: drained.drop_guard() };
+        let supervisor = supervisor.clone();
+        Ok((Self { events, identity, directory, supervisor }, running))
     }
 
     /// Who it is.
@@ -259,7 +268,7 @@ impl Node {
 
     /// Tells the peer to stop; [`Running::ended`] waits for it.
     pub fn stop(&self) {
-        self.stop.cancel();
+        self.supervisor.ending().cancel();
     }
 
     async fn ask<T>(
@@ -278,18 +287,11 @@ impl Node {
 impl Running {
     /// Waits until the peer has said farewell and its calls have ended.
     pub async fn ended(self) {
-        let Self { engine, server, checkpoints, drained } = self;
-        for task in [engine, server] {
-            note_end(task).await;
-        }
+        self.parts.close();
+        self.parts.wait().await;
         // Not before: until they end, pieces come.
-        drop(drained);
-        note_end(checkpoints).await;
-    }
-}
-
-async fn note_end(task: JoinHandle<()>) {
-    if let Err(error) = task.await {
-        tracing::error!(%error, "a part of the peer failed");
+        drop(self.drained);
+        // A panic is the supervisor's to tell.
+        let _ = self.checkpoints.await;
     }
 }

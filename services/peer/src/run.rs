@@ -12,6 +12,7 @@ use shoal_common::{
     admin::{self, AdminError},
     health::{self, Health},
     server::{self, BindError, Budget, Limits},
+    supervisor::{Failure, Supervisor},
     units::ByteSize,
 };
 use shoal_proto::control::v1::{
@@ -67,6 +68,9 @@ pub enum RunError {
     /// The disk's worker failed.
     #[error("the disk's worker failed: {0}")]
     Worker(#[from] JoinError),
+    /// A part of it failed.
+    #[error(transparent)]
+    Failed(#[from] Failure),
 }
 
 /// Runs a peer that listens on `listener` until `shutdown`, then says farewell.
@@ -80,12 +84,15 @@ pub async fn run(
     let store = Arc::new(store.await??);
 
     let health = Health::new(&node::services()).await;
+    let supervisor = Supervisor::new(health.clone());
+    // The admin port ends after the peer: until then it tells that the peer is not ready.
     let end = CancellationToken::new();
     let _ends_with_this = end.clone().drop_guard();
-    admin::start(&settings.admin, &health, end.clone()).await?;
+    let _ends_first = supervisor.ending().clone().drop_guard();
+    admin::start(&settings.admin, &supervisor, end.clone()).await?;
     // Before swarms are joined, so that a port in use is all that happens.
     let control = LocalApi::bind(&settings.control).await?;
-    let (node, running) = Node::start(settings.node(store.peer_id()), &health, listener)?;
+    let (node, running) = Node::start(settings.node(store.peer_id()), &supervisor, listener)?;
     let desk = Desk {
         node: node.clone(),
         store: store.clone(),
@@ -97,25 +104,30 @@ pub async fn run(
     if replicator.is_none() {
         health.ready().await;
     }
-    tokio::spawn(shutdown.clone().run_until_cancelled_owned({
-        let (node, store) = (node.clone(), store.clone());
-        async move {
-            rejoin(node, store).await;
-            // Not before: what is on the disk already needs no search.
-            if let Some(replicator) = replicator {
-                replicator.run().await;
-            }
+    let stop = shutdown.child_token();
+    let (until, rejoining) = (stop.clone(), rejoin(node.clone(), store.clone()));
+    let replicating = async move {
+        rejoining.await;
+        // Not before: what is on the disk already needs no search.
+        if let Some(replicator) = replicator {
+            replicator.run().await;
         }
+    };
+    tokio::spawn(supervisor.job("replicator", async move {
+        until.run_until_cancelled(replicating).await;
     }));
-    tokio::spawn(note_use(node.clone(), store));
-    tokio::spawn(memory::give_back_when_idle(node.clone()));
+    supervisor.spawn("notes of use", note_use(node.clone(), store));
+    supervisor.spawn("memory", memory::give_back_when_idle(node.clone()));
 
-    control.serve(desk, shutdown).await;
-    health.not_ready().await;
-    node.stop();
-    running.ended().await;
-    info!("peer stopped");
-    Ok(())
+    let life = async {
+        control.serve(desk, stop.clone()).await;
+        health.close().await;
+        node.stop();
+        running.ended().await;
+        end.cancel();
+        Ok(())
+    };
+    supervisor.guard(&stop, Box::pin(life)).await.inspect(|()| info!("peer stopped"))
 }
 
 /// Joins the swarms of what is stored.

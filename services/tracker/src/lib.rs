@@ -11,6 +11,7 @@ use shoal_common::{
     admin::{self, AdminError},
     health::{self, Health},
     server::{self, Limits},
+    supervisor::{Failure, Supervisor},
 };
 use shoal_proto::tracker::v1::tracker_service_server::TrackerServiceServer;
 use tokio::net::TcpListener;
@@ -27,6 +28,9 @@ pub enum RunError {
     /// It has no admin port.
     #[error("the admin port cannot be opened")]
     Admin(#[from] AdminError),
+    /// A part of it failed.
+    #[error(transparent)]
+    Failed(#[from] Failure),
 }
 
 /// Serves as a tracker on `listener` until `shutdown`, then ends open calls.
@@ -36,12 +40,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let health = Health::new(&[health::name_of::<TrackerServiceServer<Tracker>>()]).await;
+    let supervisor = Supervisor::new(health.clone());
     // Ends after the server: until then the admin port tells that the tracker is not ready.
-    let end = CancellationToken::new();
+    let end = supervisor.ending().clone();
     let _ends_with_this = end.clone().drop_guard();
-    let admin = admin::start(&settings.admin, &health, end.clone()).await?;
+    let admin = admin::start(&settings.admin, &supervisor, end).await?;
     let shards = Arc::new(Shards::new(&settings, Instant::now()));
-    tokio::spawn(end.run_until_cancelled_owned(Arc::clone(&shards).sweep()));
+    supervisor.spawn("sweep of the shards", Arc::clone(&shards).sweep());
 
     let tracker = TrackerServiceServer::new(Tracker::new(shards, settings.advertised_addresses))
         .max_decoding_message_size(request::MAX_BYTES);
@@ -53,16 +58,17 @@ pub async fn run(
     );
     health.ready().await;
 
-    let stop = CancellationToken::new();
-    let leave = async {
-        shutdown.cancelled().await;
-        health.not_ready().await;
-        stop.cancel();
-    };
+    let stop = shutdown.child_token();
     let limits = limits(&settings);
-    tokio::join!(server::serve(listener, routes, &limits, stop.clone()), leave);
-    info!("tracker stopped");
-    Ok(())
+    let life = async {
+        let closing = async {
+            stop.cancelled().await;
+            health.close().await;
+        };
+        tokio::join!(server::serve(listener, routes, &limits, stop.clone()), closing);
+        Ok(())
+    };
+    supervisor.guard(&stop, Box::pin(life)).await.inspect(|()| info!("tracker stopped"))
 }
 
 fn limits(settings: &Settings) -> Limits {

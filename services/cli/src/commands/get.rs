@@ -50,13 +50,13 @@ pub(crate) async fn run(args: GetArgs, mut progress: Progress) -> anyhow::Result
         }
     };
     let places = Places::of(&args.take_part, Some(&link))?;
-    let (node, running) = one_shot::start(&args.take_part, places).await?;
     progress.set_id(link.id);
-    let mut get = Get { node: &node, id: link.id, interrupted, progress: &mut progress };
-    let outcome = get.run(destination, options, started, args.seed).await;
-    node.stop();
-    running.ended().await;
-    outcome
+    one_shot::live(&args.take_part, places, &interrupted, async |node| {
+        let interrupted = interrupted.clone();
+        let mut get = Get { node, id: link.id, interrupted, progress: &mut progress };
+        get.run(destination, options, started, args.seed).await
+    })
+    .await
 }
 
 fn options(args: &GetArgs) -> anyhow::Result<Options> {

@@ -1,11 +1,12 @@
 //! The peer that lives as long as a one-shot command.
 
-use shoal_common::{Address, health::Health, server};
+use shoal_common::{Address, health::Health, server, supervisor::Supervisor};
 use shoal_core::{
     PeerId,
     content::{ContentId, Link, LinkError},
 };
-use shoal_peer::{Node, NodeConfig, Phase, Running, Status};
+use shoal_peer::{Node, NodeConfig, Phase, Status};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
@@ -14,8 +15,14 @@ use crate::{
     progress::{Snapshot, State},
 };
 
-/// Starts a peer that nobody knew before and nobody will know again.
-pub(super) async fn start(args: &TakePartArgs, places: Places) -> anyhow::Result<(Node, Running)> {
+/// Lives the life of a peer that nobody knew before and nobody will know again. It has ended when
+/// this returns, and `stop` is cancelled if a part of it fails.
+pub(super) async fn live(
+    args: &TakePartArgs,
+    places: Places,
+    stop: &CancellationToken,
+    life: impl AsyncFnOnce(&Node) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let listener = server::bind(&args.listen).await.map_err(Failure::from)?;
     let config = NodeConfig {
         advertise: args.advertise.clone(),
@@ -27,7 +34,15 @@ pub(super) async fn start(args: &TakePartArgs, places: Places) -> anyhow::Result
     };
     let health = Health::new(&shoal_peer::services()).await;
     health.ready().await;
-    Ok(Node::start(config, &health, listener)?)
+    let supervisor = Supervisor::new(health);
+    let (node, running) = Node::start(config, &supervisor, listener)?;
+    let life = async {
+        let outcome = life(&node).await;
+        node.stop();
+        running.ended().await;
+        outcome
+    };
+    supervisor.guard(stop, Box::pin(life)).await
 }
 
 /// Where peers are found.

@@ -27,15 +27,14 @@ pub(crate) async fn run(args: SeedArgs, mut progress: Progress) -> anyhow::Resul
     let stored = Stored::in_place(hashed);
     let id = stored.id();
     let link = places.link(id)?.to_string();
-    let (node, running) = one_shot::start(&args.take_part, places).await?;
     let options = Options { super_seeding: args.super_seeding, ..Options::default() };
-    let status = node.add(stored, options).await?;
-    progress.set_id(id);
-    progress.published(&id.to_string(), &link)?;
-    let outcome = share(status, &interrupted, &mut progress).await;
-    node.stop();
-    running.ended().await;
-    outcome
+    one_shot::live(&args.take_part, places, &interrupted, async |node| {
+        let status = node.add(stored, options).await?;
+        progress.set_id(id);
+        progress.published(&id.to_string(), &link)?;
+        share(status, &interrupted, &mut progress).await
+    })
+    .await
 }
 
 /// Shows whom it is shared with, until there is a reason to stop.

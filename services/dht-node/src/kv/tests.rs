@@ -8,7 +8,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use shoal_common::server::{self, Limits};
+use shoal_common::{
+    health::Health,
+    server::{self, Limits},
+};
 use shoal_core::ring::{Contact, Lineage};
 use shoal_proto::dht::v1::replica_service_server::ReplicaServiceServer;
 use tempfile::TempDir;
@@ -114,7 +117,7 @@ impl Bench {
         let mut moods = Vec::new();
         for (keeper, listener) in keepers.iter().zip(listeners).skip(1) {
             let (sender, mood) = watch::channel(Mood::Well);
-            let (_, values) = values_of(keeper, Room::default());
+            let (_, values) = values_of(keeper, Room::default()).await;
             let replica = ReplicaServiceServer::new(Replica { keeper: keeper.clone(), values });
             let routes = Routes::new(Moody { inner: replica, mood });
             let end = end.clone();
@@ -125,7 +128,7 @@ impl Bench {
         }
         // A key of one byte, and a value of one.
         let room = Room::new(doubts * 514);
-        let (primary, values) = values_of(&keepers[0], room);
+        let (primary, values) = values_of(&keepers[0], room).await;
         let renewals = primary.clone();
         tokio::spawn(end.clone().run_until_cancelled_owned(async move {
             renewals.keep(|_| ()).await;
@@ -186,10 +189,11 @@ impl Bench {
     }
 }
 
-fn values_of(keeper: &Keeper, room: Room) -> (Primary, Values) {
+async fn values_of(keeper: &Keeper, room: Room) -> (Primary, Values) {
+    let supervisor = Supervisor::new(Health::new(&[]).await);
     let calls = Calls::default();
     let primary = Primary::new(keeper.clone(), calls.clone(), Duration::from_secs(3600));
-    (primary.clone(), Values::start(keeper.clone(), primary, calls, room))
+    (primary.clone(), Values::start(keeper.clone(), primary, calls, room, &supervisor))
 }
 
 fn everywhere() -> KeyRange {

@@ -188,3 +188,32 @@ async fn the_last_handle_may_be_dropped_by_a_job() {
     };
     assert_eq!(store.record_count(), 1);
 }
+
+/// An answer that does not survive being given up.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(thread::current().name() != Some("store-writer"), "a test wanted it");
+    }
+}
+
+#[tokio::test]
+async fn that_the_writer_is_gone_does_not_stay_unnoticed() {
+    let (_directory, store) = fresh();
+    let (tell, running) = channel();
+    let (release, held) = channel::<()>();
+    let job = begun(store.write(move |_| {
+        tell.send(()).unwrap();
+        let _ = held.recv();
+        Ok(Bomb)
+    }))
+    .await;
+    running.recv().unwrap();
+    // Nobody waits for the answer any more, so the writer itself drops it.
+    drop(job);
+    release.send(()).unwrap();
+    store.writer_ended().await;
+    let refused = merge(&store, record("a", b"1", 1)).await;
+    assert!(matches!(refused, Err(StoreError::Closed)), "{refused:?}");
+}

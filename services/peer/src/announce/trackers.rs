@@ -9,13 +9,13 @@ use rand::RngExt as _;
 use shoal_common::{
     Address,
     names::{Names, trackers_of},
+    supervisor::Jobs,
 };
 use tokio::{
-    sync::mpsc::error::SendError,
-    task::JoinHandle,
+    sync::{mpsc::error::SendError, oneshot},
     time::{Instant, sleep},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{Announce, Announcer, Report, Source};
@@ -40,7 +40,8 @@ struct Views<T> {
 /// An announcer at work.
 struct Running {
     stop: CancellationToken,
-    task: JoinHandle<()>,
+    /// Its sender is dropped when it has ended.
+    ended: oneshot::Receiver<()>,
 }
 
 /// The addresses behind some names.
@@ -57,14 +58,20 @@ impl Announcer {
         trackers: Vec<Address>,
         names: Names,
         connect: impl Fn(Address) -> A + Send,
-        tasks: TaskTracker,
+        jobs: Jobs,
     ) {
         let is_fixed = trackers.iter().all(|tracker| tracker.ip().is_some());
         let start = |address: &Address| {
             let stop = self.stop.child_token();
             let announcer = Self { stop: stop.clone(), ..self.clone() };
             let announcing = announcer.announce_to(connect(address.clone()));
-            Running { stop, task: tasks.spawn(announcing.in_current_span()) }
+            let (end, ended) = oneshot::channel();
+            let announcing = async move {
+                announcing.await;
+                drop(end);
+            };
+            jobs.spawn("announcer", announcing.in_current_span());
+            Running { stop, ended }
         };
         let mut views = Views::default();
         let following = async {
@@ -75,8 +82,8 @@ impl Announcer {
                 let mut gone = Vec::new();
                 for (address, running) in left {
                     running.stop.cancel();
-                    // It says farewell, and reports no more. One that panicked reports no more either.
-                    let _ = running.task.await;
+                    // It says farewell, and reports no more.
+                    let _ = running.ended.await;
                     gone.push(address);
                 }
                 let is_shown = |name: &&Address| views.has(name) || look.unknown.contains_key(name);

@@ -34,6 +34,8 @@ pub struct Lanes {
     threads: Vec<Handle>,
     /// Which lane's turn it is, counted round.
     next: AtomicUsize,
+    /// Cancelled when a thread has ended.
+    gone: CancellationToken,
     _stop: DropGuard,
 }
 
@@ -57,11 +59,16 @@ impl Default for SocketTuning {
 impl Lanes {
     /// Starts `count` threads. Two are best on two cores; a third needs one of its own.
     pub fn start(count: NonZeroUsize) -> io::Result<Self> {
-        let stop = CancellationToken::new();
+        let (stop, gone) = (CancellationToken::new(), CancellationToken::new());
         let threads = (0..count.get())
-            .map(|number| start_lane(number, stop.clone()))
+            .map(|number| start_lane(number, stop.clone(), gone.clone().drop_guard()))
             .collect::<io::Result<_>>()?;
-        Ok(Self { threads, next: AtomicUsize::new(0), _stop: stop.drop_guard() })
+        Ok(Self { threads, next: AtomicUsize::new(0), gone, _stop: stop.drop_guard() })
+    }
+
+    /// Cancelled when a thread has ended: what ran there is lost.
+    pub(crate) const fn gone(&self) -> &CancellationToken {
+        &self.gone
     }
 
     /// Serves what arrives at `listener`, the connections spread over the lanes in turns, until
@@ -126,13 +133,14 @@ impl SocketTuning {
     }
 }
 
-fn start_lane(number: usize, stop: CancellationToken) -> io::Result<Handle> {
+fn start_lane(number: usize, stop: CancellationToken, gone: DropGuard) -> io::Result<Handle> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let handle = runtime.handle().clone();
     thread::Builder::new().name(format!("bulk-{number}")).spawn(move || {
         runtime.block_on(stop.cancelled());
         // A name that is still being resolved holds up nobody.
         runtime.shutdown_background();
+        drop(gone);
     })?;
     Ok(handle)
 }

@@ -115,7 +115,8 @@ impl ControlService for Desk {
         match export_to {
             Some(destination) if complete => self.export(id, destination).await?,
             Some(destination) => {
-                tokio::spawn(self.clone().export_when_complete(id, watch, destination));
+                let exporting = self.clone().export_when_complete(id, watch, destination);
+                tokio::spawn(self.node.supervisor.job("export", exporting));
             }
             None => {}
         }

@@ -147,7 +147,7 @@ impl Engine {
             let outcome = outcome.expect("making room for a content does not panic");
             let _ = events.send(Event::Resolved { content: key, outcome }).await;
         };
-        self.tasks.spawn(resolving.instrument(self.contents[&key].span.clone()));
+        self.jobs.spawn("resolver", resolving.instrument(self.contents[&key].span.clone()));
         self.announce(key);
         self.watch(key)
     }
@@ -241,7 +241,7 @@ impl Engine {
         let named = named.chain(ring_nodes.iter().cloned().map(Source::RingNode));
         content.sources.extend(named.map(|source| (source, SourceView::named())));
         let names = &self.names;
-        content.span.in_scope(|| announcer.start(trackers, ring_nodes, names, &self.tasks));
+        content.span.in_scope(|| announcer.start(trackers, ring_nodes, names, &self.jobs));
     }
 
     /// Names those that are asked, and no others.

@@ -75,7 +75,7 @@ impl Engine {
             return;
         }
         let events = self.events.clone();
-        self.tasks.spawn(async move {
+        self.jobs.spawn("probe", async move {
             let dial = TcpStream::connect((address.host(), address.port()));
             if !matches!(timeout(DIAL_PATIENCE, dial).await, Ok(Ok(_))) {
                 debug!(addr = %address, "cannot be dialled back");

@@ -78,7 +78,7 @@ impl Engine {
                     let _ = events.send(Event::DialFailed { content, peer, error }).await;
                 }
             };
-            self.tasks.spawn(dialling.instrument(entry.span.clone()));
+            self.jobs.spawn("dial", dialling.instrument(entry.span.clone()));
         }
     }
 

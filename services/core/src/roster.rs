@@ -42,8 +42,12 @@ pub struct RosterSettings {
     pub dial_until: usize,
     /// Links of the process, at most; of those that dialled us, half may be of one host.
     pub max_links: usize,
-    /// Dials under way for one content, at most.
+    /// Dials for one content that began within [`RosterSettings::dial_turn`], at most. Four times as many
+    /// may be under way.
     pub max_dials: usize,
+    /// How long a dial keeps others from beginning: peers that take a connection and never answer shall
+    /// not hold up one that does.
+    pub dial_turn: Duration,
     /// Candidates remembered for one content, at most.
     pub max_candidates: usize,
     /// Of these, with addresses of one host. Half.
@@ -77,6 +81,7 @@ impl Default for RosterSettings {
             dial_until: 30,
             max_links: 500,
             max_dials: 16,
+            dial_turn: Duration::from_secs(1),
             max_candidates: 500,
             max_candidates_per_host: 250,
             first_backoff: Duration::from_millis(250),
@@ -206,7 +211,7 @@ impl Roster {
         for entry in hood.entries.into_values() {
             match (entry.state, entry.address) {
                 (State::Linked(origin), _) => self.forget_inbound(&origin),
-                (State::Dialling, Some(address)) => self.destinations.given_up(&address),
+                (State::Dialling(_), Some(address)) => self.destinations.given_up(&address),
                 _ => {}
             }
         }
@@ -232,7 +237,7 @@ impl Roster {
         let mut dials = Vec::new();
         for (content, hood) in &mut self.contents {
             let room = hood
-                .room(&self.settings)
+                .room(now, &self.settings)
                 .min(self.settings.max_links.saturating_sub(self.links + dials.len()));
             if room == 0 {
                 continue;
@@ -247,7 +252,7 @@ impl Roster {
             for peer in ready {
                 let entry = hood.entries.get_mut(&peer).expect("chosen from this map");
                 let address = entry.address.clone().expect("without one it is never due");
-                entry.state = State::Dialling;
+                entry.state = State::Dialling(now);
                 hood.dialling += 1;
                 self.destinations.begin(&address);
                 dials.push((*content, Candidate { peer, address, complete: entry.complete }));
@@ -267,7 +272,10 @@ impl Roster {
             let all = hood.entries.values();
             let due =
                 all.filter_map(|entry| hood.due(now, entry, &self.destinations, &self.settings));
-            if hood.room(&self.settings) == 0 { None } else { due.min() }
+            match hood.room(now, &self.settings) {
+                0 => hood.next_turn(now, &self.settings),
+                _ => due.min(),
+            }
         };
         if self.links >= self.settings.max_links {
             return None;
@@ -287,7 +295,7 @@ impl Roster {
     ) {
         let Some(hood) = self.contents.get_mut(&content) else { return };
         let Some(entry) = hood.entries.get_mut(&peer) else { return };
-        let (State::Dialling, Some(address)) = (&entry.state, entry.address.clone()) else {
+        let (State::Dialling(_), Some(address)) = (&entry.state, entry.address.clone()) else {
             return;
         };
         self.due = Some(now);

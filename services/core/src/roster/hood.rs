@@ -11,7 +11,8 @@ use crate::PeerId;
 pub(super) enum State {
     /// May be dialled from then on.
     Waiting(Instant),
-    Dialling,
+    /// Since then.
+    Dialling(Instant),
     Linked(Origin),
 }
 
@@ -36,9 +37,31 @@ pub(super) struct Neighbourhood {
 
 impl Neighbourhood {
     /// How many more may be dialled at once.
-    pub(super) fn room(&self, settings: &RosterSettings) -> usize {
-        let wanted = settings.dial_until.saturating_sub(self.linked + self.dialling);
-        wanted.min(settings.max_dials.saturating_sub(self.dialling))
+    pub(super) fn room(&self, now: Instant, settings: &RosterSettings) -> usize {
+        if self.dialling == 0 {
+            return settings.dial_until.saturating_sub(self.linked).min(settings.max_dials);
+        }
+        let young = self.dials().filter(|since| *since + settings.dial_turn > now).count();
+        let wanted = settings.dial_until.saturating_sub(self.linked + young);
+        let unanswered = (4 * settings.max_dials).saturating_sub(self.dialling);
+        wanted.min(settings.max_dials.saturating_sub(young)).min(unanswered)
+    }
+
+    /// When a dial under way stops keeping others from beginning; none if it takes an answer.
+    pub(super) fn next_turn(&self, now: Instant, settings: &RosterSettings) -> Option<Instant> {
+        if self.linked >= settings.dial_until || self.dialling >= 4 * settings.max_dials {
+            return None;
+        }
+        let turns = self.dials().map(|since| since + settings.dial_turn);
+        turns.filter(|end| *end > now).min()
+    }
+
+    /// Since when dials are under way.
+    fn dials(&self) -> impl Iterator<Item = Instant> {
+        self.entries.values().filter_map(|entry| match entry.state {
+            State::Dialling(since) => Some(since),
+            _ => None,
+        })
     }
 
     /// When a peer is to be dialled, if it is.
@@ -174,7 +197,7 @@ impl Neighbourhood {
         destinations: &mut Destinations,
     ) {
         if let Some(entry) = self.entries.get_mut(&peer)
-            && entry.state == State::Dialling
+            && let State::Dialling(_) = entry.state
         {
             if let Some(address) = &entry.address {
                 destinations.given_up(address);

@@ -313,3 +313,16 @@ fn it_never_links_to_itself() {
     assert!(f.dialled().is_empty());
     assert_eq!(f.admit(100, Direction::Inbound), Admission::Refuse(Refusal::Myself));
 }
+
+#[test]
+fn peers_that_never_answer_do_not_hold_up_the_others() {
+    let mut f = fixture(0..40);
+    let mut dialled = f.dialled().len();
+    assert_eq!((dialled, f.dialled().len()), (16, 0));
+    for round in 1..3 {
+        f.now += Duration::from_secs(1);
+        assert!(f.roster.next_deadline().is_some_and(|at| at <= f.now));
+        dialled += f.dialled().len();
+        assert_eq!(dialled, (16 * (round + 1)).min(40));
+    }
+}

@@ -131,6 +131,7 @@ impl Swarm {
         let deadlines = [
             self.haves_at,
             self.uplink.stall_at,
+            self.uplink.strangers_at,
             self.choker.lend_at,
             self.choker.rechoke_at,
             self.sweep_at,
@@ -141,6 +142,7 @@ impl Swarm {
     fn on_tick(&mut self, now: Instant) {
         self.send_haves(now);
         self.pass_over_stalled(now);
+        self.drop_stalled_strangers(now);
         if self.choker.lend_at.is_some_and(|at| now >= at) {
             self.lend_slot(now);
         }

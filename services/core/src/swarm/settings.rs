@@ -57,6 +57,8 @@ pub struct Settings {
     /// Calls of strangers, which have no link, waiting or under way: as many as regular slots. They are
     /// served when no neighbour waits.
     pub stranger_slots: usize,
+    /// A stranger that takes nothing of what it was granted for so long loses its turn and its slot.
+    pub stranger_patience: Duration,
     /// When a caller that finds no slot free should try again.
     pub busy_retry: Duration,
 
@@ -135,6 +137,7 @@ impl Default for Settings {
             stall_blocks: 4,
             calls_per_neighbour: 4,
             stranger_slots: 4,
+            stranger_patience: Duration::from_secs(5),
             busy_retry: Duration::from_secs(1),
             pipeline_slack: Duration::from_millis(5),
             pace_span: Duration::from_millis(200),

@@ -33,6 +33,8 @@ pub(super) struct Uplink {
     rate: Option<Rate>,
     /// When to look for stalled grants.
     pub(super) stall_at: Option<Instant>,
+    /// When to look for strangers that take nothing.
+    pub(super) strangers_at: Option<Instant>,
 }
 
 /// One call for our blocks.
@@ -70,6 +72,7 @@ impl Uplink {
             turns: 0,
             rate: None,
             stall_at: None,
+            strangers_at: None,
         }
     }
 
@@ -296,6 +299,9 @@ impl Swarm {
         if serve.counts {
             self.uplink.unsent += bytes;
         }
+        if link.is_none() {
+            self.uplink.strangers_at.get_or_insert(now + self.settings.stranger_patience);
+        }
         if let Some(content) = self.contents.get_mut(&content) {
             content.turn += bytes;
         }
@@ -340,6 +346,25 @@ impl Swarm {
             Some(((neighbour.is_none(), content.turn, turn), *key))
         });
         ranked.min().map(|(_, key)| key)
+    }
+
+    /// Ends the calls of strangers that take nothing of what they were granted: others want the slots.
+    pub(super) fn drop_stalled_strangers(&mut self, now: Instant) {
+        if self.uplink.strangers_at.is_none_or(|at| now < at) {
+            return;
+        }
+        let patience = self.settings.stranger_patience;
+        let owing = self.uplink.serves.iter();
+        let owing = owing.filter(|(_, serve)| serve.link.is_none() && serve.unsent > 0);
+        let ends = owing.map(|(key, serve)| (serve.progress_at + patience, *key));
+        let (over, rest): (Vec<_>, Vec<_>) = ends.partition(|(end, _)| *end <= now);
+        self.uplink.strangers_at = rest.into_iter().map(|(end, _)| end).min();
+        for (_, key) in over {
+            self.uplink.remove(key);
+            let reason = RefuseReason::Busy { retry_after: self.settings.busy_retry };
+            self.outputs.push(Output::Refuse { serve: key, reason });
+        }
+        self.grant(now);
     }
 
     /// Grants whose receiver is full stop counting, so that the uplink serves others meanwhile.

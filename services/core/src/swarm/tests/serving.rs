@@ -195,6 +195,26 @@ fn strangers_have_few_calls_at_a_time() {
 }
 
 #[test]
+fn a_stranger_that_takes_nothing_loses_its_slot() {
+    let mut bench = seeder();
+    let calls: Vec<_> = (0..4).map(|_| bench.request(None, &[0, 1]).0).collect();
+    let mut ended = BTreeSet::new();
+    for tick in 0..60 {
+        bench.now += Duration::from_millis(100);
+        let mut outputs = bench.tell(Input::Tick);
+        if tick == 30 {
+            outputs.extend(bench.send(calls[0]));
+        }
+        ended.extend(outputs.iter().filter_map(|output| match output {
+            Output::Refuse { serve, .. } => Some(*serve),
+            _ => None,
+        }));
+    }
+    assert_eq!(ended, calls[1..].iter().copied().collect());
+    assert!(refused(&bench.request(None, &[0]).1).is_none(), "their slots are free");
+}
+
+#[test]
 fn a_flood_of_requests_is_bounded() {
     let mut bench = seeder();
     let alice = interested(&mut bench);

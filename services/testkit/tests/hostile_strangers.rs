@@ -81,7 +81,7 @@ fn nobody_moves_or_stops_the_announce_of_another_host_at_a_ring() {
         let address = ring.address(node);
         let stealing = identity::steal_at_ring(&address, &seeder.id, &owner);
         let refused = runtime.block_on(stealing).expect("the node answers");
-        assert_eq!(refused, 4, "what is said in the name of a ring node is refused");
+        assert_eq!(refused, 6, "what is said in the name of a ring node is refused");
         assert_eq!(known(node), std::slice::from_ref(&owner));
     }
 }

@@ -31,7 +31,6 @@ pub async fn flood_ring(node: &str, peers: usize) -> anyhow::Result<usize> {
                 let request = AnnouncePeerRequest {
                     content_id: content_id.clone(),
                     peer: Some(peer),
-                    direct: true,
                     ..AnnouncePeerRequest::default()
                 };
                 accepted += usize::from(client.announce_peer(request).await.is_ok());

@@ -30,13 +30,19 @@ pub(crate) struct Window {
 impl Window {
     /// It is open until then, if somebody has set that, or for the usual time.
     pub(crate) fn until(not_after_ms: Option<u64>) -> Self {
-        Self { not_after_ms: not_after_ms.unwrap_or_else(|| unix_ms() + millis(WINDOW)) }
+        Self {
+            not_after_ms: not_after_ms.unwrap_or_else(|| unix_ms().saturating_add(millis(WINDOW))),
+        }
     }
 
     /// Not so if it is over, or ends so far away that another clock was meant.
     pub(crate) fn is_open(self) -> bool {
-        let now = unix_ms();
-        (now..=now + millis(WINDOW + TOLERANCE)).contains(&self.not_after_ms)
+        self.is_open_at(unix_ms())
+    }
+
+    fn is_open_at(self, now_ms: u64) -> bool {
+        let latest_ms = now_ms.saturating_add(millis(WINDOW + TOLERANCE));
+        (now_ms..=latest_ms).contains(&self.not_after_ms)
     }
 }
 
@@ -80,6 +86,8 @@ mod tests {
         let ends = |ms: i64| Window::until(unix_ms().checked_add_signed(ms)).is_open();
         assert!(!ends(-1) && ends(1_000) && ends(2_500) && !ends(60_000));
         assert!(!Window::until(Some(0)).is_open() && !Window::until(Some(u64::MAX)).is_open());
+        // Of a clock that stands at its end.
+        assert!(Window::until(Some(u64::MAX)).is_open_at(u64::MAX - 1));
     }
 
     #[test]

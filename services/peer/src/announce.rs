@@ -21,6 +21,7 @@ use std::{
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use shoal_common::{
     Address, advertised::may_learn, backoff::Backoff, names::Names, status, supervisor::Jobs,
+    units::duration,
 };
 use shoal_core::{content::ContentId, roster::Candidate, swarm::ContentKey};
 use shoal_proto::types::v1::PeerInfo;
@@ -280,7 +281,7 @@ async fn answer<T>(
 
 /// When it is wanted to be said again, within reason.
 fn within_reason(asked: Option<prost_types::Duration>, usual: Duration) -> Duration {
-    let asked = asked.and_then(|interval| Duration::try_from(interval).ok());
+    let asked = asked.and_then(|interval| duration::from_message(interval).ok());
     asked.unwrap_or(usual).clamp(Duration::from_millis(100), MAX_INTERVAL)
 }
 

@@ -132,7 +132,7 @@ fn state(neighbour: &NeighbourStatus) -> String {
 }
 
 fn to_std(time: &prost_types::Duration) -> Option<Duration> {
-    Duration::try_from(*time).ok()
+    shoal_common::units::duration::from_message(*time).ok()
 }
 
 fn millis(time: &prost_types::Duration) -> String {

@@ -16,6 +16,26 @@ pub enum DurationError {
     /// It is zero or longer than a year.
     #[error("{0:?} is not between 1ns and 365 days")]
     Range(String),
+    /// A message's duration is negative, or not in the form that protobuf gives it.
+    #[error(
+        "{seconds} s and {nanos} ns are no duration; give seconds from 0 on and less than 1 s of ns"
+    )]
+    Message {
+        /// Its seconds.
+        seconds: i64,
+        /// Its nanoseconds.
+        nanos: i32,
+    },
+}
+
+/// The duration of a message. Unlike the conversion of `prost-types`, which negates and normalizes,
+/// it does not overflow, whatever a stranger sends.
+pub fn from_message(message: prost_types::Duration) -> Result<Duration, DurationError> {
+    let prost_types::Duration { seconds, nanos } = message;
+    let nanos_in_second = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let parts = u64::try_from(seconds).ok().zip(nanos_in_second);
+    let (whole, part) = parts.ok_or(DurationError::Message { seconds, nanos })?;
+    Ok(Duration::new(whole, part))
 }
 
 /// Reads a duration, which is longer than nothing and at most a year.
@@ -61,6 +81,18 @@ mod tests {
         }
         for text in ["", "30", "soon", "-1s"] {
             assert_eq!(parse(text), Err(DurationError::Text(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_message_s_duration_is_taken_or_refused_and_overflows_nothing() {
+        let of = |seconds, nanos| from_message(prost_types::Duration { seconds, nanos });
+        assert_eq!(of(1, 500_000_000), Ok(Duration::from_millis(1_500)));
+        assert_eq!(of(i64::MAX, 999_999_999).map(|long| long.as_secs()), Ok(i64::MAX as u64));
+        for (seconds, nanos) in
+            [(-1, 0), (0, -1), (1, -1), (0, 1_000_000_000), (i64::MIN, i32::MIN), (i64::MIN, 1)]
+        {
+            assert_eq!(of(seconds, nanos), Err(DurationError::Message { seconds, nanos }));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use prost_types::Timestamp;
-use shoal_common::status::Violations;
+use shoal_common::{status::Violations, units::duration};
 use shoal_core::ring::{Position, Version};
 use shoal_proto::dht::v1::{self as pb, condition};
 use tonic::Status;
@@ -179,17 +179,17 @@ fn write_of(request: &pb::PutRequest) -> Result<Write, Status> {
     Ok(Write {
         key,
         value: Some(value),
-        expires_ms: ttl.map(|ttl| unix_ms() + ttl.as_millis() as u64),
+        expires_ms: ttl.map(|ttl| unix_ms().saturating_add(ttl.as_millis() as u64)),
         condition,
         min_copies: request.min_copies as usize,
     })
 }
 
-fn ttl_of(ttl: Option<&prost_types::Duration>) -> Result<Option<Duration>, &'static str> {
+fn ttl_of(ttl: Option<&prost_types::Duration>) -> Result<Option<Duration>, String> {
     let Some(ttl) = ttl else { return Ok(None) };
-    let ttl = Duration::try_from(*ttl).map_err(|_| "is negative")?;
+    let ttl = duration::from_message(*ttl).map_err(|error| error.to_string())?;
     let range = Duration::from_millis(1)..=MAX_TTL;
-    range.contains(&ttl).then_some(Some(ttl)).ok_or("is from 1 ms to 10 years")
+    range.contains(&ttl).then_some(Some(ttl)).ok_or_else(|| "is from 1 ms to 10 years".to_owned())
 }
 
 fn condition_of(condition: Option<&pb::Condition>) -> Result<Condition, String> {
@@ -201,5 +201,46 @@ fn condition_of(condition: Option<&pb::Condition>) -> Result<Condition, String> 
             let version = version.parse::<Version>();
             version.map(Condition::Version).map_err(|error| error.to_string())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absurd_times_are_refused_and_overflow_nothing() {
+        let ttl = |seconds, nanos| ttl_of(Some(&prost_types::Duration { seconds, nanos }));
+        let ten_years = MAX_TTL.as_secs().cast_signed();
+        assert_eq!(ttl_of(None), Ok(None));
+        assert_eq!(ttl(0, 1_000_000), Ok(Some(Duration::from_millis(1))));
+        assert_eq!(ttl(ten_years, 0), Ok(Some(MAX_TTL)));
+        for (seconds, nanos) in [
+            (0, 0),
+            (0, 999_999),
+            (0, -1),
+            (-1, 0),
+            (ten_years, 1),
+            (u64::MAX.cast_signed(), 0),
+            (i64::MAX, i32::MAX),
+            (i64::MIN, i32::MIN),
+            (i64::MAX, i32::MIN),
+        ] {
+            assert!(ttl(seconds, nanos).is_err(), "{seconds} s and {nanos} ns");
+        }
+        for (seconds, nanos) in [
+            (-1, 0),
+            (0, -1),
+            (0, 1_000_000_000),
+            (i64::MIN, i32::MIN),
+            (i64::MAX, 0),
+            (i64::MAX, i32::MAX),
+        ] {
+            assert!(window_of(Some(Timestamp { seconds, nanos })).is_err());
+        }
+        // The last time that milliseconds tell.
+        let last = wire::timestamp(u64::MAX);
+        assert!(window_of(Some(last)).is_ok_and(|window| !window.is_open()));
+        assert_eq!(wire::parse_timestamp(last), Ok(u64::MAX));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, pin::Pin, time::Duration};
 
+use shoal_common::units::duration;
 use shoal_core::content::{Bitfield, ContentId, PieceIndex};
 use shoal_proto::control::v1::{
     ExplainRequest, ExplainResponse, ListRequest, ListResponse, WatchRequest, WatchResponse,
@@ -39,7 +40,7 @@ impl ObserveService for Desk {
     ) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
         let id = parse_id(&request.content_id)?;
-        let interval = match request.interval.map(Duration::try_from) {
+        let interval = match request.interval.map(duration::from_message) {
             None => DEFAULT_INTERVAL,
             Some(Ok(interval)) => interval.max(MIN_INTERVAL),
             Some(Err(error)) => {

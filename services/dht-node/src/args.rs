@@ -69,6 +69,13 @@ struct LimitFlags {
     /// Of them, those from one source, an IPv4 address or an IPv6 /64; half if not given
     #[arg(long = "limits-connections-per-source", value_name = "N")]
     connections_per_source: Option<String>,
+    /// Kept on disk before clients are refused more, about; the file may be twice as large
+    /// [default: 256MiB]
+    #[arg(long = "limits-quota", value_name = "SIZE")]
+    quota: Option<String>,
+    /// Keys kept before clients are refused more [default: 1000000]
+    #[arg(long = "limits-keys", value_name = "N")]
+    keys: Option<String>,
 }
 
 #[cfg(test)]

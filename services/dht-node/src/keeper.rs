@@ -14,7 +14,7 @@ use shoal_core::ring::{
 };
 
 use crate::{
-    store::{Merged, Record, Store, StoreError},
+    store::{Merged, Record, Store, StoreError, Usage},
     time::unix_ms,
 };
 
@@ -61,14 +61,51 @@ pub(crate) enum SupplyError {
 /// The answer to a primary that asks for a lease.
 #[derive(Clone, Debug)]
 pub(crate) enum Renewed {
-    /// Granted, and the records are the same.
-    Same,
-    /// Granted, and the records differ.
-    Different,
+    /// Granted.
+    Granted(Renewal),
     /// The next set is being chosen.
     Sealed,
     /// There are later sets.
     Superseded(Superseding),
+}
+
+/// What a replica says of itself when it grants a lease.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Renewal {
+    /// It has the same records as the primary.
+    pub(crate) is_same: bool,
+    /// Its quota is used up.
+    pub(crate) is_full: bool,
+}
+
+/// What a node keeps, at most, of what clients write. What is handed to it as a replica is not bounded
+/// by it: that was acknowledged elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quota {
+    /// On disk, about.
+    pub(crate) bytes: u64,
+    /// Records, tombstones included.
+    pub(crate) keys: u64,
+}
+
+impl Quota {
+    /// The setting that does not allow a write which makes `before` to `after`, if one does not. Writes
+    /// under way are not counted, so a few more may pass.
+    pub(crate) fn refuses(
+        &self,
+        usage: Usage,
+        before: Option<&Record>,
+        after: &Record,
+    ) -> Option<&'static str> {
+        let more = after.footprint().saturating_sub(before.map_or(0, Record::footprint));
+        if more > 0 && usage.bytes.saturating_add(more) > self.bytes {
+            Some("limits.quota")
+        } else if before.is_none() && usage.records >= self.keys {
+            Some("limits.keys")
+        } else {
+            None
+        }
+    }
 }
 
 /// The node's memory. Cheap to clone.
@@ -76,6 +113,7 @@ pub(crate) enum Renewed {
 pub(crate) struct Keeper {
     pub(crate) me: NodeId,
     pub(crate) store: Store,
+    pub(crate) quota: Quota,
     leases: Arc<Mutex<Leases>>,
     clock: Arc<Mutex<Clock>>,
     /// Since when all that lies in a range of which this node is no member was copied there.
@@ -83,14 +121,21 @@ pub(crate) struct Keeper {
 }
 
 impl Keeper {
-    pub(crate) fn new(me: NodeId, store: Store) -> Self {
+    pub(crate) fn new(me: NodeId, store: Store, quota: Quota) -> Self {
         Self {
             me,
             store,
+            quota,
             leases: Arc::new(Mutex::new(Leases::new(LEASE, Instant::now()))),
             clock: Arc::new(Mutex::new(Clock::new(me, None))),
             copied: Arc::default(),
         }
+    }
+
+    /// The quota is used up.
+    pub(crate) fn is_full(&self) -> bool {
+        let usage = self.store.usage();
+        usage.bytes >= self.quota.bytes || usage.records >= self.quota.keys
     }
 
     /// What is agreed, as it is on disk.
@@ -336,7 +381,8 @@ mod tests {
     async fn a_range_is_purged_however_much_may_not_be_purged_elsewhere() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = DataDir::open(directory.path()).and_then(Store::open).expect("it is empty");
-        let keeper = Keeper::new(store.node_id(), store);
+        let quota = Quota { bytes: u64::MAX, keys: u64::MAX };
+        let keeper = Keeper::new(store.node_id(), store, quota);
         let half = Position::from_u128(1 << 127);
         let blocked = KeyRange { after: Position::from_u128(u128::MAX), last: half };
         let purged = KeyRange { after: half, last: blocked.after };

@@ -4,7 +4,7 @@
 //! the disks of other replicas before it is on this one's, and is read only from there. One that may be
 //! on some of them only is settled before anything else happens to its key.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use shoal_common::supervisor::Supervisor;
 use shoal_core::ring::{KeyRange, Position, ReplicaSet, Version, WriteRefusal};
@@ -88,6 +88,12 @@ pub(crate) enum KvError {
     /// Nothing happened: an earlier write of the key is in doubt still.
     #[error("it is not known yet whether an earlier write of the key happened: {0}")]
     Unsettled(String),
+    /// Nothing happened: a replica keeps as much as it may.
+    #[error(
+        "the ring node {node} keeps as much as its {limit} allows; remove keys, raise that, or add \
+         nodes"
+    )]
+    Full { limit: &'static str, node: Arc<str> },
     /// Nothing happened: there is no room to remember one more, if its outcome were not known.
     #[error("too many writes are in doubt, as their replicas do not answer")]
     TooManyDoubts,
@@ -130,7 +136,7 @@ enum Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct Values {
     writer: Writer,
-    lanes: std::sync::Arc<[mpsc::Sender<Job>]>,
+    lanes: Arc<[mpsc::Sender<Job>]>,
 }
 
 /// What all lanes have in common.
@@ -266,9 +272,13 @@ impl Lane {
             if !window.is_open() {
                 return Err(KvError::TooLate);
             }
-            let above = before.map(|record| record.version);
+            let above = before.as_ref().map(|record| record.version);
             let version = keeper.next_version(set.epoch, above);
             let record = write.record(version);
+            if self.writer.is_removed_already(&record, before.as_ref(), &set) {
+                return Ok(Written { version, durable_copies: set.members.len() });
+            }
+            self.writer.check_quota(&record, before.as_ref(), &set)?;
             let failure = match self.writer.replicate(range, &set, record.clone(), needed).await {
                 Ok(Outcome::Written(durable_copies)) => {
                     return Ok(Written { version, durable_copies });
@@ -357,6 +367,49 @@ impl Writer {
             }
         }
         Err(KvError::Unknown(TIME_AND_AGAIN.to_owned()))
+    }
+
+    /// A removal of what is not there leaves no tombstone, if no replica can have something of the key
+    /// that this node lacks and that a tombstone would keep from coming to light: what was in doubt is
+    /// settled, and what was left by others each replica has shown not to have.
+    fn is_removed_already(
+        &self,
+        record: &Record,
+        before: Option<&Record>,
+        set: &ReplicaSet,
+    ) -> bool {
+        let position = record.key.position();
+        record.is_tombstone()
+            && before.is_none_or(Record::is_tombstone)
+            && self.primary.were_all_same(position, set)
+            // As after any read: nobody else can have written meanwhile.
+            && self.primary.office(position) == Ok(Office::under(set))
+    }
+
+    /// Whether there is room for a write, here and on the other replicas. What takes no more than what
+    /// it replaces is always taken, and so is a removal.
+    fn check_quota(
+        &self,
+        record: &Record,
+        before: Option<&Record>,
+        set: &ReplicaSet,
+    ) -> Result<(), KvError> {
+        let more = record.footprint() > before.map_or(0, Record::footprint);
+        if record.is_tombstone() || !more {
+            return Ok(());
+        }
+        let here = self.keeper.quota.refuses(self.keeper.store.usage(), before, record);
+        let there = || {
+            let full = self.primary.full_replica(record.key.position(), set)?;
+            Some(("limits.quota or limits.keys", full))
+        };
+        match here.map(|limit| (limit, set.primary())).or_else(there) {
+            None => Ok(()),
+            Some((limit, node)) => {
+                metrics::counter!("shoal_dht_refused_writes_total").increment(1);
+                Err(KvError::Full { limit, node: node.address.clone() })
+            }
+        }
     }
 
     /// Sends a record to the other replicas, and stores it here once enough of them have it.

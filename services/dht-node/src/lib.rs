@@ -47,7 +47,7 @@ use crate::{
     calls::Calls,
     caretaker::Caretaker,
     doubts::Room,
-    keeper::Keeper,
+    keeper::{Keeper, Quota},
     kv::Values,
     primary::Primary,
     ring::{Join, Ring},
@@ -118,7 +118,11 @@ pub async fn run(
         Contact { position: Position::of_node(id, 0), id, address: address.to_string().into() };
 
     let calls = Calls::default();
-    let keeper = Keeper::new(id, store.clone());
+    let LimitSettings { quota, keys, .. } = settings.limits;
+    let quota = Quota { bytes: quota.bytes(), keys };
+    metrics::gauge!("shoal_dht_quota_bytes").set(quota.bytes as f64);
+    metrics::gauge!("shoal_dht_quota_keys").set(quota.keys as f64);
+    let keeper = Keeper::new(id, store.clone(), quota);
     let join = Join { names: settings.join.clone(), remembered: remembered::load(&store)? };
     let (ring, lookups) =
         Ring::start(me.clone(), time::unix_ms(), calls.clone(), join, &supervisor);

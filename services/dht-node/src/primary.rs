@@ -20,7 +20,7 @@ use tracing::debug;
 
 use crate::{
     calls::Calls,
-    keeper::{Keeper, LEASE, Renewed},
+    keeper::{Keeper, LEASE, Renewal, Renewed},
     store::{Digest, StoreError},
     time::unix_ms,
 };
@@ -89,8 +89,19 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Renewing {
     tenures: Intervals<(Office, Tenure)>,
-    /// Rounds in a row in which a replica had other records.
-    different: HashMap<(KeyRange, Office, NodeId), u32>,
+    /// What replicas said of themselves, by range and office.
+    replicas: HashMap<(KeyRange, Office, NodeId), Compared>,
+}
+
+/// What a replica said of itself in one office.
+#[derive(Clone, Copy, Debug, Default)]
+struct Compared {
+    /// Rounds in a row in which it had other records. None before the first comparison.
+    different_rounds: Option<u32>,
+    /// It had the same records once.
+    was_same: bool,
+    /// Its quota is used up.
+    is_full: bool,
 }
 
 impl Primary {
@@ -125,6 +136,35 @@ impl Primary {
     pub(crate) fn is_over(&self, position: Position, office: Office) -> bool {
         let custody = self.0.keeper.custody();
         custody.at(position).is_none_or(|known| Office::under(&known.present) != office)
+    }
+
+    /// Each replica had, at some time in this office, the same records around a position as this node.
+    /// From then on it has got nothing but what this office wrote: it knows the set, and refuses
+    /// writes under earlier ones.
+    pub(crate) fn were_all_same(&self, position: Position, set: &ReplicaSet) -> bool {
+        set.members[1..].iter().all(|member| {
+            self.compared(position, set, member).is_some_and(|compared| compared.was_same)
+        })
+    }
+
+    /// A replica of a position whose quota is used up.
+    pub(crate) fn full_replica<'a>(
+        &self,
+        position: Position,
+        set: &'a ReplicaSet,
+    ) -> Option<&'a Contact> {
+        set.members[1..].iter().find(|member| {
+            self.compared(position, set, member).is_some_and(|compared| compared.is_full)
+        })
+    }
+
+    fn compared(&self, at: Position, set: &ReplicaSet, member: &Contact) -> Option<Compared> {
+        let renewing = self.0.renewing.lock().expect(NO_PANIC);
+        let mut replicas = renewing.replicas.iter();
+        let of_member = replicas.find(|((range, office, id), _)| {
+            *id == member.id && *office == Office::under(set) && range.contains(at)
+        });
+        of_member.map(|(_, compared)| *compared)
     }
 
     fn serves(&self, position: Position, known: &Agreement) -> Result<Office, NotServing> {
@@ -208,7 +248,7 @@ impl Primary {
         let is_mine = |range, office| {
             mine.iter().any(|(mine, set)| *mine == range && Office::under(set) == office)
         };
-        renewing.different.retain(|(range, office, _), _| is_mine(*range, *office));
+        renewing.replicas.retain(|(range, office, _), _| is_mine(*range, *office));
         self.publish(&renewing);
         mine
     }
@@ -249,9 +289,8 @@ impl Primary {
         renewed: Renewed,
         differences: &impl Fn(Difference),
     ) {
-        let is_same = match renewed {
-            Renewed::Same => true,
-            Renewed::Different => false,
+        let Renewal { is_same, is_full } = match renewed {
+            Renewed::Granted(renewal) => renewal,
             Renewed::Sealed => {
                 // Whoever wants the next set may have given up: it takes a new one to go on.
                 self.resign(range, Office::under(set));
@@ -275,10 +314,13 @@ impl Primary {
         });
         self.publish(&renewing);
         let about = (range, Office::under(set), member.id);
-        let rounds = renewing.different.entry(about).or_default();
-        *rounds = if is_same { 0 } else { *rounds + 1 };
-        if *rounds >= DIFFERENT_ROUNDS {
-            *rounds = 0;
+        let compared = renewing.replicas.entry(about).or_default();
+        compared.is_full = is_full;
+        compared.was_same |= is_same;
+        let rounds = if is_same { 0 } else { compared.different_rounds.unwrap_or_default() + 1 };
+        let is_due = rounds >= DIFFERENT_ROUNDS;
+        compared.different_rounds = Some(if is_due { 0 } else { rounds });
+        if is_due {
             differences(Difference { range, set: set.clone(), member: member.clone() });
         }
     }
@@ -298,7 +340,8 @@ impl Primary {
         let renewing = self.0.renewing.lock().expect(NO_PANIC);
         let is_same = |member: &Contact| {
             let about = (range, Office::under(set), member.id);
-            renewing.different.get(&about) == Some(&0)
+            let compared = renewing.replicas.get(&about);
+            compared.is_some_and(|compared| compared.different_rounds == Some(0))
         };
         let before_ms = unix_ms().saturating_sub(self.0.tombstones_for.as_millis() as u64);
         set.members[1..].iter().all(is_same).then_some(before_ms)

@@ -125,6 +125,7 @@ impl From<KvError> for Status {
                 let clock = [(CLOCK.to_owned(), unix_ms().to_string())];
                 with_metadata(Reason::TooLate, message, clock.into())
             }
+            KvError::Full { .. } => Self::resource_exhausted(message),
             KvError::Condition(_) => Self::aborted(message),
             KvError::TooFewCopies { .. } => status(Reason::TooFewReplicas, message),
             KvError::TooManyCopies(_) => Self::failed_precondition(message),

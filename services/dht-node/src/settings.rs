@@ -4,7 +4,12 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shoal_common::{
-    Address, admin::Admin, advertised::AdvertisedAddresses, process, telemetry::Log, units,
+    Address,
+    admin::Admin,
+    advertised::AdvertisedAddresses,
+    process,
+    telemetry::Log,
+    units::{self, ByteSize},
 };
 
 /// The settings of a ring node, as a TOML file holds them.
@@ -43,6 +48,13 @@ pub struct LimitSettings {
     pub connections: u32,
     /// Of them, those from one source, an IPv4 address or an IPv6 /64; none is half of them.
     pub connections_per_source: Option<u32>,
+    /// What the node keeps on its disk before it refuses clients more, about. It goes on to take what
+    /// it is handed as a replica, and removals. The database's file may be twice as large, for pages
+    /// that are free; so this is a fourth of the chart's volume of 1 GiB.
+    pub quota: ByteSize,
+    /// The same of keys, those counted that were removed and are remembered still. As many with small
+    /// values fill the default quota.
+    pub keys: u64,
 }
 
 impl Default for Settings {
@@ -65,7 +77,12 @@ impl Default for Settings {
 
 impl Default for LimitSettings {
     fn default() -> Self {
-        Self { connections: 20_000, connections_per_source: None }
+        Self {
+            connections: 20_000,
+            connections_per_source: None,
+            quota: ByteSize::new(256 << 20),
+            keys: 1_000_000,
+        }
     }
 }
 

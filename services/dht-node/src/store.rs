@@ -31,7 +31,7 @@ use self::{
 
 pub use self::{
     data_dir::DataDir,
-    digest::{Digest, split},
+    digest::{Digest, Usage, split},
     error::StoreError,
     record::{Key, MAX_KEY_BYTES, MAX_VALUE_BYTES, Record, SizeError, Value},
     txn::{Broken, Merged, Txn},
@@ -126,14 +126,19 @@ impl Store {
         })
     }
 
+    /// What is kept in all.
+    pub fn usage(&self) -> Usage {
+        self.database().tree().usage()
+    }
+
     /// Records, tombstones and expired ones included.
     pub fn record_count(&self) -> u64 {
-        self.database().tree().counts().0
+        self.usage().records
     }
 
     /// Records that hold a value, expired ones included.
     pub fn live_count(&self) -> u64 {
-        let (records, tombstones) = self.database().tree().counts();
+        let Usage { records, tombstones, .. } = self.usage();
         records - tombstones
     }
 

@@ -1,8 +1,6 @@
 //! What the nodes that keep a range ask each other.
 
-use std::time::Duration;
-
-use shoal_common::channel::Channel;
+use shoal_common::{channel::Channel, units::duration};
 use shoal_core::ring::{
     Ballot, Contact, KeyRange, Proposal, Refusal, ReplicaSet, Superseding, Version, WriteRefusal,
 };
@@ -14,7 +12,7 @@ use tonic::service::interceptor::InterceptedService;
 
 use super::{CallError, Calls, ring::parsed};
 use crate::{
-    keeper::{Handover, Prepared, Renewed},
+    keeper::{Handover, Prepared, Renewal, Renewed},
     store::{Digest, Key, Record},
     wire::{self, Addressee, WireError},
 };
@@ -189,7 +187,7 @@ fn parse_prepared(response: pb::PrepareResponse) -> Result<Prepared, WireError> 
         Kind::Promised(promise) => Prepared::Promised(wire::parse_promise(promise)?),
         Kind::Outbid(ballot) => Prepared::Refused(outbid(ballot)?),
         Kind::Superseded(by) => Prepared::Refused(superseded(by)?),
-        Kind::Leased(wait) => Prepared::Leased(Duration::try_from(wait).map_err(wire::field)?),
+        Kind::Leased(wait) => Prepared::Leased(duration::from_message(wait).map_err(wire::field)?),
     })
 }
 
@@ -222,8 +220,9 @@ fn superseded(by: pb::Superseded) -> Result<Refusal, WireError> {
 fn parse_renewed(response: pb::RenewResponse) -> Result<Renewed, WireError> {
     use renew_response::Kind;
     Ok(match response.kind.ok_or(NO_KIND)? {
-        Kind::Granted(pb::Renewal { same: true }) => Renewed::Same,
-        Kind::Granted(pb::Renewal { same: false }) => Renewed::Different,
+        Kind::Granted(pb::Renewal { same, full }) => {
+            Renewed::Granted(Renewal { is_same: same, is_full: full })
+        }
         Kind::Sealed(pb::Sealed {}) => Renewed::Sealed,
         Kind::Superseded(by) => Renewed::Superseded(wire::parse_superseded(by)?),
     })

@@ -27,12 +27,15 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
+    keeper::Quota,
     service::Replica,
     store::{DataDir, Store},
 };
 
 /// A wait that is longer has no end.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+const UNLIMITED: Quota = Quota { bytes: u64::MAX, keys: u64::MAX };
 
 /// How a replica takes writes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -99,16 +102,20 @@ struct Bench {
 impl Bench {
     /// With room for so many small writes in doubt.
     async fn new(doubts: usize) -> Self {
+        Self::with_quotas(doubts, [UNLIMITED; 3]).await
+    }
+
+    async fn with_quotas(doubts: usize, quotas: [Quota; 3]) -> Self {
         let (mut directories, mut keepers, mut members) = (Vec::new(), Vec::new(), Vec::new());
         let mut listeners = Vec::new();
-        for _ in 0..3 {
+        for quota in quotas {
             let directory = tempfile::tempdir().unwrap();
             let store = DataDir::open(directory.path()).and_then(Store::open).unwrap();
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let (id, address) = (store.node_id(), listener.local_addr().unwrap());
             let position = Position::of_node(id, 0);
             members.push(Contact { position, id, address: address.to_string().into() });
-            keepers.push(Keeper::new(id, store));
+            keepers.push(Keeper::new(id, store, quota));
             listeners.push(listener);
             directories.push(directory);
         }
@@ -153,12 +160,7 @@ impl Bench {
             keeper.learn(everywhere(), self.set.clone()).await.unwrap();
         }
         self.primary.enter(everywhere(), &self.set);
-        let serves = async {
-            while !self.values.may_answer(Position::from_u128(7)) {
-                tokio::task::yield_now().await;
-            }
-        };
-        timeout(PATIENCE, serves).await.unwrap();
+        self.until(|| self.values.may_answer(Position::from_u128(7))).await;
     }
 
     fn are(&self, moods: [Mood; 2]) {
@@ -176,6 +178,27 @@ impl Bench {
             min_copies: 0,
         };
         Ok(self.values.write(write, Window::until(None)).await?.version)
+    }
+
+    async fn delete(&self, name: &str) -> Result<Written, KvError> {
+        let write = Write {
+            key: key(name),
+            value: None,
+            expires_ms: None,
+            condition: Condition::None,
+            min_copies: 0,
+        };
+        self.values.write(write, Window::until(None)).await
+    }
+
+    /// Waits until something is so.
+    async fn until(&self, mut is_so: impl FnMut() -> bool) {
+        let waiting = async {
+            while !is_so() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(PATIENCE, waiting).await.unwrap();
     }
 
     /// The value of a key as clients read it.
@@ -232,12 +255,7 @@ async fn a_write_that_could_not_be_remembered_is_not_begun_and_those_in_doubt_co
     assert!(matches!(refused, Err(KvError::Condition(Some(now))) if now > before), "{refused:?}");
     assert_eq!(bench.read("a").as_deref(), Some("1"));
     // What nobody writes again is settled as well, and leaves its room to others.
-    let settled = async {
-        while bench.read("b").is_none() {
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, settled).await.unwrap();
+    bench.until(|| bench.read("b").is_some()).await;
     bench.put("c", "1", Condition::Absent).await.unwrap();
     assert_eq!(bench.read("b").as_deref(), Some("1"));
 }
@@ -283,4 +301,75 @@ async fn what_was_in_doubt_in_an_earlier_office_is_left_to_the_takeover() {
     bench.are([Mood::Well, Mood::Well]);
     bench.values.absorb(vec![left], Some(&bench.set)).await.unwrap();
     assert_eq!(bench.read("a").as_deref(), Some("2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_of_what_never_was_leaves_nothing_once_all_replicas_are_known_to_lack_it() {
+    let mut bench = Bench::new(9).await;
+    // Left on one of them before the office began, which does not know of it.
+    let left = bench.put("left", "0", Condition::None).await.unwrap();
+    let left = Record { version: left, ..bench.on_replica(0, "left").unwrap() };
+    let left = Record { key: key("a"), ..left };
+    let planted = left.clone();
+    bench.keepers[2].store.write(move |txn| txn.merge(&planted)).await.unwrap();
+    bench.begin_office(3).await;
+    let all_same = || bench.primary.were_all_same(key("a").position(), &bench.set);
+    bench.delete("a").await.unwrap();
+    assert!(bench.on_replica(0, "a").is_some_and(|record| record.is_tombstone()));
+    bench.until(|| bench.on_replica(2, "a").is_some_and(|record| record.is_tombstone())).await;
+    bench.until(all_same).await;
+
+    let before = bench.keepers[0].store.usage();
+    for name in ["a", "b", "c"] {
+        let written = bench.delete(name).await.unwrap();
+        assert_eq!(written.durable_copies, 3);
+    }
+    assert_eq!(bench.keepers[0].store.usage(), before);
+    assert_eq!((bench.on_replica(1, "b"), bench.on_replica(2, "b")), (None, None));
+    // What is there, or may be on a replica, is removed as ever.
+    bench.delete("left").await.unwrap();
+    assert!(bench.on_replica(0, "left").unwrap().is_tombstone());
+    bench.are([Mood::Mute, Mood::Deaf]);
+    let unknown = bench.put("d", "1", Condition::None).await;
+    assert!(matches!(unknown, Err(KvError::Unknown(_))), "{unknown:?}");
+    bench.are([Mood::Well, Mood::Well]);
+    bench.delete("d").await.unwrap();
+    for node in 0..2 {
+        assert!(bench.on_replica(node, "d").unwrap().is_tombstone());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_node_refuses_what_takes_more_room_and_nothing_else() {
+    let refused = |written: Result<Version, KvError>, limit, at: &Contact| match written {
+        Err(KvError::Full { limit: full, node }) => {
+            assert_eq!((full, node), (limit, at.address.clone()));
+        }
+        other => panic!("{other:?}"),
+    };
+    // Each of these small records takes 256 bytes.
+    let quota = Quota { bytes: 2 * 256 + 100, keys: u64::MAX };
+    for (quota, limit) in [(quota, "limits.quota"), (Quota { keys: 2, ..UNLIMITED }, "limits.keys")]
+    {
+        let bench = Bench::with_quotas(9, [quota, UNLIMITED, UNLIMITED]).await;
+        bench.put("a", "0", Condition::None).await.unwrap();
+        bench.put("b", "0", Condition::None).await.unwrap();
+        refused(bench.put("c", "0", Condition::None).await, limit, bench.set.primary());
+        let status = tonic::Status::from(bench.put("c", "0", Condition::None).await.unwrap_err());
+        assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+        assert!(status.message().contains("remove keys"), "{status:?}");
+        bench.put("a", "1", Condition::None).await.unwrap();
+        bench.delete("b").await.unwrap();
+        // Handed over by the primary of another set.
+        let record = Record { key: key("d"), ..bench.on_replica(0, "a").unwrap() };
+        bench.values.absorb(vec![record], Some(&bench.set)).await.unwrap();
+        assert_eq!(bench.read("d").as_deref(), Some("1"));
+    }
+    let bench = Bench::with_quotas(9, [UNLIMITED, UNLIMITED, Quota { keys: 1, ..UNLIMITED }]).await;
+    bench.put("a", "0", Condition::None).await.unwrap();
+    let full = || bench.primary.full_replica(key("b").position(), &bench.set).is_some();
+    bench.until(full).await;
+    let limits = "limits.quota or limits.keys";
+    refused(bench.put("b", "0", Condition::None).await, limits, &bench.set.members[2]);
+    bench.put("a", "1", Condition::None).await.unwrap();
 }

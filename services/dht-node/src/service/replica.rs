@@ -113,7 +113,8 @@ impl ReplicaService for Replica {
                 if let Some(before) = purge_before {
                     self.keeper.purge(range, before).await?;
                 }
-                Kind::Granted(pb::Renewal { same: self.keeper.store.summary(range)? == theirs })
+                let same = self.keeper.store.summary(range)? == theirs;
+                Kind::Granted(pb::Renewal { same, full: self.keeper.is_full() })
             }
             Err(WriteRefusal::Sealed) => Kind::Sealed(pb::Sealed {}),
             Err(WriteRefusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),

@@ -11,7 +11,7 @@ use std::{
 
 use shoal_core::ring::{KeyRange, Position, Version};
 
-use super::record::Key;
+use super::record::{Key, footprint};
 
 /// Bits of a position that name its leaf. The index of ends on disk is ordered by leaves, too.
 const LEAF_BITS: u32 = 12;
@@ -59,6 +59,7 @@ pub(super) struct Change {
     hash: u128,
     records: i64,
     tombstones: i64,
+    bytes: i64,
 }
 
 /// What a record was before a change, or is after it.
@@ -67,6 +68,18 @@ pub(super) struct Side {
     pub(super) version: Version,
     pub(super) is_tombstone: bool,
     pub(super) ends_ms: Option<u64>,
+    pub(super) row_bytes: usize,
+}
+
+/// What a store keeps in all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Records, tombstones and expired ones included.
+    pub records: u64,
+    /// Of those, tombstones.
+    pub tombstones: u64,
+    /// Bytes on disk, about: [`Record::footprint`](super::Record::footprint) of all records.
+    pub bytes: u64,
 }
 
 impl Change {
@@ -77,11 +90,15 @@ impl Change {
         };
         let records = |side: Option<Side>| i64::from(side.is_some());
         let tombstones = |side: Option<Side>| i64::from(side.is_some_and(|side| side.is_tombstone));
+        let bytes = |side: Option<Side>| {
+            side.map_or(0, |side| footprint(key.as_bytes().len(), side.row_bytes).cast_signed())
+        };
         Self {
             leaf: leaf_of(key.position().to_u128()) as u16,
             hash: hash(before) ^ hash(after),
             records: records(after) - records(before),
             tombstones: tombstones(after) - tombstones(before),
+            bytes: bytes(after) - bytes(before),
         }
     }
 }
@@ -89,7 +106,7 @@ impl Change {
 /// The sums of all leaves, as of some batch of writes.
 pub(super) struct Tree {
     leaves: Vec<Digest>,
-    tombstones: u64,
+    usage: Usage,
     /// The last batch that is summed up.
     batch: u64,
     /// What the batch after that does. It may be committed already, or never be.
@@ -99,13 +116,16 @@ pub(super) struct Tree {
 impl Tree {
     /// Without records.
     pub(super) fn new(batch: u64) -> Self {
-        Self { leaves: vec![Digest::default(); LEAVES], tombstones: 0, batch, pending: Vec::new() }
+        let leaves = vec![Digest::default(); LEAVES];
+        Self { leaves, usage: Usage::default(), batch, pending: Vec::new() }
     }
 
     /// Sums up a record that is there.
     pub(super) fn count(&mut self, position: Position, key: &Key, side: Side) {
         self.leaves[leaf_of(position.to_u128())] += Digest::of(key.as_bytes(), side.version);
-        self.tombstones += u64::from(side.is_tombstone);
+        self.usage.records += 1;
+        self.usage.tombstones += u64::from(side.is_tombstone);
+        self.usage.bytes += footprint(key.as_bytes().len(), side.row_bytes);
     }
 
     /// The last batch that is summed up.
@@ -113,9 +133,9 @@ impl Tree {
         self.batch
     }
 
-    /// Records, tombstones included, and tombstones.
-    pub(super) fn counts(&self) -> (u64, u64) {
-        (self.leaves.iter().map(|leaf| leaf.count).sum(), self.tombstones)
+    /// What there is in all.
+    pub(super) const fn usage(&self) -> Usage {
+        self.usage
     }
 
     /// Takes down what the next batch does, before it is committed.
@@ -129,7 +149,10 @@ impl Tree {
             let leaf = &mut self.leaves[usize::from(change.leaf)];
             leaf.hash ^= change.hash;
             leaf.count = added(leaf.count, change.records);
-            self.tombstones = added(self.tombstones, change.tombstones);
+            let Usage { records, tombstones, bytes } = &mut self.usage;
+            *records = added(*records, change.records);
+            *tombstones = added(*tombstones, change.tombstones);
+            *bytes = added(*bytes, change.bytes);
         }
         self.batch += 1;
     }

@@ -20,6 +20,9 @@ pub(super) const POSITION_BYTES: usize = size_of::<u128>();
 /// Bytes of a row before its expiry or value: the encoding, the version, the flags.
 const HEAD_BYTES: usize = 2 + Version::BYTES;
 
+/// Bytes that redb and the index of ends take for each record beside its row and twice its place.
+const ENTRY_BYTES: usize = 64;
+
 const HAS_VALUE: u8 = 1;
 const HAS_EXPIRY: u8 = 2;
 
@@ -102,6 +105,16 @@ impl Record {
         self.value.is_some() && self.expires_ms.is_none_or(|expires_ms| now_ms < expires_ms)
     }
 
+    /// It says that the key was removed.
+    pub const fn is_tombstone(&self) -> bool {
+        self.value.is_none()
+    }
+
+    /// Bytes that it takes on disk, about.
+    pub fn footprint(&self) -> u64 {
+        footprint(self.key.0.len(), self.row().len())
+    }
+
     /// Bytes of its key and value.
     pub fn size(&self) -> usize {
         self.key.0.len() + self.value.as_ref().map_or(0, |value| value.0.len())
@@ -124,10 +137,22 @@ pub(super) struct Row<'a> {
     pub(super) expires_ms: Option<u64>,
 }
 
+/// Bytes that a key and a row take on disk, about: redb gives a large row a page of a power of two,
+/// and has small ones share pages that are half full on average.
+pub(super) const fn footprint(key: usize, row: usize) -> u64 {
+    (2 * (POSITION_BYTES + key) + row + ENTRY_BYTES).next_power_of_two() as u64
+}
+
 impl<'a> Row<'a> {
+    /// Bytes of its encoding.
+    fn len(&self) -> usize {
+        let expiry = self.expires_ms.map_or(0, |_| size_of::<u64>());
+        HEAD_BYTES + expiry + self.value.map_or(0, <[u8]>::len)
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let value = self.value.unwrap_or_default();
-        let mut row = Vec::with_capacity(HEAD_BYTES + 8 + value.len());
+        let mut row = Vec::with_capacity(self.len());
         row.push(ENCODING);
         row.extend(self.version.to_bytes());
         let flag = |is_there: bool, flag| if is_there { flag } else { 0 };
@@ -173,7 +198,7 @@ impl<'a> Row<'a> {
     /// What the sums need to know of it.
     pub(super) fn side(&self) -> Side {
         let (version, is_tombstone) = (self.version, self.value.is_none());
-        Side { version, is_tombstone, ends_ms: self.ends_ms() }
+        Side { version, is_tombstone, ends_ms: self.ends_ms(), row_bytes: self.len() }
     }
 
     pub(super) fn to_record(self, key: Key) -> Record {
@@ -283,6 +308,7 @@ mod tests {
         #[test]
         fn a_row_gives_the_record_back(record in records()) {
             let row = record.row().encode();
+            prop_assert_eq!(row.len(), record.row().len());
             let parsed = Row::parse(&row).unwrap();
             prop_assert_eq!(parsed.to_record(record.key.clone()), record.clone());
             let place = place_of(&record.key);

@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
 use super::{
-    StoreError,
+    StoreError, Usage,
     database::Database,
     txn::{Broken, Txn, Written},
 };
@@ -226,12 +226,13 @@ impl Writer {
 }
 
 fn report_counts(database: &Database) {
-    let (records, tombstones) = database.tree().counts();
+    let Usage { records, tombstones, bytes } = database.tree().usage();
     let gauge = |state: &'static str, count: u64| {
         metrics::gauge!("shoal_dht_records", "state" => state).set(count as f64);
     };
     gauge("live", records - tombstones);
     gauge("tombstone", tombstones);
+    metrics::gauge!("shoal_dht_stored_bytes").set(bytes as f64);
 }
 
 /// Bytes that the disk of a file has for us, if it says so.

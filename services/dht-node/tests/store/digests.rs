@@ -140,6 +140,8 @@ impl Model {
 
     fn assert_like(&self, store: &Store, ranges: &[KeyRange]) {
         assert_eq!(store.record_count() as usize, self.0.len());
+        let footprints: u64 = self.0.values().map(Record::footprint).sum();
+        assert_eq!(store.usage().bytes, footprints);
         for range in ranges.iter().chain([&everywhere()]) {
             let inside = self.inside(*range);
             assert_eq!(store.summary(*range).unwrap(), digest(&inside), "{range:?}");

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    control::Desk,
+    control::{Desk, Exports},
     memory,
     node::{self, Node},
     replicate::Replicator,
@@ -96,6 +96,7 @@ pub async fn run(
     let desk = Desk {
         node: node.clone(),
         store: store.clone(),
+        exports: Exports::default(),
         trackers: settings.tracker.clone().into(),
         ring_nodes: settings.dht.clone().into(),
     };
@@ -105,7 +106,7 @@ pub async fn run(
         health.ready().await;
     }
     let stop = shutdown.child_token();
-    let (until, rejoining) = (stop.clone(), rejoin(node.clone(), store.clone()));
+    let (until, rejoining) = (stop.clone(), rejoin(desk.clone()));
     let replicating = async move {
         rejoining.await;
         // Not before: what is on the disk already needs no search.
@@ -130,14 +131,18 @@ pub async fn run(
     supervisor.guard(&stop, Box::pin(life)).await.inspect(|()| info!("peer stopped"))
 }
 
-/// Joins the swarms of what is stored.
-async fn rejoin(node: Node, store: Arc<Store>) {
-    for (id, _) in store.contents() {
-        let from = store.clone();
-        match spawn_blocking(move || Ok((from.load(id)?, from.options(id)?))).await {
-            Ok(Ok((stored, options))) => {
-                if node.add(stored, options).await.is_err() {
+/// Joins the swarms of what is stored, and sees to the copies that are wanted.
+async fn rejoin(desk: Desk) {
+    for (id, _) in desk.store.contents() {
+        let from = desk.store.clone();
+        let load = move || Ok((from.load(id)?, from.options(id)?, from.exports(id)?));
+        match spawn_blocking(load).await {
+            Ok(Ok((stored, options, exports))) => {
+                if desk.node.add(stored, options).await.is_err() {
                     return;
+                }
+                for destination in exports {
+                    desk.export_later(id, destination);
                 }
             }
             Ok(Err::<_, StoreError>(error)) => {

@@ -1,6 +1,6 @@
 //! `ControlService`: changes what the peer holds.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use shoal_common::{Address, address::AddressError};
 use shoal_core::{
@@ -14,7 +14,7 @@ use shoal_proto::control::v1::{
 };
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tonic::{Request, Response, Status, Streaming};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{Desk, absolute, observe::unknown, parse_id, wire};
 use crate::{
@@ -115,8 +115,10 @@ impl ControlService for Desk {
         match export_to {
             Some(destination) if complete => self.export(id, destination).await?,
             Some(destination) => {
-                let exporting = self.clone().export_when_complete(id, watch, destination);
-                tokio::spawn(self.node.supervisor.job("export", exporting));
+                self.export_later(id, destination);
+                // Now, if the store has it already; else when it has.
+                let desk = self.clone();
+                self.on_disk(move |_| desk.note_exports(id)).await?;
             }
             None => {}
         }
@@ -174,6 +176,7 @@ impl Desk {
             };
             let stored = desk.store.add_within(room, manifest, hashes)?;
             desk.store.note_options(id, &noted)?;
+            desk.note_exports(id)?;
             if pin {
                 desk.store.pin(id, true)?;
             }
@@ -237,30 +240,6 @@ impl Desk {
             tokio::spawn(async move { node.remove(id).await });
         }
         Ok(room)
-    }
-
-    /// Puts a copy at `destination` once everything is here.
-    async fn export_when_complete(
-        self,
-        id: ContentId,
-        mut watch: StatusWatch,
-        destination: PathBuf,
-    ) {
-        let complete = watch.wait_for(|status| status.phase == Phase::Seeding).await.is_ok();
-        if !complete {
-            return;
-        }
-        if let Err(error) = self.export(id, destination.clone()).await {
-            warn!(content_id = %id, path = %destination.display(), %error, "not exported");
-        }
-    }
-
-    /// Puts a copy of a complete content at `destination`.
-    async fn export(&self, id: ContentId, destination: PathBuf) -> Result<(), Status> {
-        let path = destination.clone();
-        let how = self.on_disk(move |store| store.export(&*store.load(id)?, &path)).await?;
-        info!(content_id = %id, path = %destination.display(), ?how, "exported");
-        Ok(())
     }
 }
 

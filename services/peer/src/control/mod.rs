@@ -1,6 +1,7 @@
 //! The local API, `shoal.control.v1`: publish, fetch, look.
 
 mod change;
+mod exports;
 mod observe;
 mod wire;
 
@@ -12,6 +13,7 @@ use tokio::task::spawn_blocking;
 use tonic::{Code, Status};
 
 pub(crate) use change::Room;
+pub(crate) use exports::Exports;
 
 use crate::{
     node::{Node, Stopped},
@@ -23,6 +25,7 @@ use crate::{
 pub(crate) struct Desk {
     pub(crate) node: Node,
     pub(crate) store: Arc<Store>,
+    pub(crate) exports: Exports,
     /// Named in links.
     pub(crate) trackers: Arc<[Address]>,
     /// The same.

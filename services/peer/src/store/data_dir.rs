@@ -329,6 +329,34 @@ impl Store {
         self.database.set_options(id, options)
     }
 
+    /// Where copies of a content are wanted once it is complete.
+    pub fn exports(&self, id: ContentId) -> Result<Vec<PathBuf>, StoreError> {
+        self.database.exports(id)
+    }
+
+    /// Keeps that a copy is wanted at a path, which is UTF-8, until that is forgotten or the content
+    /// removed.
+    pub fn note_export(&self, id: ContentId, path: &Path) -> Result<(), StoreError> {
+        let _changing = lock(&self.changing);
+        let mut known = self.database.exports(id)?;
+        if known.iter().any(|known| known == path) || !self.contains(id) {
+            return Ok(());
+        }
+        known.push(path.to_owned());
+        self.database.set_exports(id, &known)
+    }
+
+    /// No copy is wanted there any more.
+    pub fn forget_export(&self, id: ContentId, path: &Path) -> Result<(), StoreError> {
+        let _changing = lock(&self.changing);
+        let mut known = self.database.exports(id)?;
+        if !known.iter().any(|known| known == path) {
+            return Ok(());
+        }
+        known.retain(|known| known != path);
+        self.database.set_exports(id, &known)
+    }
+
     /// Notes that a content is in use, for eviction. Cheap enough for each use.
     pub fn touch(&self, id: ContentId) -> Result<(), StoreError> {
         let now = unix_milliseconds();

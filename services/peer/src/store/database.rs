@@ -31,6 +31,9 @@ const OPTIONS: TableDefinition<&[u8; 32], OptionsRow> = TableDefinition::new("op
 /// The rest of the options: directories older than the ring have rows in OPTIONS without room for it.
 const RING_NODES: TableDefinition<&[u8; 32], Vec<&str>> = TableDefinition::new("ring_nodes");
 
+/// Where copies of a content are wanted once it is complete.
+const EXPORTS: TableDefinition<&[u8; 32], Vec<&str>> = TableDefinition::new("exports");
+
 /// Trackers, whether sequential, whether super-seeding, paths and their priorities.
 type OptionsRow = (Vec<&'static str>, bool, bool, Vec<(&'static str, u8)>);
 
@@ -107,6 +110,7 @@ impl Database {
             transaction.open_table(FINGERPRINTS)?;
             transaction.open_table(OPTIONS)?;
             transaction.open_table(RING_NODES)?;
+            transaction.open_table(EXPORTS)?;
             Ok(())
         })?;
         Ok(database)
@@ -234,11 +238,33 @@ impl Database {
         })
     }
 
+    /// Where copies of a content are wanted once it is complete.
+    pub(super) fn exports(&self, id: ContentId) -> Result<Vec<PathBuf>, StoreError> {
+        self.read(|transaction| {
+            let row = transaction.open_table(EXPORTS)?.get(id.as_bytes())?;
+            Ok(row.map(|row| row.value().iter().map(PathBuf::from).collect()).unwrap_or_default())
+        })
+    }
+
+    pub(super) fn set_exports(&self, id: ContentId, paths: &[PathBuf]) -> Result<(), StoreError> {
+        let paths: Vec<_> = paths.iter().filter_map(|path| path.to_str()).collect();
+        self.write(Durability::Immediate, |transaction| {
+            let mut table = transaction.open_table(EXPORTS)?;
+            if paths.is_empty() {
+                table.remove(id.as_bytes())?;
+            } else {
+                table.insert(id.as_bytes(), &paths)?;
+            }
+            Ok(())
+        })
+    }
+
     pub(super) fn remove(&self, id: ContentId) -> Result<(), StoreError> {
         self.write(Durability::Immediate, |transaction| {
             transaction.open_table(CONTENTS)?.remove(id.as_bytes())?;
             transaction.open_table(OPTIONS)?.remove(id.as_bytes())?;
             transaction.open_table(RING_NODES)?.remove(id.as_bytes())?;
+            transaction.open_table(EXPORTS)?.remove(id.as_bytes())?;
             for table in [MANIFESTS, HASHES, FINGERPRINTS] {
                 transaction.open_table(table)?.remove(id.as_bytes())?;
             }

@@ -9,7 +9,9 @@ use shoal_core::{
 use tempfile::TempDir;
 
 use super::{
-    Accepted, Import, ImportPlan, Store, StoreError, Stored, hash, held,
+    Accepted, Import, ImportPlan, Store, StoreError, Stored,
+    database::Described,
+    hash, held,
     probe::{Step, watch},
 };
 
@@ -260,4 +262,32 @@ fn a_commit_that_fails_leaves_the_store_as_it_was() {
         bench.store.add(manifest.clone(), hashes.clone()).map(drop)
     });
     assert!(bench.store.contents().is_empty() && !bench.inside("").exists());
+}
+
+#[test]
+fn a_record_that_is_damaged_is_told_and_its_content_can_be_removed_and_added_again() {
+    let Bench { directory: _directory, source, store, download } = Bench::new(1);
+    drop(download);
+    let id = source.id();
+    let entry = store.contents().remove(0).1;
+    let sound = || Described {
+        manifest: source.manifest().encode(),
+        hashes: source.hashes().as_bytes().to_vec(),
+        fingerprints: None,
+    };
+    let cut = sound().manifest.split_last().unwrap().1.to_vec();
+    let damaged = [
+        (Described { manifest: Vec::new(), ..sound() }, "the manifest"),
+        (Described { manifest: cut, ..sound() }, "the manifest"),
+        (Described { hashes: vec![7; 32], ..sound() }, "the list of piece hashes"),
+        (Described { hashes: vec![7; 31], ..sound() }, "the list of piece hashes"),
+        (Described { fingerprints: Some(Vec::new()), ..sound() }, "the record of the files"),
+    ];
+    for (record, what) in damaged {
+        store.database.add(id, &entry, &record).unwrap();
+        let message = store.load(id).err().unwrap().to_string();
+        assert!(message.starts_with(what) && message.contains(&id.to_string()), "{message}");
+        store.remove(id).unwrap();
+        drop(add(&source, &store));
+    }
 }

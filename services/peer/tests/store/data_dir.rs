@@ -64,11 +64,20 @@ fn what_was_asked_for_along_with_a_content_goes_with_it() {
         priorities: levels.into_iter().enumerate().map(path).collect(),
     };
     store.note_options(id, &options).unwrap();
+    for path in ["/one", "/other", "/one"] {
+        store.note_export(id, Path::new(path)).unwrap();
+    }
     drop(store);
     let store = Store::open(directory.path(), None).unwrap();
     assert_eq!(store.options(id).unwrap(), options);
+    assert_eq!(store.exports(id).unwrap(), ["/one", "/other"].map(PathBuf::from));
+    store.forget_export(id, Path::new("/one")).unwrap();
+    assert_eq!(store.exports(id).unwrap(), [PathBuf::from("/other")]);
     store.remove(id).unwrap();
     assert_eq!(store.options(id).unwrap(), Options::default());
+    assert!(store.exports(id).unwrap().is_empty());
+    store.note_export(id, Path::new("/one")).unwrap();
+    assert!(store.exports(id).unwrap().is_empty(), "it is not here any more");
 }
 
 #[test]

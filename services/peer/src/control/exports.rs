@@ -1,0 +1,120 @@
+//! Copies that are asked for while a content is on its way.
+//!
+//! A wish lasts until the copy is there, cannot be, or the content is removed: a download that fails and
+//! is fetched again keeps it, and so does, once the content is in the store, a peer that is started
+//! again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use shoal_common::backoff::Backoff;
+use shoal_core::content::ContentId;
+use tokio::time::sleep;
+use tonic::{Code, Status};
+use tracing::{info, warn};
+
+use super::Desk;
+use crate::{node::Stopped, status::Phase, store::StoreError};
+
+/// A copy that there is no room for is tried again first so soon, then ever later.
+const FIRST_BACKOFF: Duration = Duration::from_secs(2);
+const MAX_BACKOFF: Duration = Duration::from_secs(300);
+
+/// The copies wished for, by content. Cheap to clone.
+#[derive(Clone, Default)]
+pub(crate) struct Exports(Arc<Mutex<BTreeMap<ContentId, BTreeSet<PathBuf>>>>);
+
+impl Exports {
+    /// True if nobody wished for this one yet.
+    fn insert(&self, id: ContentId, destination: &Path) -> bool {
+        self.lock().entry(id).or_default().insert(destination.to_owned())
+    }
+
+    fn remove(&self, id: ContentId, destination: &Path) {
+        let mut wished = self.lock();
+        if let Some(destinations) = wished.get_mut(&id) {
+            destinations.remove(destination);
+            if destinations.is_empty() {
+                wished.remove(&id);
+            }
+        }
+    }
+
+    fn of(&self, id: ContentId) -> Vec<PathBuf> {
+        self.lock().get(&id).into_iter().flatten().cloned().collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ContentId, BTreeSet<PathBuf>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Desk {
+    /// Has a copy of a content that is in the swarm put at `destination` once everything is here.
+    pub(crate) fn export_later(&self, id: ContentId, destination: PathBuf) {
+        if self.exports.insert(id, &destination) {
+            let exporting = self.clone().export_when_complete(id, destination);
+            tokio::spawn(self.node.supervisor.job("export", exporting));
+        }
+    }
+
+    /// Keeps the wishes for copies of a content that the store has, so that they outlive the process.
+    pub(super) fn note_exports(&self, id: ContentId) -> Result<(), StoreError> {
+        if !self.store.contains(id) {
+            return Ok(());
+        }
+        self.exports
+            .of(id)
+            .iter()
+            .try_for_each(|destination| self.store.note_export(id, destination))
+    }
+
+    async fn export_when_complete(self, id: ContentId, destination: PathBuf) {
+        let Ok(()) = self.try_to_export(id, &destination).await else {
+            // The peer stops: the wish is for the next.
+            return;
+        };
+        self.exports.remove(id, &destination);
+        let path = destination.clone();
+        if let Err(error) = self.on_disk(move |store| store.forget_export(id, &path)).await {
+            warn!(content_id = %id, path = %destination.display(), %error, "exported again later");
+        }
+    }
+
+    /// Returns when the copy is there, cannot be, or is not wanted any more.
+    async fn try_to_export(&self, id: ContentId, destination: &Path) -> Result<(), Stopped> {
+        let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
+        // A watch ends when the content is removed, or fetched anew after it failed.
+        while let Some(mut watch) = self.node.watch(id).await? {
+            let complete = watch.wait_for(|status| status.phase == Phase::Seeding).await.is_ok();
+            if !complete {
+                continue;
+            }
+            let Err(error) = self.export(id, destination.to_owned()).await else { break };
+            warn!(content_id = %id, path = %destination.display(), %error, "not exported");
+            if !may_work_later(&error) {
+                break;
+            }
+            let wait = backoff.next(&mut rand::rng());
+            sleep(wait).await;
+        }
+        Ok(())
+    }
+
+    /// Puts a copy of a complete content at `destination`.
+    pub(super) async fn export(&self, id: ContentId, destination: PathBuf) -> Result<(), Status> {
+        let path = destination.clone();
+        let how = self.on_disk(move |store| store.export(&*store.load(id)?, &path)).await?;
+        info!(content_id = %id, path = %destination.display(), ?how, "exported");
+        Ok(())
+    }
+}
+
+/// A disk that is full or fails may do better later; what is wrong with the destination stays so.
+fn may_work_later(error: &Status) -> bool {
+    matches!(error.code(), Code::ResourceExhausted | Code::Internal)
+}

@@ -19,8 +19,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use bytes::Bytes;
 use shoal_common::{Address, server::Limits};
 use shoal_core::{
-    content::{BlockRange, ContentId, PieceLength},
-    swarm::{ContentKey, FetchEnd, FetchKey, Input, LinkKey},
+    content::{ContentId, PieceLength},
+    swarm::{Attempt, ContentKey, FetchEnd, FetchKey, FetchRange, Input, LinkKey},
 };
 use shoal_peer::{
     bulk::{
@@ -303,14 +303,14 @@ struct Fetcher {
     stored: Arc<Stored>,
     source: Source,
     /// The ranges of the calls to come, the next one last.
-    to_ask: Vec<Vec<BlockRange>>,
+    to_ask: Vec<Vec<FetchRange>>,
     calls: Vec<DropGuard>,
 }
 
 impl Fetcher {
     fn new(stored: Arc<Stored>, source: Source, pieces_a_call: usize) -> Self {
-        let pieces: Vec<_> =
-            stored.layout().pieces().map(|piece| stored.layout().whole(piece)).collect();
+        let whole = |piece| FetchRange { attempt: Attempt(1), range: stored.layout().whole(piece) };
+        let pieces: Vec<_> = stored.layout().pieces().map(whole).collect();
         let to_ask = pieces.chunks(pieces_a_call).rev().map(<[_]>::to_vec).collect();
         Self { stored, source, to_ask, calls: Vec::new() }
     }

@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use shoal_core::{
     content::{BlockRange, PieceLength},
-    swarm::LinkKey,
+    swarm::{Attempt, LinkKey},
 };
 use shoal_peer::store::{Hashed, OneShot, hash};
 
@@ -88,7 +88,7 @@ fn accept_all(hashed: Hashed, bytes: &Bytes, destination: &Path) -> Result<f64> 
                 let start = span.offset as usize + offset as usize;
                 let part = bytes.slice(start..start + length as usize);
                 let block = BlockRange { piece, offset, length };
-                stored.accept(LinkKey(neighbour as u64), block, part)?;
+                stored.accept(LinkKey(neighbour as u64), Attempt(1), block, part)?;
             }
         }
         Ok(())

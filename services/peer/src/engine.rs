@@ -285,6 +285,7 @@ impl Engine {
                 self.start_fetch(fetch, link, ranges, block_length);
             }
             Output::CancelFetch { fetch } => self.cancel_fetch(fetch),
+            Output::Abandon { content, piece, attempt } => self.abandon(content, piece, attempt),
             Output::Grant { serve, ranges } => self.bulk.uploads.grant(serve, ranges),
             Output::Refuse { serve, reason } => self.bulk.uploads.refuse(serve, reason),
             Output::Ban { link, reason } => self.ban(link, reason),

@@ -1,4 +1,25 @@
 //! One content: what is held, what is wanted, what is under way.
+//!
+//! A piece is in exactly one [`PieceState`], and the brain alone moves it on:
+//!
+//! | from | when | to |
+//! |---|---|---|
+//! | skipped, open | it is wanted, or no longer | open, skipped |
+//! | open | the picker names it for a neighbour | asked, in a new attempt |
+//! | asked | its last byte arrives | whole |
+//! | asked | the last fetch for it ends, and some bytes are there | orphaned |
+//! | asked | the same, but no byte is there, or it is distrusted or skipped | open, skipped |
+//! | orphaned | a neighbour that holds it has room | asked, in the same attempt |
+//! | asked, orphaned, whole | its attempt fails the hash | open, skipped; maybe distrusted |
+//! | any | the store has verified and written it | held |
+//!
+//! The store does as it is told: each order to fetch names an attempt, and a block of another than
+//! the newest is dropped. So bytes of two attempts are never mixed, and whose bytes were hashed the
+//! store alone decides. It may be ahead of the brain by the events under way: it can store or refuse
+//! an attempt that the brain has just given up.
+//!
+//! A *distrusted* piece failed with bytes of several neighbours. Each further attempt is one
+//! neighbour's alone, and ends with its fetch.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,15 +29,19 @@ use std::{
 use rand::Rng;
 
 use super::{
-    event::{FetchKey, LinkKey, Priority},
+    event::{Attempt, FetchKey, FetchRange, LinkKey, Priority},
     neighbour::Neighbour,
     pending::Pending,
     picker::{Order, Picker},
-    status::Totals,
+    requests::Attempts,
+    status::{PieceState, Totals},
 };
-use crate::content::{Bitfield, BlockRange, Layout, PieceIndex};
+use crate::content::{Bitfield, Layout, PieceIndex};
 
-/// A content and its pieces. A piece is held, skipped, open (in the picker), or pending.
+/// A content and its pieces.
+///
+/// Invariant: a piece is held, or pending, or neither; of those that are neither, the picker picks. Of
+/// the pending ones, the orphans have no source and lack bytes.
 #[derive(Debug)]
 pub(super) struct Content {
     pub(super) layout: Layout,
@@ -27,8 +52,8 @@ pub(super) struct Content {
     pub(super) picker: Picker,
     pub(super) pending: BTreeMap<PieceIndex, Pending>,
     /// Pending pieces that lost their last source.
-    orphans: BTreeSet<PieceIndex>,
-    /// Pieces that failed their hash: fetched from one source, so that it can be told who lies.
+    pub(super) orphans: BTreeSet<PieceIndex>,
+    /// Pieces not held that failed with bytes of several.
     pub(super) distrusted: BTreeSet<PieceIndex>,
     /// Pieces wanted and not held.
     missing: u32,
@@ -117,8 +142,9 @@ impl Content {
         &mut self,
         neighbour: &mut Neighbour,
         random_first: u32,
+        attempts: &mut Attempts,
         rng: &mut impl Rng,
-    ) -> Option<Vec<BlockRange>> {
+    ) -> Option<Vec<FetchRange>> {
         if let Some(piece) = self.orphans.iter().copied().find(|piece| neighbour.has.has(*piece)) {
             self.orphans.remove(&piece);
             return self.pending.get(&piece).map(Pending::missing);
@@ -130,10 +156,10 @@ impl Content {
             neighbour.down.dry_since = Some(self.reopened);
             return None;
         };
-        let whole = self.layout.whole(piece);
-        self.picker.close(piece);
-        self.pending.insert(piece, Pending::new(whole));
-        Some(vec![whole])
+        let (attempt, range) = (attempts.next(), self.layout.whole(piece));
+        self.pending.insert(piece, Pending::new(attempt, range));
+        self.place(piece);
+        Some(vec![FetchRange { attempt, range }])
     }
 
     fn next_piece(
@@ -158,28 +184,47 @@ impl Content {
         self.picker.pick(&neighbour.has, rng)
     }
 
-    /// A fetch will bring no more of a piece; true if the piece may be asked for again.
-    pub(super) fn lose_source(&mut self, piece: PieceIndex, fetch: FetchKey) -> bool {
-        let Some(pending) = self.pending.get_mut(&piece) else { return false };
+    /// A fetch will bring no more of an attempt. Returns the attempt if it is given up by that.
+    pub(super) fn lose_source(
+        &mut self,
+        piece: PieceIndex,
+        attempt: Attempt,
+        fetch: FetchKey,
+    ) -> Option<Pending> {
+        let pending = self.pending.get_mut(&piece).filter(|of| of.attempt == attempt)?;
         pending.sources.retain(|source| *source != fetch);
         if !pending.sources.is_empty() || pending.is_complete() {
-            return false;
+            return None;
         }
         let starts_over = pending.is_untouched() || self.distrusted.contains(&piece);
         if starts_over || !self.wants(piece) {
-            self.reopen(piece);
-        } else {
-            self.orphans.insert(piece);
+            return self.reopen(piece);
         }
-        true
+        self.orphans.insert(piece);
+        None
     }
 
-    /// A piece goes back among those to be picked.
-    pub(super) fn reopen(&mut self, piece: PieceIndex) {
-        self.pending.remove(&piece);
+    /// An attempt failed its hash. Returns it, unless it was given up before.
+    pub(super) fn fail(&mut self, piece: PieceIndex, attempt: Attempt) -> Option<Pending> {
+        self.pending.get(&piece).filter(|pending| pending.attempt == attempt)?;
+        self.reopen(piece)
+    }
+
+    /// From now on each attempt at a piece is one neighbour's alone.
+    pub(super) fn distrust(&mut self, piece: PieceIndex) {
+        if !self.held.has(piece) {
+            self.distrusted.insert(piece);
+        }
+    }
+
+    /// Ends the attempt at a piece, which goes back among those to be picked.
+    fn reopen(&mut self, piece: PieceIndex) -> Option<Pending> {
+        let ended = self.pending.remove(&piece)?;
+        self.totals.wasted += ended.arrived_bytes;
         self.orphans.remove(&piece);
-        self.picker.open(piece);
+        self.place(piece);
         self.reopened += 1;
+        Some(ended)
     }
 
     /// A piece is verified and kept; true if it is news.
@@ -191,23 +236,40 @@ impl Content {
         self.pending.remove(&piece);
         self.orphans.remove(&piece);
         self.distrusted.remove(&piece);
-        self.picker.close(piece);
         self.missing -= u32::from(wanted);
+        self.place(piece);
         true
     }
 
-    /// Fills the picker anew after fetching ended or began again: a leecher picks what it lacks, a
-    /// seeder what to suggest.
+    /// Fills the picker anew after fetching ended or began again.
     pub(super) fn retarget(&mut self) {
-        for piece in self.layout.pieces() {
-            let picks_held = self.missing == 0;
-            if self.held.has(piece) == picks_held && !self.pending.contains_key(&piece) {
-                self.picker.open(piece);
-            } else {
-                self.picker.close(piece);
-            }
+        for number in 0..self.layout.piece_count() {
+            self.place(PieceIndex::new(number));
         }
         self.reopened += 1;
+    }
+
+    /// Has the picker pick a piece or not: a leecher picks what it lacks, a seeder what to suggest.
+    fn place(&mut self, piece: PieceIndex) {
+        if self.held.has(piece) == self.is_seeding() && !self.pending.contains_key(&piece) {
+            self.picker.open(piece);
+        } else {
+            self.picker.close(piece);
+        }
+    }
+
+    /// Where a piece is on its way here.
+    pub(super) fn state(&self, piece: PieceIndex) -> PieceState {
+        if self.held.has(piece) {
+            return PieceState::Held;
+        }
+        match self.pending.get(&piece) {
+            Some(pending) if pending.is_complete() => PieceState::Whole(pending.attempt),
+            Some(pending) if pending.sources.is_empty() => PieceState::Orphaned(pending.attempt),
+            Some(pending) => PieceState::Asked(pending.attempt),
+            None if self.picker.priority(piece) == Priority::Skip => PieceState::Skipped,
+            None => PieceState::Open,
+        }
     }
 
     /// It was not said within `interval` that neighbours are missing; now it is.

@@ -23,6 +23,21 @@ pub struct FetchKey(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServeKey(pub u64);
 
+/// One attempt at a piece: from when it is begun until the piece is held, fails its hash, or the
+/// attempt is given up. Chosen by the brain, never reused in a process; a later one is greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt(pub u64);
+
+/// A range to be fetched. Its bytes belong to one attempt at the piece, and are never mixed with
+/// those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchRange {
+    /// Which attempt at the range's piece.
+    pub attempt: Attempt,
+    /// What.
+    pub range: BlockRange,
+}
+
 /// How much a piece is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
@@ -187,12 +202,16 @@ pub enum Input {
         /// Which.
         piece: PieceIndex,
     },
-    /// All bytes of a piece were there, did not match its hash, and were thrown away.
+    /// All bytes of an attempt at a piece were there, did not match its hash, and were thrown away.
     PieceCorrupt {
         /// Of which content.
         content: ContentKey,
         /// Which.
         piece: PieceIndex,
+        /// The attempt that failed; the brain may have given it up meanwhile.
+        attempt: Attempt,
+        /// Whose bytes were hashed: each neighbour once. One alone has lied.
+        contributors: Vec<LinkKey>,
     },
     /// Blocks of this neighbour turned out to differ from those of the verified piece.
     CaughtLying {
@@ -243,7 +262,7 @@ pub enum Output {
         /// Whom.
         link: LinkKey,
         /// What, in this order.
-        ranges: Vec<BlockRange>,
+        ranges: Vec<FetchRange>,
         /// Bytes of a block: small on slow links, so that a cancel takes effect soon.
         block_length: u32,
     },
@@ -251,6 +270,15 @@ pub enum Output {
     CancelFetch {
         /// Which.
         fetch: FetchKey,
+    },
+    /// Throw away what came of an attempt, and of those before it, unless the piece is whole.
+    Abandon {
+        /// Of which content.
+        content: ContentKey,
+        /// Of which piece.
+        piece: PieceIndex,
+        /// Which attempt.
+        attempt: Attempt,
     },
     /// Send the next `ranges` of those a call asks for.
     Grant {

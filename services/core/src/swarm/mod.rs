@@ -38,12 +38,12 @@ mod tests;
 mod uplink;
 
 pub use event::{
-    BanReason, Capabilities, ContentKey, FetchEnd, FetchKey, Input, LinkKey, Output, PeerMessage,
-    Priority, RefuseReason, ServeKey,
+    Attempt, BanReason, Capabilities, ContentKey, FetchEnd, FetchKey, FetchRange, Input, LinkKey,
+    Output, PeerMessage, Priority, RefuseReason, ServeKey,
 };
 pub use requests::IdleReason;
 pub use settings::Settings;
-pub use status::{ContentStatus, LinkStatus, Totals, UplinkIdle};
+pub use status::{ContentStatus, LinkStatus, PieceState, Totals, UplinkIdle};
 
 use self::{
     choker::Choker, content::Content, neighbour::Neighbour, requests::Requests, uplink::Uplink,
@@ -114,7 +114,9 @@ impl Swarm {
             }
             Input::FetchEnded { fetch, end } => self.on_fetch_ended(now, fetch, end),
             Input::PieceStored { content, piece } => self.on_piece_stored(now, content, piece),
-            Input::PieceCorrupt { content, piece } => self.on_piece_corrupt(now, content, piece),
+            Input::PieceCorrupt { content, piece, attempt, contributors } => {
+                self.on_piece_corrupt(now, content, piece, attempt, &contributors);
+            }
             Input::CaughtLying { link } => self.ban(now, link, BanReason::Corruption),
             Input::ServeRequested { serve, content, link, ranges } => {
                 self.on_serve_requested(now, serve, content, link, ranges);

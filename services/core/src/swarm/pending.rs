@@ -1,11 +1,13 @@
-//! A piece that was begun and is not yet stored.
+//! An attempt at a piece: begun, and neither stored nor given up.
 
-use super::event::{FetchKey, LinkKey};
+use super::event::{Attempt, FetchKey, FetchRange};
 use crate::content::{BLOCK_UNIT, BlockRange, PieceIndex};
 
-/// What of a piece has arrived, and who is asked for the rest.
+/// What of a piece has arrived in this attempt, and who is asked for the rest. Who sent the bytes
+/// that are hashed in the end, only the store knows: it tells if they turn out to be wrong.
 #[derive(Debug)]
 pub(super) struct Pending {
+    pub(super) attempt: Attempt,
     piece: PieceIndex,
     length: u32,
     /// One bit for each [`BLOCK_UNIT`] that has arrived.
@@ -13,8 +15,8 @@ pub(super) struct Pending {
     missing_units: u32,
     /// The fetches that have ranges of it left.
     pub(super) sources: Vec<FetchKey>,
-    /// Who sent bytes of it.
-    contributors: Vec<LinkKey>,
+    /// Bytes that arrived and were needed.
+    pub(super) arrived_bytes: u64,
 }
 
 /// Whether bytes were needed.
@@ -27,23 +29,21 @@ pub(super) struct Taken {
 }
 
 impl Pending {
-    pub(super) fn new(whole: BlockRange) -> Self {
+    pub(super) fn new(attempt: Attempt, whole: BlockRange) -> Self {
         let units = whole.length.div_ceil(BLOCK_UNIT);
         Self {
+            attempt,
             piece: whole.piece,
             length: whole.length,
             arrived: vec![0; units.div_ceil(64) as usize],
             missing_units: units,
             sources: Vec::new(),
-            contributors: Vec::new(),
+            arrived_bytes: 0,
         }
     }
 
     /// Counts a block in. Blocks of one range come in order, so a unit is there with its last byte.
-    pub(super) fn take(&mut self, block: BlockRange, from: LinkKey) -> Taken {
-        if !self.contributors.contains(&from) {
-            self.contributors.push(from);
-        }
+    pub(super) fn take(&mut self, block: BlockRange) -> Taken {
         let end = block.end().min(self.length);
         let past_last = if end == self.length { self.units() } else { end / BLOCK_UNIT };
         let (mut fresh, mut units) = (0, 0);
@@ -54,6 +54,7 @@ impl Pending {
         let completed = fresh > 0 && self.missing_units == 0;
         // A block of less than a unit counts as whatever its unit does.
         let duplicate = (block.length / BLOCK_UNIT).min(units - fresh) * BLOCK_UNIT;
+        self.arrived_bytes += u64::from(block.length - duplicate);
         Taken { duplicate, completed }
     }
 
@@ -67,13 +68,12 @@ impl Pending {
         self.missing_units == self.units()
     }
 
-    /// Who sent bytes of it.
-    pub(super) fn contributors(&self) -> &[LinkKey] {
-        &self.contributors
+    /// What is missing, in order.
+    pub(super) fn missing(&self) -> Vec<FetchRange> {
+        self.of_attempt(self.missing_ranges())
     }
 
-    /// What is missing, in order.
-    pub(super) fn missing(&self) -> Vec<BlockRange> {
+    fn missing_ranges(&self) -> Vec<BlockRange> {
         let mut ranges: Vec<BlockRange> = Vec::new();
         for unit in self.missing_units_in_order() {
             let block = self.block(unit);
@@ -87,7 +87,7 @@ impl Pending {
 
     /// What is missing, block by block, for one more source: the second goes from the end backwards
     /// to meet the first, those after it start further on.
-    pub(super) fn missing_backwards(&self, max_sources: usize) -> Vec<BlockRange> {
+    pub(super) fn missing_backwards(&self, max_sources: usize) -> Vec<FetchRange> {
         let mut blocks: Vec<_> =
             self.missing_units_in_order().map(|unit| self.block(unit)).collect();
         blocks.reverse();
@@ -95,7 +95,12 @@ impl Pending {
         let start = others * blocks.len() / max_sources.max(1);
         let start = start.min(blocks.len());
         blocks.rotate_left(start);
-        blocks
+        self.of_attempt(blocks)
+    }
+
+    fn of_attempt(&self, ranges: Vec<BlockRange>) -> Vec<FetchRange> {
+        let attempt = self.attempt;
+        ranges.into_iter().map(|range| FetchRange { attempt, range }).collect()
     }
 
     fn missing_units_in_order(&self) -> impl Iterator<Item = u32> + '_ {
@@ -134,27 +139,29 @@ mod tests {
 
     #[test]
     fn two_sources_meet_in_the_middle() {
-        let mut pending = Pending::new(block(0, 4 * UNIT - 5));
+        let mut pending = Pending::new(Attempt(7), block(0, 4 * UNIT - 5));
+        let of_attempt = |range| FetchRange { attempt: Attempt(7), range };
         pending.sources.push(FetchKey(1));
         let backwards = pending.missing_backwards(4);
-        assert_eq!(backwards[0], block(3 * UNIT, UNIT - 5));
-        assert_eq!(backwards[3], block(0, UNIT));
-        pending.take(backwards[0], LinkKey(2));
-        pending.take(block(0, UNIT), LinkKey(1));
-        assert_eq!(pending.missing(), [block(UNIT, 2 * UNIT)]);
-        let again = pending.take(block(0, 2 * UNIT), LinkKey(2));
+        assert_eq!(backwards[0], of_attempt(block(3 * UNIT, UNIT - 5)));
+        assert_eq!(backwards[3], of_attempt(block(0, UNIT)));
+        pending.take(backwards[0].range);
+        pending.take(block(0, UNIT));
+        assert_eq!(pending.missing(), [of_attempt(block(UNIT, 2 * UNIT))]);
+        let again = pending.take(block(0, 2 * UNIT));
         assert_eq!(again, Taken { duplicate: UNIT, completed: false });
-        assert!(pending.take(block(2 * UNIT, UNIT), LinkKey(1)).completed);
-        assert!(!pending.take(block(2 * UNIT, UNIT), LinkKey(2)).completed);
+        assert!(pending.take(block(2 * UNIT, UNIT)).completed);
+        assert!(!pending.take(block(2 * UNIT, UNIT)).completed);
+        assert_eq!(pending.arrived_bytes, u64::from(4 * UNIT - 5));
     }
 
     #[test]
     fn blocks_smaller_than_a_unit_complete_it_with_the_last() {
-        let mut pending = Pending::new(block(0, UNIT + 100));
+        let mut pending = Pending::new(Attempt(7), block(0, UNIT + 100));
         for part in 0..4 {
             assert_eq!(pending.missing_units, 2, "part {part}");
-            pending.take(block(part * UNIT / 4, UNIT / 4), LinkKey(1));
+            pending.take(block(part * UNIT / 4, UNIT / 4));
         }
-        assert!(pending.take(block(UNIT, 100), LinkKey(1)).completed);
+        assert!(pending.take(block(UNIT, 100)).completed);
     }
 }

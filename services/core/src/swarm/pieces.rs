@@ -5,7 +5,8 @@ use std::time::Instant;
 use super::{
     Swarm,
     content::Content,
-    event::{BanReason, ContentKey, Output, Priority},
+    event::{Attempt, BanReason, ContentKey, LinkKey, Output, Priority},
+    pending::Pending,
     picker::Order,
 };
 use crate::content::{Bitfield, Layout, PieceIndex};
@@ -39,6 +40,9 @@ impl Swarm {
             self.drop_link(now, link);
         }
         self.forget_serves(|of, _| of == content);
+        for (piece, pending) in &state.pending {
+            self.abandon(content, *piece, pending);
+        }
         self.grant(now);
     }
 
@@ -83,23 +87,39 @@ impl Swarm {
         }
     }
 
+    /// An attempt failed. Who alone supplied all that was hashed has lied; of several, it is found
+    /// out once the piece is verified.
     pub(super) fn on_piece_corrupt(
         &mut self,
         now: Instant,
         content: ContentKey,
         piece: PieceIndex,
+        attempt: Attempt,
+        contributors: &[LinkKey],
     ) {
         let Some(state) = self.contents.get_mut(&content) else { return };
-        let Some(pending) = state.pending.get(&piece) else { return };
-        let contributors = pending.contributors().to_vec();
-        state.totals.wasted += u64::from(state.layout.length_of(piece));
-        state.reopen(piece);
-        if let [liar] = contributors[..] {
-            self.ban(now, liar, BanReason::Corruption);
+        if piece.get() >= state.layout.piece_count() {
+            return;
+        }
+        let failed = state.fail(piece, attempt);
+        if let [liar] = contributors {
+            self.ban(now, *liar, BanReason::Corruption);
         } else {
-            state.distrusted.insert(piece);
+            state.distrust(piece);
+        }
+        // What these still bring belongs to an attempt that is over.
+        for source in failed.into_iter().flat_map(|pending| pending.sources) {
+            self.cancel(now, source);
         }
         self.refill_all(now, content);
+    }
+
+    /// Has the store forget an attempt that was given up, if anything came of it.
+    pub(super) fn abandon(&mut self, content: ContentKey, piece: PieceIndex, pending: &Pending) {
+        if !pending.is_untouched() {
+            let attempt = pending.attempt;
+            self.outputs.push(Output::Abandon { content, piece, attempt });
+        }
     }
 
     /// Brings picker and interest in line with what is wanted now.

@@ -7,48 +7,73 @@ use std::{
 
 use super::{
     Swarm,
-    event::{BanReason, ContentKey, FetchEnd, FetchKey, LinkKey, Output},
+    event::{Attempt, BanReason, ContentKey, FetchEnd, FetchKey, FetchRange, LinkKey, Output},
 };
 use crate::content::{BlockRange, PieceIndex};
 
 /// The calls of ours.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
-    fetches: BTreeMap<FetchKey, Fetch>,
+    pub(super) fetches: BTreeMap<FetchKey, Fetch>,
     next_key: u64,
+    attempts: Attempts,
     /// Bytes asked for that did not come yet.
     outstanding: u64,
 }
 
+/// Numbers the attempts at pieces, of all contents: a store may outlive a content's stay in the
+/// brain, and must take what comes after for newer.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(u64);
+
+impl Attempts {
+    pub(super) fn next(&mut self) -> Attempt {
+        self.0 += 1;
+        Attempt(self.0)
+    }
+}
+
 /// One call of ours.
 #[derive(Debug)]
-struct Fetch {
-    content: ContentKey,
+pub(super) struct Fetch {
+    pub(super) content: ContentKey,
     link: LinkKey,
     /// What is still to come, in order.
-    ranges: VecDeque<BlockRange>,
+    pub(super) ranges: VecDeque<FetchRange>,
 }
 
 impl Fetch {
     fn outstanding(&self) -> u64 {
-        self.ranges.iter().map(|range| u64::from(range.length)).sum()
+        length_of(&self.ranges)
     }
 
-    /// Advances by a block; false if it is not what comes next.
-    fn advance(&mut self, block: BlockRange) -> bool {
-        let Some(front) = self.ranges.front_mut() else { return false };
+    /// Advances by a block, and tells to which attempt it belongs; none if it is not what comes
+    /// next.
+    fn advance(&mut self, block: BlockRange) -> Option<Attempt> {
+        let FetchRange { attempt, range: front } = self.ranges.front_mut()?;
+        let attempt = *attempt;
         let is_next = front.piece == block.piece
             && front.offset == block.offset
             && (1..=front.length).contains(&block.length);
-        if is_next {
-            front.offset += block.length;
-            front.length -= block.length;
-            if front.length == 0 {
-                self.ranges.pop_front();
-            }
+        if !is_next {
+            return None;
         }
-        is_next
+        front.offset += block.length;
+        front.length -= block.length;
+        if front.length == 0 {
+            self.ranges.pop_front();
+        }
+        Some(attempt)
     }
+
+    fn is_to_bring(&self, piece: PieceIndex) -> bool {
+        self.ranges.iter().any(|of| of.range.piece == piece)
+    }
+}
+
+/// Bytes of some ranges.
+fn length_of<'a>(ranges: impl IntoIterator<Item = &'a FetchRange>) -> u64 {
+    ranges.into_iter().map(|of| u64::from(of.range.length)).sum()
 }
 
 /// Why nothing is asked of a neighbour.
@@ -128,8 +153,8 @@ impl Swarm {
     }
 
     /// The next pieces for a neighbour; they are begun by that.
-    fn ranges_to_ask(&mut self, now: Instant, link: LinkKey) -> Vec<BlockRange> {
-        let mut ranges: Vec<BlockRange> = Vec::new();
+    fn ranges_to_ask(&mut self, now: Instant, link: LinkKey) -> Vec<FetchRange> {
+        let mut ranges: Vec<FetchRange> = Vec::new();
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return ranges };
         let Some(content) = self.contents.get_mut(&neighbour.content) else { return ranges };
         let window = neighbour.down.window(neighbour.round_trip, &self.settings, now);
@@ -146,28 +171,30 @@ impl Swarm {
                 && ranges.len() < self.settings.ranges_per_call)
         {
             let random_first = self.settings.random_first;
-            let Some(next) = content.next_ranges(neighbour, random_first, &mut self.rng) else {
+            let attempts = &mut self.requests.attempts;
+            let Some(next) = content.next_ranges(neighbour, random_first, attempts, &mut self.rng)
+            else {
                 break;
             };
-            asked += next.iter().map(|range| u64::from(range.length)).sum::<u64>();
+            asked += length_of(&next);
             ranges.extend(next);
         }
         ranges
     }
 
-    fn fetch(&mut self, now: Instant, link: LinkKey, ranges: Vec<BlockRange>) {
+    fn fetch(&mut self, now: Instant, link: LinkKey, ranges: Vec<FetchRange>) {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
         let Some(content) = self.contents.get_mut(&neighbour.content) else { return };
         let fetch = FetchKey(self.requests.next_key);
         self.requests.next_key += 1;
-        for range in &ranges {
-            if let Some(pending) = content.pending.get_mut(&range.piece)
+        for of in &ranges {
+            if let Some(pending) = content.pending.get_mut(&of.range.piece)
                 && pending.sources.last() != Some(&fetch)
             {
                 pending.sources.push(fetch);
             }
         }
-        let bytes = ranges.iter().map(|range| u64::from(range.length)).sum();
+        let bytes = length_of(&ranges);
         neighbour.down.asked(now, bytes, self.settings.pace_span);
         neighbour.down.fetches.push(fetch);
         self.requests.outstanding += bytes;
@@ -195,11 +222,11 @@ impl Swarm {
             return;
         };
         let link = fetch.link;
-        if !fetch.advance(block) {
+        let Some(attempt) = fetch.advance(block) else {
             self.ban(now, link, BanReason::Protocol);
             return;
-        }
-        let more_of_piece = fetch.ranges.iter().any(|range| range.piece == block.piece);
+        };
+        let more_of_piece = fetch.is_to_bring(block.piece);
         let fetch_ended = fetch.ranges.is_empty();
         if fetch_ended {
             self.requests.fetches.remove(&key);
@@ -219,45 +246,55 @@ impl Swarm {
             };
             *from += bytes;
         }
-        self.count_in(now, content, link, block);
+        self.count_in(now, content, attempt, block);
         if !more_of_piece {
-            self.lose_source(content, block.piece, key);
+            self.lose_source(content, block.piece, attempt, key);
         }
         self.refill(now, link);
     }
 
-    /// Counts a block into its piece; with the last one missing, other sources are cancelled.
-    fn count_in(&mut self, now: Instant, content: ContentKey, link: LinkKey, block: BlockRange) {
+    /// Counts a block into its attempt; with the last one missing, other sources are cancelled. Of an
+    /// attempt that is over, the store has dropped it or thrown it away.
+    fn count_in(&mut self, now: Instant, content: ContentKey, attempt: Attempt, block: BlockRange) {
         let Some(state) = self.contents.get_mut(&content) else { return };
-        let Some(pending) = state.pending.get_mut(&block.piece) else {
-            state.totals.duplicate += u64::from(block.length);
+        let pending = state.pending.get_mut(&block.piece);
+        let Some(pending) = pending.filter(|pending| pending.attempt == attempt) else {
+            let is_held = state.held.has(block.piece);
+            let totals = &mut state.totals;
+            let lost = if is_held { &mut totals.duplicate } else { &mut totals.wasted };
+            *lost += u64::from(block.length);
             return;
         };
-        let taken = pending.take(block, link);
+        let taken = pending.take(block);
         state.totals.duplicate += u64::from(taken.duplicate);
         if taken.completed {
             let losers = std::mem::take(&mut pending.sources);
             for loser in losers {
-                let is_behind = self.requests.fetches.get(&loser).is_some_and(|fetch| {
-                    fetch.ranges.iter().any(|range| range.piece == block.piece)
-                });
-                if is_behind {
+                let fetch = self.requests.fetches.get(&loser);
+                if fetch.is_some_and(|fetch| fetch.is_to_bring(block.piece)) {
                     self.cancel(now, loser);
                 }
             }
         }
     }
 
-    fn lose_source(&mut self, content: ContentKey, piece: PieceIndex, fetch: FetchKey) {
-        if let Some(content) = self.contents.get_mut(&content) {
-            content.lose_source(piece, fetch);
+    fn lose_source(
+        &mut self,
+        content: ContentKey,
+        piece: PieceIndex,
+        attempt: Attempt,
+        fetch: FetchKey,
+    ) {
+        let Some(state) = self.contents.get_mut(&content) else { return };
+        if let Some(given_up) = state.lose_source(piece, attempt, fetch) {
+            self.abandon(content, piece, &given_up);
         }
     }
 
-    /// Drops a call; what it had left is asked for elsewhere.
-    fn cancel(&mut self, now: Instant, key: FetchKey) {
-        self.outputs.push(Output::CancelFetch { fetch: key });
+    /// Drops a call, unless it ended already; what it had left is asked for elsewhere.
+    pub(super) fn cancel(&mut self, now: Instant, key: FetchKey) {
         if let Some((content, link)) = self.release(key) {
+            self.outputs.push(Output::CancelFetch { fetch: key });
             self.refill(now, link);
             self.refill_all(now, content);
         }
@@ -286,8 +323,8 @@ impl Swarm {
             neighbour.down.outstanding -= bytes;
             neighbour.down.fetches.retain(|fetch| *fetch != key);
         }
-        for range in &fetch.ranges {
-            self.lose_source(fetch.content, range.piece, key);
+        for of in &fetch.ranges {
+            self.lose_source(fetch.content, of.range.piece, of.attempt, key);
         }
         Some((fetch.content, fetch.link))
     }
@@ -301,7 +338,7 @@ impl Swarm {
     }
 
     /// Endgame: an idle neighbour sends from its end backwards what the slowest source holds.
-    fn ranges_to_take_over(&self, now: Instant, link: LinkKey) -> Vec<BlockRange> {
+    fn ranges_to_take_over(&self, now: Instant, link: LinkKey) -> Vec<FetchRange> {
         let piece = self.piece_to_take_over(now, link);
         let Some(neighbour) = self.neighbours.get(&link) else { return Vec::new() };
         let Some(content) = self.contents.get(&neighbour.content) else { return Vec::new() };
@@ -341,11 +378,11 @@ impl Swarm {
     fn expected_wait(&self, now: Instant, key: FetchKey, piece: PieceIndex) -> Duration {
         let Some(fetch) = self.requests.fetches.get(&key) else { return Duration::MAX };
         let Some(neighbour) = self.neighbours.get(&fetch.link) else { return Duration::MAX };
-        let last = fetch.ranges.iter().rposition(|range| range.piece == piece).unwrap_or(0);
-        let ahead = fetch.ranges.iter().take(last + 1).map(|range| u64::from(range.length));
+        let last = fetch.ranges.iter().rposition(|of| of.range.piece == piece).unwrap_or(0);
+        let ahead = length_of(fetch.ranges.iter().take(last + 1));
         let earlier = neighbour.down.fetches.iter().take_while(|fetch| **fetch != key);
         let earlier = earlier.filter_map(|fetch| self.requests.fetches.get(fetch));
-        let bytes = ahead.sum::<u64>() + earlier.map(Fetch::outstanding).sum::<u64>();
+        let bytes = ahead + earlier.map(Fetch::outstanding).sum::<u64>();
         let silence = now.saturating_duration_since(neighbour.down.progress_at);
         neighbour.down.time_for(bytes).unwrap_or(Duration::MAX).max(silence)
     }

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ContentKey, IdleReason, LinkKey, Swarm};
-use crate::{PeerId, content::Bitfield};
+use super::{Attempt, ContentKey, IdleReason, LinkKey, Swarm};
+use crate::{
+    PeerId,
+    content::{Bitfield, PieceIndex},
+};
 
 /// Bytes of a content since it was added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +21,23 @@ pub struct Totals {
     pub wasted: u64,
     /// Handed to the transport.
     pub sent: u64,
+}
+
+/// Where a piece is on its way here. It is in exactly one of these states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PieceState {
+    /// Not wanted, and not begun.
+    Skipped,
+    /// Wanted, and not begun.
+    Open,
+    /// Begun: fetches under way are to bring the rest.
+    Asked(Attempt),
+    /// Begun: nobody is asked for the rest.
+    Orphaned(Attempt),
+    /// All of it has arrived: it is being verified and written.
+    Whole(Attempt),
+    /// Verified and written.
+    Held,
 }
 
 /// How a content stands.
@@ -136,6 +156,12 @@ impl Swarm {
             links: content.links.len(),
             endgame: content.is_in_endgame(),
         })
+    }
+
+    /// Where a piece is on its way here; none if the content or the piece is not known.
+    pub fn piece_state(&self, content: ContentKey, piece: PieceIndex) -> Option<PieceState> {
+        let content = self.contents.get(&content)?;
+        (piece.get() < content.layout.piece_count()).then(|| content.state(piece))
     }
 
     /// The pieces held of a content.

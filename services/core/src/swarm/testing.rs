@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::{
-    Capabilities, ContentKey, FetchKey, Input, LinkKey, Output, PeerMessage, RefuseReason,
-    ServeKey, Settings, Swarm,
+    Attempt, Capabilities, ContentKey, FetchKey, Input, LinkKey, Output, PeerMessage, PieceState,
+    RefuseReason, ServeKey, Settings, Swarm,
 };
 use crate::{
     PeerId,
@@ -128,6 +128,29 @@ impl Bench {
         self.tell(Input::PieceStored { content: CONTENT, piece: PieceIndex::new(piece) })
     }
 
+    /// The attempt that is made at a piece.
+    pub(super) fn attempt(&self, piece: u32) -> Attempt {
+        match self.swarm.piece_state(CONTENT, PieceIndex::new(piece)) {
+            Some(
+                PieceState::Asked(attempt)
+                | PieceState::Orphaned(attempt)
+                | PieceState::Whole(attempt),
+            ) => attempt,
+            other => panic!("no attempt is made at piece {piece}: {other:?}"),
+        }
+    }
+
+    /// An attempt at a piece, made of bytes of these, fails its hash.
+    pub(super) fn corrupt(
+        &mut self,
+        piece: u32,
+        attempt: Attempt,
+        contributors: &[LinkKey],
+    ) -> Vec<Output> {
+        let (piece, contributors) = (PieceIndex::new(piece), contributors.to_vec());
+        self.tell(Input::PieceCorrupt { content: CONTENT, piece, attempt, contributors })
+    }
+
     /// Someone asks for whole pieces of [`CONTENT`].
     pub(super) fn request(
         &mut self,
@@ -196,7 +219,8 @@ pub(super) fn have(pieces: impl IntoIterator<Item = u32>) -> PeerMessage {
 pub(super) fn asked(outputs: &[Output]) -> Vec<Asked> {
     let calls = outputs.iter().filter_map(|output| match output {
         Output::Fetch { fetch, link, ranges, .. } => {
-            Some(Asked { fetch: *fetch, link: *link, ranges: ranges.clone() })
+            let ranges = ranges.iter().map(|of| of.range).collect();
+            Some(Asked { fetch: *fetch, link: *link, ranges })
         }
         _ => None,
     });

@@ -15,10 +15,7 @@ use shoal_common::{
     channel::{Channel, Options},
     http2::Http2,
 };
-use shoal_core::{
-    content::BlockRange,
-    swarm::{ContentKey, FetchEnd, FetchKey, LinkKey},
-};
+use shoal_core::swarm::{ContentKey, FetchEnd, FetchKey, FetchRange, LinkKey};
 use shoal_proto::peer::v1::{PieceRange, RequestPieceRequest, RequestPieceResponse};
 use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -115,7 +112,7 @@ pub struct Order {
     /// Where its bytes go.
     pub stored: Arc<Stored>,
     /// What, in this order.
-    pub ranges: Vec<BlockRange>,
+    pub ranges: Vec<FetchRange>,
     /// Bytes of a block, as `RequestPiece` has them.
     pub block_length: u32,
     /// From the neighbour's Hello; empty for a stranger.
@@ -164,7 +161,7 @@ impl Drop for Source {
 }
 
 fn request(order: &Order) -> RequestPieceRequest {
-    let range = |range: &BlockRange| PieceRange {
+    let range = |FetchRange { range, .. }: &FetchRange| PieceRange {
         piece: range.piece.get(),
         offset: range.offset,
         length: range.length,

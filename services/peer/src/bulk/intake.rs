@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use shoal_core::{
     content::{BLOCK_UNIT, BlockRange, PieceIndex},
-    swarm::{ContentKey, FetchEnd, FetchKey, Input, LinkKey},
+    swarm::{Attempt, ContentKey, FetchEnd, FetchKey, FetchRange, Input, LinkKey},
 };
 use tokio::sync::mpsc;
 
@@ -23,7 +23,7 @@ pub struct Intake {
     /// Where it goes.
     pub stored: Arc<Stored>,
     /// What is still to come, in this order; the first is cut as it comes.
-    pub ranges: VecDeque<BlockRange>,
+    pub ranges: VecDeque<FetchRange>,
     /// Whom to tell.
     pub events: mpsc::Sender<Event>,
 }
@@ -59,26 +59,24 @@ impl Intake {
 
     /// Takes in the next block. Not cancel safe: the brain would not learn what is stored.
     pub async fn take(&mut self, piece: u32, offset: u32, data: Bytes) -> Result<(), IntakeError> {
-        let block = self.expect(piece, offset, data.len())?;
-        let accepted = self.stored.accept(self.link, block, data)?;
+        let (attempt, block) = self.expect(piece, offset, data.len())?;
+        let accepted = self.stored.accept(self.link, attempt, block, data)?;
         self.tell(Input::BlockArrived { content: self.content, fetch: self.fetch, block }).await;
         let Self { content, .. } = *self;
         match accepted {
-            Accepted::Partial | Accepted::Duplicate => {}
+            Accepted::Partial | Accepted::Duplicate | Accepted::Stale => {}
             Accepted::Stored { pieces, liars } => {
-                for piece in pieces {
-                    self.tell(Input::PieceStored { content, piece }).await;
-                }
+                // First of all: with the last piece the links to complete peers are closed.
                 for link in liars {
                     self.tell(Input::CaughtLying { link }).await;
                 }
+                for piece in pieces {
+                    self.tell(Input::PieceStored { content, piece }).await;
+                }
             }
             Accepted::Corrupt { contributors } => {
-                self.tell(Input::PieceCorrupt { content, piece: block.piece }).await;
-                // Who alone sent all of it need not be looked for.
-                if let [link] = *contributors {
-                    self.tell(Input::CaughtLying { link }).await;
-                }
+                let piece = block.piece;
+                self.tell(Input::PieceCorrupt { content, piece, attempt, contributors }).await;
             }
         }
         Ok(())
@@ -97,15 +95,19 @@ impl Intake {
         let _ = self.events.send(fault).await;
     }
 
-    /// The block, if it is the next part of what was asked for, in units that leave no crumbs.
+    /// The block, if it is the next part of what was asked for, in units that leave no crumbs; and
+    /// the attempt that it belongs to.
     fn expect(
         &mut self,
         piece: u32,
         offset: u32,
         length: usize,
-    ) -> Result<BlockRange, IntakeError> {
+    ) -> Result<(Attempt, BlockRange), IntakeError> {
         let unasked = IntakeError::Unasked { piece, offset, length };
-        let Some(range) = self.ranges.front_mut() else { return Err(unasked) };
+        let Some(FetchRange { attempt, range }) = self.ranges.front_mut() else {
+            return Err(unasked);
+        };
+        let attempt = *attempt;
         let is_next = piece == range.piece.get() && offset == range.offset;
         let Some(length) = u32::try_from(length).ok().filter(|length| {
             let is_whole = length.is_multiple_of(BLOCK_UNIT) || *length == range.length;
@@ -118,7 +120,7 @@ impl Intake {
         if range.length == 0 {
             self.ranges.pop_front();
         }
-        Ok(BlockRange { piece: PieceIndex::new(piece), offset, length })
+        Ok((attempt, BlockRange { piece: PieceIndex::new(piece), offset, length }))
     }
 
     async fn tell(&self, input: Input) {

@@ -10,7 +10,7 @@ use std::{
 use shoal_core::{
     content::BlockRange,
     roster::Origin,
-    swarm::{BanReason, FetchEnd, FetchKey, LinkKey},
+    swarm::{BanReason, FetchEnd, FetchKey, FetchRange, LinkKey},
 };
 use shoal_proto::peer::v1::{self as pb, LinkMessage, link_message::Kind};
 use tokio::{net::TcpStream, sync::mpsc, time::timeout};
@@ -96,7 +96,7 @@ impl Engine {
     pub(super) fn fetch_on_link(&mut self, intake: Intake) {
         let (fetch, link) = (intake.fetch, intake.link);
         let Some(entry) = self.links.get_mut(&link) else { return };
-        let ranges = intake.ranges.iter().map(|range| pb::PieceRange {
+        let ranges = intake.ranges.iter().map(|FetchRange { range, .. }| pb::PieceRange {
             piece: range.piece.get(),
             offset: range.offset,
             length: range.length,

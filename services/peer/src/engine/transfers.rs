@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use shoal_core::{
-    content::BlockRange,
-    swarm::{BanReason, ContentKey, FetchKey, Input, LinkKey, RefuseReason},
+    content::PieceIndex,
+    swarm::{Attempt, BanReason, ContentKey, FetchKey, FetchRange, Input, LinkKey, RefuseReason},
 };
 
-use super::Engine;
+use super::{Engine, contents::Content};
 use crate::bulk::{self, Intake, Order};
 
 /// When to look again for a peer that is stopping: it may be restarting.
@@ -19,7 +19,7 @@ impl Engine {
         &mut self,
         fetch: FetchKey,
         link: LinkKey,
-        ranges: Vec<BlockRange>,
+        ranges: Vec<FetchRange>,
         block_length: u32,
     ) {
         // Links and contents may go while the brain's outputs are carried out; it is told of that.
@@ -50,6 +50,14 @@ impl Engine {
     pub(super) fn cancel_fetch(&mut self, fetch: FetchKey) {
         if self.fetches.remove(&fetch).is_none() {
             self.cancel_on_link(fetch);
+        }
+    }
+
+    /// Has the store forget an attempt at a piece. On a lane, since it may wait for the disk.
+    pub(super) fn abandon(&self, content: ContentKey, piece: PieceIndex, attempt: Attempt) {
+        let stored = self.contents.get(&content).and_then(Content::stored);
+        if let Some(stored) = stored {
+            self.bulk.lanes.spawn(async move { stored.abandon(piece, attempt) });
         }
     }
 

@@ -2,13 +2,14 @@
 
 use std::{
     io::IoSlice,
+    mem,
     sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
 use shoal_core::{
-    content::{BlockRange, PieceIndex},
-    swarm::LinkKey,
+    content::{BlockRange, Layout, PieceIndex},
+    swarm::{Attempt, LinkKey},
 };
 
 use super::{
@@ -38,6 +39,8 @@ pub enum Accepted {
     Partial,
     /// All of its bytes were here already.
     Duplicate,
+    /// The attempt that it belongs to is over: it was dropped.
+    Stale,
     /// It made its piece whole, and the piece matches its hash.
     Stored {
         /// Pieces that this call wrote, and that are held from now on. Another thread that is
@@ -49,55 +52,97 @@ pub enum Accepted {
     },
     /// It made its piece whole, and the piece does not match its hash: it was thrown away.
     Corrupt {
-        /// Whose blocks it was made of. One alone has lied; of several, the liar is told once the
-        /// piece is whole again.
+        /// Whose bytes were hashed. One alone has lied; of several, the liar is told once the piece
+        /// is verified.
         contributors: Vec<LinkKey>,
     },
 }
 
-/// A piece on its way here; none once it is whole or abandoned.
-pub(super) struct Slot {
-    pub(super) keep: Keep,
-    assembly: Mutex<Option<Assembly>>,
-}
+/// A piece that something has come of, until it is held.
+pub(super) type Slot = Mutex<SlotState>;
 
-impl Slot {
-    /// Drops what came; true if there was an assembly to end.
-    pub(super) fn clear(&self) -> bool {
-        lock(&self.assembly).take().is_some()
-    }
+/// What there is of a piece. The brain decides which attempt is made; whoever changes this holds its
+/// lock, and may then lock the progress, but not the other way round.
+pub(super) enum SlotState {
+    /// Blocks of this attempt are taken in. One of a later attempt takes its place.
+    Open { attempt: Attempt, assembly: Box<Assembly> },
+    /// This attempt failed its hash or was abandoned. Only a later one is taken in.
+    Ended { attempt: Attempt },
+    /// Verified: being written, or held.
+    Closed,
 }
 
 impl Stored {
     /// Takes in a block. Blocks of a piece may come from several neighbours, in any order, to any
-    /// thread.
+    /// thread; they become one piece only if they belong to the same attempt.
     ///
     /// An error stops the download; pieces not held by then can be fetched again.
     pub fn accept(
         &self,
         from: LinkKey,
+        attempt: Attempt,
         block: BlockRange,
         bytes: Bytes,
     ) -> Result<Accepted, StoreError> {
         self.check_block(block, bytes.len())?;
-        let Some(slot) = self.slot(block.piece) else { return Ok(Accepted::Duplicate) };
-        let mut guard = lock(&slot.assembly);
-        let Some(assembly) = guard.as_mut() else { return Ok(Accepted::Duplicate) };
+        let Some(slot) = self.slot(block.piece, attempt) else { return Ok(Accepted::Duplicate) };
+        let mut state = lock(&slot);
+        self.renew(&mut state, block.piece, attempt);
+        let assembly = match &mut *state {
+            SlotState::Open { attempt: current, assembly } if *current == attempt => assembly,
+            SlotState::Open { .. } | SlotState::Ended { .. } => return Ok(Accepted::Stale),
+            SlotState::Closed => return Ok(Accepted::Duplicate),
+        };
         let fresh = assembly.add(&self.files, from, block.offset, bytes)?;
-        let whole = guard.take_if(|assembly| assembly.is_whole());
-        drop(guard);
-        match whole {
-            Some(whole) if whole.hash() == *self.hashes().of(block.piece) => {
-                self.store(block.piece, whole)
-            }
-            Some(whole) => Ok(self.throw_away(block.piece, &whole)),
-            None if fresh == 0 => Ok(Accepted::Duplicate),
-            None => Ok(Accepted::Partial),
+        if !assembly.is_whole() {
+            return Ok(if fresh == 0 { Accepted::Duplicate } else { Accepted::Partial });
+        }
+        let is_sound = assembly.hash() == *self.hashes().of(block.piece);
+        let next = if is_sound { SlotState::Closed } else { SlotState::Ended { attempt } };
+        let SlotState::Open { assembly: whole, .. } = mem::replace(&mut *state, next) else {
+            unreachable!("it is open, as seen above under the same lock")
+        };
+        if !is_sound {
+            return Ok(self.throw_away(block.piece, &whole));
+        }
+        let statements = lock(&self.progress).begin_writing(block.piece, whole.keep());
+        drop(state);
+        self.store(block.piece, *whole, &statements)
+    }
+
+    /// Forgets the blocks of an attempt that is given up, and of those before it, unless the piece is
+    /// whole. May wait for a block that is being written.
+    pub fn abandon(&self, piece: PieceIndex, attempt: Attempt) {
+        let slot = lock(&self.progress).slots.get(&piece).cloned();
+        let Some(slot) = slot else { return };
+        let mut state = lock(&slot);
+        if let SlotState::Open { attempt: current, assembly } = &*state
+            && *current <= attempt
+        {
+            lock(&self.progress).end_assembly(assembly.keep());
+            *state = SlotState::Ended { attempt };
         }
     }
 
-    /// Where a piece's blocks go; nowhere if the piece is whole.
-    fn slot(&self, piece: PieceIndex) -> Option<Arc<Slot>> {
+    /// Begins a later attempt than the one that is or was made, in its place.
+    fn renew(&self, state: &mut SlotState, piece: PieceIndex, attempt: Attempt) {
+        let keep = match state {
+            SlotState::Open { attempt: current, assembly } if *current < attempt => assembly.keep(),
+            SlotState::Ended { attempt: last } if *last < attempt => {
+                lock(&self.progress).begin_assembly(self.layout(), piece)
+            }
+            _ => return,
+        };
+        *state = SlotState::Open { attempt, assembly: self.assembly(piece, keep) };
+    }
+
+    fn assembly(&self, piece: PieceIndex, keep: Keep) -> Box<Assembly> {
+        let layout = self.layout();
+        Box::new(Assembly::new(layout, layout.span(piece), keep))
+    }
+
+    /// Where a piece's blocks go; nowhere if the piece is verified.
+    fn slot(&self, piece: PieceIndex, attempt: Attempt) -> Option<Arc<Slot>> {
         let mut progress = lock(&self.progress);
         if progress.held.has(piece) || progress.writing.contains(&piece) {
             return None;
@@ -105,28 +150,21 @@ impl Stored {
         if let Some(slot) = progress.slots.get(&piece) {
             return Some(slot.clone());
         }
-        let layout = self.layout();
-        let span = layout.span(piece);
-        let piece_length = layout.piece_length().get();
-        let has_room = progress.in_memory < MAX_BYTES_IN_MEMORY / piece_length;
-        let keep =
-            if span.length <= MAX_PIECE_IN_MEMORY && has_room { Keep::Memory } else { Keep::Disk };
-        let assembly = Mutex::new(Some(Assembly::new(layout, span, keep)));
-        let slot = Arc::new(Slot { keep, assembly });
-        progress.in_memory += u32::from(keep == Keep::Memory);
+        let keep = progress.begin_assembly(self.layout(), piece);
+        let assembly = self.assembly(piece, keep);
+        let slot = Arc::new(Slot::new(SlotState::Open { attempt, assembly }));
         progress.slots.insert(piece, slot.clone());
         Some(slot)
     }
 
-    fn store(&self, piece: PieceIndex, whole: Assembly) -> Result<Accepted, StoreError> {
-        let statements = {
-            let mut progress = lock(&self.progress);
-            progress.close(piece);
-            progress.writing.insert(piece);
-            progress.statements.remove(&piece).unwrap_or_default()
-        };
+    fn store(
+        &self,
+        piece: PieceIndex,
+        whole: Assembly,
+        statements: &[Statement],
+    ) -> Result<Accepted, StoreError> {
         // Nobody is accused because our disk failed.
-        let liars = whole.liars(&self.files, &statements).unwrap_or_default();
+        let liars = whole.liars(&self.files, statements).unwrap_or_default();
         let verified = Verified { piece, span: whole.span(), bytes: whole.into_bytes() };
         match self.writer.submit(verified, |batch| self.write(batch)) {
             Ok(pieces) => Ok(Accepted::Stored { pieces, liars }),
@@ -161,21 +199,45 @@ impl Stored {
         Ok(())
     }
 
+    /// Called under the slot's lock: what is read back here, nobody writes anew meanwhile.
     fn throw_away(&self, piece: PieceIndex, whole: &Assembly) -> Accepted {
         let contributors = whole.contributors();
-        // Read back before others write there again. Nobody is accused because our disk failed.
+        // Nobody is accused because our disk failed.
         let statements = match contributors.len() {
             1 => Vec::new(),
             _ => whole.statements(&self.files).unwrap_or_default(),
         };
         let mut progress = lock(&self.progress);
-        progress.close(piece);
+        progress.end_assembly(whole.keep());
         progress.remember(piece, statements);
         Accepted::Corrupt { contributors }
     }
 }
 
 impl Progress {
+    /// Says where the bytes of one more attempt are kept.
+    fn begin_assembly(&mut self, layout: &Layout, piece: PieceIndex) -> Keep {
+        let has_room = self.in_memory < MAX_BYTES_IN_MEMORY / layout.piece_length().get();
+        if layout.length_of(piece) > MAX_PIECE_IN_MEMORY || !has_room {
+            return Keep::Disk;
+        }
+        self.in_memory += 1;
+        Keep::Memory
+    }
+
+    /// An attempt is over.
+    fn end_assembly(&mut self, keep: Keep) {
+        self.in_memory -= u32::from(keep == Keep::Memory);
+    }
+
+    /// A piece is verified. Returns what was said in attempts that failed.
+    fn begin_writing(&mut self, piece: PieceIndex, keep: Keep) -> Vec<Statement> {
+        self.end_assembly(keep);
+        self.slots.remove(&piece);
+        self.writing.insert(piece);
+        self.statements.remove(&piece).unwrap_or_default()
+    }
+
     /// Keeps what was said in a failed attempt, in bounds: the newest about a piece.
     fn remember(&mut self, piece: PieceIndex, statements: Vec<Statement>) {
         let has_room = self.statements.len() < MAX_DISPUTED_PIECES;

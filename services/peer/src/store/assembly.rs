@@ -1,4 +1,4 @@
-//! One piece on its way: blocks of several neighbours, in any order, become a verified piece.
+//! One attempt at a piece: blocks of several neighbours, in any order, become a verified piece.
 
 use std::{collections::BTreeMap, io::IoSlice, ops::Range};
 
@@ -19,7 +19,7 @@ pub(super) enum Keep {
     Disk,
 }
 
-/// A piece on its way.
+/// An attempt at a piece. It alone knows whose bytes were hashed.
 ///
 /// Invariant: segments do not overlap, and those that end at or before `hashed` went into `hasher`.
 pub(super) struct Assembly {
@@ -53,6 +53,10 @@ impl Assembly {
 
     pub(super) const fn span(&self) -> FileSpan {
         self.span
+    }
+
+    pub(super) const fn keep(&self) -> Keep {
+        self.keep
     }
 
     pub(super) const fn is_whole(&self) -> bool {

@@ -18,7 +18,7 @@ use shoal_core::content::{
 use super::{
     StoreError,
     accept::Slot,
-    assembly::{Keep, Statement},
+    assembly::Statement,
     error::cannot,
     files::{self, Access, Files, OpenFiles},
     hash::{BUFFER_BYTES, Hashed, hash_piece},
@@ -42,15 +42,16 @@ pub struct Stored {
     was_removed: AtomicBool,
 }
 
-/// What is here, and what is coming.
+/// What is here, and what is coming. A piece is held, or being written, or in a slot, or none of
+/// these; which attempt is made at it, the brain decides.
 pub(super) struct Progress {
     pub(super) held: Bitfield,
     pub(super) held_bytes: u64,
     /// Verified pieces on their way to disk.
     pub(super) writing: HashSet<PieceIndex>,
-    /// Pieces on their way here.
+    /// Pieces that something has come of.
     pub(super) slots: HashMap<PieceIndex, Arc<Slot>>,
-    /// Of these, how many are kept in memory.
+    /// Attempts whose bytes are kept in memory.
     pub(super) in_memory: u32,
     /// What neighbours sent for pieces that failed their hash.
     pub(super) statements: HashMap<PieceIndex, Vec<Statement>>,
@@ -296,27 +297,9 @@ impl Stored {
         self.files.sync()
     }
 
-    /// Forgets the blocks of a piece that did not become whole.
-    pub fn abandon(&self, piece: PieceIndex) {
-        let slot = lock(&self.progress).slots.get(&piece).cloned();
-        // Cleared before it is closed: a block of it that is being written must not hit the next.
-        if slot.is_some_and(|slot| slot.clear()) {
-            lock(&self.progress).close(piece);
-        }
-    }
-
     /// The files are going to be deleted: nothing is read or written any more.
     pub(super) fn retire(&self) {
         self.was_removed.store(true, Ordering::Relaxed);
-    }
-}
-
-impl Progress {
-    /// Ends the assembly of a piece. Only who took it out of its slot does so.
-    pub(super) fn close(&mut self, piece: PieceIndex) {
-        if let Some(slot) = self.slots.remove(&piece) {
-            self.in_memory -= u32::from(slot.keep == Keep::Memory);
-        }
     }
 }
 

@@ -12,8 +12,8 @@ use shoal_common::{
     units::Rate,
 };
 use shoal_core::{
-    content::{BlockRange, ContentId, PieceLength},
-    swarm::{ContentKey, FetchEnd, FetchKey, Input, LinkKey},
+    content::{ContentId, PieceLength},
+    swarm::{Attempt, ContentKey, FetchEnd, FetchKey, FetchRange, Input, LinkKey},
 };
 use shoal_peer::{
     bulk::{
@@ -34,6 +34,7 @@ use tonic_prost::ProstCodec;
 
 pub(crate) const CONTENT: ContentKey = ContentKey(1);
 pub(crate) const LINK: LinkKey = LinkKey(1);
+pub(crate) const ATTEMPT: Attempt = Attempt(1);
 /// What the link's calls bear.
 pub(crate) const TOKEN: &[u8] = b"a token";
 pub(crate) const PIECE: u32 = PieceLength::MIN.get();
@@ -209,8 +210,11 @@ impl Leecher {
 
     pub(crate) fn order(&self, pieces: &[u32]) -> Order {
         let stored = self.copy.stored().clone();
-        let whole = |piece: &u32| stored.layout().range(*piece, 0, 0).expect("a piece");
-        let ranges: Vec<BlockRange> = pieces.iter().map(whole).collect();
+        let whole = |piece: &u32| FetchRange {
+            attempt: ATTEMPT,
+            range: stored.layout().range(*piece, 0, 0).expect("a piece"),
+        };
+        let ranges = pieces.iter().map(whole).collect();
         Order {
             fetch: FetchKey(1),
             link: LINK,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use shoal_core::{
     content::{BlockRange, PieceIndex},
-    swarm::LinkKey,
+    swarm::{Attempt, LinkKey},
 };
 use shoal_peer::store::{Accepted, OneShot, Store, StoreError};
 
@@ -13,6 +13,8 @@ use crate::support::{MIB, Source, snapshot};
 const ALICE: LinkKey = LinkKey(1);
 const MALLORY: LinkKey = LinkKey(2);
 const PIECE: PieceIndex = PieceIndex::new(0);
+const FIRST: Attempt = Attempt(1);
+const SECOND: Attempt = Attempt(2);
 
 /// A piece in memory until it is whole, and one that is written as it comes.
 const BOTH_WAYS: [usize; 2] = [256 << 10, 2 * MIB];
@@ -34,7 +36,7 @@ fn blocks_that_are_here_already_are_told() {
         let download = source.add_to(&store);
         let blocks = source.blocks(PIECE, length as u32 / 4);
         let send = |(block, bytes): &(BlockRange, Bytes)| {
-            download.accept(ALICE, *block, bytes.clone()).unwrap()
+            download.accept(ALICE, FIRST, *block, bytes.clone()).unwrap()
         };
         for block in &blocks[..3] {
             assert_eq!(send(block), Accepted::Partial);
@@ -57,7 +59,7 @@ fn a_piece_of_one_liar_names_it() {
         let whole = source.stored.layout().whole(PIECE);
         let bytes = source.bytes(whole);
         assert_eq!(
-            download.accept(MALLORY, whole, garbled(&bytes)).unwrap(),
+            download.accept(MALLORY, FIRST, whole, garbled(&bytes)).unwrap(),
             Accepted::Corrupt { contributors: vec![MALLORY] }
         );
         assert!(!download.has(PIECE));
@@ -82,36 +84,75 @@ fn a_liar_among_several_is_found_once_the_piece_is_whole() {
             let lies = number % 3 == 1;
             let (from, bytes) =
                 if lies { (MALLORY, garbled(bytes)) } else { (ALICE, bytes.clone()) };
-            let accepted = download.accept(from, *block, bytes).unwrap();
+            let accepted = download.accept(from, FIRST, *block, bytes).unwrap();
             match number {
                 0 => assert_eq!(accepted, Accepted::Corrupt { contributors: vec![ALICE, MALLORY] }),
                 _ => assert_eq!(accepted, Accepted::Partial),
             }
         }
         for (block, bytes) in &blocks[..last] {
-            assert_eq!(download.accept(ALICE, *block, bytes.clone()).unwrap(), Accepted::Partial);
+            let accepted = download.accept(ALICE, SECOND, *block, bytes.clone()).unwrap();
+            assert_eq!(accepted, Accepted::Partial);
         }
         let (block, bytes) = blocks[last].clone();
         assert_eq!(
-            download.accept(ALICE, block, bytes).unwrap(),
+            download.accept(ALICE, SECOND, block, bytes).unwrap(),
             Accepted::Stored { pieces: vec![PIECE], liars: vec![MALLORY] }
         );
     }
 }
 
 #[test]
-fn an_abandoned_piece_starts_anew() {
-    let source = Source::file(256 << 10, 256 << 10);
-    let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path(), None).unwrap();
-    let download = source.add_to(&store);
-    let blocks = source.blocks(PIECE, 128 << 10);
-    let send =
-        |number: usize| download.accept(ALICE, blocks[number].0, blocks[number].1.clone()).unwrap();
-    assert_eq!(send(0), Accepted::Partial);
-    download.abandon(PIECE);
-    assert_eq!(send(1), Accepted::Partial);
-    assert_eq!(send(0), stored(PIECE));
+fn blocks_of_two_attempts_are_never_mixed() {
+    for length in BOTH_WAYS {
+        let source = Source::file(length, length as u64);
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), None).unwrap();
+        let download = source.add_to(&store);
+        let blocks = source.blocks(PIECE, length as u32 / 4);
+        let send = |from, attempt, number: usize, lies: bool| {
+            let (block, bytes) = &blocks[number];
+            let bytes = if lies { garbled(bytes) } else { bytes.clone() };
+            download.accept(from, attempt, *block, bytes).unwrap()
+        };
+        assert_eq!(send(MALLORY, FIRST, 0, true), Accepted::Partial);
+        assert_eq!(send(ALICE, SECOND, 0, false), Accepted::Partial, "not a duplicate");
+        assert_eq!(send(MALLORY, FIRST, 1, true), Accepted::Stale);
+        for number in [1, 2] {
+            assert_eq!(send(ALICE, SECOND, number, false), Accepted::Partial);
+        }
+        assert_eq!(send(ALICE, SECOND, 3, false), stored(PIECE));
+        assert_eq!(send(MALLORY, FIRST, 1, true), Accepted::Duplicate);
+    }
+}
+
+#[test]
+fn an_attempt_that_failed_or_was_abandoned_takes_in_no_more() {
+    for length in BOTH_WAYS {
+        let source = Source::file(length, length as u64);
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::open(directory.path(), None).unwrap();
+        let download = source.add_to(&store);
+        let blocks = source.blocks(PIECE, length as u32 / 2);
+        let send = |attempt, number: usize| {
+            let (block, bytes) = &blocks[number];
+            download.accept(ALICE, attempt, *block, bytes.clone()).unwrap()
+        };
+        let whole = source.stored.layout().whole(PIECE);
+        let garbage = garbled(&source.bytes(whole));
+        let corrupt = Accepted::Corrupt { contributors: vec![MALLORY] };
+        assert_eq!(download.accept(MALLORY, FIRST, whole, garbage).unwrap(), corrupt);
+        assert_eq!(send(FIRST, 0), Accepted::Stale);
+        assert_eq!(send(SECOND, 0), Accepted::Partial);
+        download.abandon(PIECE, FIRST);
+        assert_eq!(send(SECOND, 0), Accepted::Duplicate, "abandoned was another");
+        download.abandon(PIECE, SECOND);
+        assert_eq!(send(SECOND, 1), Accepted::Stale);
+        assert_eq!(send(Attempt(3), 1), Accepted::Partial);
+        assert_eq!(send(Attempt(3), 0), stored(PIECE));
+        download.abandon(PIECE, Attempt(9));
+        assert!(download.has(PIECE));
+    }
 }
 
 #[test]
@@ -122,7 +163,7 @@ fn blocks_that_do_not_fit_the_content_are_refused() {
     let download = source.add_to(&store);
     let accept = |piece, offset, length, bytes| {
         let block = BlockRange { piece: PieceIndex::new(piece), offset, length };
-        download.accept(ALICE, block, Bytes::from(vec![0; bytes]))
+        download.accept(ALICE, FIRST, block, Bytes::from(vec![0; bytes]))
     };
     assert!(matches!(accept(2, 0, 10, 10), Err(StoreError::Layout(_))));
     assert!(matches!(accept(1, 34_000, 1000, 1000), Err(StoreError::Layout(_))));
@@ -147,10 +188,11 @@ fn a_download_through_many_threads_tells_of_each_piece_once() {
                     let piece = PieceIndex::new((number + neighbour * count / 4) % count);
                     for (block, bytes) in source.blocks(piece, 16 << 10) {
                         let link = LinkKey(neighbour.into());
-                        match download.accept(link, block, bytes).unwrap() {
+                        match download.accept(link, FIRST, block, bytes).unwrap() {
                             Accepted::Stored { pieces, .. } => told.lock().unwrap().extend(pieces),
                             Accepted::Corrupt { .. } => panic!("nobody lies"),
                             Accepted::Partial | Accepted::Duplicate => {}
+                            Accepted::Stale => panic!("there is one attempt"),
                         }
                     }
                 }
@@ -173,7 +215,7 @@ fn more_pieces_begun_than_memory_is_meant_for_become_whole_all_the_same() {
     for half in [1, 0] {
         for piece in source.stored.layout().pieces() {
             let (block, bytes) = source.blocks(piece, MIB as u32 / 2).swap_remove(half);
-            download.accept(ALICE, block, bytes).unwrap();
+            download.accept(ALICE, FIRST, block, bytes).unwrap();
         }
     }
     assert!(download.is_complete());
@@ -231,7 +273,7 @@ proptest! {
         let destination = directory.path().join("copy");
         let download = OneShot::begin(&destination, source.stored.manifest().clone(), source.stored.hashes().clone()).unwrap();
         for (from, block) in blocks {
-            let accepted = download.stored().accept(from, block, source.bytes(block)).unwrap();
+            let accepted = download.stored().accept(from, FIRST, block, source.bytes(block)).unwrap();
             let is_corrupt = matches!(accepted, Accepted::Corrupt { .. });
             prop_assert!(!is_corrupt);
         }

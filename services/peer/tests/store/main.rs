@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attempts;
 mod data_dir;
 mod disk;
 mod download;

@@ -4,14 +4,17 @@ use std::{
     ffi::CString,
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use shoal_core::{
     content::{BlockRange, PieceIndex, PieceLength},
-    swarm::LinkKey,
+    swarm::{Attempt, LinkKey},
 };
 use shoal_peer::store::{Accepted, Hashed, Store, StoreError, Stored, hash};
 use tempfile::TempDir;
@@ -77,7 +80,7 @@ impl Source {
         bytes.into()
     }
 
-    /// Sends a whole piece, as the neighbour `link`.
+    /// Sends a whole piece in an attempt of its own, as the neighbour `link`.
     pub(crate) fn send(
         &self,
         to: &Stored,
@@ -85,7 +88,7 @@ impl Source {
         piece: PieceIndex,
     ) -> Result<Accepted, StoreError> {
         let block = self.stored.layout().whole(piece);
-        to.accept(link, block, self.bytes(block))
+        to.accept(link, next_attempt(), block, self.bytes(block))
     }
 
     /// Sends everything that the other lacks.
@@ -101,6 +104,12 @@ impl Source {
     pub(crate) fn add_to(&self, store: &Store) -> Arc<Stored> {
         store.add(self.stored.manifest().clone(), self.stored.hashes().clone()).unwrap()
     }
+}
+
+/// Later than all before it.
+fn next_attempt() -> Attempt {
+    static NEXT: AtomicU64 = AtomicU64::new(1_000);
+    Attempt(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub(crate) fn hashed(path: &Path, piece_length: u64) -> Hashed {

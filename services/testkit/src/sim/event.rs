@@ -1,13 +1,13 @@
 //! What happens in a simulated swarm.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use shoal_core::{
-    content::{BlockRange, PieceIndex},
-    swarm::{FetchKey, Input, LinkKey},
+    content::PieceIndex,
+    swarm::{FetchKey, FetchRange, Input},
 };
 
-use super::network::Parcel;
+use super::{host::Assembled, network::Parcel};
 
 #[derive(Debug)]
 pub(super) enum Event {
@@ -64,7 +64,7 @@ pub(super) enum Event {
     Stored {
         to: Life,
         piece: PieceIndex,
-        liars: BTreeSet<LinkKey>,
+        assembled: Assembled,
     },
 }
 
@@ -79,6 +79,6 @@ pub(super) struct Life {
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) fetch: FetchKey,
-    pub(super) ranges: Vec<BlockRange>,
+    pub(super) ranges: Vec<FetchRange>,
     pub(super) block_length: u32,
 }

@@ -7,7 +7,7 @@ use std::{
 
 use shoal_core::{
     content::{BLOCK_UNIT, Bitfield, BlockRange, Layout, PieceIndex},
-    swarm::{FetchKey, LinkKey, ServeKey, Swarm},
+    swarm::{Attempt, FetchKey, FetchRange, LinkKey, ServeKey, Swarm},
 };
 
 use super::{
@@ -26,7 +26,7 @@ pub(super) struct Host {
     pub(super) life: u32,
     pub(super) held: Bitfield,
     pub(super) links: BTreeMap<LinkKey, usize>,
-    pub(super) fetches: BTreeMap<FetchKey, LinkKey>,
+    pub(super) fetches: BTreeMap<FetchKey, Fetch>,
     pub(super) serves: BTreeMap<ServeKey, Serve>,
     assembly: BTreeMap<PieceIndex, Assembly>,
     /// Who sent rubbish of a piece, until its true bytes are known.
@@ -45,6 +45,13 @@ pub(super) struct Host {
     pub(super) idle_times: IdleTimes,
 }
 
+/// A call of this host's.
+#[derive(Debug)]
+pub(super) struct Fetch {
+    pub(super) link: LinkKey,
+    pub(super) ranges: Vec<FetchRange>,
+}
+
 /// A call for this host's blocks.
 #[derive(Debug)]
 pub(super) struct Serve {
@@ -55,19 +62,37 @@ pub(super) struct Serve {
     pub(super) ranges: VecDeque<BlockRange>,
 }
 
-/// A piece of which something arrived.
-#[derive(Debug, Default)]
+/// An attempt at a piece, of which something arrived.
+#[derive(Debug)]
 struct Assembly {
+    attempt: Attempt,
     units: BTreeSet<u32>,
+    contributors: BTreeSet<LinkKey>,
     /// Who sent rubbish.
     liars: BTreeSet<LinkKey>,
+    /// It is verified, and being written.
+    is_whole: bool,
 }
 
-/// A piece all bytes of which are there.
+/// An attempt all bytes of which are there.
 #[derive(Debug)]
 pub(super) struct Assembled {
+    pub(super) attempt: Attempt,
+    pub(super) contributors: BTreeSet<LinkKey>,
     /// Whose bytes are rubbish; none if it matches its hash.
     pub(super) liars: BTreeSet<LinkKey>,
+}
+
+impl Assembly {
+    fn new(attempt: Attempt) -> Self {
+        Self {
+            attempt,
+            units: BTreeSet::new(),
+            contributors: BTreeSet::new(),
+            liars: BTreeSet::new(),
+            is_whole: false,
+        }
+    }
 }
 
 impl Host {
@@ -105,36 +130,60 @@ impl Host {
         self.tick_at = None;
     }
 
-    /// Puts a block where it belongs; the whole piece once it is there.
+    /// Puts a block where it belongs, and tells whether it was needed; and the whole attempt once it
+    /// is there.
     pub(super) fn assemble(
         &mut self,
         layout: &Layout,
+        attempt: Attempt,
         block: BlockRange,
         from: LinkKey,
         is_rubbish: bool,
-    ) -> Option<Assembled> {
+    ) -> (bool, Option<Assembled>) {
         if self.held.has(block.piece) {
-            return None;
+            return (false, None);
         }
-        let assembly = self.assembly.entry(block.piece).or_default();
+        let assembly = self.assembly.entry(block.piece).or_insert_with(|| Assembly::new(attempt));
+        if assembly.is_whole || attempt < assembly.attempt {
+            return (false, None);
+        }
+        if attempt > assembly.attempt {
+            *assembly = Assembly::new(attempt);
+        }
         let before = assembly.units.len();
         assembly.units.extend(block.offset / BLOCK_UNIT..block.end().div_ceil(BLOCK_UNIT));
         let is_news = assembly.units.len() > before;
-        if is_rubbish && is_news {
-            assembly.liars.insert(from);
+        if is_news {
+            assembly.contributors.insert(from);
+            if is_rubbish {
+                assembly.liars.insert(from);
+            }
         }
         let units = layout.length_of(block.piece).div_ceil(BLOCK_UNIT) as usize;
-        (is_news && assembly.units.len() == units)
-            .then(|| Assembled { liars: std::mem::take(&mut assembly.liars) })
+        if !is_news || assembly.units.len() < units {
+            return (is_news, None);
+        }
+        assembly.is_whole = assembly.liars.is_empty();
+        let assembled = Assembled {
+            attempt,
+            contributors: assembly.contributors.clone(),
+            liars: std::mem::take(&mut assembly.liars),
+        };
+        if !assembly.is_whole {
+            self.assembly.remove(&block.piece);
+        }
+        (true, Some(assembled))
     }
 
-    /// Units of a piece that are there.
-    pub(super) fn units_of(&self, piece: PieceIndex) -> usize {
-        self.assembly.get(&piece).map_or(0, |assembly| assembly.units.len())
+    /// Throws away what there is of an attempt, unless the piece is whole.
+    pub(super) fn abandon(&mut self, piece: PieceIndex, attempt: Attempt) {
+        self.assembly
+            .retain(|of, assembly| *of != piece || assembly.is_whole || assembly.attempt > attempt);
     }
 
-    /// Throws away what there is of a piece.
-    pub(super) fn discard(&mut self, piece: PieceIndex) {
+    /// A piece is written.
+    pub(super) fn hold(&mut self, piece: PieceIndex) {
         self.assembly.remove(&piece);
+        self.held.insert(piece);
     }
 }

@@ -1,6 +1,6 @@
 //! What hosts do around their brains: carry out outputs, move blocks, put pieces together.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use shoal_core::{
     content::{BlockRange, PieceIndex},
@@ -11,7 +11,7 @@ use shoal_core::{
 
 use super::{
     event::{Call, Event, Life},
-    host::Serve,
+    host::{Assembled, Fetch, Serve},
     network::{Load, Parcel},
     report::Idle,
     world::{CONTENT, World},
@@ -34,13 +34,14 @@ impl World<'_> {
                 self.fetch(host, link, Call { fetch, ranges, block_length });
             }
             Output::CancelFetch { fetch } => {
-                if let Some(link) = self.hosts[host].fetches.remove(&fetch)
+                if let Some(Fetch { link, .. }) = self.hosts[host].fetches.remove(&fetch)
                     && let Some(connection) = self.hosts[host].links.get(&link)
                 {
                     let event = Event::Cancel { connection: connection ^ 1, fetch };
                     self.after(self.setup.latency, event);
                 }
             }
+            Output::Abandon { piece, attempt, .. } => self.hosts[host].abandon(piece, attempt),
             Output::Grant { serve, ranges } => self.grant(host, serve, ranges),
             Output::Refuse { serve, reason } => self.refuse(host, serve, reason),
             Output::Ban { link, .. } => {
@@ -63,7 +64,8 @@ impl World<'_> {
     fn fetch(&mut self, host: usize, link: LinkKey, call: Call) {
         let Some(connection) = self.hosts[host].links.get(&link) else { return };
         let connection = connection ^ 1;
-        self.hosts[host].fetches.insert(call.fetch, link);
+        let fetch = Fetch { link, ranges: call.ranges.clone() };
+        self.hosts[host].fetches.insert(call.fetch, fetch);
         self.after(self.setup.latency, Event::Request { connection, call });
     }
 
@@ -77,6 +79,7 @@ impl World<'_> {
         let serve = ServeKey(self.next_serve);
         self.next_serve += 1;
         let Call { fetch, ranges, block_length } = call;
+        let ranges: Vec<_> = ranges.into_iter().map(|of| of.range).collect();
         let state =
             Serve { fetch, connection, block_length, ranges: ranges.iter().copied().collect() };
         self.hosts[host].serves.insert(serve, state);
@@ -239,9 +242,11 @@ impl World<'_> {
     ) -> anyhow::Result<()> {
         let is_rubbish = self.hosts[from].setup.poisons;
         let state = &mut self.hosts[host];
-        let before = state.units_of(block.piece);
-        let assembled = state.assemble(&self.layout, block, link, is_rubbish);
-        if state.units_of(block.piece) > before {
+        let ranges = state.fetches.get(&fetch).map(|fetch| fetch.ranges.as_slice());
+        let of = ranges.unwrap_or_default().iter().find(|of| of.range.piece == block.piece);
+        let Some(attempt) = of.map(|of| of.attempt) else { return Ok(()) };
+        let (is_news, assembled) = state.assemble(&self.layout, attempt, block, link, is_rubbish);
+        if is_news {
             state.received += u64::from(block.length);
         } else {
             state.wasted += u64::from(block.length);
@@ -252,7 +257,7 @@ impl World<'_> {
         )?;
         if let Some(assembled) = assembled {
             let (to, piece) = (self.life(host), block.piece);
-            self.after(STORING, Event::Stored { to, piece, liars: assembled.liars });
+            self.after(STORING, Event::Stored { to, piece, assembled });
         }
         Ok(())
     }
@@ -262,23 +267,25 @@ impl World<'_> {
         &mut self,
         to: Life,
         piece: PieceIndex,
-        liars: &BTreeSet<LinkKey>,
+        assembled: Assembled,
     ) -> anyhow::Result<()> {
         let host = &mut self.hosts[to.host];
         if host.life != to.number {
             return Ok(());
         }
-        host.discard(piece);
+        let Assembled { attempt, contributors, liars } = assembled;
         if !liars.is_empty() {
             host.suspects.entry(piece).or_default().extend(liars);
-            return self.tell(to, Input::PieceCorrupt { content: CONTENT, piece });
+            let contributors = contributors.into_iter().collect();
+            let input = Input::PieceCorrupt { content: CONTENT, piece, attempt, contributors };
+            return self.tell(to, input);
         }
-        host.held.insert(piece);
+        host.hold(piece);
         let suspects = host.suspects.remove(&piece).unwrap_or_default();
-        self.tell(to, Input::PieceStored { content: CONTENT, piece })?;
         for link in suspects {
             self.tell(to, Input::CaughtLying { link })?;
         }
+        self.tell(to, Input::PieceStored { content: CONTENT, piece })?;
         self.check_publisher()
     }
 }

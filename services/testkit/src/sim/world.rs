@@ -111,7 +111,7 @@ impl<'a> World<'a> {
             Event::Sent { connection, parcel } => self.sent(connection, parcel),
             Event::Arrived { connection, parcel } => self.arrived(connection, parcel),
             Event::Drained { connection, parcel } => self.drained(connection, parcel)?,
-            Event::Stored { to, piece, liars } => self.stored(to, piece, &liars)?,
+            Event::Stored { to, piece, assembled } => self.stored(to, piece, assembled)?,
         }
         Ok(())
     }
@@ -222,7 +222,7 @@ impl<'a> World<'a> {
         self.hosts[other].links.remove(&link);
         for host in [host, other] {
             let state = &mut self.hosts[host];
-            state.fetches.retain(|_, of| *of != link);
+            state.fetches.retain(|_, fetch| fetch.link != link);
             state.serves.retain(|_, serve| serve.connection / 2 != connection / 2);
             self.tell(self.life(host), Input::LinkDown { link })?;
         }

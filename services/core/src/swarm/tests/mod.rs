@@ -2,5 +2,6 @@
 
 mod choking;
 mod picking;
+mod pieces;
 mod serving;
 mod trouble;

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use crate::{
     content::{BLOCK_UNIT, BlockRange, PieceIndex},
     swarm::{
-        BanReason, FetchEnd, FetchKey, Input, LinkKey, Output, PeerMessage, ServeKey, testing::*,
+        Attempt, BanReason, FetchEnd, FetchKey, Input, LinkKey, Output, PeerMessage, ServeKey,
+        testing::*,
     },
 };
 
@@ -17,8 +18,10 @@ fn block(piece: u32, number: u32) -> BlockRange {
     BlockRange { piece: PieceIndex::new(piece), offset: number * BLOCK_UNIT, length: BLOCK_UNIT }
 }
 
-fn corrupt(bench: &mut Bench, piece: u32) -> Vec<Output> {
-    bench.tell(Input::PieceCorrupt { content: CONTENT, piece: PieceIndex::new(piece) })
+/// The present attempt at a piece fails, made of bytes of these.
+fn corrupt(bench: &mut Bench, piece: u32, contributors: &[LinkKey]) -> Vec<Output> {
+    let attempt = bench.attempt(piece);
+    bench.corrupt(piece, attempt, contributors)
 }
 
 #[test]
@@ -133,7 +136,7 @@ fn a_neighbour_that_sent_all_of_a_corrupt_piece_is_banned() {
     let call = bench.unchokes_us(alice).remove(0);
     bench.unchokes_us(bob);
     bench.arrive(call.fetch, call.ranges[0]);
-    let outputs = corrupt(&mut bench, call.ranges[0].piece.get());
+    let outputs = corrupt(&mut bench, call.ranges[0].piece.get(), &[alice]);
     assert!(outputs.contains(&Output::Ban { link: alice, reason: BanReason::Corruption }));
     assert!(bench.swarm.link_status(alice, bench.now).is_none());
     assert_eq!(bench.swarm.totals(CONTENT).wasted, u64::from(PIECE));
@@ -152,7 +155,7 @@ fn a_corrupt_piece_of_two_is_fetched_from_one() {
     for range in &second.ranges {
         bench.arrive(second.fetch, *range);
     }
-    let outputs = corrupt(&mut bench, 0);
+    let outputs = corrupt(&mut bench, 0, &[alice, bob]);
     assert!(!outputs.iter().any(|output| matches!(output, Output::Ban { .. })));
     let again = asked(&outputs);
     assert_eq!(again.len(), 1);
@@ -292,7 +295,11 @@ fn any_input() -> impl Strategy<Value = Input> {
         8 => (fetch.clone(), range).prop_map(|(fetch, block)| Input::BlockArrived { content: CONTENT, fetch, block }),
         2 => (fetch, end).prop_map(|(fetch, end)| Input::FetchEnded { fetch, end }),
         2 => piece.clone().prop_map(|piece| Input::PieceStored { content: CONTENT, piece }),
-        2 => piece.prop_map(|piece| Input::PieceCorrupt { content: CONTENT, piece }),
+        2 => (piece, 0_u64..20, prop::collection::vec(link.clone(), 0..3)).prop_map(
+            |(piece, attempt, contributors)| Input::PieceCorrupt {
+                content: CONTENT, piece, attempt: Attempt(attempt), contributors,
+            },
+        ),
         3 => (serve.clone(), link, ranges).prop_map(|(serve, link, ranges)| {
             Input::ServeRequested { serve, content: CONTENT, link: Some(link), ranges }
         }),
@@ -316,6 +323,7 @@ proptest! {
         for (input, wait) in inputs {
             bench.pass(Duration::from_millis(wait));
             bench.tell(input);
+            bench.swarm.check_pieces();
         }
         bench.pass(100 * SECOND);
         let status = bench.swarm.content_status(CONTENT).unwrap();

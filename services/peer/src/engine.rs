@@ -8,6 +8,8 @@ mod contents;
 mod explain;
 mod inlink;
 mod links;
+#[cfg(test)]
+mod tests;
 mod transfers;
 
 use std::{
@@ -32,10 +34,10 @@ use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, sleep_until, timeout},
 };
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
-use self::{contents::Content, links::Link};
+use self::{contents::Content, links::Link, transfers::Fetch};
 use crate::{
     bulk::{self, Downloads, Lanes, Uploads},
     directory::Directory,
@@ -105,8 +107,7 @@ pub(crate) struct Engine {
     contents: BTreeMap<ContentKey, Content>,
     ids: HashMap<ContentId, ContentKey>,
     links: BTreeMap<LinkKey, Link>,
-    /// Dropping one drops the call.
-    fetches: HashMap<FetchKey, (LinkKey, DropGuard)>,
+    fetches: HashMap<FetchKey, Fetch>,
     next_key: u64,
     /// For the tasks that the engine starts.
     events: mpsc::Sender<Event>,
@@ -220,9 +221,8 @@ impl Engine {
         match event {
             Event::Brain(input) => self.brain(input),
             Event::Handshake(handshake, admitted) => {
-                // Who asked may have given up: then the link's reader never starts, and the queue
-                // of what is to be said is closed already.
-                let _ = admitted.send(self.admit(*handshake));
+                // Who asked may have given up: then the link that was let in tells that it has ended.
+                drop(admitted.send(self.admit(*handshake)));
             }
             Event::Called { content, candidate } => {
                 if let Some(key) = self.ids.get(&content) {

@@ -28,7 +28,8 @@ pub(crate) enum Event {
     Called { content: ContentId, candidate: Candidate },
     /// Two hellos are through.
     Handshake(Box<Handshake>, oneshot::Sender<Admitted>),
-    /// A link's reader has ended; with an offence if the neighbour broke the protocol.
+    /// A link that was let in has ended, read or not; with an offence if the neighbour broke the
+    /// protocol. Told once for each such link.
     LinkEnded { link: LinkKey, offence: Option<WireError> },
     /// Bulk on the link itself.
     InLink { link: LinkKey, message: InLink },

@@ -8,6 +8,7 @@ pub mod bulk;
 mod checkpoint;
 mod control;
 mod directory;
+mod end_notice;
 mod engine;
 mod event;
 mod identity;

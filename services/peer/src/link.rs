@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 use crate::{
+    end_notice::EndNotice,
     event::Event,
     wire::{self, Hello, LinkToken, Received, WireError},
 };
@@ -76,8 +77,28 @@ pub(crate) struct Voice {
     pub(crate) blocks: mpsc::Sender<LinkMessage>,
 }
 
-/// The engine's word on a handshake: the link's key, and the token that ends its reader.
-pub(crate) type Admitted = Result<(LinkKey, CancellationToken), Refusal>;
+/// The engine's word on a handshake.
+pub(crate) type Admitted = Result<AdmittedLink, Refusal>;
+
+/// A link that the engine has let in, for its reader. Whatever becomes of this, the engine hears of
+/// exactly one [`Event::LinkEnded`].
+pub(crate) struct AdmittedLink {
+    link: LinkKey,
+    /// Cancelled when the engine closes the link.
+    closed: CancellationToken,
+    end: EndNotice<Event>,
+}
+
+impl AdmittedLink {
+    pub(crate) fn new(
+        link: LinkKey,
+        closed: CancellationToken,
+        events: mpsc::Sender<Event>,
+    ) -> Self {
+        let end = EndNotice::new(events, Event::LinkEnded { link, offence: None });
+        Self { link, closed, end }
+    }
+}
 
 /// Why a link did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -168,9 +189,9 @@ impl Dial {
             their_token: hello.token,
             voice,
         };
-        let (link, closed) = admit(&self.events, handshake).await?;
+        let admitted = admit(&self.events, handshake).await?;
         let incoming = incoming.map(|response| response.map(|response| response.message));
-        Reader { link, layout: self.layout, events: self.events, closed }.run(incoming).await;
+        Reader { layout: self.layout, events: self.events }.run(admitted, incoming).await;
         Ok(())
     }
 }
@@ -208,11 +229,9 @@ impl Guest {
             their_token: self.theirs.token,
             voice,
         };
-        let (link, closed) = admit(&self.events, handshake).await?;
+        let admitted = admit(&self.events, handshake).await?;
         let incoming = incoming.map(|request| request.map(|request| request.message));
-        tokio::spawn(
-            Reader { link, layout: self.layout, events: self.events, closed }.run(incoming),
-        );
+        tokio::spawn(Reader { layout: self.layout, events: self.events }.run(admitted, incoming));
         Ok(said)
     }
 }
@@ -229,7 +248,7 @@ fn greeted(hello: &Hello) -> (Voice, impl Stream<Item = LinkMessage> + Send + us
 async fn admit(
     events: &mpsc::Sender<Event>,
     handshake: Handshake,
-) -> Result<(LinkKey, CancellationToken), LinkError> {
+) -> Result<AdmittedLink, LinkError> {
     let (admitted, answer) = oneshot::channel();
     let event = Event::Handshake(Box::new(handshake), admitted);
     events.send(event).await.map_err(|_| LinkError::Stopping)?;
@@ -239,34 +258,34 @@ async fn admit(
 /// Reads a link and tells the engine, until the neighbour ends it, breaks the protocol, or the
 /// engine closes it.
 struct Reader {
-    link: LinkKey,
     layout: Layout,
     events: mpsc::Sender<Event>,
-    closed: CancellationToken,
 }
 
 impl Reader {
-    async fn run(self, incoming: impl Stream<Item = Result<Option<LinkMessage>, Status>>) {
-        let read = self.read(incoming);
-        let offence = self.closed.run_until_cancelled(read).await.unwrap_or(Ok(()));
-        // The engine that is gone has no links either.
-        let _ =
-            self.events.send(Event::LinkEnded { link: self.link, offence: offence.err() }).await;
+    async fn run(
+        self,
+        admitted: AdmittedLink,
+        incoming: impl Stream<Item = Result<Option<LinkMessage>, Status>>,
+    ) {
+        let AdmittedLink { link, closed, end } = admitted;
+        let read = self.read(link, incoming);
+        let offence = closed.run_until_cancelled(read).await.unwrap_or(Ok(())).err();
+        end.give(Event::LinkEnded { link, offence }).await;
     }
 
     /// Ends without an error if the connection breaks: that is no offence.
     async fn read(
         &self,
+        link: LinkKey,
         incoming: impl Stream<Item = Result<Option<LinkMessage>, Status>>,
     ) -> Result<(), WireError> {
         let mut incoming = pin!(incoming);
         let mut next = timeout(FIRST_WORD_PATIENCE, incoming.next()).await.unwrap_or(None);
         while let Some(Ok(message)) = next {
             let event = match wire::receive(message, &self.layout)? {
-                Received::Message(message) => {
-                    Event::Brain(Input::Message { link: self.link, message })
-                }
-                Received::InLink(message) => Event::InLink { link: self.link, message },
+                Received::Message(message) => Event::Brain(Input::Message { link, message }),
+                Received::InLink(message) => Event::InLink { link, message },
             };
             if self.events.send(event).await.is_err() {
                 break;

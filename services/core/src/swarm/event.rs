@@ -160,7 +160,7 @@ pub enum Input {
         /// Measured when it was dialled.
         round_trip: Duration,
     },
-    /// A link is gone. Its fetches and serves have ended with it; the shell says nothing more of them.
+    /// A link is gone, and its fetches and serves with it.
     LinkDown {
         /// Which.
         link: LinkKey,
@@ -188,7 +188,8 @@ pub enum Input {
         /// What.
         block: BlockRange,
     },
-    /// A fetch ended by itself. After [`Output::CancelFetch`] it is not said.
+    /// A fetch ended. Said exactly once for each [`Output::Fetch`], whatever becomes of it: also after
+    /// [`Output::CancelFetch`], and when its link is gone, which the brain ignores.
     FetchEnded {
         /// Which.
         fetch: FetchKey,

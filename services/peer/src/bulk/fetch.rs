@@ -121,7 +121,7 @@ pub struct Order {
 
 impl Source {
     /// Asks the neighbour. Dropping what is returned drops the call; a block that is just being
-    /// stored is still told of.
+    /// stored is still told of, and the end as that of any other fetch.
     #[must_use]
     pub fn fetch(&self, order: Order) -> DropGuard {
         let connection = self.choose();
@@ -130,14 +130,7 @@ impl Source {
             request: request(&order),
             grpc: Grpc::new(connection.channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
-            intake: Intake {
-                fetch: order.fetch,
-                link: order.link,
-                content: order.content,
-                stored: order.stored,
-                ranges: order.ranges.into(),
-                events: self.shared.events.clone(),
-            },
+            intake: Intake::new(order, self.shared.events.clone()),
             shared: Arc::clone(&self.shared),
             cancelled: cancelled.clone(),
         };
@@ -208,9 +201,10 @@ impl Fetch {
         }
         let result = match received {
             Ok(()) => Ok(FetchEnd::Done),
-            Err(FetchError::Cancelled) => return,
             Err(FetchError::Status(status)) => Ok(end_by(&status)),
-            Err(FetchError::Silent | FetchError::Short) => Ok(FetchEnd::Failed),
+            Err(FetchError::Silent | FetchError::Short | FetchError::Cancelled) => {
+                Ok(FetchEnd::Failed)
+            }
             Err(FetchError::Intake(error)) => Err(error),
         };
         self.intake.end(result).await;

@@ -9,23 +9,22 @@ use shoal_core::{
 };
 use tokio::sync::mpsc;
 
-use super::Event;
-use crate::store::{Accepted, StoreError, Stored};
+use super::{Event, Order};
+use crate::{
+    end_notice::EndNotice,
+    store::{Accepted, StoreError, Stored},
+};
 
-/// The receiving end of one fetch.
+/// The receiving end of one fetch. Whatever becomes of it, exactly one `FetchEnded` is told.
 pub struct Intake {
-    /// The fetch.
-    pub fetch: FetchKey,
-    /// Of which neighbour.
-    pub link: LinkKey,
-    /// Of which content.
-    pub content: ContentKey,
-    /// Where it goes.
-    pub stored: Arc<Stored>,
+    pub(super) fetch: FetchKey,
+    pub(super) link: LinkKey,
+    content: ContentKey,
+    stored: Arc<Stored>,
     /// What is still to come, in this order; the first is cut as it comes.
-    pub ranges: VecDeque<FetchRange>,
-    /// Whom to tell.
-    pub events: mpsc::Sender<Event>,
+    ranges: VecDeque<FetchRange>,
+    events: mpsc::Sender<Event>,
+    end: EndNotice<Event>,
 }
 
 /// A block cannot be taken in.
@@ -47,6 +46,14 @@ pub enum IntakeError {
 }
 
 impl Intake {
+    /// Takes in what was ordered, and tells of it through `events`.
+    pub fn new(order: Order, events: mpsc::Sender<Event>) -> Self {
+        let Order { fetch, link, content, stored, ranges, .. } = order;
+        let failed = Input::FetchEnded { fetch, end: FetchEnd::Failed };
+        let end = EndNotice::new(events.clone(), Event::Brain(failed));
+        Self { fetch, link, content, stored, ranges: ranges.into(), events, end }
+    }
+
     /// Everything has come.
     pub fn is_complete(&self) -> bool {
         self.ranges.is_empty()
@@ -85,7 +92,7 @@ impl Intake {
     /// Tells how the fetch ended, and whose fault it is.
     pub async fn end(self, result: Result<FetchEnd, IntakeError>) {
         let end = *result.as_ref().unwrap_or(&FetchEnd::Failed);
-        self.tell(Input::FetchEnded { fetch: self.fetch, end }).await;
+        self.end.give(Event::Brain(Input::FetchEnded { fetch: self.fetch, end })).await;
         let fault = match result {
             Ok(_) => return,
             Err(IntakeError::Unasked { .. }) => Event::ProtocolBroken { link: self.link },

@@ -14,11 +14,11 @@ use shoal_core::{
     content::BlockRange,
     swarm::{ContentKey, Input, LinkKey, RefuseReason, ServeKey},
 };
-use tokio::{runtime::Handle, sync::mpsc};
+use tokio::sync::mpsc;
 use tonic::{Code, Status};
 
 use super::{Event, MAX_BLOCK_LENGTH, MAX_RANGES, Outgoing, RateCap};
-use crate::store::Stored;
+use crate::{end_notice::tell_without_waiting, store::Stored};
 
 /// Calls open at a time in this process; one more is told to come back.
 const MAX_UPLOADS: usize = 1024;
@@ -252,20 +252,11 @@ impl Upload {
 }
 
 impl Drop for Upload {
-    /// Must not block: with the channel full a task waits for room, one for each call at most.
     fn drop(&mut self) {
         if !self.forget() {
             return;
         }
         let dropped = Event::Brain(Input::ServeDropped { serve: self.serve });
-        if let Err(mpsc::error::TrySendError::Full(dropped)) = self.shared.events.try_send(dropped)
-            && let Ok(runtime) = Handle::try_current()
-        {
-            let events = self.shared.events.clone();
-            runtime.spawn(async move {
-                // An engine that is gone needs no word.
-                let _ = events.send(dropped).await;
-            });
-        }
+        tell_without_waiting(&self.shared.events, dropped);
     }
 }

@@ -8,22 +8,27 @@ use std::{
 };
 
 use shoal_core::{
-    content::BlockRange,
+    content::{BLOCK_UNIT, BlockRange},
     roster::Origin,
     swarm::{BanReason, FetchEnd, FetchKey, FetchRange, LinkKey},
 };
 use shoal_proto::peer::v1::{self as pb, LinkMessage, link_message::Kind};
-use tokio::{net::TcpStream, sync::mpsc, time::timeout};
+use tokio::{
+    net::TcpStream,
+    sync::mpsc::{self, error::TrySendError},
+    time::timeout,
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
 use super::{
     Engine,
     contents::Content,
-    links::{Link, leads_to},
+    links::leads_to,
+    transfers::{Fetch, Way},
 };
 use crate::{
-    bulk::{Ask, Downloads, Intake, Outgoing, Uploads, parse_ranges},
+    bulk::{Ask, Downloads, Intake, Order, Outgoing, Uploads, parse_ranges},
     event::Event,
     wire::{self, InLink},
 };
@@ -33,9 +38,6 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Bytes of a block on a link: small, since what else is said waits behind it.
 const BLOCK_LENGTH: u32 = 64 * 1024;
-
-/// Blocks of one request that may wait to be stored: as many as the brain has asked for at once.
-const BLOCKS: usize = 128;
 
 /// When to ask again who refused: as soon as it may have changed its mind.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -48,17 +50,44 @@ const MAX_REQUESTS: usize = 16;
 pub(super) struct OnLink {
     /// The neighbour cannot be dialled: blocks are asked for here.
     pub(super) only_way: bool,
-    /// Ours, by the key that is their id on the wire.
-    fetches: HashMap<FetchKey, mpsc::Sender<Arrival>>,
     /// The neighbour's, by the id it chose. Dropping one ends it; one that has ended counts as
     /// cancelled.
     serves: HashMap<u64, DropGuard>,
+}
+
+/// Where what comes of a request of ours goes, until the neighbour has sent its last block. There is
+/// room for all that was asked for, and for nothing more.
+pub(super) struct Arrivals {
+    queue: mpsc::Sender<Arrival>,
+    left_bytes: u64,
 }
 
 /// What comes of a request of ours.
 enum Arrival {
     Block(pb::Block),
     Refused,
+}
+
+impl Arrivals {
+    fn of(ranges: &[FetchRange]) -> (Self, mpsc::Receiver<Arrival>) {
+        let blocks = ranges.iter().map(|of| of.range.length.div_ceil(BLOCK_UNIT) as usize);
+        // And for a refusal.
+        let (queue, arrivals) = mpsc::channel(blocks.sum::<usize>() + 1);
+        let left_bytes = ranges.iter().map(|of| u64::from(of.range.length)).sum();
+        (Self { queue, left_bytes }, arrivals)
+    }
+
+    /// Queues what came; false if it is more than was asked for.
+    fn put(&mut self, arrival: Arrival) -> bool {
+        if let Arrival::Block(block) = &arrival {
+            let Some(left) = self.left_bytes.checked_sub(block.data.len() as u64) else {
+                return false;
+            };
+            self.left_bytes = left;
+        }
+        // Nobody takes it if the fetch has just failed.
+        !matches!(self.queue.try_send(arrival), Err(TrySendError::Full(_)))
+    }
 }
 
 impl Engine {
@@ -93,28 +122,24 @@ impl Engine {
     }
 
     /// Asks for blocks on the link.
-    pub(super) fn fetch_on_link(&mut self, intake: Intake) {
-        let (fetch, link) = (intake.fetch, intake.link);
-        let Some(entry) = self.links.get_mut(&link) else { return };
-        let ranges = intake.ranges.iter().map(|FetchRange { range, .. }| pb::PieceRange {
+    pub(super) fn fetch_on_link(&mut self, order: Order) {
+        let (fetch, link) = (order.fetch, order.link);
+        let ranges = order.ranges.iter().map(|FetchRange { range, .. }| pb::PieceRange {
             piece: range.piece.get(),
             offset: range.offset,
             length: range.length,
         });
         let request = pb::Request { request_id: fetch.0, ranges: ranges.collect() };
-        let (arrivals, blocks) = mpsc::channel(BLOCKS);
-        entry.requests.fetches.insert(fetch, arrivals);
+        let (arrivals, blocks) = Arrivals::of(&order.ranges);
+        self.fetches.insert(fetch, Fetch { link, way: Way::OnLink(arrivals) });
+        let intake = Intake::new(order, self.bulk.moved.clone());
         self.bulk.lanes.spawn(take_all(intake, blocks, self.bulk.downloads.clone()));
         self.tell(link, Kind::Request(request));
     }
 
-    /// Drops a request of ours, if it is one on the link.
-    pub(super) fn cancel_on_link(&mut self, fetch: FetchKey) {
-        let asked = |link: &mut Link| link.requests.fetches.remove(&fetch).is_some();
-        let found = self.links.iter_mut().find_map(|(key, link)| asked(link).then_some(*key));
-        if let Some(link) = found {
-            self.tell(link, Kind::Cancel(pb::Cancel { request_id: fetch.0 }));
-        }
+    /// Tells the neighbour that a request of ours is void.
+    pub(super) fn cancel_on_link(&mut self, link: LinkKey, fetch: FetchKey) {
+        self.tell(link, Kind::Cancel(pb::Cancel { request_id: fetch.0 }));
     }
 
     pub(super) fn in_link(&mut self, link: LinkKey, message: InLink) {
@@ -136,12 +161,15 @@ impl Engine {
 
     /// Hands on what comes of a request of ours; of one that was cancelled, it is dropped.
     fn arrived(&mut self, link: LinkKey, fetch: FetchKey, arrival: Arrival, is_last: bool) {
-        let Some(entry) = self.links.get_mut(&link) else { return };
-        let Some(arrivals) = entry.requests.fetches.get(&fetch) else { return };
-        let has_room = arrivals.try_send(arrival).is_ok();
-        if is_last || !has_room {
-            // Without room the fetch fails for want of the block, and is asked for again.
-            entry.requests.fetches.remove(&fetch);
+        let Some(entry) = self.fetches.get_mut(&fetch).filter(|fetch| fetch.link == link) else {
+            return;
+        };
+        let Way::OnLink(arrivals) = &mut entry.way else { return };
+        if !arrivals.put(arrival) {
+            self.ban(link, BanReason::Protocol);
+        } else if is_last {
+            // If something is lacking, the fetch fails for want of it.
+            self.fetches.remove(&fetch);
         }
     }
 
@@ -217,8 +245,8 @@ fn read(request_id: u64, outgoing: &Outgoing, last: bool) -> Result<pb::Block, S
 async fn take_all(mut intake: Intake, mut arrivals: mpsc::Receiver<Arrival>, downloads: Downloads) {
     let result = loop {
         match arrivals.recv().await {
-            // Cancelled, or the link is down: the brain knows.
-            None => return,
+            // Cancelled, or the link is down, or the neighbour sent less than was asked for.
+            None => break Ok(FetchEnd::Failed),
             Some(Arrival::Refused) => break Ok(FetchEnd::Refused { retry_after: RETRY_AFTER }),
             Some(Arrival::Block(block)) => {
                 let pb::Block { piece, offset, data, .. } = block;

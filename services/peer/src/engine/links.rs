@@ -18,7 +18,7 @@ use super::{Engine, inlink::OnLink};
 use crate::{
     bulk::Source,
     event::Event,
-    link::{Admitted, Dial, Handshake, LinkError, Voice},
+    link::{Admitted, AdmittedLink, Dial, Handshake, LinkError, Voice},
     wire::{self, LinkToken, WireError},
 };
 
@@ -153,7 +153,7 @@ impl Engine {
             capabilities: Capabilities { reciprocates: true, serves: !handshake.serves_nothing },
             round_trip: handshake.round_trip,
         });
-        Ok((link, closed))
+        Ok(AdmittedLink::new(link, closed, self.events.clone()))
     }
 
     pub(super) fn link_ended(&mut self, link: LinkKey, offence: Option<WireError>) {
@@ -256,7 +256,7 @@ impl Engine {
     pub(super) fn forget(&mut self, link: LinkKey) {
         let Some(entry) = self.links.remove(&link) else { return };
         self.directory.remove_link(&entry.our_token);
-        self.fetches.retain(|_, (of, _)| *of != link);
+        self.fetches.retain(|_, fetch| fetch.link != link);
         self.bulk.uploads.end_link(link);
         self.brain(Input::LinkDown { link });
     }

@@ -1,17 +1,39 @@
 //! Blocks asked for, and what the data plane tells of them.
+//!
+//! Each fetch that the brain orders ends in exactly one `FetchEnded`, told by the [`crate::bulk::Intake`] that
+//! takes in its blocks, or here if it cannot begin. The brain ignores those of fetches that it has
+//! cancelled, or forgotten with their link.
 
 use std::time::{Duration, Instant};
 
 use shoal_core::{
     content::PieceIndex,
-    swarm::{Attempt, BanReason, ContentKey, FetchKey, FetchRange, Input, LinkKey, RefuseReason},
+    swarm::{
+        Attempt, BanReason, ContentKey, FetchEnd, FetchKey, FetchRange, Input, LinkKey,
+        RefuseReason,
+    },
 };
+use tokio_util::sync::DropGuard;
 
-use super::{Engine, contents::Content};
-use crate::bulk::{self, Intake, Order};
+use super::{Engine, contents::Content, inlink::Arrivals};
+use crate::bulk::{self, Order};
 
 /// When to look again for a peer that is stopping: it may be restarting.
 const COME_BACK: Duration = Duration::from_secs(5);
+
+/// A fetch under way.
+pub(super) struct Fetch {
+    pub(super) link: LinkKey,
+    pub(super) way: Way,
+}
+
+/// How blocks come.
+pub(super) enum Way {
+    /// By a call of ours. Dropping this drops the call.
+    Call(DropGuard),
+    /// On the link itself.
+    OnLink(Arrivals),
+}
 
 impl Engine {
     /// Asks a neighbour for blocks.
@@ -22,17 +44,15 @@ impl Engine {
         ranges: Vec<FetchRange>,
         block_length: u32,
     ) {
-        // Links and contents may go while the brain's outputs are carried out; it is told of that.
-        let Some(neighbour) = self.links.get(&link) else { return };
-        let Some(content) = self.contents.get(&neighbour.content) else { return };
-        let Some(stored) = content.stored() else { return };
-        if neighbour.requests.only_way {
-            let content = neighbour.content;
-            let events = self.bulk.moved.clone();
-            let ranges = ranges.into();
-            self.fetch_on_link(Intake { fetch, link, content, stored, ranges, events });
+        // Links and contents may go while the brain's outputs are carried out.
+        let found = self.links.get(&link).and_then(|neighbour| {
+            let content = self.contents.get(&neighbour.content)?;
+            Some((neighbour, content, content.stored()?))
+        });
+        let Some((neighbour, content, stored)) = found else {
+            self.brain(Input::FetchEnded { fetch, end: FetchEnd::Failed });
             return;
-        }
+        };
         let order = Order {
             fetch,
             link,
@@ -42,14 +62,30 @@ impl Engine {
             block_length,
             link_token: neighbour.their_token.to_bytes(),
         };
+        if neighbour.requests.only_way {
+            self.fetch_on_link(order);
+            return;
+        }
         let call = content.span.in_scope(|| neighbour.source.fetch(order));
-        self.fetches.insert(fetch, (link, call));
+        self.fetches.insert(fetch, Fetch { link, way: Way::Call(call) });
     }
 
-    /// Drops a call for blocks.
+    /// Drops a call for blocks, or a request for them on the link.
     pub(super) fn cancel_fetch(&mut self, fetch: FetchKey) {
-        if self.fetches.remove(&fetch).is_none() {
-            self.cancel_on_link(fetch);
+        match self.fetches.remove(&fetch) {
+            Some(Fetch { link, way: Way::OnLink(_) }) => self.cancel_on_link(link, fetch),
+            Some(Fetch { way: Way::Call(call), .. }) => drop(call),
+            None => {}
+        }
+    }
+
+    fn fetch_ended(&mut self, fetch: FetchKey, end: FetchEnd) {
+        let ended = self.fetches.remove(&fetch);
+        // The neighbour does not know of it, unless it has sent its last block.
+        if let Some(Fetch { link, way: Way::OnLink(_) }) = ended
+            && end != FetchEnd::Done
+        {
+            self.cancel_on_link(link, fetch);
         }
     }
 
@@ -76,7 +112,7 @@ impl Engine {
             }
             bulk::Event::Brain(input) => {
                 match &input {
-                    Input::FetchEnded { fetch, .. } => drop(self.fetches.remove(fetch)),
+                    Input::FetchEnded { fetch, end } => self.fetch_ended(*fetch, *end),
                     Input::ServeRequested { content, .. } => self.note_asked(*content),
                     Input::BlockArrived { block, .. } => {
                         metrics::counter!("shoal_peer_received_bytes_total")

@@ -144,7 +144,7 @@ async fn a_refusal_says_when_to_ask_again() {
 }
 
 #[tokio::test]
-async fn a_cancelled_fetch_is_dropped_and_not_told_of() {
+async fn a_cancelled_fetch_is_dropped_and_ends_once() {
     let seeder = Seeder::start(PIECE as usize * 64).await;
     let mut leecher = Leecher::start(&seeder);
     let source = leecher.source(&seeder.listening.address);
@@ -152,16 +152,20 @@ async fn a_cancelled_fetch_is_dropped_and_not_told_of() {
     let serving = seeder.grant_until_dropped();
     assert!(matches!(leecher.next().await, Event::Brain(Input::BlockArrived { .. })));
     drop(call);
-    let listening = async {
-        loop {
-            let event = leecher.next().await;
-            assert!(!matches!(event, Event::Brain(Input::FetchEnded { .. })));
-        }
-    };
-    tokio::select! {
-        sent = timeout(Duration::from_secs(5), serving) => drop(sent.expect("dropped in time")),
-        () = listening => {}
-    }
+    assert_eq!(leecher.until_end().await.1, FetchEnd::Failed);
+    timeout(Duration::from_secs(5), serving).await.expect("dropped in time").unwrap();
+    assert!(leecher.events.try_recv().is_err(), "nothing is told after the end");
+}
+
+#[tokio::test]
+async fn a_fetch_whose_lane_ends_has_ended_too() {
+    let seeder = Seeder::start(PIECE as usize * 4).await;
+    let neighbour = Parrot::falling_silent_after(Vec::new()).await;
+    let mut leecher = Leecher::start(&seeder);
+    let source = leecher.source(&neighbour.address);
+    let _call = source.fetch(leecher.order(&[0, 1]));
+    leecher.stop_lanes();
+    assert_eq!(leecher.until_end().await.1, FetchEnd::Failed);
 }
 
 #[tokio::test]

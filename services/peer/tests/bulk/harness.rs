@@ -185,7 +185,7 @@ pub(crate) struct Leecher {
     /// Calls that were answered.
     pub(crate) answers: usize,
     downloads: Downloads,
-    lanes: Lanes,
+    lanes: Option<Lanes>,
     _directory: TempDir,
 }
 
@@ -201,11 +201,15 @@ impl Leecher {
         let (sender, events) = mpsc::channel(16);
         let downloads = Downloads::new(sender, RateCap::new(cap), PATIENCE);
         let lanes = Lanes::start(LANES).expect("threads");
-        Self { copy, events, answers: 0, downloads, lanes, _directory: directory }
+        Self { copy, events, answers: 0, downloads, lanes: Some(lanes), _directory: directory }
     }
 
     pub(crate) fn source(&self, address: &Address) -> Source {
-        self.downloads.source(&self.lanes, address)
+        self.downloads.source(self.lanes.as_ref().expect("not stopped"), address)
+    }
+
+    pub(crate) fn stop_lanes(&mut self) {
+        self.lanes = None;
     }
 
     pub(crate) fn order(&self, pieces: &[u32]) -> Order {

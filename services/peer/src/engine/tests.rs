@@ -1,0 +1,254 @@
+//! The engine, its brains and its lanes, with the test in the place of tasks and neighbours.
+
+use std::{fs, num::NonZeroUsize};
+
+use shoal_core::{
+    PeerId,
+    content::{Bitfield, PieceLength},
+    roster::Direction,
+    swarm::{FetchEnd, PeerMessage},
+};
+use shoal_proto::{
+    peer::v1::{self as pb, LinkMessage, link_message::Kind},
+    types::v1::Location,
+};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    bulk::RateCap,
+    link::{AdmittedLink, Handshake, Voice},
+    options::Options,
+    store::{OneShot, hash},
+    wire::{InLink, LinkToken},
+};
+
+const PIECE: u32 = PieceLength::MIN.get();
+const BLOCK: u32 = 16 << 10;
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// An engine that fetches a content of one piece, and what reaches it.
+struct Bench {
+    engine: Engine,
+    content: ContentKey,
+    bytes: Vec<u8>,
+    inbox: mpsc::Receiver<Event>,
+    transfers: mpsc::Receiver<bulk::Event>,
+    _copy: OneShot,
+    _directory: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("source");
+        let mut bytes = vec![0; PIECE as usize];
+        blake3::Hasher::new().finalize_xof().fill(&mut bytes);
+        fs::write(&path, &bytes).unwrap();
+        let hashed = hash(&path, Some(PieceLength::MIN), |_| {}).unwrap();
+        let destination = directory.path().join("copy");
+        let copy = OneShot::begin(&destination, hashed.manifest, hashed.hashes).unwrap();
+
+        let (events, inbox) = mpsc::channel(QUEUE);
+        let (moved, transfers) = mpsc::channel(QUEUE);
+        let bulk = Bulk {
+            lanes: Arc::new(Lanes::start(NonZeroUsize::MIN).unwrap()),
+            downloads: Downloads::new(moved.clone(), RateCap::new(None), DEADLINE),
+            uploads: Uploads::new(moved.clone(), RateCap::new(None)),
+            moved,
+            max_download: None,
+        };
+        let mut engine = Engine::new(Parts {
+            settings: swarm::Settings::default(),
+            roster: RosterSettings::default(),
+            identity: Arc::new(Identity {
+                peer: PeerId::new(Uuid::from_u128(1)),
+                address: "127.0.0.1:1".parse().unwrap(),
+                location: Location::default(),
+            }),
+            directory: Arc::default(),
+            bulk,
+            trackers: Vec::new(),
+            ring_nodes: Vec::new(),
+            events,
+            stop: CancellationToken::new(),
+            closing: CancellationToken::new(),
+        });
+        engine.add(copy.stored(), Options::default(), &Span::none());
+        let content = *engine.contents.keys().next().unwrap();
+        Self { engine, content, bytes, inbox, transfers, _copy: copy, _directory: directory }
+    }
+
+    /// A neighbour's hellos are through. What is said to it comes out of the receiver.
+    fn handshake(&self) -> (Handshake, mpsc::Receiver<LinkMessage>) {
+        let (messages, said) = mpsc::channel(64);
+        let (blocks, _) = mpsc::channel(1);
+        let handshake = Handshake {
+            content: self.content,
+            peer: PeerId::new(Uuid::from_u128(2)),
+            address: "127.0.0.1:2".parse().unwrap(),
+            complete: true,
+            serves_nothing: false,
+            direction: Direction::Outbound,
+            round_trip: Duration::from_millis(1),
+            our_token: LinkToken::random(),
+            their_token: LinkToken::random(),
+            voice: Voice { messages, blocks },
+        };
+        (handshake, said)
+    }
+
+    /// A neighbour that cannot be dialled is asked for the piece, on its link.
+    fn ask_on_link(&mut self) -> (LinkKey, AdmittedLink, mpsc::Receiver<LinkMessage>, pb::Request) {
+        let (handshake, mut said) = self.handshake();
+        let admitted = self.engine.admit(handshake).unwrap();
+        let link = *self.engine.links.keys().next().unwrap();
+        self.engine.undialable(link);
+        for message in [PeerMessage::Bitfield(Bitfield::full(1)), PeerMessage::Unchoke] {
+            self.engine.handle(Event::Brain(Input::Message { link, message }));
+        }
+        let request = loop {
+            if let Some(Kind::Request(request)) = said.try_recv().unwrap().kind {
+                break request;
+            }
+        };
+        (link, admitted, said, request)
+    }
+
+    fn block(&self, request: &pb::Request, number: u32, last: bool) -> InLink {
+        let (offset, range) = (number * BLOCK, &request.ranges[0]);
+        let data = self.bytes[offset as usize..][..BLOCK as usize].to_vec().into();
+        let request_id = request.request_id;
+        InLink::Block(pb::Block { request_id, piece: range.piece, offset, data, last })
+    }
+
+    /// How the fetch ended. Its lane tells nothing more.
+    async fn end_of(&mut self, request: &pb::Request) -> FetchEnd {
+        let end = loop {
+            let event = timeout(DEADLINE, self.transfers.recv()).await.unwrap().unwrap();
+            if let bulk::Event::Brain(Input::FetchEnded { fetch, end }) = event {
+                assert_eq!(fetch.0, request.request_id);
+                break end;
+            }
+        };
+        while let Ok(event) = self.transfers.try_recv() {
+            let ended = matches!(event, bulk::Event::Brain(Input::FetchEnded { .. }));
+            assert!(!ended, "it ended twice");
+        }
+        end
+    }
+}
+
+#[tokio::test]
+async fn a_fetch_on_a_link_ends_once_whatever_the_neighbour_does() {
+    type Act = fn(&mut Bench, LinkKey, &pb::Request);
+    let acts: [(&str, Act, FetchEnd); 6] = [
+        (
+            "it sends all",
+            |bench, link, request| {
+                for number in 0..PIECE / BLOCK {
+                    let block = bench.block(request, number, number == PIECE / BLOCK - 1);
+                    bench.engine.in_link(link, block);
+                }
+            },
+            FetchEnd::Done,
+        ),
+        (
+            "it says too soon that a block is the last",
+            |bench, link, request| {
+                let block = bench.block(request, 0, true);
+                bench.engine.in_link(link, block);
+            },
+            FetchEnd::Failed,
+        ),
+        (
+            "it sends more than fits into the queue",
+            |bench, link, request| {
+                let request_id = request.request_id;
+                let piece = request.ranges[0].piece;
+                for _ in 0..1000 {
+                    let empty = pb::Block { request_id, piece, ..pb::Block::default() };
+                    bench.engine.in_link(link, InLink::Block(empty));
+                }
+            },
+            FetchEnd::Failed,
+        ),
+        (
+            "it sends more bytes than were asked for",
+            |bench, link, request| {
+                let (request_id, piece) = (request.request_id, request.ranges[0].piece);
+                let data = vec![0; PIECE as usize + 1].into();
+                let block = pb::Block { request_id, piece, offset: 0, data, last: false };
+                bench.engine.in_link(link, InLink::Block(block));
+                assert!(bench.engine.links.is_empty(), "it breaks the protocol");
+            },
+            FetchEnd::Failed,
+        ),
+        ("it leaves", |bench, link, _| bench.engine.link_ended(link, None), FetchEnd::Failed),
+        (
+            "the fetch is cancelled",
+            |bench, _, request| bench.engine.cancel_fetch(FetchKey(request.request_id)),
+            FetchEnd::Failed,
+        ),
+    ];
+    for (case, act, expected) in acts {
+        let mut bench = Bench::new();
+        let (link, _admitted, _said, request) = bench.ask_on_link();
+        act(&mut bench, link, &request);
+        assert_eq!(bench.end_of(&request).await, expected, "{case}");
+    }
+}
+
+#[tokio::test]
+async fn a_neighbour_is_told_that_a_fetch_on_its_link_failed_and_it_is_forgotten() {
+    let mut bench = Bench::new();
+    let (link, _admitted, mut said, request) = bench.ask_on_link();
+    let ended = Input::FetchEnded { fetch: FetchKey(request.request_id), end: FetchEnd::Failed };
+    bench.engine.transferred(bulk::Event::Brain(ended));
+    let told = std::iter::from_fn(|| said.try_recv().ok()).any(|message| {
+        matches!(message.kind, Some(Kind::Cancel(cancel)) if cancel.request_id == request.request_id)
+    });
+    assert!(told);
+    assert!(bench.engine.fetches.is_empty() && bench.engine.links.contains_key(&link));
+}
+
+#[tokio::test]
+async fn a_fetch_that_cannot_begin_ends_at_once() {
+    let mut bench = Bench::new();
+    let (link, ..) = bench.ask_on_link();
+    // As if it had gone while the brain's outputs are carried out.
+    let entry = bench.engine.links.remove(&link).unwrap();
+    let outstanding =
+        |bench: &Bench| bench.engine.swarm.link_status(link, Instant::now()).unwrap().outstanding;
+    assert!(outstanding(&bench) > 0);
+    let (fetch, _) = bench.engine.fetches.drain().next().unwrap();
+    bench.engine.start_fetch(fetch, link, Vec::new(), BLOCK);
+    assert_eq!(outstanding(&bench), 0);
+    drop(entry);
+}
+
+#[tokio::test]
+async fn a_link_whose_caller_is_gone_before_its_reader_starts_ends() {
+    // Before the engine lets it in, and after.
+    for is_early in [true, false] {
+        let mut bench = Bench::new();
+        let (handshake, _said) = bench.handshake();
+        let (admitted, answer) = oneshot::channel();
+        let mut answer = Some(answer);
+        if is_early {
+            drop(answer.take());
+        }
+        bench.engine.handle(Event::Handshake(Box::new(handshake), admitted));
+        drop(answer.take());
+        assert_eq!(bench.engine.links.len(), 1);
+        let event = timeout(DEADLINE, bench.inbox.recv()).await.unwrap().unwrap();
+        assert!(matches!(event, Event::LinkEnded { offence: None, .. }));
+        bench.engine.handle(event);
+        assert!(bench.engine.links.is_empty(), "a ghost, early: {is_early}");
+        assert!(bench.inbox.try_recv().is_err(), "it ended twice");
+        let (handshake, _said) = bench.handshake();
+        assert!(bench.engine.admit(handshake).is_ok(), "the same peer may come back");
+    }
+}

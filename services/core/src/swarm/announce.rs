@@ -73,8 +73,9 @@ impl Swarm {
             let untold = fresh.len() + neighbour.idle_haves.len();
             neighbour.idle_haves.extend(&fresh);
             let lacks_some = fresh.iter().any(|piece| !neighbour.has.has(*piece));
-            let lacked = content.held.minus(&neighbour.has).count();
-            if !lacks_some || lacked >= untold + self.settings.plenty {
+            let enough = untold + self.settings.plenty;
+            let has_enough = || content.held.minus(&neighbour.has).take(enough).count() == enough;
+            if !lacks_some || has_enough() {
                 continue;
             }
             let message = PeerMessage::Have(std::mem::take(&mut neighbour.idle_haves));
@@ -102,7 +103,7 @@ impl Swarm {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
         let Some(content) = self.contents.get_mut(&neighbour.content) else { return };
         if content.is_seeding() && !neighbour.has.has(piece) && neighbour.promised.insert(piece) {
-            content.picker.gain(piece);
+            content.gain(piece);
         }
     }
 

@@ -57,6 +57,8 @@ pub(super) struct Content {
     pub(super) distrusted: BTreeSet<PieceIndex>,
     /// Pieces wanted and not held.
     missing: u32,
+    /// How many of them have so many copies at neighbours that do not hold everything.
+    missing_by_copies: Vec<u32>,
     /// How many times pieces became askable again.
     pub(super) reopened: u64,
     pub(super) links: BTreeSet<LinkKey>,
@@ -85,6 +87,7 @@ impl Content {
             orphans: BTreeSet::new(),
             distrusted: BTreeSet::new(),
             missing,
+            missing_by_copies: vec![missing],
             reopened: 0,
             links: BTreeSet::new(),
             fresh: Vec::new(),
@@ -122,18 +125,38 @@ impl Content {
         !self.is_seeding() && self.orphans.is_empty() && self.picker.open_count() == 0
     }
 
-    /// Changes how much a piece is wanted; true if it is now wanted or no longer is.
-    pub(super) fn prioritise(&mut self, piece: PieceIndex, priority: Priority) -> bool {
-        let before = self.wants(piece);
-        self.picker.set_priority(piece, priority);
-        let after = self.wants(piece);
-        match (before, after) {
-            (false, true) => self.missing += 1,
-            (true, false) => self.missing -= 1,
-            _ => {}
-        }
+    /// Changes how much a piece is wanted.
+    pub(super) fn prioritise(&mut self, piece: PieceIndex, priority: Priority) {
+        self.recount(piece, |content| content.picker.set_priority(piece, priority));
         self.reopened += 1;
-        before != after
+    }
+
+    /// One more neighbour holds this piece.
+    pub(super) fn gain(&mut self, piece: PieceIndex) {
+        self.recount(piece, |content| content.picker.gain(piece));
+    }
+
+    /// One neighbour fewer holds this piece.
+    pub(super) fn lose(&mut self, piece: PieceIndex) {
+        self.recount(piece, |content| content.picker.lose(piece));
+    }
+
+    /// Changes something by which a missing piece is counted, and counts it anew: what is shown of a
+    /// content costs the same however many pieces it has.
+    fn recount(&mut self, piece: PieceIndex, change: impl FnOnce(&mut Self)) {
+        if self.wants(piece) {
+            self.missing -= 1;
+            self.missing_by_copies[self.picker.partial_copies(piece) as usize] -= 1;
+        }
+        change(self);
+        if self.wants(piece) {
+            self.missing += 1;
+            let copies = self.picker.partial_copies(piece) as usize;
+            if self.missing_by_copies.len() <= copies {
+                self.missing_by_copies.resize(copies + 1, 0);
+            }
+            self.missing_by_copies[copies] += 1;
+        }
     }
 
     /// What to ask this neighbour for next: the rest of a piece begun, a piece it suggested, or the
@@ -229,14 +252,15 @@ impl Content {
 
     /// A piece is verified and kept; true if it is news.
     pub(super) fn store(&mut self, piece: PieceIndex) -> bool {
-        let wanted = self.wants(piece);
-        if !self.held.insert(piece) {
+        if self.held.has(piece) {
             return false;
         }
+        self.recount(piece, |content| {
+            content.held.insert(piece);
+        });
         self.pending.remove(&piece);
         self.orphans.remove(&piece);
         self.distrusted.remove(&piece);
-        self.missing -= u32::from(wanted);
         self.place(piece);
         true
     }
@@ -283,15 +307,12 @@ impl Content {
 
     /// Pieces wanted of which no neighbour has a copy.
     pub(super) fn unavailable(&self) -> u32 {
-        self.wanted_pieces().filter(|piece| self.picker.copies(*piece) == 0).count() as u32
+        if self.picker.complete() > 0 { 0 } else { self.missing_by_copies[0] }
     }
 
     /// Copies of the rarest piece wanted.
     pub(super) fn rarest(&self) -> Option<u32> {
-        self.wanted_pieces().map(|piece| self.picker.copies(piece)).min()
-    }
-
-    fn wanted_pieces(&self) -> impl Iterator<Item = PieceIndex> + '_ {
-        self.layout.pieces().filter(|piece| self.wants(*piece))
+        let fewest = self.missing_by_copies.iter().position(|pieces| *pieces > 0)?;
+        Some(self.picker.complete() + fewest as u32)
     }
 }

@@ -66,9 +66,9 @@ impl Swarm {
             if neighbour.counted_complete {
                 content.picker.lose_complete();
             } else {
-                neighbour.has.iter().for_each(|piece| content.picker.lose(piece));
+                neighbour.has.iter().for_each(|piece| content.lose(piece));
             }
-            neighbour.promised.iter().for_each(|piece| content.picker.lose(piece));
+            neighbour.promised.iter().for_each(|piece| content.lose(piece));
         }
         self.fill_slots();
         self.refill_all(now, neighbour.content);
@@ -121,7 +121,7 @@ impl Swarm {
         if neighbour.counted_complete {
             content.picker.gain_complete();
         } else {
-            field.iter().for_each(|piece| content.picker.gain(piece));
+            field.iter().for_each(|piece| content.gain(piece));
         }
         neighbour.has = field;
         self.review_link(now, link);
@@ -140,7 +140,7 @@ impl Swarm {
                 continue;
             }
             if !neighbour.promised.remove(*piece) {
-                content.picker.gain(*piece);
+                content.gain(*piece);
             }
             neighbour.wanted += u32::from(content.wants(*piece));
         }

@@ -73,9 +73,14 @@ impl Picker {
         self.complete = self.complete.saturating_sub(1);
     }
 
-    /// Copies of a piece at neighbours.
-    pub(super) fn copies(&self, piece: PieceIndex) -> u32 {
-        self.complete + self.copies[piece.get() as usize]
+    /// Neighbours that hold every piece.
+    pub(super) const fn complete(&self) -> u32 {
+        self.complete
+    }
+
+    /// Copies of a piece at the other neighbours.
+    pub(super) fn partial_copies(&self, piece: PieceIndex) -> u32 {
+        self.copies[piece.get() as usize]
     }
 
     pub(super) fn priority(&self, piece: PieceIndex) -> Priority {
@@ -344,7 +349,7 @@ mod tests {
             let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
             for piece in 0..COUNT {
                 let index = PieceIndex::new(piece);
-                prop_assert_eq!(picker.copies(index), model.copies[piece as usize]);
+                prop_assert_eq!(picker.partial_copies(index), model.copies[piece as usize]);
                 prop_assert_eq!(picker.is_open(index), model.is_open(piece));
             }
             let open = (0..COUNT).filter(|piece| model.is_open(*piece));

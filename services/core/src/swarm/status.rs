@@ -68,8 +68,8 @@ pub struct LinkStatus {
     pub content: ContentKey,
     /// Who it is.
     pub peer: PeerId,
-    /// The pieces it holds.
-    pub has: Bitfield,
+    /// Pieces it holds.
+    pub held: u32,
     /// Pieces that it holds and we want.
     pub wanted: u32,
     /// We want something of it.
@@ -143,7 +143,7 @@ impl Swarm {
         self.contents.get(&content).into_iter().flat_map(|content| content.links.iter().copied())
     }
 
-    /// How a content stands; looks at each of its pieces.
+    /// How a content stands. Costs the same however many pieces it has.
     pub fn content_status(&self, content: ContentKey) -> Option<ContentStatus> {
         let content = self.contents.get(&content)?;
         Some(ContentStatus {
@@ -169,7 +169,7 @@ impl Swarm {
         self.contents.get(&content).map(|content| &content.held)
     }
 
-    /// How a neighbour stands.
+    /// How a neighbour stands. Costs the same however many pieces there are.
     pub fn link_status(&self, link: LinkKey, now: Instant) -> Option<LinkStatus> {
         let neighbour = self.neighbours.get(&link)?;
         let idle = self.reason_not_to_ask(now, link);
@@ -180,7 +180,7 @@ impl Swarm {
         Some(LinkStatus {
             content: neighbour.content,
             peer: neighbour.peer,
-            has: neighbour.has.clone(),
+            held: neighbour.has.held(),
             wanted: neighbour.wanted,
             interesting: neighbour.interesting,
             interested: neighbour.interested,

@@ -310,7 +310,7 @@ impl Engine {
         info!(content_id = %content.id, "complete");
         content.left_bytes.store(0, Ordering::Relaxed);
         content.news.send_modify(|news| news.completed = true);
-        if content.stored().is_some_and(|stored| stored.held().is_full()) {
+        if content.stored().is_some_and(|stored| stored.is_complete()) {
             self.roster.completed(key);
         }
         self.report_on(key);

@@ -19,7 +19,7 @@ use crate::{
 const AT_CAP: f64 = 0.9;
 
 impl Engine {
-    /// A snapshot of a content.
+    /// A snapshot of a content. It is made often, and costs the same however many pieces there are.
     pub(super) fn status(&self, key: ContentKey) -> Status {
         let now = Instant::now();
         let content = &self.contents[&key];
@@ -85,7 +85,7 @@ impl Engine {
             Some(Neighbour {
                 peer: status.peer,
                 address: self.links.get(&link)?.address.clone(),
-                held_pieces: status.has.held(),
+                held_pieces: status.held,
                 interesting: status.interesting,
                 interested: status.interested,
                 choking_us: status.chokes_us,
@@ -158,12 +158,11 @@ impl Sources {
 }
 
 fn describe(status: &mut Status, stored: &Arc<Stored>) {
-    let held = stored.held();
     stored.manifest().name().clone_into(&mut status.name);
     status.total_bytes = stored.layout().total_bytes();
     status.held_bytes = stored.held_bytes();
-    status.piece_count = held.piece_count();
-    status.held_pieces = held.held();
+    status.piece_count = stored.layout().piece_count();
+    status.held_pieces = stored.held_pieces();
 }
 
 fn why_unresolved(peers: usize, sources: &Sources) -> (Cause, String) {

@@ -181,6 +181,11 @@ impl Stored {
         lock(&self.progress).held.clone()
     }
 
+    /// How many pieces are verified and written, as of now.
+    pub fn held_pieces(&self) -> u32 {
+        lock(&self.progress).held.held()
+    }
+
     /// Bytes of the pieces held.
     pub fn held_bytes(&self) -> u64 {
         lock(&self.progress).held_bytes

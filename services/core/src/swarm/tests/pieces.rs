@@ -24,7 +24,7 @@ impl Swarm {
     /// All books agree on the one state of each piece.
     pub(super) fn check_pieces(&self) {
         for (key, content) in &self.contents {
-            let mut wanted = 0;
+            let mut wanted = Vec::new();
             for piece in content.layout.pieces() {
                 let (state, pending) = (content.state(piece), content.pending.get(&piece));
                 let is_skipped = content.picker.priority(piece) == Priority::Skip;
@@ -49,9 +49,14 @@ impl Swarm {
                     let known: BTreeSet<_> = pending.sources.iter().copied().collect();
                     assert_eq!(known, sources.collect(), "sources of {piece:?}");
                 }
-                wanted += u32::from(content.wants(piece));
+                if content.wants(piece) {
+                    wanted.push(content.picker.complete() + content.picker.partial_copies(piece));
+                }
             }
-            assert_eq!(content.missing(), wanted);
+            let unavailable = wanted.iter().filter(|copies| **copies == 0).count();
+            assert_eq!(content.missing() as usize, wanted.len());
+            assert_eq!(content.unavailable() as usize, unavailable);
+            assert_eq!(content.rarest(), wanted.into_iter().min());
         }
     }
 }
@@ -416,4 +421,27 @@ fn what_came_of_an_attempt_that_is_given_up_is_wasted_and_the_store_is_told() {
     let abandon = Output::Abandon { content: CONTENT, piece: PieceIndex::new(0), attempt };
     assert_eq!(outputs[0], abandon);
     assert_eq!(bench.swarm.totals(CONTENT).wasted, 2 * u64::from(BLOCK_UNIT));
+}
+
+#[test]
+fn a_million_pieces_cost_no_more_to_look_at_than_a_thousand() {
+    let look = |pieces: u32| {
+        let mut bench = Bench::new();
+        bench.add(pieces, [0]);
+        let links = [bench.neighbour(0..pieces), bench.neighbour(0..pieces - 1)];
+        let round = || {
+            let start = epoch();
+            for _ in 0..1_000 {
+                std::hint::black_box(bench.swarm.content_status(CONTENT));
+                for link in links {
+                    std::hint::black_box(bench.swarm.link_status(link, bench.now));
+                }
+            }
+            epoch() - start
+        };
+        (0..5).map(|_| round()).min().expect("some rounds")
+    };
+    let (few, many) = (look(1_000), look(1_000_000));
+    // A look at each piece would cost a thousand times as much, one at each word of 64 still many.
+    assert!(many < 4 * few, "{few:?} for a thousand pieces, {many:?} for a million");
 }

@@ -12,8 +12,8 @@ use shoal_core::{
     PeerId,
     content::{Bitfield, BlockRange, Layout, PieceIndex, PieceLength},
     swarm::{
-        Capabilities, ContentKey, FetchEnd, FetchKey, Input, LinkKey, Output, PeerMessage,
-        Priority, ServeKey, Settings, Swarm,
+        Attempt, Capabilities, ContentKey, FetchEnd, FetchKey, Input, LinkKey, Output, PeerMessage,
+        PieceState, Priority, ServeKey, Settings, Swarm,
     },
 };
 use shoal_fuzz::epoch;
@@ -190,7 +190,7 @@ impl Shell {
                 Input::FetchEnded { fetch, end }
             }
             What::Stored => Input::PieceStored { content, piece },
-            What::Corrupt => Input::PieceCorrupt { content, piece },
+            What::Corrupt => self.corrupt(content, piece, link),
             What::Lying => Input::CaughtLying { link },
             What::Serve { stranger, ranges } => Input::ServeRequested {
                 serve: ServeKey(self.keys),
@@ -204,6 +204,17 @@ impl Shell {
             What::Dropped { serve } => Input::ServeDropped { serve: ServeKey(serve.into()) },
             _ => Input::Tick,
         })
+    }
+
+    /// The present attempt fails, or an old one; with bytes of one neighbour, or of several.
+    fn corrupt(&self, content: ContentKey, piece: PieceIndex, link: LinkKey) -> Input {
+        let attempt = match self.swarm.piece_state(content, piece) {
+            Some(PieceState::Asked(at) | PieceState::Orphaned(at) | PieceState::Whole(at)) => at,
+            _ => Attempt(0),
+        };
+        let all = self.links.iter().filter(|(_, of)| *of == content).map(|(link, _)| *link);
+        let contributors = if piece.get() % 2 == 0 { vec![link] } else { all.collect() };
+        Input::PieceCorrupt { content, piece, attempt, contributors }
     }
 
     fn fetch(&self, number: u8) -> Option<usize> {
@@ -231,6 +242,7 @@ impl Shell {
                 Output::Fetch { fetch, link, ranges, .. } => {
                     let of = self.links.iter().find(|(other, _)| *other == link);
                     let content = of.expect("only neighbours are asked").1;
+                    let ranges = ranges.into_iter().map(|of| of.range).collect();
                     self.fetches.push((fetch, content, ranges));
                 }
                 Output::CancelFetch { fetch } => {

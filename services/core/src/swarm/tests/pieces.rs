@@ -145,7 +145,7 @@ impl World {
                 }
                 Output::CancelFetch { fetch } => self.cancels.push_back(fetch),
                 Output::Abandon { piece, attempt, .. } => {
-                    self.abandoned.push_back((piece, attempt))
+                    self.abandoned.push_back((piece, attempt));
                 }
                 Output::Ban { link, reason } => {
                     assert_eq!(reason, BanReason::Corruption);
@@ -337,7 +337,7 @@ fn is_missing(pending: &Pending, unit: u32) -> bool {
     pending.missing().iter().any(|of| of.range.offset <= offset && offset < of.range.end())
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Join { may_lie: bool },
     Leave(Index),

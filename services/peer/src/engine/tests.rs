@@ -2,10 +2,11 @@
 
 use std::{fs, num::NonZeroUsize};
 
+use shoal_common::{health::Health, supervisor::Supervisor};
 use shoal_core::{
     PeerId,
     content::{Bitfield, PieceLength},
-    roster::Direction,
+    roster::Origin,
     swarm::{FetchEnd, PeerMessage},
 };
 use shoal_proto::{
@@ -41,7 +42,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    async fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("source");
         let mut bytes = vec![0; PIECE as usize];
@@ -73,7 +74,7 @@ impl Bench {
             trackers: Vec::new(),
             ring_nodes: Vec::new(),
             events,
-            stop: CancellationToken::new(),
+            supervisor: Supervisor::new(Health::new(&[]).await),
             closing: CancellationToken::new(),
         });
         engine.add(copy.stored(), Options::default(), &Span::none());
@@ -88,10 +89,10 @@ impl Bench {
         let handshake = Handshake {
             content: self.content,
             peer: PeerId::new(Uuid::from_u128(2)),
-            address: "127.0.0.1:2".parse().unwrap(),
+            address: Some("127.0.0.1:2".parse().unwrap()),
             complete: true,
             serves_nothing: false,
-            direction: Direction::Outbound,
+            origin: Origin::Dialled("127.0.0.1:2".to_owned()),
             round_trip: Duration::from_millis(1),
             our_token: LinkToken::random(),
             their_token: LinkToken::random(),
@@ -194,7 +195,7 @@ async fn a_fetch_on_a_link_ends_once_whatever_the_neighbour_does() {
         ),
     ];
     for (case, act, expected) in acts {
-        let mut bench = Bench::new();
+        let mut bench = Bench::new().await;
         let (link, _admitted, _said, request) = bench.ask_on_link();
         act(&mut bench, link, &request);
         assert_eq!(bench.end_of(&request).await, expected, "{case}");
@@ -203,7 +204,7 @@ async fn a_fetch_on_a_link_ends_once_whatever_the_neighbour_does() {
 
 #[tokio::test]
 async fn a_neighbour_is_told_that_a_fetch_on_its_link_failed_and_it_is_forgotten() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new().await;
     let (link, _admitted, mut said, request) = bench.ask_on_link();
     let ended = Input::FetchEnded { fetch: FetchKey(request.request_id), end: FetchEnd::Failed };
     bench.engine.transferred(bulk::Event::Brain(ended));
@@ -216,7 +217,7 @@ async fn a_neighbour_is_told_that_a_fetch_on_its_link_failed_and_it_is_forgotten
 
 #[tokio::test]
 async fn a_fetch_that_cannot_begin_ends_at_once() {
-    let mut bench = Bench::new();
+    let mut bench = Bench::new().await;
     let (link, ..) = bench.ask_on_link();
     // As if it had gone while the brain's outputs are carried out.
     let entry = bench.engine.links.remove(&link).unwrap();
@@ -233,7 +234,7 @@ async fn a_fetch_that_cannot_begin_ends_at_once() {
 async fn a_link_whose_caller_is_gone_before_its_reader_starts_ends() {
     // Before the engine lets it in, and after.
     for is_early in [true, false] {
-        let mut bench = Bench::new();
+        let mut bench = Bench::new().await;
         let (handshake, _said) = bench.handshake();
         let (admitted, answer) = oneshot::channel();
         let mut answer = Some(answer);

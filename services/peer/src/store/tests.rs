@@ -4,7 +4,7 @@ use std::{cell::RefCell, fs, io, path::PathBuf, rc::Rc, sync::Arc};
 
 use shoal_core::{
     content::{ContentId, PieceIndex, PieceLength},
-    swarm::LinkKey,
+    swarm::{Attempt, LinkKey},
 };
 use tempfile::TempDir;
 
@@ -80,7 +80,7 @@ fn send(source: &Stored, to: &Stored, piece: u32) -> Result<Accepted, StoreError
     let block = source.layout().whole(PieceIndex::new(piece));
     let mut bytes = vec![0; block.length as usize];
     source.read(block, &mut bytes).unwrap();
-    to.accept(LinkKey(1), block, bytes.into())
+    to.accept(LinkKey(1), Attempt(1), block, bytes.into())
 }
 
 /// Does some work, and tells which of its steps it went through.

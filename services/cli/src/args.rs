@@ -45,6 +45,7 @@ Exit status:
 
 Environment:
   SHOAL_CONTROL                where the peer's control API is, as --control
+  SHOAL__DATA_DIR              data directory of a peer, whose control socket is looked for there first
   SHOAL_DHT                    nodes of the ring, with commas between them, as --dht
   RUST_LOG                     how much is logged to stderr, such as debug or shoal_peer=trace
   OTEL_EXPORTER_OTLP_ENDPOINT  collector that traces are sent to, such as http://localhost:4317";
@@ -145,9 +146,10 @@ impl Command {
 /// Where the control API of a running peer is.
 #[derive(Args, Debug)]
 pub(crate) struct ControlArgs {
-    /// Control API of the peer: HOST:PORT or unix:PATH
-    #[arg(long, value_name = "ADDR", env = "SHOAL_CONTROL", default_value = "127.0.0.1:7073")]
-    pub(crate) control: ControlAddress,
+    /// Control API of the peer: unix:PATH or HOST:PORT [default: the socket control.sock in
+    /// $SHOAL__DATA_DIR, ./shoal-data or /var/lib/shoal]
+    #[arg(long, value_name = "ADDR", env = "SHOAL_CONTROL")]
+    pub(crate) control: Option<ControlAddress>,
 }
 
 /// Which ring is asked for peers beside trackers.

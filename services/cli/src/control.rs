@@ -1,9 +1,15 @@
-//! The control API of a running peer.
+//! The control API of a running peer, and where it is found.
 
-use std::time::Duration;
+use std::{
+    env, fs,
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use rustix::process::geteuid;
 use shoal_common::channel::{Channel, Options};
-use shoal_peer::Control as ControlAddress;
+use shoal_peer::{Control as ControlAddress, Settings};
 use shoal_proto::control::v1::{
     control_service_client::ControlServiceClient, observe_service_client::ObserveServiceClient,
 };
@@ -13,6 +19,11 @@ use crate::exit::{Exit, Failure};
 /// Hashing or sending a large content takes long, and its answer comes at the end. That the peer is
 /// gone, the connection's keepalive tells.
 const LONGEST_CALL: Duration = Duration::from_secs(7 * 24 * 3600);
+/// The peer's own setting, which names its data directory in a service's environment.
+const DATA_DIR: &str = "SHOAL__DATA_DIR";
+/// The data directory of a peer that is a service of its machine, and of the container image.
+const SERVICE_DATA_DIR: &str = "/var/lib/shoal";
+const ADVICE: &str = "start shoal-peer, or say with --control where it is";
 
 /// Both services of a peer's control API.
 pub(crate) struct Control {
@@ -21,19 +32,64 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) async fn connect(address: &ControlAddress) -> anyhow::Result<Self> {
+    /// Connects to the peer at `address`; without one, to the first whose socket lies in one of the
+    /// usual data directories and answers.
+    pub(crate) async fn connect(address: Option<&ControlAddress>) -> anyhow::Result<Self> {
         let options = Options { call_timeout: LONGEST_CALL, ..Options::default() };
         let channel = match address {
-            ControlAddress::Tcp(address) => Channel::connect(address, &options).await,
-            ControlAddress::Unix(path) => Channel::connect_unix(path, &options).await,
+            Some(ControlAddress::Tcp(address)) => Channel::connect(address, &options).await,
+            Some(ControlAddress::Unix(path)) => Channel::connect_unix(path, &options).await,
+            None => return find(&options).await.map(Self::over),
         };
-        let channel = channel.map_err(|error| {
-            let advice = "start shoal-peer, or say with --control where it is";
-            Failure::new(Exit::Unreachable, format!("{error}; {advice}"))
-        })?;
-        Ok(Self {
+        let channel = channel.map_err(|error| unreachable(&format!("{error}; {ADVICE}")))?;
+        Ok(Self::over(channel))
+    }
+
+    fn over(channel: Channel) -> Self {
+        Self {
             change: ControlServiceClient::new(channel.clone()),
             observe: ObserveServiceClient::new(channel),
-        })
+        }
     }
+}
+
+fn unreachable(message: &str) -> anyhow::Error {
+    Failure::new(Exit::Unreachable, message).into()
+}
+
+async fn find(options: &Options) -> anyhow::Result<Channel> {
+    let mut refusals = Vec::new();
+    for directory in data_directories() {
+        let socket = directory.join(ControlAddress::SOCKET);
+        let reason = match distrust(&directory) {
+            Some(reason) => reason,
+            None => match Channel::connect_unix(&socket, options).await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => error.reason().to_owned(),
+            },
+        };
+        refusals.push(format!("{} ({reason})", socket.display()));
+    }
+    let places = refusals.join(", ");
+    Err(unreachable(&format!("cannot connect to a peer; looked at {places}; {ADVICE}")))
+}
+
+/// Where a peer of this machine keeps its socket, unless it is told otherwise.
+fn data_directories() -> Vec<PathBuf> {
+    let named = env::var_os(DATA_DIR).filter(|path| !path.is_empty()).map(PathBuf::from);
+    let usual = [Settings::default().data_dir, SERVICE_DATA_DIR.into()];
+    let mut directories: Vec<PathBuf> = named.into_iter().chain(usual).collect();
+    directories.dedup();
+    directories
+}
+
+/// A directory below the current one may have been put there by anybody, as in `/tmp`, and what is
+/// published through a socket in it would go to them.
+fn distrust(directory: &Path) -> Option<String> {
+    if directory.is_absolute() {
+        return None;
+    }
+    let owner = fs::symlink_metadata(directory).ok()?.uid();
+    let is_trusted = owner == 0 || owner == geteuid().as_raw();
+    (!is_trusted).then(|| format!("{} belongs to user {owner}", directory.display()))
 }

@@ -13,6 +13,7 @@ fn shoal(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_shoal"))
         .args(arguments)
         .env_remove("SHOAL_CONTROL")
+        .env_remove("SHOAL__DATA_DIR")
         .env_remove("SHOAL_DHT")
         .env_remove("RUST_LOG")
         .output()
@@ -172,6 +173,50 @@ fn a_service_that_cannot_be_reached_exits_with_4() {
         assert!(said.contains("no node of the ring answers"), "{arguments:?}: {said}");
         assert!(said.contains(&port) && said.contains("refused"), "{arguments:?}: {said}");
     }
+}
+
+/// Runs in a directory, where no peer of this machine is known.
+fn shoal_in(directory: &Path, data_dir: &Path, arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
+    command.args(arguments).current_dir(directory);
+    command.env_remove("SHOAL_CONTROL").env("SHOAL__DATA_DIR", data_dir);
+    let output = command.output().expect("the binary runs");
+    (output.status.code().expect("no signal ended it"), stderr(&output))
+}
+
+#[test]
+fn without_a_peer_it_is_told_where_one_was_looked_for() {
+    let here = tempfile::tempdir().unwrap();
+    let named = here.path().join("named");
+    let (status, said) = shoal_in(here.path(), &named, &["ls"]);
+    assert_eq!(status, 4, "{said}");
+    let socket = named.join("control.sock");
+    for place in [text(&socket), " shoal-data/control.sock", "/var/lib/shoal/control.sock"] {
+        assert!(said.contains(&format!("{} (", place.trim())), "{place}: {said}");
+    }
+    assert!(said.contains("No such file") && said.contains("--control"), "{said}");
+    // A peer that was killed leaves its socket.
+    std::fs::create_dir(&named).unwrap();
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    let (_, said) = shoal_in(here.path(), &named, &["ls"]);
+    assert!(said.contains("refused"), "{said}");
+}
+
+#[test]
+fn a_socket_that_another_user_put_here_is_not_trusted() {
+    let here = tempfile::tempdir().unwrap();
+    let trap = here.path().join("shoal-data");
+    fs::create_dir(&trap).unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(trap.join("control.sock")).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    // Only root gives directories to others.
+    if std::os::unix::fs::chown(&trap, Some(12_345), None).is_err() {
+        return;
+    }
+    let (status, said) = shoal_in(here.path(), &here.path().join("named"), &["ls"]);
+    assert_eq!(status, 4, "{said}");
+    assert!(said.contains("shoal-data belongs to user 12345"), "{said}");
+    assert!(listener.accept().is_err(), "nobody connected");
 }
 
 #[test]

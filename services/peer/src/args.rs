@@ -7,7 +7,7 @@ use shoal_common::process::{CommandLine, LogFlags};
 const EXAMPLES: &str = "\
 Examples:
   shoal-peer --tracker tracker.example:7070 --data-dir /var/lib/shoal
-  shoal-peer --tracker a:7070 --tracker b:7070 --control unix:/run/shoal.sock
+  shoal-peer --tracker a:7070 --tracker b:7070 --control unix:/run/shoal/control.sock
   shoal-peer --dht ring-1:7071 --dht ring-2:7071    peers are found by the ring, without a tracker
   shoal-peer --tracker a:7070 --replicate all       has and serves all that the tracker knows
   shoal-peer --dht ring:7071 --replicate listed --contents llama-3 --contents ID
@@ -18,7 +18,8 @@ Examples:
 
 Settings come from defaults, then the file, then the environment (SHOAL__SECTION__KEY), then flags.
 RUST_LOG filters the log; OTEL_EXPORTER_OTLP_ENDPOINT names a collector of traces.
-Publish and fetch with the command shoal, which talks to the --control address.";
+Publish and fetch with the command shoal, which finds the socket in shoal-data and /var/lib/shoal by
+itself, and another one by its --control.";
 
 /// The peer of shoal: fetches contents from the swarm, verifies every byte, and shares what it has.
 #[derive(Debug, Parser)]
@@ -36,8 +37,9 @@ pub(crate) struct Flags {
     /// Where to listen for peers [default: 0.0.0.0:7072]
     #[arg(long, value_name = "ADDR:PORT", global = true)]
     listen: Option<String>,
-    /// Where the local API listens; whoever reaches it rules this peer [default: 127.0.0.1:7073]
-    #[arg(long, value_name = "ADDR:PORT|unix:PATH")]
+    /// Where the local API listens; whoever reaches a port rules this peer, a socket is for its own
+    /// user alone [default: unix:DATA_DIR/control.sock]
+    #[arg(long, value_name = "unix:PATH|ADDR:PORT")]
     control: Option<String>,
     /// Where /metrics and gRPC health are served in plaintext [default: 0.0.0.0:9072]
     #[arg(long, value_name = "ADDR:PORT|off")]
@@ -58,6 +60,13 @@ pub(crate) struct Flags {
     /// [default: observed]
     #[arg(long, value_name = "observed|any")]
     advertised_addresses: Option<String>,
+    /// A directory below which clients may have files published in place; may be repeated [default:
+    /// all, for this user over the Unix socket; none for others]
+    #[arg(long = "publish-root", value_name = "DIR")]
+    publish_roots: Option<Vec<String>>,
+    /// A directory below which clients may have copies put; may be repeated [default: the same]
+    #[arg(long = "export-root", value_name = "DIR")]
+    export_roots: Option<Vec<String>>,
     /// What to fetch and share without being asked: none, listed or all [default: none]
     #[arg(long, value_name = "WHAT")]
     replicate: Option<String>,

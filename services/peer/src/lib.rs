@@ -26,10 +26,11 @@ mod status;
 pub mod store;
 mod wire;
 
+pub use control::{ListenError, SocketError};
 pub use node::{Node, NodeConfig, Running, StatusWatch, Stopped, services};
 pub use options::Options;
 pub use run::{RunError, run};
 pub use settings::{
-    Control, LimitSettings, Listed, LocationSettings, Replicate, Settings, SwarmSettings,
+    Control, LimitSettings, Listed, LocationSettings, Replicate, Root, Settings, SwarmSettings,
 };
 pub use status::{Cause, Explanation, Failure, Neighbour, Phase, Source, Status};

@@ -1,43 +1,29 @@
 //! The peer as a daemon: a node with a data directory and a local API.
 
-use std::{
-    fs, io,
-    os::unix::fs::FileTypeExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, sync::Arc, time::Duration};
 
 use shoal_common::{
     admin::{self, AdminError},
-    health::{self, Health},
-    server::{self, BindError, Budget, Limits},
+    health::Health,
     supervisor::{Failure, Supervisor},
     units::ByteSize,
 };
-use shoal_proto::control::v1::{
-    control_service_server::ControlServiceServer, observe_service_server::ObserveServiceServer,
-};
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
     task::{JoinError, spawn_blocking},
     time::sleep,
 };
-use tokio_stream::{StreamExt as _, wrappers::UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    control::{Desk, Exports},
+    control::{Desk, Exports, ListenError, Listener, Roots},
     memory,
     node::{self, Node},
     replicate::Replicator,
-    settings::{Control, Settings},
+    settings::Settings,
     store::{Store, StoreError},
 };
-
-/// Bytes that messages of the local API may take at a time.
-const CONTROL_BYTES: usize = 16 << 20;
 
 /// How often it is noted which contents are in use.
 const NOTE_USE_EVERY: Duration = Duration::from_secs(10);
@@ -51,17 +37,9 @@ pub enum RunError {
     /// It has no admin port.
     #[error(transparent)]
     Admin(#[from] AdminError),
-    /// It has no port for the local API.
+    /// Its local API cannot listen.
     #[error(transparent)]
-    Bind(#[from] BindError),
-    /// It has no socket for the local API.
-    #[error("cannot listen on {path}: {source}")]
-    Socket {
-        /// The socket's path.
-        path: String,
-        /// What the system says.
-        source: io::Error,
-    },
+    Listen(#[from] ListenError),
     /// Its threads cannot be started.
     #[error("cannot start the threads that move blocks: {0}")]
     Threads(#[from] io::Error),
@@ -80,7 +58,12 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let (directory, quota) = (settings.data_dir.clone(), settings.limits.quota);
-    let store = spawn_blocking(move || Store::open(&directory, quota.map(ByteSize::bytes)));
+    let roots = Arc::new(Roots::new(&settings));
+    let prepared = roots.clone();
+    let store = spawn_blocking(move || {
+        prepared.prepare();
+        Store::open(&directory, quota.map(ByteSize::bytes))
+    });
     let store = Arc::new(store.await??);
 
     let health = Health::new(&node::services()).await;
@@ -91,7 +74,7 @@ pub async fn run(
     let _ends_first = supervisor.ending().clone().drop_guard();
     admin::start(&settings.admin, &supervisor, end.clone()).await?;
     // Before swarms are joined, so that a port in use is all that happens.
-    let control = LocalApi::bind(&settings.control).await?;
+    let control = Listener::bind(&settings.control()).await?;
     let (node, running) = Node::start(settings.node(store.peer_id()), &supervisor, listener)?;
     let desk = Desk {
         node: node.clone(),
@@ -99,6 +82,7 @@ pub async fn run(
         exports: Exports::default(),
         trackers: settings.tracker.clone().into(),
         ring_nodes: settings.dht.clone().into(),
+        roots,
     };
     info!(peer_id = %node.peer(), addr = %node.address(), "peer started");
     let replicator = Replicator::new(&settings, desk.clone(), health.clone());
@@ -141,8 +125,14 @@ async fn rejoin(desk: Desk) {
                 if desk.node.add(stored, options).await.is_err() {
                     return;
                 }
-                for destination in exports {
-                    desk.export_later(id, destination);
+                for path in exports {
+                    match desk.roots.place_of_export(&path) {
+                        Some(destination) => desk.export_later(id, destination),
+                        None => warn!(
+                            content_id = %id, path = %path.display(),
+                            "not exported: it lies in no directory of export_roots any more"
+                        ),
+                    }
                 }
             }
             Ok(Err::<_, StoreError>(error)) => {
@@ -172,62 +162,5 @@ async fn note_use(node: Node, store: Arc<Store>) {
         if let Err(error) = noting.await {
             warn!(%error, "it is not noted which contents are in use");
         }
-    }
-}
-
-/// Where the local API is served.
-enum LocalApi {
-    Tcp(TcpListener),
-    Unix(UnixListener, PathBuf),
-}
-
-impl LocalApi {
-    async fn bind(at: &Control) -> Result<Self, RunError> {
-        match at {
-            Control::Tcp(address) => Ok(Self::Tcp(server::bind(address).await?)),
-            Control::Unix(path) => {
-                let refuse = |source| RunError::Socket { path: path.display().to_string(), source };
-                remove_stale(path).map_err(refuse)?;
-                Ok(Self::Unix(UnixListener::bind(path).map_err(refuse)?, path.clone()))
-            }
-        }
-    }
-
-    /// Serves until `shutdown`.
-    async fn serve(self, desk: Desk, shutdown: CancellationToken) {
-        let health = Health::new(&[
-            health::name_of::<ControlServiceServer<Desk>>(),
-            health::name_of::<ObserveServiceServer<Desk>>(),
-        ])
-        .await;
-        health.ready().await;
-        let routes = server::routes(&health)
-            .add_service(ControlServiceServer::new(desk.clone()))
-            .add_service(ObserveServiceServer::new(desk));
-        // An upload or a watch takes as long as it takes.
-        let limits = Limits {
-            request_timeout: None,
-            // Strangers that use up the process's leave this one alone.
-            budget: Budget::new(CONTROL_BYTES),
-            ..Limits::default()
-        };
-        match self {
-            Self::Tcp(listener) => server::serve(listener, routes, &limits, shutdown).await,
-            Self::Unix(listener, path) => {
-                let incoming = UnixListenerStream::new(listener).filter_map(Result::ok);
-                server::serve_incoming(incoming, routes, &limits, shutdown).await;
-                // The next run removes it, should this fail.
-                let _ = fs::remove_file(path);
-            }
-        }
-    }
-}
-
-/// Removes the socket that a killed process left behind. Its data directory is locked by us, so
-/// nobody listens there.
-fn remove_stale(path: &Path) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() => fs::remove_file(path),
-        _ => Ok(()),
     }
 }

@@ -1,6 +1,12 @@
 //! The peer's settings.
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use shoal_common::{
@@ -29,8 +35,8 @@ use crate::{bulk::SocketTuning, node::NodeConfig};
 pub struct Settings {
     /// Where to listen for peers.
     pub listen: Address,
-    /// Where the local API listens.
-    pub control: Control,
+    /// Where the local API listens, if not on the socket in the data directory.
+    pub control: Option<Control>,
     /// Where operators look in.
     pub admin: Admin,
     /// What is kept from run to run.
@@ -43,6 +49,10 @@ pub struct Settings {
     pub advertise: Option<Address>,
     /// Which addresses are accepted of peers that dial this one.
     pub advertised_addresses: AdvertisedAddresses,
+    /// Directories that clients may have published in place; none is up to who calls, and from where.
+    pub publish_roots: Vec<Root>,
+    /// Directories that clients may have copies put into; none is up to who calls, and from where.
+    pub export_roots: Vec<Root>,
     /// What is fetched and shared without being asked for.
     pub replicate: Replicate,
     /// What that is, if it is listed.
@@ -166,6 +176,37 @@ pub struct LocationSettings {
     pub node: String,
 }
 
+/// A directory that clients may name paths in: absolute.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Root(String);
+
+/// The path of a root is relative, and so another one for each process.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is no absolute path; begin it with /")]
+pub struct RootError(String);
+
+impl Root {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+impl TryFrom<String> for Root {
+    type Error = RootError;
+
+    fn try_from(text: String) -> Result<Self, RootError> {
+        if Path::new(&text).is_absolute() { Ok(Self(text)) } else { Err(RootError(text)) }
+    }
+}
+
+impl From<Root> for String {
+    fn from(Root(text): Root) -> Self {
+        text
+    }
+}
+
 /// Where the local API listens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -174,6 +215,11 @@ pub enum Control {
     Tcp(Address),
     /// `unix:PATH`.
     Unix(PathBuf),
+}
+
+impl Control {
+    /// The socket's name in the data directory.
+    pub const SOCKET: &str = "control.sock";
 }
 
 impl FromStr for Control {
@@ -215,13 +261,15 @@ impl Default for Settings {
         let everywhere = |port| Address::from(SocketAddr::from(([0, 0, 0, 0], port)));
         Self {
             listen: everywhere(7072),
-            control: Control::Tcp(Address::from(SocketAddr::from(([127, 0, 0, 1], 7073)))),
+            control: None,
             admin: Admin::On(everywhere(9072)),
             data_dir: PathBuf::from("shoal-data"),
             tracker: Vec::new(),
             dht: Vec::new(),
             advertise: None,
             advertised_addresses: AdvertisedAddresses::default(),
+            publish_roots: Vec::new(),
+            export_roots: Vec::new(),
             replicate: Replicate::None,
             contents: Vec::new(),
             limits: LimitSettings::default(),
@@ -248,6 +296,12 @@ impl Default for SwarmSettings {
 }
 
 impl Settings {
+    /// Where the local API listens.
+    pub fn control(&self) -> Control {
+        let beside = || Control::Unix(self.data_dir.join(Control::SOCKET));
+        self.control.clone().unwrap_or_else(beside)
+    }
+
     /// What these settings say of the peer with this id.
     pub(crate) fn node(&self, peer: PeerId) -> NodeConfig {
         let SwarmSettings { max_neighbours, max_neighbours_per_host, max_links, .. } = self.swarm;

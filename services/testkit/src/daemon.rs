@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::TcpStream,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
@@ -14,7 +14,10 @@ use shoal_proto::control::v1::{
     observe_service_client::ObserveServiceClient,
 };
 use tokio::runtime::{Builder, Runtime};
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{
+    Status, Streaming,
+    transport::{Channel, Endpoint},
+};
 
 use crate::{
     cluster::{Cluster, PATIENCE},
@@ -27,7 +30,7 @@ pub struct Peer {
     pub process: Process,
     /// HOST:PORT where other peers find it.
     pub address: String,
-    /// HOST:PORT of its control API.
+    /// Its control API, as `--control` takes it.
     pub control: String,
     /// Where it keeps what it holds.
     pub data_dir: PathBuf,
@@ -56,7 +59,7 @@ impl Peer {
     /// Starts a peer, and waits until its control API answers.
     pub fn start(data_dir: &Path, more: &[&str], environment: &[(&str, &str)]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let control = format!("127.0.0.1:{}", free_port());
+        let control = format!("unix:{}", data_dir.join("control.sock").display());
         let mut arguments = arguments(data_dir, &address, &control);
         arguments.extend(more.iter().map(ToString::to_string));
         let environment: Vec<_> = environment
@@ -173,7 +176,7 @@ impl Peer {
     }
 
     async fn channel(&self) -> Channel {
-        let endpoint = Channel::from_shared(format!("http://{}", self.control)).expect("a URI");
+        let endpoint = Endpoint::from_shared(self.control.clone()).expect("a URI");
         endpoint.connect().await.expect("the control API listens")
     }
 }
@@ -200,7 +203,7 @@ fn spawn(arguments: &[String], environment: &[(String, String)], control: &str) 
     let mut process = Process::spawn("shoal-peer", command);
     wait_for("the peer's control API", PATIENCE, || {
         assert!(process.is_running(), "the peer ended: {}", process.stderr());
-        TcpStream::connect(control).ok()
+        UnixStream::connect(control.strip_prefix("unix:").expect("it is a socket")).ok()
     });
     process
 }

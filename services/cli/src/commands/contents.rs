@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(crate) async fn list(args: LsArgs, format: Format) -> anyhow::Result<()> {
-    let mut control = Control::connect(&args.control.control).await?;
+    let mut control = Control::connect(args.control.control.as_ref()).await?;
     let answer = control.observe.list(ListRequest {}).await.map_err(Failure::from)?;
     let contents = answer.into_inner().contents;
     match format {
@@ -25,7 +25,7 @@ pub(crate) async fn list(args: LsArgs, format: Format) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn remove(args: RmArgs) -> anyhow::Result<()> {
-    let mut control = Control::connect(&args.control.control).await?;
+    let mut control = Control::connect(args.control.control.as_ref()).await?;
     for id in args.ids {
         let request = RemoveRequest { content_id: id.to_string() };
         control.change.remove(request).await.map_err(Failure::from)?;
@@ -34,7 +34,7 @@ pub(crate) async fn remove(args: RmArgs) -> anyhow::Result<()> {
 }
 
 pub(crate) async fn pin(args: PinArgs) -> anyhow::Result<()> {
-    let mut control = Control::connect(&args.control.control).await?;
+    let mut control = Control::connect(args.control.control.as_ref()).await?;
     for id in args.ids {
         let request = PinRequest { content_id: id.to_string(), pinned: !args.off };
         control.change.pin(request).await.map_err(Failure::from)?;

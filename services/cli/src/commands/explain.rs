@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(crate) async fn run(args: ExplainArgs, format: Format) -> anyhow::Result<()> {
-    let mut control = Control::connect(&args.control.control).await?;
+    let mut control = Control::connect(args.control.control.as_ref()).await?;
     let request = ExplainRequest { content_id: args.id.to_string() };
     let answer = control.observe.explain(request).await.map_err(Failure::from)?.into_inner();
     match format {

@@ -20,7 +20,7 @@ pub(crate) async fn run(args: FetchArgs, mut progress: Progress) -> anyhow::Resu
     let link = name::resolve(&args.wanted, &args.ring.nodes).await?;
     let id = link.id;
     progress.set_id(id);
-    let mut control = Control::connect(&args.control.control).await?;
+    let mut control = Control::connect(args.control.control.as_ref()).await?;
     let started = Instant::now();
     let request = request(&args, &link)?;
     if args.detach {

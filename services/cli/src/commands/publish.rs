@@ -39,7 +39,7 @@ type Published = (String, String);
 
 pub(crate) async fn run(args: PublishArgs, mut progress: Progress) -> anyhow::Result<()> {
     let interrupted = shutdown::on_signal()?;
-    let mut control = Control::connect(&args.control.control).await?;
+    let mut control = Control::connect(args.control.control.as_ref()).await?;
     let published = async {
         if args.in_place {
             in_place(&args, &mut control).await

@@ -16,12 +16,18 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::info;
 
-use super::{Desk, absolute, observe::unknown, parse_id, wire};
+use super::{
+    Desk, absolute,
+    observe::unknown,
+    parse_id,
+    roots::{Caller, Purpose},
+    wire,
+};
 use crate::{
     node::{StatusWatch, Stopped},
     options::Options,
     status::Phase,
-    store::{Import, ImportPlan, Reservation, Store, StoreError, Stored, hash},
+    store::{Import, ImportPlan, Reservation, Store, StoreError, Stored, hash_at},
 };
 
 /// Parts of an upload that may wait for the disk, each of at most 1 MiB.
@@ -69,14 +75,16 @@ impl ControlService for Desk {
         &self,
         request: Request<PublishRequest>,
     ) -> Result<Response<PublishResponse>, Status> {
+        let caller = Caller::of(&request);
         let request = request.into_inner();
-        let path = absolute("path", &request.path)?.to_owned();
+        let place =
+            self.roots.place(Purpose::Publish, absolute("path", &request.path)?, &caller)?;
         let piece_length = piece_length(request.piece_length)?;
         let options = Options { super_seeding: request.super_seeding, ..Options::default() };
         let noted = options.clone();
         let stored = self
             .on_disk(move |store| {
-                let stored = store.add_in_place(hash(&path, piece_length, |_| {})?)?;
+                let stored = store.add_in_place(hash_at(&place, piece_length, |_| {})?)?;
                 store.note_options(stored.id(), &noted)?;
                 Ok(stored)
             })
@@ -94,11 +102,15 @@ impl ControlService for Desk {
         &self,
         request: Request<FetchRequest>,
     ) -> Result<Response<FetchResponse>, Status> {
+        let caller = Caller::of(&request);
         let request = request.into_inner();
         let id = parse_id(&request.content_id)?;
         let export_to = match request.export_to.as_str() {
             "" => None,
-            path => Some(absolute("export_to", path)?.to_owned()),
+            path => {
+                let path = absolute("export_to", path)?;
+                Some(self.roots.place(Purpose::Export, path, &caller)?)
+            }
         };
         let options = Options {
             trackers: addresses("trackers", &request.trackers)?,

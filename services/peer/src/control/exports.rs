@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -18,7 +17,11 @@ use tonic::{Code, Status};
 use tracing::{info, warn};
 
 use super::Desk;
-use crate::{node::Stopped, status::Phase, store::StoreError};
+use crate::{
+    node::Stopped,
+    status::Phase,
+    store::{Place, StoreError},
+};
 
 /// A copy that there is no room for is tried again first so soon, then ever later.
 const FIRST_BACKOFF: Duration = Duration::from_secs(2);
@@ -26,15 +29,15 @@ const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
 /// The copies wished for, by content. Cheap to clone.
 #[derive(Clone, Default)]
-pub(crate) struct Exports(Arc<Mutex<BTreeMap<ContentId, BTreeSet<PathBuf>>>>);
+pub(crate) struct Exports(Arc<Mutex<BTreeMap<ContentId, BTreeSet<Place>>>>);
 
 impl Exports {
     /// True if nobody wished for this one yet.
-    fn insert(&self, id: ContentId, destination: &Path) -> bool {
-        self.lock().entry(id).or_default().insert(destination.to_owned())
+    fn insert(&self, id: ContentId, destination: &Place) -> bool {
+        self.lock().entry(id).or_default().insert(destination.clone())
     }
 
-    fn remove(&self, id: ContentId, destination: &Path) {
+    fn remove(&self, id: ContentId, destination: &Place) {
         let mut wished = self.lock();
         if let Some(destinations) = wished.get_mut(&id) {
             destinations.remove(destination);
@@ -44,18 +47,18 @@ impl Exports {
         }
     }
 
-    fn of(&self, id: ContentId) -> Vec<PathBuf> {
+    fn of(&self, id: ContentId) -> Vec<Place> {
         self.lock().get(&id).into_iter().flatten().cloned().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<ContentId, BTreeSet<PathBuf>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ContentId, BTreeSet<Place>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Desk {
     /// Has a copy of a content that is in the swarm put at `destination` once everything is here.
-    pub(crate) fn export_later(&self, id: ContentId, destination: PathBuf) {
+    pub(crate) fn export_later(&self, id: ContentId, destination: Place) {
         if self.exports.insert(id, &destination) {
             let exporting = self.clone().export_when_complete(id, destination);
             tokio::spawn(self.node.supervisor.job("export", exporting));
@@ -70,23 +73,23 @@ impl Desk {
         self.exports
             .of(id)
             .iter()
-            .try_for_each(|destination| self.store.note_export(id, destination))
+            .try_for_each(|destination| self.store.note_export(id, destination.path()))
     }
 
-    async fn export_when_complete(self, id: ContentId, destination: PathBuf) {
+    async fn export_when_complete(self, id: ContentId, destination: Place) {
         let Ok(()) = self.try_to_export(id, &destination).await else {
             // The peer stops: the wish is for the next.
             return;
         };
         self.exports.remove(id, &destination);
-        let path = destination.clone();
+        let path = destination.path().to_owned();
         if let Err(error) = self.on_disk(move |store| store.forget_export(id, &path)).await {
-            warn!(content_id = %id, path = %destination.display(), %error, "exported again later");
+            warn!(content_id = %id, path = %destination.path().display(), %error, "exported again later");
         }
     }
 
     /// Returns when the copy is there, cannot be, or is not wanted any more.
-    async fn try_to_export(&self, id: ContentId, destination: &Path) -> Result<(), Stopped> {
+    async fn try_to_export(&self, id: ContentId, destination: &Place) -> Result<(), Stopped> {
         let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
         // A watch ends when the content is removed, or fetched anew after it failed.
         while let Some(mut watch) = self.node.watch(id).await? {
@@ -94,8 +97,8 @@ impl Desk {
             if !complete {
                 continue;
             }
-            let Err(error) = self.export(id, destination.to_owned()).await else { break };
-            warn!(content_id = %id, path = %destination.display(), %error, "not exported");
+            let Err(error) = self.export(id, destination.clone()).await else { break };
+            warn!(content_id = %id, path = %destination.path().display(), %error, "not exported");
             if !may_work_later(&error) {
                 break;
             }
@@ -106,10 +109,10 @@ impl Desk {
     }
 
     /// Puts a copy of a complete content at `destination`.
-    pub(super) async fn export(&self, id: ContentId, destination: PathBuf) -> Result<(), Status> {
-        let path = destination.clone();
-        let how = self.on_disk(move |store| store.export(&*store.load(id)?, &path)).await?;
-        info!(content_id = %id, path = %destination.display(), ?how, "exported");
+    pub(super) async fn export(&self, id: ContentId, destination: Place) -> Result<(), Status> {
+        let place = destination.clone();
+        let how = self.on_disk(move |store| store.export_to(&*store.load(id)?, &place)).await?;
+        info!(content_id = %id, path = %destination.path().display(), ?how, "exported");
         Ok(())
     }
 }

@@ -2,7 +2,9 @@
 
 mod change;
 mod exports;
+mod listen;
 mod observe;
+mod roots;
 mod wire;
 
 use std::{path::Path, sync::Arc};
@@ -14,6 +16,9 @@ use tonic::{Code, Status};
 
 pub(crate) use change::Room;
 pub(crate) use exports::Exports;
+pub(crate) use listen::Listener;
+pub use listen::{ListenError, SocketError};
+pub(crate) use roots::Roots;
 
 use crate::{
     node::{Node, Stopped},
@@ -30,6 +35,8 @@ pub(crate) struct Desk {
     pub(crate) trackers: Arc<[Address]>,
     /// The same.
     pub(crate) ring_nodes: Arc<[Address]>,
+    /// Where clients may name paths.
+    pub(crate) roots: Arc<Roots>,
 }
 
 impl Desk {
@@ -70,7 +77,7 @@ impl From<StoreError> for Status {
 fn code_of(error: &StoreError) -> Code {
     match error {
         StoreError::DiskFull { .. } | StoreError::QuotaExceeded { .. } => Code::ResourceExhausted,
-        StoreError::Denied { .. } => Code::PermissionDenied,
+        StoreError::Denied { .. } | StoreError::Outside { .. } => Code::PermissionDenied,
         StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Code::NotFound
         }

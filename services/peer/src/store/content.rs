@@ -42,6 +42,15 @@ pub struct Stored {
     was_removed: AtomicBool,
 }
 
+/// How the files of a content were found again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recognised {
+    /// They are the same.
+    Same,
+    /// They have the same bytes.
+    Anew,
+}
+
 /// What is here, and what is coming. A piece is held, or being written, or in a slot, or none of
 /// these; which attempt is made at it, the brain decides.
 pub(super) struct Progress {
@@ -94,10 +103,48 @@ impl Stored {
         fingerprints: Vec<Fingerprint>,
         open: Arc<OpenFiles>,
     ) -> Arc<Self> {
+        let stored = Self::unguarded(manifest, hashes, path, open);
+        stored.files.guard(fingerprints);
+        stored
+    }
+
+    /// The same before it is known what its files should look like.
+    pub(super) fn unguarded(
+        manifest: Manifest,
+        hashes: PieceHashes,
+        path: PathBuf,
+        open: Arc<OpenFiles>,
+    ) -> Arc<Self> {
         let held = Bitfield::full(manifest.layout().piece_count());
         let files = Files::new(manifest, path, Access::InPlace, open);
-        files.guard(fingerprints);
         Arc::new(Self::new(hashes, files, held, None))
+    }
+
+    /// Has the files guarded if they are still those with these fingerprints. One that was not
+    /// changed but is another file by its device and inode, as after its file system was mounted
+    /// anew, is hashed again: it may be another's with the same size and time.
+    pub(super) fn recognise(&self, known: Vec<Fingerprint>) -> Result<Recognised, StoreError> {
+        let mut now = Vec::with_capacity(known.len());
+        let mut others = Vec::new();
+        for (number, expected) in known.iter().enumerate() {
+            let path = self.files.path_of(number);
+            let found = Fingerprint::at(&path)?;
+            if !found.looks_like(expected) {
+                return Err(StoreError::SourceChanged(path));
+            }
+            if found != *expected {
+                others.push(number);
+            }
+            now.push(found);
+        }
+        self.files.guard(now);
+        for number in &others {
+            let pieces: Vec<_> = self.layout().pieces_of_file(*number).collect();
+            if check(&self.files, &self.hashes, pieces.clone()) != pieces {
+                return Err(StoreError::SourceChanged(self.files.path_of(*number)));
+            }
+        }
+        Ok(if others.is_empty() { Recognised::Same } else { Recognised::Anew })
     }
 
     /// A content in its directory. What a reboot leaves in doubt is hashed again, and so are the

@@ -2,14 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::{self, File, TryLockError},
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, PoisonError, Weak},
     time::SystemTime,
 };
 
 use redb::Durability;
+use rustix::process::geteuid;
 use shoal_core::{
     PeerId,
     content::{ContentId, Manifest, PieceHashes},
@@ -18,7 +20,7 @@ use uuid::Uuid;
 
 use super::{
     Entry, Hashed, Reservation, StoreError, Stored,
-    content::ContentDirectory,
+    content::{ContentDirectory, Recognised},
     database::{Database, Described},
     error::cannot,
     files::{OpenFiles, delete_directory, sync_directory, write_whole},
@@ -28,6 +30,9 @@ use super::{
 use crate::options::Options;
 
 const FORMAT: &str = "shoal store 1";
+
+/// The mode of what only this user may enter.
+pub(super) const PRIVATE: u32 = 0o700;
 
 /// How exact the time of the last use is after a restart: it spares a write for each use.
 const USE_GRANULARITY_MS: u64 = 60_000;
@@ -102,7 +107,7 @@ impl Store {
     /// whole or not.
     pub fn open(directory: &Path, quota: Option<u64>) -> Result<Self, StoreError> {
         let directory = &std::path::absolute(directory).map_err(cannot("find", directory))?;
-        fs::create_dir_all(directory).map_err(cannot("create", directory))?;
+        make_private(directory)?;
         let lock = lock_file(&directory.join("lock"), directory)?;
         check_format(&directory.join("VERSION"))?;
         let database = Database::open(&directory.join("store.redb"))?;
@@ -199,7 +204,7 @@ impl Store {
             None => {}
         }
         let entry = entry_of(&manifest, Some(path.clone()));
-        let described = describe(&manifest, &hashes, Some(fingerprints.clone()));
+        let described = describe(&manifest, &hashes, Some(&fingerprints));
         self.database.add(id, &entry, &described)?;
         let stored = Stored::guarded(manifest, hashes, path, fingerprints, self.open.clone());
         Ok(self.enter(id, entry, stored, None))
@@ -239,27 +244,25 @@ impl Store {
         let described = self.database.described(id)?;
         let (manifest, hashes, fingerprints) = described.checked(id)?;
         let open = self.open.clone();
-        let stored = match (entry.in_place.clone(), fingerprints) {
-            (Some(path), Some(fingerprints)) => {
-                Stored::guarded(manifest, hashes, path, fingerprints, open)
-            }
-            (Some(_), None) => {
+        let stored = match entry.in_place.clone() {
+            Some(_) if fingerprints.is_none() => {
                 return Err(StoreError::Damaged { what: "the record of the files", id });
             }
-            (None, fingerprints) => {
+            Some(path) => Stored::unguarded(manifest, hashes, path, open),
+            None => {
                 let directory = self.directory_of(id);
                 if let Some(expected) = &fingerprints {
                     // Others have these files too: one that they changed is not ours to mend.
                     Fingerprint::check_all(expected, &manifest, &directory.data())?;
                 }
-                let stored = Stored::resume(manifest, hashes, &directory, open)?;
-                if let Some(fingerprints) = fingerprints {
-                    stored.files.guard(fingerprints);
-                }
-                stored
+                Stored::resume(manifest, hashes, &directory, open)?
             }
         };
-        stored.files.check_all()?;
+        if let Some(fingerprints) = fingerprints
+            && stored.recognise(fingerprints)? == Recognised::Anew
+        {
+            self.guard(&stored)?;
+        }
         lock(&self.index).opened.insert(id, Arc::downgrade(&stored));
         Ok(stored)
     }
@@ -464,7 +467,7 @@ impl Store {
 
     /// Has a content refused once others change its files.
     pub(super) fn guard(&self, stored: &Stored) -> Result<(), StoreError> {
-        self.database.guard(stored.id(), stored.files.guard_as_is()?)
+        self.database.guard(stored.id(), &Fingerprint::encode_all(stored.files.guard_as_is()?))
     }
 
     /// A name for what is no content yet, or none any more.
@@ -528,6 +531,28 @@ impl Store {
     }
 }
 
+/// Creates the directory, which nobody else may enter. One that is there is made so too if it is a
+/// data directory or empty: any other has more uses than ours.
+fn make_private(directory: &Path) -> Result<(), StoreError> {
+    if let Some(parent) = directory.parent() {
+        fs::create_dir_all(parent).map_err(cannot("create", parent))?;
+    }
+    match DirBuilder::new().mode(PRIVATE).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        created => return created.map_err(cannot("create", directory)),
+    }
+    let list = || fs::read_dir(directory).map_err(cannot("list", directory));
+    let metadata = fs::metadata(directory).map_err(cannot("look at", directory))?;
+    let is_private = metadata.mode() & 0o777 & !PRIVATE == 0;
+    // Of another's directory, such as a volume's, nobody but its owner decides.
+    let is_ours = metadata.uid() == geteuid().as_raw();
+    if !is_private && is_ours && (directory.join("VERSION").is_file() || list()?.next().is_none()) {
+        fs::set_permissions(directory, Permissions::from_mode(PRIVATE))
+            .map_err(cannot("change", directory))?;
+    }
+    Ok(())
+}
+
 /// Takes a lock file, for as long as the answer lives.
 pub(super) fn lock_file(path: &Path, directory: &Path) -> Result<File, StoreError> {
     let file = File::options()
@@ -561,9 +586,10 @@ fn check_format(path: &Path) -> Result<(), StoreError> {
 fn describe(
     manifest: &Manifest,
     hashes: &PieceHashes,
-    fingerprints: Option<Vec<Fingerprint>>,
+    fingerprints: Option<&[Fingerprint]>,
 ) -> Described {
     let hashes = hashes.as_bytes().to_vec();
+    let fingerprints = fingerprints.map(Fingerprint::encode_all);
     Described { manifest: manifest.encode(), hashes, fingerprints }
 }
 

@@ -66,7 +66,7 @@ pub struct Entry {
 pub(super) struct Described {
     pub(super) manifest: Vec<u8>,
     pub(super) hashes: Vec<u8>,
-    pub(super) fingerprints: Option<Vec<Fingerprint>>,
+    pub(super) fingerprints: Option<Vec<u8>>,
 }
 
 impl Described {
@@ -82,11 +82,12 @@ impl Described {
         let manifest = Manifest::decode(&self.manifest)?;
         let hashes = PieceHashes::verify(&manifest, &self.hashes)
             .map_err(|_| damaged("the list of piece hashes"))?;
-        let fits = |list: &Vec<Fingerprint>| list.len() == manifest.files().len();
-        if !self.fingerprints.as_ref().is_none_or(fits) {
-            return Err(damaged("the record of the files"));
-        }
-        Ok((manifest, hashes, self.fingerprints))
+        let files = manifest.files().len();
+        let fingerprints = self.fingerprints.map(|bytes| {
+            let list = Fingerprint::decode_all(&bytes, files);
+            list.ok_or_else(|| damaged("the record of the files"))
+        });
+        Ok((manifest, hashes, fingerprints.transpose()?))
     }
 }
 
@@ -168,7 +169,7 @@ impl Database {
             Ok(manifest.zip(hashes).map(|(manifest, hashes)| Described {
                 manifest: manifest.value().to_vec(),
                 hashes: hashes.value().to_vec(),
-                fingerprints: fingerprints.map(|list| decode(list.value())),
+                fingerprints: fingerprints.map(|list| list.value().to_vec()),
             }))
         })?;
         found.ok_or(StoreError::Unknown(id))
@@ -200,11 +201,7 @@ impl Database {
     }
 
     /// Others can change the files of this content from now on.
-    pub(super) fn guard(
-        &self,
-        id: ContentId,
-        fingerprints: &[Fingerprint],
-    ) -> Result<(), StoreError> {
+    pub(super) fn guard(&self, id: ContentId, fingerprints: &[u8]) -> Result<(), StoreError> {
         self.write(Durability::Immediate, |transaction| {
             insert_fingerprints(transaction, id, Some(fingerprints))
         })
@@ -320,11 +317,10 @@ fn insert_entry(
 fn insert_fingerprints(
     transaction: &WriteTransaction,
     id: ContentId,
-    fingerprints: Option<&[Fingerprint]>,
+    fingerprints: Option<&[u8]>,
 ) -> Result<(), redb::Error> {
     let Some(fingerprints) = fingerprints else { return Ok(()) };
-    let bytes: Vec<u8> = fingerprints.iter().flat_map(Fingerprint::encode).collect();
-    transaction.open_table(FINGERPRINTS)?.insert(id.as_bytes(), &*bytes)?;
+    transaction.open_table(FINGERPRINTS)?.insert(id.as_bytes(), fingerprints)?;
     Ok(())
 }
 
@@ -359,9 +355,4 @@ const fn number_of(priority: Priority) -> u8 {
 fn priority_of(number: u8) -> Option<Priority> {
     let all = [Priority::Skip, Priority::Low, Priority::Normal, Priority::High];
     all.into_iter().find(|priority| number_of(*priority) == number)
-}
-
-fn decode(bytes: &[u8]) -> Vec<Fingerprint> {
-    let (list, _) = bytes.as_chunks::<{ Fingerprint::BYTES }>();
-    list.iter().map(|bytes| Fingerprint::decode(*bytes)).collect()
 }

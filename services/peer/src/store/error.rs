@@ -28,6 +28,16 @@ pub enum StoreError {
         /// What the system says.
         source: io::Error,
     },
+    /// A symbolic link or `..` on the way.
+    #[error(
+        "{} leads out of {} by a symbolic link or ..; name the path that it leads to, which must lie in a directory of publish_roots or export_roots", .path.display(), .root.display()
+    )]
+    Outside {
+        /// What was named, or found below that.
+        path: PathBuf,
+        /// The directory that it must lie in.
+        root: PathBuf,
+    },
     /// Any other answer of the file system.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
@@ -140,6 +150,9 @@ pub enum StoreError {
         /// The content in it.
         id: ContentId,
     },
+    /// Another user's file lies where the state of a download would.
+    #[error("{} is no directory of this user; delete it, or choose another destination", .0.display())]
+    NotOurs(PathBuf),
     /// The parts of an import do not fit together.
     #[error("the upload is refused: {0}")]
     Import(&'static str),

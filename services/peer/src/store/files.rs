@@ -171,6 +171,13 @@ impl Files {
         if let Some(open) = self.open.find((self.key, file)) {
             return Ok(open);
         }
+        let opened = Arc::new(self.open_alone(file)?);
+        self.open.insert((self.key, file), opened.clone());
+        Ok(opened)
+    }
+
+    /// Opens a file for one caller, whose position in it is their own.
+    pub(super) fn open_alone(&self, file: usize) -> Result<File, StoreError> {
         let path = self.path_of(file);
         let flags = match self.access {
             Access::Write | Access::Read => OFlags::NOFOLLOW,
@@ -180,8 +187,9 @@ impl Files {
         let mut options = OpenOptions::new();
         options.read(true).write(self.access == Access::Write);
         options.custom_flags(flags.bits().cast_signed());
-        let opened = Arc::new(options.open(&path).map_err(cannot("open", &path))?);
-        self.open.insert((self.key, file), opened.clone());
+        let opened = options.open(&path).map_err(cannot("open", &path))?;
+        // Another file may lie there by now, such as one that nobody but us may read.
+        self.check(file, &opened)?;
         Ok(opened)
     }
 
@@ -325,11 +333,6 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
         Err(StoreError::Denied { .. }) => Ok(()),
         synced => synced,
     }
-}
-
-/// Has a file survive a power cut.
-pub(super) fn sync_file(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(cannot("sync", path))
 }
 
 /// Has all that was written to the file system of `path` survive a power cut: one call for files that

@@ -12,6 +12,7 @@ use std::{
     thread,
 };
 
+use rustix::fs::OFlags;
 use shoal_core::content::{
     FileEntry, FileSpan, Layout, MAX_MANIFEST_BYTES, Manifest, ManifestError, PieceHash,
     PieceHasher, PieceHashes, PieceIndex, PieceLength, file_root,
@@ -21,6 +22,7 @@ use super::{
     StoreError,
     error::cannot,
     lock,
+    place::{Opener, Place},
     scan::{self, Fingerprint, Found, Tree},
 };
 
@@ -53,13 +55,23 @@ pub fn hash(
     progress: impl Fn(u64) + Sync,
 ) -> Result<Hashed, StoreError> {
     let absolute = std::path::absolute(path).map_err(cannot("resolve", path))?;
-    let tree = scan::walk(&absolute)?;
+    hash_at(&Place::anywhere(&absolute), piece_length, progress)
+}
+
+/// The same of a place, whose path is absolute, without leaving its root.
+pub fn hash_at(
+    place: &Place,
+    piece_length: Option<PieceLength>,
+    progress: impl Fn(u64) + Sync,
+) -> Result<Hashed, StoreError> {
+    let opener = place.opener()?;
+    let tree = scan::walk(place.path(), &opener)?;
     let sizes: Vec<u64> = tree.files.iter().map(|file| file.fingerprint.size()).collect();
     let total_bytes = sizes.iter().copied().fold(0, u64::saturating_add);
     let piece_length = piece_length.unwrap_or_else(|| PieceLength::for_size(total_bytes));
     let layout = Layout::new(piece_length, sizes)?;
     Fingerprint::settle(tree.files.iter().map(|file| &file.fingerprint));
-    let pieces = hash_pieces(&tree.files, &layout, &progress)?;
+    let pieces = hash_pieces(&tree.files, &opener, &layout, &progress)?;
     for file in &tree.files {
         if Fingerprint::at(&file.source)? != file.fingerprint {
             return Err(StoreError::SourceChanged(file.source.clone()));
@@ -68,7 +80,7 @@ pub fn hash(
     let fingerprints = tree.files.iter().map(|file| file.fingerprint).collect();
     let manifest = manifest_of(tree, &layout, &pieces)?;
     let hashes = PieceHashes::verify(&manifest, pieces.as_flattened())?;
-    Ok(Hashed { path: absolute, manifest, hashes, fingerprints })
+    Ok(Hashed { path: place.path().to_owned(), manifest, hashes, fingerprints })
 }
 
 /// Hashes one piece of a file; `buffer` is for reading.
@@ -92,11 +104,13 @@ pub(super) fn hash_piece(
 
 fn hash_pieces(
     files: &[Found],
+    opener: &Opener,
     layout: &Layout,
     progress: &(impl Fn(u64) + Sync),
 ) -> Result<Vec<PieceHash>, StoreError> {
     let work = Work {
         files,
+        opener,
         layout,
         run: (RUN_BYTES / layout.piece_length().get()).max(1),
         next: AtomicU32::new(0),
@@ -118,6 +132,7 @@ fn hash_pieces(
 /// What the hashing threads share: each takes the next run of pieces until none is left.
 struct Work<'a> {
     files: &'a [Found],
+    opener: &'a Opener,
     layout: &'a Layout,
     /// Pieces in a run.
     run: u32,
@@ -127,6 +142,18 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
+    /// Opens the file that was found, and none that has taken its place since.
+    fn open(&self, found: &Found) -> Result<File, StoreError> {
+        let source = &found.source;
+        // What was a file may be a pipe by now: opening it must not wait for a writer.
+        let file = self.opener.open(source, OFlags::RDONLY | OFlags::NONBLOCK)?;
+        let metadata = file.metadata().map_err(cannot("look at", source))?;
+        if Fingerprint::of(&metadata) != found.fingerprint {
+            return Err(StoreError::SourceChanged(source.clone()));
+        }
+        Ok(file)
+    }
+
     fn hash_runs(&self, progress: &impl Fn(u64)) -> Result<(), StoreError> {
         let mut buffer = vec![0; BUFFER_BYTES];
         let mut open: Option<(usize, File)> = None;
@@ -142,7 +169,7 @@ impl Work<'_> {
                 let source = &self.files[span.file].source;
                 let file = match open.take() {
                     Some((number, file)) if number == span.file => file,
-                    _ => File::open(source).map_err(cannot("open", source))?,
+                    _ => self.open(&self.files[span.file])?,
                 };
                 run.push(
                     hash_piece(&file, self.layout, span, &mut buffer)

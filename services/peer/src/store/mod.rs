@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DIR/VERSION              the format of all this
+//! DIR/control.sock         the local API, unless it listens elsewhere
 //! DIR/lock                 held by the process that has it open
 //! DIR/store.redb           manifests, piece hashes, what is pinned and when it was used
 //! DIR/contents/ID/data     the file, or the directory of files; sparse, written in place
@@ -30,6 +31,7 @@ mod hash;
 mod held;
 mod import;
 mod one_shot;
+mod place;
 mod probe;
 mod reservation;
 mod scan;
@@ -45,9 +47,10 @@ pub use data_dir::Store;
 pub use database::Entry;
 pub use error::StoreError;
 pub use export::Exported;
-pub use hash::{Hashed, hash};
+pub use hash::{Hashed, hash, hash_at};
 pub use import::{Import, ImportPlan};
 pub use one_shot::OneShot;
+pub use place::Place;
 pub use reservation::Reservation;
 
 /// Locks what one panic elsewhere must not take away from all others.

@@ -1,18 +1,22 @@
 //! A download without a data directory.
 
 use std::{
-    fs::{self, File},
+    fs::{self, DirBuilder, File, Metadata},
     io,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use rustix::{fs::CWD, process::geteuid};
 use shoal_core::content::{ContentId, Manifest, PieceHashes};
+
+use uuid::Uuid;
 
 use super::{
     StoreError, Stored,
     content::ContentDirectory,
-    data_dir::lock_file,
+    data_dir::{PRIVATE, lock_file},
     error::cannot,
     export::rename_new,
     files::{sync_parent, write_whole},
@@ -36,7 +40,7 @@ impl OneShot {
     /// Goes on with an interrupted download of this content to this destination, if there is one.
     pub fn resume(destination: &Path, id: ContentId) -> Result<Option<Self>, StoreError> {
         let place = Place::vacant(destination)?;
-        if !place.state.0.is_dir() {
+        if !place.is_begun()? {
             return Ok(None);
         }
         let lock = place.lock()?;
@@ -51,7 +55,7 @@ impl OneShot {
         hashes: PieceHashes,
     ) -> Result<Self, StoreError> {
         let place = Place::vacant(destination)?;
-        place.state.create()?;
+        place.create()?;
         let lock = place.lock()?;
         if place.described(manifest.id())?.is_none() {
             place.describe(&manifest, &hashes)?;
@@ -63,7 +67,7 @@ impl OneShot {
     /// moving it there.
     pub fn tidy(destination: &Path, id: ContentId) -> Result<(), StoreError> {
         let place = Place::of(destination)?;
-        if !place.state.0.is_dir() || place.state.data().exists() {
+        if !place.is_begun()? || place.state.data().exists() {
             return Ok(());
         }
         let _lock = place.lock()?;
@@ -95,7 +99,7 @@ impl OneShot {
         self.stored.sync()?;
         self.stored.files.guard_as_is()?;
         let Place { destination, state } = self.place;
-        rename_new(&self.stored.path(), &destination)?;
+        rename_new(CWD, &self.stored.path(), CWD, &destination, &destination)?;
         // Before the state goes: a power cut must leave one or the other.
         sync_parent(&destination)?;
         self.stored.files.moved_to(destination);
@@ -122,6 +126,43 @@ impl Place {
         };
         let state = ContentDirectory(destination.with_file_name(format!(".{name}.shoal")));
         Ok(Self { destination, state })
+    }
+
+    /// Makes the directory of the state, which nobody else may enter, or goes on with ours.
+    fn create(&self) -> Result<(), StoreError> {
+        let path = &self.state.0;
+        match DirBuilder::new().mode(PRIVATE).create(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.is_begun().map(drop),
+            created => created.map_err(cannot("create", path)),
+        }
+    }
+
+    /// Whether there is a state. Others may write where the destination lies, as in `/tmp`: what
+    /// they put there, with links to files of ours in it, is no state of ours.
+    fn is_begun(&self) -> Result<bool, StoreError> {
+        let path = &self.state.0;
+        let metadata = match fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            found => found.map_err(cannot("look at", path))?,
+        };
+        if !metadata.is_dir() || metadata.uid() != self.our_name(&metadata)? {
+            return Err(StoreError::NotOurs(path.clone()));
+        }
+        Ok(true)
+    }
+
+    /// What the file system calls this user: on a network file system that may be another id.
+    fn our_name(&self, state: &Metadata) -> Result<u32, StoreError> {
+        let uid = geteuid().as_raw();
+        if state.uid() == uid {
+            return Ok(uid);
+        }
+        let probe = self.state.0.with_extension(Uuid::new_v4().simple().to_string());
+        let file = File::create_new(&probe).map_err(cannot("create", &probe))?;
+        let owner = file.metadata().map(|metadata| metadata.uid());
+        // Empty, and under a name that tells, should it stay.
+        let _ = fs::remove_file(&probe);
+        owner.map_err(cannot("look at", &probe))
     }
 
     fn lock(&self) -> Result<File, StoreError> {

@@ -1,37 +1,45 @@
 //! Finds the files of a content to be, as they lie on disk.
 
 use std::{
-    fs::{self, Metadata},
+    fs::{self, File, Metadata},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     thread,
     time::{Duration, UNIX_EPOCH},
 };
 
+use rustix::fs::OFlags;
 use shoal_core::content::Manifest;
 
-use super::{StoreError, error::cannot};
+use super::{
+    StoreError,
+    error::cannot,
+    place::{Opener, names_in},
+};
 
 /// Linux's slowest clock of file times ticks 100 times a second.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What tells that a file was not changed: its size and the time of its last change.
+/// What tells that a file is still the one that it was, and was not changed: which file it is, its
+/// size, and the time of its last change. Size and time alone would not do: anyone can give a file
+/// of theirs those of another, and later put a link to that other one in its place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Fingerprint {
     size: u64,
     seconds: i64,
     nanoseconds: i64,
+    device: u64,
+    inode: u64,
 }
 
 impl Fingerprint {
-    /// Bytes of its encoded form.
-    pub(super) const BYTES: usize = 24;
-
     pub(super) fn of(metadata: &Metadata) -> Self {
         Self {
             size: metadata.size(),
             seconds: metadata.mtime(),
             nanoseconds: metadata.mtime_nsec(),
+            device: metadata.dev(),
+            inode: metadata.ino(),
         }
     }
 
@@ -40,7 +48,7 @@ impl Fingerprint {
         fs::metadata(path).map(|found| Self::of(&found)).map_err(cannot("look at", path))
     }
 
-    /// Whether the files of a content at `place` look as they did.
+    /// Whether the files of a content at `place` have the size and time that they had.
     pub(super) fn check_all(
         expected: &[Self],
         manifest: &Manifest,
@@ -49,7 +57,7 @@ impl Fingerprint {
         for (file, expected) in manifest.files().iter().zip(expected) {
             let path =
                 if manifest.is_directory() { place.join(&file.path) } else { place.to_owned() };
-            if Self::at(&path)? != *expected {
+            if !Self::at(&path)?.looks_like(expected) {
                 return Err(StoreError::SourceChanged(path));
             }
         }
@@ -72,24 +80,43 @@ impl Fingerprint {
         }
     }
 
-    pub(super) fn encode(&self) -> [u8; Self::BYTES] {
-        let mut bytes = [0; Self::BYTES];
-        bytes[..8].copy_from_slice(&self.size.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.seconds.to_le_bytes());
-        bytes[16..].copy_from_slice(&self.nanoseconds.to_le_bytes());
-        bytes
+    /// Size and time are the same: perhaps the same file, whose file system was mounted anew.
+    pub(super) fn looks_like(&self, other: &Self) -> bool {
+        (self.size, self.seconds, self.nanoseconds)
+            == (other.size, other.seconds, other.nanoseconds)
     }
 
-    pub(super) fn decode(bytes: [u8; Self::BYTES]) -> Self {
-        let word = |at: usize| {
-            let mut word = [0; 8];
-            word.copy_from_slice(&bytes[at..at + 8]);
-            word
-        };
+    pub(super) fn encode_all(fingerprints: &[Self]) -> Vec<u8> {
+        fingerprints
+            .iter()
+            .flat_map(|print| print.words().map(u64::to_le_bytes))
+            .flatten()
+            .collect()
+    }
+
+    /// Those of so many files, if these are they. Earlier versions did not keep device and inode,
+    /// which are then 0.
+    pub(super) fn decode_all(bytes: &[u8], files: usize) -> Option<Vec<Self>> {
+        const WORDS: [usize; 2] = [5, 3];
+        let (words, rest) = bytes.as_chunks::<8>();
+        let each = WORDS.into_iter().find(|each| Some(words.len()) == each.checked_mul(files))?;
+        let words: Vec<_> = words.iter().copied().map(u64::from_le_bytes).collect();
+        rest.is_empty().then(|| words.chunks_exact(each).map(Self::of_words).collect())
+    }
+
+    const fn words(&self) -> [u64; 5] {
+        let (seconds, nanoseconds) = (self.seconds, self.nanoseconds);
+        [self.size, seconds.cast_unsigned(), nanoseconds.cast_unsigned(), self.device, self.inode]
+    }
+
+    fn of_words(words: &[u64]) -> Self {
+        let word = |number: usize| words.get(number).copied().unwrap_or(0);
         Self {
-            size: u64::from_le_bytes(word(0)),
-            seconds: i64::from_le_bytes(word(8)),
-            nanoseconds: i64::from_le_bytes(word(16)),
+            size: word(0),
+            seconds: word(1).cast_signed(),
+            nanoseconds: word(2).cast_signed(),
+            device: word(3),
+            inode: word(4),
         }
     }
 }
@@ -113,15 +140,15 @@ pub(super) struct Tree {
     pub(super) empty_directories: Vec<String>,
 }
 
-/// Walks a file or directory tree. Symbolic links are followed.
-pub(super) fn walk(root: &Path) -> Result<Tree, StoreError> {
-    let metadata = fs::metadata(root).map_err(cannot("look at", root))?;
+/// Walks a file or directory tree. Symbolic links are followed, as far as `opener` lets them lead.
+pub(super) fn walk(root: &Path, opener: &Opener) -> Result<Tree, StoreError> {
+    let metadata = look_at(root, opener)?;
     let name = name_of(root)?;
     let is_directory = metadata.is_dir();
     let mut tree = Tree { name, is_directory, files: Vec::new(), empty_directories: Vec::new() };
     if is_directory {
-        let mut walk = Walk { tree: &mut tree, above: Vec::new() };
-        walk.directory(root, &metadata, "")?;
+        let mut walk = Walk { tree: &mut tree, opener, above: Vec::new() };
+        walk.directory(root, "")?;
     } else {
         let path = tree.name.clone();
         tree.files.push(found(path, root.to_owned(), &metadata)?);
@@ -132,45 +159,47 @@ pub(super) fn walk(root: &Path) -> Result<Tree, StoreError> {
 
 struct Walk<'a> {
     tree: &'a mut Tree,
+    opener: &'a Opener,
     /// Device and inode of the directories that the walk is in.
     above: Vec<(u64, u64)>,
 }
 
 impl Walk<'_> {
-    fn directory(
-        &mut self,
-        directory: &Path,
-        metadata: &Metadata,
-        inside: &str,
-    ) -> Result<(), StoreError> {
+    fn directory(&mut self, path: &Path, inside: &str) -> Result<(), StoreError> {
+        let directory = self.opener.open(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let metadata = directory.metadata().map_err(cannot("look at", path))?;
         let identity = (metadata.dev(), metadata.ino());
         if self.above.contains(&identity) {
-            return Err(StoreError::LinkCycle(directory.to_owned()));
+            return Err(StoreError::LinkCycle(path.to_owned()));
         }
         self.above.push(identity);
-        let mut is_empty = true;
-        for entry in fs::read_dir(directory).map_err(cannot("list", directory))? {
-            let source = entry.map_err(cannot("list", directory))?.path();
-            is_empty = false;
-            self.entry(source, inside)?;
-        }
-        if is_empty && !inside.is_empty() {
+        let names = names_in(&directory).map_err(cannot("list", path))?;
+        drop(directory);
+        if names.is_empty() && !inside.is_empty() {
             self.tree.empty_directories.push(inside.to_owned());
+        }
+        for name in names {
+            self.entry(path.join(name), inside)?;
         }
         self.above.pop();
         Ok(())
     }
 
     fn entry(&mut self, source: PathBuf, inside: &str) -> Result<(), StoreError> {
-        let metadata = fs::metadata(&source).map_err(cannot("look at", &source))?;
+        let metadata = look_at(&source, self.opener)?;
         let name = name_of(&source)?;
         let path = if inside.is_empty() { name } else { format!("{inside}/{name}") };
         if metadata.is_dir() {
-            return self.directory(&source, &metadata, &path);
+            return self.directory(&source, &path);
         }
         self.tree.files.push(found(path, source, &metadata)?);
         Ok(())
     }
+}
+
+fn look_at(path: &Path, opener: &Opener) -> Result<Metadata, StoreError> {
+    let handle: File = opener.open(path, OFlags::PATH)?;
+    handle.metadata().map_err(cannot("look at", path))
 }
 
 fn found(path: String, source: PathBuf, metadata: &Metadata) -> Result<Found, StoreError> {

@@ -12,5 +12,6 @@ mod hash;
 mod import;
 mod in_place;
 mod one_shot;
+mod place;
 mod resume;
 mod support;

@@ -258,8 +258,10 @@ impl Shoal {
     /// Starts it in the network of a peer, whose control API it reaches.
     pub fn beside(peer: &Container, docker: &[&str], arguments: &[String]) -> anyhow::Result<Self> {
         let network = format!("container:{}", peer.id);
-        let docker: Vec<_> =
-            ["--network", &network].into_iter().chain(docker.iter().copied()).collect();
+        let docker: Vec<_> = ["--network", &network, "--env", "SHOAL_CONTROL=127.0.0.1:7073"]
+            .into_iter()
+            .chain(docker.iter().copied())
+            .collect();
         Self::start(&docker, arguments)
     }
 

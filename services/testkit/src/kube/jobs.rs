@@ -13,6 +13,66 @@ use super::{
 /// More than there is time for: a job ends when it is told to.
 const COMPLETIONS: u32 = 10_000;
 
+/// Has the peer of a node publish a small file, the same each time, through its socket in `directory`
+/// of the node; gives its id.
+pub(super) fn publish_on_node(
+    cluster: &Cluster<'_>,
+    image: &str,
+    directory: &str,
+) -> anyhow::Result<String> {
+    const NAME: &str = "publish-on-node";
+    let socket = "/run/shoal/control.sock";
+    let control = format!("--control=unix:{socket}");
+    let text = "shoal keeps this file on each node\n".repeat(10_000);
+    let manifest = json!({
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [
+            {
+                "apiVersion": "v1",
+                "kind": "ConfigMap",
+                "metadata": {"name": NAME},
+                "data": {"small.txt": text},
+            },
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {"name": NAME},
+                "spec": {
+                    "restartPolicy": "Never",
+                    "containers": [{
+                        "name": "shoal",
+                        "image": image,
+                        "args": ["publish", "--quiet", "/source/small.txt", control],
+                        // Whom alone the socket lets in.
+                        "securityContext": {"runAsUser": 0, "capabilities": {"drop": ["ALL"]}},
+                        "volumeMounts": [
+                            {"name": "source", "mountPath": "/source"},
+                            {"name": "control", "mountPath": socket},
+                        ],
+                    }],
+                    "volumes": [
+                        {"name": "source", "configMap": {"name": NAME}},
+                        {"name": "control", "hostPath": {
+                            "path": format!("{directory}/data/control.sock"),
+                            "type": "Socket",
+                        }},
+                    ],
+                },
+            },
+        ],
+    });
+    cluster.apply(&manifest.to_string())?;
+    let pod = format!("pod/{NAME}");
+    let condition = "--for=jsonpath={.status.phase}=Succeeded";
+    cluster.kubectl(["wait", &pod, condition, "--timeout=120s"])?;
+    let id = cluster.kubectl(["logs", &pod])?.trim().to_owned();
+    let configuration = format!("configmap/{NAME}");
+    cluster.kubectl(["delete", &pod, &configuration, "--timeout=60s"])?;
+    ensure!(id.len() == 64, "{NAME} printed {id:?}, which is no id");
+    Ok(id)
+}
+
 /// A job whose pods do the same again and again.
 pub(super) struct Traffic<'a> {
     cluster: &'a Cluster<'a>,

@@ -251,15 +251,10 @@ impl<'a> Scenario<'a> {
             self.cluster.allow("privileged")?;
             release.install(INSTALL)
         })?;
-        // The same each time: it stays on the nodes, where nothing could delete it.
-        let file = self.folder.join("small.bin");
-        files::write(&file, 1_000_000, Fill::Zeros, self.cluster.interrupt)?;
         step("example node-local", || {
-            let (peer, ring) = (
-                Forward::open(self.cluster, "ds/peer", CONTROL)?,
-                Forward::open(self.cluster, "sts/dht-node", 7071)?,
-            );
-            let id = publish(&file, &peer)?;
+            let ring = Forward::open(self.cluster, "sts/dht-node", 7071)?;
+            let image = release.client_image()?;
+            let id = jobs::publish_on_node(self.cluster, &image, &directory)?;
             shoal(["name", "set", NAME, &id, "--dht", &ring.address])?;
             let example = release.example("node-local")?;
             let example = example.replace("/var/lib/shoal/", &format!("{directory}/"));

@@ -1,0 +1,207 @@
+//! Which paths a client may name, of those that this process can open.
+
+use std::{
+    fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use rustix::process::geteuid;
+use tonic::{
+    Request, Status,
+    transport::server::{TcpConnectInfo, UdsConnectInfo},
+};
+use tracing::{info, warn};
+
+use crate::{
+    settings::{Root, Settings},
+    store::Place,
+};
+
+/// The directories that clients may name paths in.
+pub(crate) struct Roots {
+    publish: Vec<PathBuf>,
+    export: Vec<PathBuf>,
+}
+
+/// What a path is named for.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    Publish,
+    Export,
+}
+
+/// Who calls.
+pub(super) enum Caller {
+    /// A process of this machine, by the socket's credentials (SO_PEERCRED).
+    Local { uid: u32, pid: Option<i32> },
+    /// Whoever reaches the port.
+    Remote(Option<SocketAddr>),
+}
+
+impl Roots {
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let paths = |roots: &[Root]| roots.iter().map(|root| root.path().to_owned()).collect();
+        Self { publish: paths(&settings.publish_roots), export: paths(&settings.export_roots) }
+    }
+
+    /// Makes the directories for exports that are missing. Blocks on the disk.
+    pub(crate) fn prepare(&self) {
+        for root in &self.export {
+            if let Err(error) = fs::create_dir_all(root) {
+                warn!(path = %root.display(), %error, "cannot create a directory of export_roots");
+            }
+        }
+    }
+
+    /// The place that a client named, if it may.
+    pub(super) fn place(
+        &self,
+        purpose: Purpose,
+        path: &Path,
+        caller: &Caller,
+    ) -> Result<Place, Status> {
+        let roots = match purpose {
+            Purpose::Publish => &self.publish,
+            Purpose::Export => &self.export,
+        };
+        let place = match roots.as_slice() {
+            [] if caller.has_our_rights() => Some(Place::anywhere(path)),
+            some => Place::beneath(some, path),
+        };
+        let Some(place) = place else {
+            warn!(path = %path.display(), %caller, "{} is refused", purpose.verb());
+            return Err(refused(purpose, path, roots, caller));
+        };
+        info!(path = %path.display(), %caller, "{} is asked for", purpose.verb());
+        Ok(place)
+    }
+
+    /// The place of a copy that was asked for, and allowed, before the peer was started again; none if
+    /// the roots no longer allow it.
+    pub(crate) fn place_of_export(&self, path: &Path) -> Option<Place> {
+        match self.export.as_slice() {
+            [] => Some(Place::anywhere(path)),
+            some => Place::beneath(some, path),
+        }
+    }
+}
+
+fn refused(purpose: Purpose, path: &Path, roots: &[PathBuf], caller: &Caller) -> Status {
+    let (verb, setting, path) = (purpose.verb(), purpose.setting(), path.display());
+    let otherwise = purpose.otherwise();
+    let reason = if roots.is_empty() {
+        format!(
+            "{setting} names no directory, and {caller} may name none of its own; add one to \
+             {setting} of the peer, {otherwise}, or call as the peer's own user over its Unix socket"
+        )
+    } else {
+        let roots: Vec<_> = roots.iter().map(|root| root.display().to_string()).collect();
+        let roots = roots.join(", ");
+        format!(
+            "it lies in no directory of {setting} ({roots}); choose a path there, or add its directory to {setting} of the peer"
+        )
+    };
+    Status::permission_denied(format!("{verb} {path} is refused: {reason}"))
+}
+
+impl Purpose {
+    const fn verb(self) -> &'static str {
+        match self {
+            Self::Publish => "publish in place of",
+            Self::Export => "export to",
+        }
+    }
+
+    const fn setting(self) -> &'static str {
+        match self {
+            Self::Publish => "publish_roots",
+            Self::Export => "export_roots",
+        }
+    }
+
+    const fn otherwise(self) -> &'static str {
+        match self {
+            Self::Publish => "publish a copy without --in-place",
+            Self::Export => "fetch into the peer's store without --to",
+        }
+    }
+}
+
+impl Caller {
+    pub(super) fn of<T>(request: &Request<T>) -> Self {
+        let extensions = request.extensions();
+        let credentials = extensions.get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+        match credentials {
+            Some(credentials) => Self::Local { uid: credentials.uid(), pid: credentials.pid() },
+            None => Self::Remote(
+                extensions.get::<TcpConnectInfo>().and_then(TcpConnectInfo::remote_addr),
+            ),
+        }
+    }
+
+    /// Whoever can do as this process does needs no permission of it. In another user namespace
+    /// our user may be called otherwise, and is then not known.
+    fn has_our_rights(&self) -> bool {
+        match self {
+            Self::Local { uid, .. } => *uid == 0 || *uid == geteuid().as_raw(),
+            Self::Remote(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local { uid, pid: Some(pid) } => write!(f, "user {uid} (process {pid})"),
+            Self::Local { uid, pid: None } => write!(f, "user {uid}"),
+            Self::Remote(Some(address)) => write!(f, "a caller over TCP ({address})"),
+            Self::Remote(None) => write!(f, "a caller over TCP"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+
+    fn roots(publish: &[&str], export: &[&str]) -> Roots {
+        let paths = |texts: &[&str]| texts.iter().map(PathBuf::from).collect();
+        Roots { publish: paths(publish), export: paths(export) }
+    }
+
+    #[test]
+    fn without_roots_only_who_has_our_rights_names_paths() {
+        let ours = Caller::Local { uid: geteuid().as_raw(), pid: None };
+        let other = Caller::Local { uid: 54_321, pid: Some(7) };
+        let remote = Caller::Remote(None);
+        let unset = roots(&[], &[]);
+        let path = Path::new("/etc/shadow");
+        for purpose in [Purpose::Publish, Purpose::Export] {
+            assert_eq!(unset.place(purpose, path, &ours).unwrap(), Place::anywhere(path));
+            for caller in [&other, &remote] {
+                let refused = unset.place(purpose, path, caller).unwrap_err();
+                assert_eq!(refused.code(), Code::PermissionDenied);
+                assert!(refused.message().contains(purpose.setting()), "{refused}");
+                assert!(refused.message().contains("/etc/shadow"), "{refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn roots_hold_for_everyone_each_for_its_purpose() {
+        let set = roots(&["/models"], &["/export"]);
+        let ours = Caller::Local { uid: geteuid().as_raw(), pid: None };
+        for caller in [&ours, &Caller::Remote(None)] {
+            set.place(Purpose::Publish, "/models/a".as_ref(), caller).unwrap();
+            set.place(Purpose::Export, "/export/a".as_ref(), caller).unwrap();
+            let refused = set.place(Purpose::Export, "/models/a".as_ref(), caller).unwrap_err();
+            let said = refused.message();
+            assert!(said.contains("/models/a is refused"), "{said}");
+            assert!(said.contains("in no directory of export_roots (/export)"), "{said}");
+            set.place(Purpose::Publish, "/export/a".as_ref(), caller).unwrap_err();
+        }
+    }
+}

@@ -15,8 +15,13 @@ replicate: {{ $peer.replicate }}
 contents: {{ toJson $peer.contents }}
 {{- end }}
 {{- if eq $peer.kind "DaemonSet" }}
-# The node's port and the Service `peer-local` lead to the pod's own address.
-control: 0.0.0.0:7073
+# Others of the node share its directory: the local API is the socket in `data`, and paths are named
+# in these directories alone.
+publish_roots: [{{ include "shoal.mount" . }}/publish]
+export_roots: [{{ include "shoal.mount" . }}/export]
+{{- else }}
+# Nobody shares the pod's loopback, and port-forward leads there.
+control: 127.0.0.1:7073
 {{- end }}
 {{- end }}
 
@@ -77,14 +82,6 @@ spec:
           containerPort: 7072
         - name: admin
           containerPort: 9072
-        {{- if $daemon }}
-        - name: control
-          containerPort: 7073
-          {{- if $values.daemonSet.hostPort }}
-          hostPort: {{ $values.daemonSet.hostPort }}
-          hostIP: {{ $values.daemonSet.hostIP }}
-          {{- end }}
-        {{- end }}
       {{- include "shoal.lifecycle" $peer | nindent 6 }}
       resources:
         {{- toYaml $values.resources | nindent 8 }}

@@ -126,12 +126,11 @@ async fn rejoin(desk: Desk) {
                     return;
                 }
                 for path in exports {
-                    match desk.roots.place_of_export(&path) {
-                        Some(destination) => desk.export_later(id, destination),
-                        None => warn!(
-                            content_id = %id, path = %path.display(),
-                            "not exported: it lies in no directory of export_roots any more"
-                        ),
+                    if let Some(destination) = desk.roots.place_of_export(&path) {
+                        desk.export_later(id, destination);
+                    } else {
+                        let path = path.display();
+                        warn!(content_id = %id, %path, "not exported: outside of export_roots");
                     }
                 }
             }

@@ -123,7 +123,7 @@ impl Stored {
     /// Has the files guarded if they are still those with these fingerprints. One that was not
     /// changed but is another file by its device and inode, as after its file system was mounted
     /// anew, is hashed again: it may be another's with the same size and time.
-    pub(super) fn recognise(&self, known: Vec<Fingerprint>) -> Result<Recognised, StoreError> {
+    pub(super) fn recognise(&self, known: &[Fingerprint]) -> Result<Recognised, StoreError> {
         let mut now = Vec::with_capacity(known.len());
         let mut others = Vec::new();
         for (number, expected) in known.iter().enumerate() {

@@ -259,7 +259,7 @@ impl Store {
             }
         };
         if let Some(fingerprints) = fingerprints
-            && stored.recognise(fingerprints)? == Recognised::Anew
+            && stored.recognise(&fingerprints)? == Recognised::Anew
         {
             self.guard(&stored)?;
         }

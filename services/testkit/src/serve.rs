@@ -16,12 +16,13 @@ pub fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<TcpSt
     })
 }
 
-/// Peers that there cannot be, peers that there are not, the asker, and one address that is true.
+/// Peers that there cannot be, peers that there are not, the asker, and one address that is true: as
+/// much as one message may hold, since a longer one is refused unread.
 pub fn rubbish(asker: Option<PeerInfo>, honest: &str) -> Vec<PeerInfo> {
     let id = || Uuid::new_v4().to_string();
     let impossible = ["", "nonsense", "127.0.0.1:99999", "0.0.0.0:1", "127.0.0.1:0", "[::"];
     let impossible = impossible.map(|address| peer(id(), address));
-    let unnamed = [peer(String::new(), honest), peer("x".repeat(1_000_000), honest)];
+    let unnamed = [peer(String::new(), honest), peer("x".repeat(200_000), honest)];
     let gone = iter::repeat_with(|| peer(id(), &format!("127.0.0.1:{}", free_port()))).take(100);
     let honest = peer(id(), honest);
     impossible.into_iter().chain(unnamed).chain(asker).chain([honest]).chain(gone).collect()

@@ -7,7 +7,11 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
-use tonic::{Code, Status, body::Body, transport::Channel};
+use tonic::{
+    Code, Status,
+    body::Body,
+    transport::{Channel, Endpoint},
+};
 use tower::ServiceExt as _;
 
 /// The body of a request: some bytes, and then the end or nothing for ever.
@@ -32,9 +36,10 @@ impl HttpBody for Sent {
     }
 }
 
-/// A connection to HOST:PORT.
+/// A connection to HOST:PORT or unix:PATH.
 pub async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
-    Channel::from_shared(format!("http://{address}")).expect("a URI").connect().await
+    let scheme = if address.starts_with("unix:") { "" } else { "http://" };
+    Endpoint::from_shared(format!("{scheme}{address}")).expect("a URI").connect().await
 }
 
 /// A message as gRPC frames it, with a length that may be a lie.

@@ -144,7 +144,7 @@ async fn announce(tracker: &Container, content_id: &str) -> anyhow::Result<()> {
     let peer = PeerInfo {
         peer_id: uuid::Uuid::new_v4().to_string(),
         // Nobody is there; peers go round that.
-        address: "192.0.2.1:7072".to_owned(),
+        address: "0.0.0.0:7072".to_owned(),
         ..PeerInfo::default()
     };
     let request = AnnounceRequest {

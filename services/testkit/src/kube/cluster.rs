@@ -80,12 +80,16 @@ impl<'a> Cluster<'a> {
     /// Creates or changes objects.
     pub(super) fn apply(&self, manifest: &str) -> anyhow::Result<()> {
         self.interrupt.check()?;
-        let mut command = self.command(["apply", "--filename=-"]);
-        let mut kubectl = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+        // By the server: a copy of the manifest in an annotation, as a client keeps it, is at most 256 KiB.
+        let mut command = self.command(["apply", "--server-side", "--filename=-"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut kubectl = command.spawn()?;
         let mut stdin = kubectl.stdin.take().context("stdin is piped")?;
         stdin.write_all(manifest.as_bytes())?;
         drop(stdin);
-        ensure!(kubectl.wait()?.success(), "kubectl apply failed");
+        let output = kubectl.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "kubectl apply failed: {}", said.trim());
         Ok(())
     }
 

@@ -13,12 +13,14 @@ mod summary;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use shoal_common::process;
+use tokio::runtime::Builder;
 
-// One thread: what moves blocks has threads of its own.
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = args::Cli::parse();
     let report = exit::Report { json: cli.reports_json() };
-    let outcome = commands::run(cli).await;
-    report.exit_code(outcome)
+    // One thread: what moves blocks has threads of its own.
+    let runtime = Builder::new_current_thread();
+    let outcome = process::block_on(runtime, commands::run(cli));
+    report.exit_code(outcome.map_err(anyhow::Error::from).flatten())
 }

@@ -1,6 +1,6 @@
 //! A service as a process: its command line, and a `main` that reads like a table of contents.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde::{Serialize, de::DeserializeOwned};
@@ -34,6 +34,9 @@ enum Command {
     Health,
 }
 
+/// How long work on blocking threads may go on after the end: enough for a write that was begun.
+const BLOCKING_GRACE: Duration = Duration::from_secs(1);
+
 /// The flags of the section `log`.
 #[derive(Debug, Args, Serialize)]
 pub struct LogFlags {
@@ -48,10 +51,23 @@ pub trait Settings: Default + Serialize + DeserializeOwned {
     fn listen(&self) -> &Address;
     /// Its log.
     fn log(&self) -> &Log;
+    /// How long it may take to end once it is told to.
+    fn grace(&self) -> Duration {
+        shutdown::GRACE
+    }
     /// What does not go together.
     fn conflicts(&self) -> Vec<Conflict> {
         Vec::new()
     }
+}
+
+/// Runs `main` on a runtime made by `runtime`. What is still at work on blocking threads once it has
+/// ended is given a second, and then abandoned: the process ends with `main`.
+pub fn block_on<T>(mut runtime: Builder, main: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = runtime.enable_all().build()?;
+    let outcome = runtime.block_on(main);
+    runtime.shutdown_timeout(BLOCKING_GRACE);
+    Ok(outcome)
 }
 
 /// Runs the service `name` as its command line says, on a runtime made by `runtime`.
@@ -60,7 +76,7 @@ pub trait Settings: Default + Serialize + DeserializeOwned {
 /// its token is cancelled. The process exits with 64 if the settings are wrong, and 1 on failure.
 pub fn run<S: Settings>(
     name: &'static str,
-    mut runtime: Builder,
+    runtime: Builder,
     line: &CommandLine,
     flags: &impl Serialize,
     serve: impl AsyncFnOnce(S, TcpListener, CancellationToken) -> anyhow::Result<()>,
@@ -75,12 +91,11 @@ pub fn run<S: Settings>(
             return Ok(health::check(&settings.listen().clone().or_loopback()).await?);
         }
         let _telemetry = telemetry::init(name, settings.log(), LevelFilter::INFO)?;
-        let shutdown = shutdown::on_signal()?;
+        let shutdown = shutdown::on_signal(settings.grace())?;
         let listener = server::bind(settings.listen()).await?;
         serve(settings, listener, shutdown).await
     };
-    let ended = runtime.enable_all().build().map_err(anyhow::Error::from);
-    match ended.and_then(|runtime| runtime.block_on(start())) {
+    match block_on(runtime, start()).map_err(anyhow::Error::from).flatten() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{name}: {}", text::lines(&format!("{error:#}")));

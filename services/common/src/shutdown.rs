@@ -1,23 +1,41 @@
-//! Ending a process on request.
+//! Ending a process on request, whatever it is doing.
 
-use std::{io, process};
+use std::{io, process, thread, time::Duration};
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// What a shell reports for a process that SIGINT ended.
 const EXIT_IMPATIENT: i32 = 130;
 
-/// A token that is cancelled by SIGTERM or SIGINT. A second signal ends the process at once.
+/// The process did not end in its time.
+const EXIT_LATE: i32 = 1;
+
+/// How long a service may take to end, usually: Kubernetes sends SIGKILL after 30 s.
+pub const GRACE: Duration = Duration::from_secs(25);
+
+/// The same for a command, which somebody waits for. A peer in it takes up to 7 s to say farewell.
+pub const GRACE_OF_COMMAND: Duration = Duration::from_secs(10);
+
+/// A token that is cancelled by SIGTERM or SIGINT. A second signal ends the process at once, and so
+/// does the end of `grace` after the first.
 ///
-/// Call it within a runtime.
-pub fn on_signal() -> io::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// The signals have a thread of their own, so that this holds whatever the process is busy with.
+pub fn on_signal(grace: Duration) -> io::Result<CancellationToken> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _within = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
     let token = CancellationToken::new();
-    let cancelled = token.clone();
-    tokio::spawn(async move {
+    // Should the thread ever panic, the process ends in order.
+    let cancel = token.clone().drop_guard();
+    let listen = async move {
         let mut next = async || {
             tokio::select! {
                 _ = terminate.recv() => "SIGTERM",
@@ -26,10 +44,14 @@ pub fn on_signal() -> io::Result<CancellationToken> {
         };
         let signal = next().await;
         info!(signal, "shutting down");
-        cancelled.cancel();
-        let signal = next().await;
-        warn!(signal, "exiting at once");
-        process::exit(EXIT_IMPATIENT);
-    });
+        drop(cancel);
+        if let Ok(signal) = timeout(grace, next()).await {
+            warn!(signal, "exiting at once");
+            process::exit(EXIT_IMPATIENT);
+        }
+        error!(?grace, "not ended in time, exiting at once");
+        process::exit(EXIT_LATE);
+    };
+    thread::Builder::new().name("signals".to_owned()).spawn(move || runtime.block_on(listen))?;
     Ok(token)
 }

@@ -91,7 +91,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let directory = settings.data_dir.clone();
-    let store = spawn_blocking(move || Store::open(DataDir::open(&directory)?)).await??;
+    let opening = spawn_blocking(move || Store::open(DataDir::open(&directory)?));
+    let Some(opened) = shutdown.run_until_cancelled(opening).await else { return Ok(()) };
+    let store = opened??;
     let id = store.node_id();
 
     let health = Health::new(&[

@@ -12,6 +12,9 @@ use shoal_common::{
     units::{self, ByteSize},
 };
 
+/// What follows the leaving: open calls are ended, and the last tasks.
+const GRACE_AFTER_LEAVING: Duration = Duration::from_secs(8);
+
 /// The settings of a ring node, as a TOML file holds them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -93,5 +96,9 @@ impl process::Settings for Settings {
 
     fn log(&self) -> &Log {
         &self.log
+    }
+
+    fn grace(&self) -> Duration {
+        self.leave_patience + GRACE_AFTER_LEAVING
     }
 }

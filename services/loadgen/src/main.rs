@@ -12,7 +12,8 @@ use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use shoal_common::{Address, http2::Http2, shutdown, text::printable};
+use shoal_common::{Address, http2::Http2, process, shutdown, text::printable};
+use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -28,9 +29,10 @@ const CALLERS: u32 = 16;
 /// Of an open one: so many calls may be under way before others wait.
 const CALLERS_OF_OPEN_LOOP: u32 = 1000;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Cli::parse().command).await {
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let ended = process::block_on(Builder::new_multi_thread(), run(command));
+    match ended.map_err(anyhow::Error::from).flatten() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("shoal-loadgen: {}", printable(&format!("{error:#}")));
@@ -40,7 +42,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
-    let end = shutdown::on_signal()?;
+    let end = shutdown::on_signal(shutdown::GRACE_OF_COMMAND)?;
     let targets = |load: &LoadArgs| Targets::new(load.connections);
     let (scenario, load) = match command {
         Command::Echo { listen } => {

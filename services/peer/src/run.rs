@@ -60,11 +60,12 @@ pub async fn run(
     let (directory, quota) = (settings.data_dir.clone(), settings.limits.quota);
     let roots = Arc::new(Roots::new(&settings));
     let prepared = roots.clone();
-    let store = spawn_blocking(move || {
+    let opening = spawn_blocking(move || {
         prepared.prepare();
         Store::open(&directory, quota.map(ByteSize::bytes))
     });
-    let store = Arc::new(store.await??);
+    let Some(opened) = shutdown.run_until_cancelled(opening).await else { return Ok(()) };
+    let store = Arc::new(opened??);
 
     let health = Health::new(&node::services()).await;
     let supervisor = Supervisor::new(health.clone());
@@ -101,11 +102,13 @@ pub async fn run(
     tokio::spawn(supervisor.job("replicator", async move {
         until.run_until_cancelled(replicating).await;
     }));
-    supervisor.spawn("notes of use", note_use(node.clone(), store));
+    supervisor.spawn("notes of use", note_use(node.clone(), store.clone()));
     supervisor.spawn("memory", memory::give_back_when_idle(node.clone()));
 
     let life = async {
         control.serve(desk, stop.clone()).await;
+        // Calls had their time to end.
+        store.stop().cancel();
         health.close().await;
         node.stop();
         running.ended().await;

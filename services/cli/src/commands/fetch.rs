@@ -68,7 +68,7 @@ async fn follow(
     started: Instant,
     progress: &mut Progress,
 ) -> anyhow::Result<Seen> {
-    let interrupted = shutdown::on_signal()?;
+    let interrupted = shutdown::on_signal(shutdown::GRACE_OF_COMMAND)?;
     let mut changes = Changes::of(control, id).await?;
     let mut seen = Seen::new(started);
     loop {

@@ -40,7 +40,7 @@ const STALL: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(args: GetArgs, mut progress: Progress) -> anyhow::Result<()> {
     let started = Instant::now();
-    let interrupted = shutdown::on_signal()?;
+    let interrupted = shutdown::on_signal(shutdown::GRACE_OF_COMMAND)?;
     let destination = Destination::new(&args.output)?;
     let options = options(&args)?;
     let link = tokio::select! {
@@ -94,7 +94,8 @@ impl Get<'_> {
         started: Instant,
         seed_for: Option<SeedFor>,
     ) -> anyhow::Result<()> {
-        let place = Arc::new(Place { destination, outcome: Mutex::default() });
+        let interrupted = self.interrupted.clone();
+        let place = Arc::new(Place { destination, interrupted, outcome: Mutex::default() });
         let mut status = self.join(&place, options).await?;
         let mut seen = Seen::new(started);
         self.complete(&mut status, &mut seen).await?;
@@ -190,6 +191,7 @@ impl Stall {
 /// Where the content is put, and what came of that. Its methods block on the disk.
 struct Place {
     destination: Destination,
+    interrupted: CancellationToken,
     outcome: Mutex<Outcome>,
 }
 
@@ -226,7 +228,8 @@ impl Place {
 
     /// The content as an earlier run has left it, complete; an error if it is something else.
     fn present(&self, path: &Path, manifest: &Manifest) -> Result<Arc<Stored>, StoreError> {
-        let hashed = store::hash(path, Some(manifest.layout().piece_length()), |_| ())?;
+        let piece_length = manifest.layout().piece_length();
+        let hashed = store::hash_until(&self.interrupted, path, Some(piece_length), |_| ())?;
         if hashed.manifest.id() != manifest.id() {
             return Err(StoreError::Exists(path.to_owned()));
         }

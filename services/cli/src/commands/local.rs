@@ -12,6 +12,7 @@ use std::{
 use shoal_core::content::PieceLength;
 use shoal_peer::store::{self, Hashed};
 use tokio::{pin, task::spawn_blocking, time::interval};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     exit::Failure,
@@ -28,11 +29,13 @@ pub(super) async fn hash(
     progress: &mut Progress,
 ) -> anyhow::Result<Hashed> {
     let done = Arc::new(AtomicU64::new(0));
+    let stop = CancellationToken::new();
+    let _stop_with_this = stop.clone().drop_guard();
     let hashing = spawn_blocking({
         let (path, done) = (path.to_owned(), done.clone());
         move || {
             // Threads tell their sums in any order.
-            store::hash(&path, piece_length, |bytes| {
+            store::hash_until(&stop, &path, piece_length, |bytes| {
                 done.fetch_max(bytes, Ordering::Relaxed);
             })
         }

@@ -38,7 +38,7 @@ const READ_AHEAD: usize = 8;
 type Published = (String, String);
 
 pub(crate) async fn run(args: PublishArgs, mut progress: Progress) -> anyhow::Result<()> {
-    let interrupted = shutdown::on_signal()?;
+    let interrupted = shutdown::on_signal(shutdown::GRACE_OF_COMMAND)?;
     let mut control = Control::connect(args.control.control.as_ref()).await?;
     let published = async {
         if args.in_place {

@@ -16,7 +16,7 @@ use crate::{
 };
 
 pub(crate) async fn run(args: SeedArgs, mut progress: Progress) -> anyhow::Result<()> {
-    let interrupted = shutdown::on_signal()?;
+    let interrupted = shutdown::on_signal(shutdown::GRACE_OF_COMMAND)?;
     let places = Places::of(&args.take_part, None)?;
     let hashed = tokio::select! {
         hashed = local::hash(&args.path, None, &mut progress) => hashed?,

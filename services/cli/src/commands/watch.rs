@@ -13,7 +13,7 @@ use crate::{
 };
 
 pub(crate) async fn run(args: WatchArgs, mut progress: Progress) -> anyhow::Result<()> {
-    let interrupted = shutdown::on_signal()?;
+    let interrupted = shutdown::on_signal(shutdown::GRACE_OF_COMMAND)?;
     let mut control = Control::connect(args.control.control.as_ref()).await?;
     let mut changes = Changes::of(&mut control, args.id).await?;
     progress.set_id(args.id);

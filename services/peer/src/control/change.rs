@@ -82,9 +82,13 @@ impl ControlService for Desk {
         let piece_length = piece_length(request.piece_length)?;
         let options = Options { super_seeding: request.super_seeding, ..Options::default() };
         let noted = options.clone();
+        // It may take hours, and is of no use once nobody waits for it.
+        let stop = self.store.stop().child_token();
+        let _stop_with_the_call = stop.clone().drop_guard();
         let stored = self
             .on_disk(move |store| {
-                let stored = store.add_in_place(hash_at(&place, piece_length, |_| {})?)?;
+                let hashed = hash_at(&stop, &place, piece_length, |_| {})?;
+                let stored = store.add_in_place(hashed)?;
                 store.note_options(stored.id(), &noted)?;
                 Ok(stored)
             })

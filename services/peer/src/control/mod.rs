@@ -82,6 +82,7 @@ fn code_of(error: &StoreError) -> Code {
             Code::NotFound
         }
         StoreError::Unknown(_) => Code::NotFound,
+        StoreError::Interrupted(_) => Code::Cancelled,
         StoreError::Exists(_) => Code::AlreadyExists,
         StoreError::LinkCycle(_)
         | StoreError::NotAFile(_)

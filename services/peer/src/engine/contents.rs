@@ -139,11 +139,13 @@ impl Engine {
         let (ask, peers) = mpsc::channel(MANIFEST_PEERS);
         let search = Search::Manifest { ask, candidates: Vec::new() };
         let key = self.insert(id, options, search, asked);
-        let events = self.events.clone();
+        let (events, stop) = (self.events.clone(), self.stop.clone());
         let resolving = async move {
             // Without a manifest: the content was removed before anybody had it.
             let Some((manifest, hashes)) = resolve(id, peers).await else { return };
-            let outcome = spawn_blocking(move || place(manifest, hashes)).await;
+            let placing = spawn_blocking(move || place(manifest, hashes));
+            // It may take long: what lies there already is hashed.
+            let Some(outcome) = stop.run_until_cancelled(placing).await else { return };
             let outcome = outcome.expect("making room for a content does not panic");
             let _ = events.send(Event::Resolved { content: key, outcome }).await;
         };

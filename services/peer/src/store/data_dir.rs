@@ -16,6 +16,7 @@ use shoal_core::{
     PeerId,
     content::{ContentId, Manifest, PieceHashes},
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
@@ -51,6 +52,7 @@ pub struct Store {
     /// Held while contents are evicted, so that two in need of room do not evict for each other.
     evicting: Mutex<()>,
     claims: Claims,
+    stop: CancellationToken,
     _lock: File,
 }
 
@@ -122,6 +124,7 @@ impl Store {
             changing: Mutex::default(),
             evicting: Mutex::default(),
             claims: Claims::default(),
+            stop: CancellationToken::new(),
             _lock: lock,
         };
         store.clean()?;
@@ -132,6 +135,11 @@ impl Store {
     /// The identity of this peer, whatever its address.
     pub const fn peer_id(&self) -> PeerId {
         self.peer_id
+    }
+
+    /// Cancelled by who wants long work, as an export, to be given up: the process ends.
+    pub const fn stop(&self) -> &CancellationToken {
+        &self.stop
     }
 
     /// All contents, whole or not.

@@ -72,6 +72,9 @@ pub enum StoreError {
     /// A file was changed by someone else while it was hashed or served.
     #[error("{} was changed after shoal hashed it; remove the content, and publish or fetch it again", .0.display())]
     SourceChanged(PathBuf),
+    /// The process ends, or nobody waits for it any more.
+    #[error("the work on {} was interrupted; start it again", .0.display())]
+    Interrupted(PathBuf),
     /// A symbolic link leads back to a directory above it.
     #[error("{} leads back to a directory above it", .0.display())]
     LinkCycle(PathBuf),

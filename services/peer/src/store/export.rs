@@ -6,7 +6,7 @@
 use std::{
     ffi::OsStr,
     fs::{File, Permissions},
-    io,
+    io::{self, Read as _},
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::PermissionsExt as _,
@@ -21,12 +21,13 @@ use rustix::{
     },
     io::Errno,
 };
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
     Store, StoreError, Stored,
     error::cannot,
-    hash::hash_at,
+    hash::{check_stop, hash_at},
     place::{Place, names_in},
 };
 
@@ -36,6 +37,9 @@ const PERMISSIONS: u32 = 0o777;
 
 /// How what we made is opened: nobody may have put a link in its place.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+/// Bytes that are copied before it is looked whether to go on: a second on a slow disk.
+const COPY_STEP: u64 = 64 << 20;
 
 /// How a file came to its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,11 +73,11 @@ impl Store {
         let (name, parent) = path.file_name().zip(path.parent()).ok_or_else(unnamed)?;
         let parent = destination.opener()?.open(parent, OFlags::PATH | OFlags::DIRECTORY)?;
         if exists(parent.as_fd(), name.as_ref()) {
-            return unchanged(stored, destination);
+            return unchanged(stored, destination, self.stop());
         }
         let staged = format!(".{}.{}.shoal", name.display(), Uuid::new_v4().simple());
         let target = Target { directory: parent.as_fd(), name: staged.as_ref(), shown: path };
-        let exported = export_all(stored, target).and_then(|exported| {
+        let exported = export_all(stored, target, self.stop()).and_then(|exported| {
             if exported.contains(&Exported::HardLink) {
                 self.guard(stored)?;
             }
@@ -92,9 +96,13 @@ impl Store {
 }
 
 /// What lies at the destination is fine if it is the same content, byte by byte.
-fn unchanged(stored: &Stored, destination: &Place) -> Result<Exported, StoreError> {
+fn unchanged(
+    stored: &Stored,
+    destination: &Place,
+    stop: &CancellationToken,
+) -> Result<Exported, StoreError> {
     let layout = stored.layout();
-    let found = hash_at(destination, Some(layout.piece_length()), |_| {})?;
+    let found = hash_at(stop, destination, Some(layout.piece_length()), |_| {})?;
     let ours = stored.manifest();
     let is_same = found.hashes == *stored.hashes()
         && found.manifest.is_directory() == ours.is_directory()
@@ -113,12 +121,16 @@ struct Target<'a> {
     shown: &'a Path,
 }
 
-fn export_all(stored: &Stored, target: Target<'_>) -> Result<Vec<Exported>, StoreError> {
+fn export_all(
+    stored: &Stored,
+    target: Target<'_>,
+    stop: &CancellationToken,
+) -> Result<Vec<Exported>, StoreError> {
     let files = &stored.files;
     files.check_all()?;
     let manifest = stored.manifest();
     if !manifest.is_directory() {
-        let exported = export_file(stored, 0, target)?;
+        let exported = export_file(stored, 0, target, stop)?;
         files.check_all()?;
         return Ok(vec![exported]);
     }
@@ -134,7 +146,7 @@ fn export_all(stored: &Stored, target: Target<'_>) -> Result<Vec<Exported>, Stor
             None => (root.try_clone().map_err(cannot("create", shown))?, entry.path.as_str()),
         };
         let target = Target { directory: above.as_fd(), name: name.as_ref(), shown };
-        exported.push(export_file(stored, number, target)?);
+        exported.push(export_file(stored, number, target, stop)?);
     }
     for path in manifest.empty_directories() {
         directories_in(&root, path).map_err(cannot("create", &shown.join(path)))?;
@@ -143,7 +155,12 @@ fn export_all(stored: &Stored, target: Target<'_>) -> Result<Vec<Exported>, Stor
     Ok(exported)
 }
 
-fn export_file(stored: &Stored, number: usize, target: Target<'_>) -> Result<Exported, StoreError> {
+fn export_file(
+    stored: &Stored,
+    number: usize,
+    target: Target<'_>,
+    stop: &CancellationToken,
+) -> Result<Exported, StoreError> {
     let Target { directory, name, shown } = target;
     let path = stored.files.path_of(number);
     let mut source = stored.files.open_alone(number)?;
@@ -172,9 +189,26 @@ fn export_file(stored: &Stored, number: usize, target: Target<'_>) -> Result<Exp
     }
     let mut file =
         if stored.is_in_place() { file } else { create().map_err(cannot("create", shown))? };
-    io::copy(&mut source, &mut file).map_err(cannot("write", shown))?;
+    copy(&mut source, &mut file, shown, stop)?;
     permit(&file)?;
     Ok(Exported::Copy)
+}
+
+/// As `io::copy`, but in steps, as it may take hours.
+fn copy(
+    from: &mut File,
+    to: &mut File,
+    shown: &Path,
+    stop: &CancellationToken,
+) -> Result<(), StoreError> {
+    loop {
+        check_stop(stop, shown)?;
+        // Between two files the kernel copies, without a buffer of ours.
+        let step = io::copy(&mut from.by_ref().take(COPY_STEP), to);
+        if step.map_err(cannot("write", shown))? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// Has what was staged survive a power cut: one call for a tree, whose files may be many.

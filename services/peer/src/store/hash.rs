@@ -17,6 +17,7 @@ use shoal_core::content::{
     FileEntry, FileSpan, Layout, MAX_MANIFEST_BYTES, Manifest, ManifestError, PieceHash,
     PieceHasher, PieceHashes, PieceIndex, PieceLength, file_root,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{
     StoreError,
@@ -54,24 +55,35 @@ pub fn hash(
     piece_length: Option<PieceLength>,
     progress: impl Fn(u64) + Sync,
 ) -> Result<Hashed, StoreError> {
+    hash_until(&CancellationToken::new(), path, piece_length, progress)
+}
+
+/// The same, given up soon after `stop` is cancelled: with [`StoreError::Interrupted`].
+pub fn hash_until(
+    stop: &CancellationToken,
+    path: &Path,
+    piece_length: Option<PieceLength>,
+    progress: impl Fn(u64) + Sync,
+) -> Result<Hashed, StoreError> {
     let absolute = std::path::absolute(path).map_err(cannot("resolve", path))?;
-    hash_at(&Place::anywhere(&absolute), piece_length, progress)
+    hash_at(stop, &Place::anywhere(&absolute), piece_length, progress)
 }
 
 /// The same of a place, whose path is absolute, without leaving its root.
 pub fn hash_at(
+    stop: &CancellationToken,
     place: &Place,
     piece_length: Option<PieceLength>,
     progress: impl Fn(u64) + Sync,
 ) -> Result<Hashed, StoreError> {
     let opener = place.opener()?;
-    let tree = scan::walk(place.path(), &opener)?;
+    let tree = scan::walk(place.path(), &opener, stop)?;
     let sizes: Vec<u64> = tree.files.iter().map(|file| file.fingerprint.size()).collect();
     let total_bytes = sizes.iter().copied().fold(0, u64::saturating_add);
     let piece_length = piece_length.unwrap_or_else(|| PieceLength::for_size(total_bytes));
     let layout = Layout::new(piece_length, sizes)?;
     Fingerprint::settle(tree.files.iter().map(|file| &file.fingerprint));
-    let pieces = hash_pieces(&tree.files, &opener, &layout, &progress)?;
+    let pieces = hash_pieces(&tree.files, &opener, &layout, stop, &progress)?;
     for file in &tree.files {
         if Fingerprint::at(&file.source)? != file.fingerprint {
             return Err(StoreError::SourceChanged(file.source.clone()));
@@ -81,6 +93,11 @@ pub fn hash_at(
     let manifest = manifest_of(tree, &layout, &pieces)?;
     let hashes = PieceHashes::verify(&manifest, pieces.as_flattened())?;
     Ok(Hashed { path: place.path().to_owned(), manifest, hashes, fingerprints })
+}
+
+/// Long work is not to go on.
+pub(super) fn check_stop(stop: &CancellationToken, path: &Path) -> Result<(), StoreError> {
+    if stop.is_cancelled() { Err(StoreError::Interrupted(path.to_owned())) } else { Ok(()) }
 }
 
 /// Hashes one piece of a file; `buffer` is for reading.
@@ -106,9 +123,11 @@ fn hash_pieces(
     files: &[Found],
     opener: &Opener,
     layout: &Layout,
+    stop: &CancellationToken,
     progress: &(impl Fn(u64) + Sync),
 ) -> Result<Vec<PieceHash>, StoreError> {
     let work = Work {
+        stop,
         files,
         opener,
         layout,
@@ -131,6 +150,7 @@ fn hash_pieces(
 
 /// What the hashing threads share: each takes the next run of pieces until none is left.
 struct Work<'a> {
+    stop: &'a CancellationToken,
     files: &'a [Found],
     opener: &'a Opener,
     layout: &'a Layout,
@@ -167,6 +187,8 @@ impl Work<'_> {
             for piece in (start..end).map(PieceIndex::new) {
                 let span = self.layout.span(piece);
                 let source = &self.files[span.file].source;
+                // A piece has at most 16 MiB: some milliseconds.
+                check_stop(self.stop, source)?;
                 let file = match open.take() {
                     Some((number, file)) if number == span.file => file,
                     _ => self.open(&self.files[span.file])?,

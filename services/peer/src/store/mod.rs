@@ -47,7 +47,7 @@ pub use data_dir::Store;
 pub use database::Entry;
 pub use error::StoreError;
 pub use export::Exported;
-pub use hash::{Hashed, hash, hash_at};
+pub use hash::{Hashed, hash, hash_at, hash_until};
 pub use import::{Import, ImportPlan};
 pub use one_shot::OneShot;
 pub use place::Place;

@@ -10,10 +10,12 @@ use std::{
 
 use rustix::fs::OFlags;
 use shoal_core::content::Manifest;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     StoreError,
     error::cannot,
+    hash::check_stop,
     place::{Opener, names_in},
 };
 
@@ -141,13 +143,17 @@ pub(super) struct Tree {
 }
 
 /// Walks a file or directory tree. Symbolic links are followed, as far as `opener` lets them lead.
-pub(super) fn walk(root: &Path, opener: &Opener) -> Result<Tree, StoreError> {
+pub(super) fn walk(
+    root: &Path,
+    opener: &Opener,
+    stop: &CancellationToken,
+) -> Result<Tree, StoreError> {
     let metadata = look_at(root, opener)?;
     let name = name_of(root)?;
     let is_directory = metadata.is_dir();
     let mut tree = Tree { name, is_directory, files: Vec::new(), empty_directories: Vec::new() };
     if is_directory {
-        let mut walk = Walk { tree: &mut tree, opener, above: Vec::new() };
+        let mut walk = Walk { tree: &mut tree, opener, stop, above: Vec::new() };
         walk.directory(root, "")?;
     } else {
         let path = tree.name.clone();
@@ -160,6 +166,7 @@ pub(super) fn walk(root: &Path, opener: &Opener) -> Result<Tree, StoreError> {
 struct Walk<'a> {
     tree: &'a mut Tree,
     opener: &'a Opener,
+    stop: &'a CancellationToken,
     /// Device and inode of the directories that the walk is in.
     above: Vec<(u64, u64)>,
 }
@@ -186,6 +193,7 @@ impl Walk<'_> {
     }
 
     fn entry(&mut self, source: PathBuf, inside: &str) -> Result<(), StoreError> {
+        check_stop(self.stop, &source)?;
         let metadata = look_at(&source, self.opener)?;
         let name = name_of(&source)?;
         let path = if inside.is_empty() { name } else { format!("{inside}/{name}") };

@@ -9,8 +9,11 @@ use std::{
 };
 
 use shoal_core::content::PieceIndex;
-use shoal_peer::store::{Exported, OneShot, Place, Store, StoreError, Stored, hash, hash_at};
+use shoal_peer::store::{
+    Exported, Hashed, OneShot, Place, Store, StoreError, Stored, hash, hash_at,
+};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::{Source, hashed, names, noise, snapshot};
 
@@ -23,6 +26,10 @@ fn read(stored: &Stored) -> Result<(), StoreError> {
 
 fn beneath(root: &Path, path: &Path) -> Place {
     Place::beneath(&[root.to_owned()], path).expect("it is below the root")
+}
+
+fn hash_beneath(root: &Path, path: &Path) -> Result<Hashed, StoreError> {
+    hash_at(&CancellationToken::new(), &beneath(root, path), None, |_| {})
 }
 
 /// A file of others, made to look like `model`.
@@ -108,7 +115,7 @@ fn what_leads_out_of_its_root_is_neither_hashed_nor_written() {
     fs::write(outside.join("secret"), "secret").unwrap();
     fs::write(root.join("tree/inner/file"), "public").unwrap();
     symlink("inner/file", root.join("tree/link")).unwrap();
-    let whole = hash_at(&beneath(&root, &root.join("tree")), None, |_| {}).unwrap();
+    let whole = hash_beneath(&root, &root.join("tree")).unwrap();
     assert_eq!(whole.manifest.id(), hash(&root.join("tree"), None, |_| {}).unwrap().manifest.id());
 
     symlink(&outside, root.join("way-out")).unwrap();
@@ -118,7 +125,7 @@ fn what_leads_out_of_its_root_is_neither_hashed_nor_written() {
     let stored = store.add_in_place(hashed(&source.path, 65_536)).unwrap();
     let out = root.join("tree/../../outside");
     for path in [root.join("way-out/secret"), out.join("secret"), root.join("way-out")] {
-        let refused = hash_at(&beneath(&root, &path), None, |_| {}).err().unwrap();
+        let refused = hash_beneath(&root, &path).err().unwrap();
         assert!(matches!(refused, StoreError::Outside { .. }), "{refused}");
     }
     for path in [root.join("way-out/copy"), out.join("copy"), root.clone()] {
@@ -128,7 +135,7 @@ fn what_leads_out_of_its_root_is_neither_hashed_nor_written() {
     assert_eq!(names(&outside), ["secret"]);
     // Below a tree as well.
     symlink("../../../outside/secret", root.join("tree/inner/up")).unwrap();
-    let refused = hash_at(&beneath(&root, &root.join("tree")), None, |_| {}).err().unwrap();
+    let refused = hash_beneath(&root, &root.join("tree")).err().unwrap();
     assert!(matches!(refused, StoreError::Outside { .. }), "{refused}");
 }
 
@@ -143,7 +150,7 @@ fn a_directory_that_turns_into_a_link_leads_no_hash_out() {
     make_alike(&outside.join("file"), &root.join("tree/file"));
     let file = root.join("tree/file");
     let known = hash(&file, None, |_| {}).unwrap().manifest.id();
-    let id = || hash_at(&beneath(&root, &file), None, |_| {}).map(|hashed| hashed.manifest.id());
+    let id = || hash_beneath(&root, &file).map(|hashed| hashed.manifest.id());
     while_it_turns(&root.join("tree"), &outside, || {
         let ids = (0..1000).filter_map(|_| id().ok());
         ids.for_each(|id| assert_eq!(id, known));

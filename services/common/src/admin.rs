@@ -1,6 +1,6 @@
 //! The port for operators: `/metrics` and gRPC health, plaintext.
 
-use std::{fmt, str::FromStr, sync::Mutex, time::Duration};
+use std::{fmt, str::FromStr, time::Duration};
 
 use axum::routing::get;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     address::{Address, AddressError},
+    lock::Mutex,
     server::{self, BindError, Limits, WhenFull},
     supervisor::Supervisor,
 };
@@ -130,7 +131,7 @@ async fn keep_up(recorder: PrometheusHandle) {
 /// The process's one recorder; several services in one process, as in tests, share it.
 fn recorder() -> Result<PrometheusHandle, BuildError> {
     static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
-    let mut recorder = RECORDER.lock().expect("installing a recorder does not panic");
+    let mut recorder = RECORDER.lock();
     if let Some(installed) = &*recorder {
         return Ok(installed.clone());
     }

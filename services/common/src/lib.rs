@@ -13,6 +13,7 @@ pub mod config;
 mod faults;
 pub mod health;
 pub mod http2;
+pub mod lock;
 pub mod memory;
 pub mod names;
 pub mod process;

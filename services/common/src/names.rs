@@ -8,14 +8,17 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use shoal_core::content::ContentId;
 use tokio::time::{Instant, timeout};
 
-use crate::address::Address;
+use crate::{
+    address::Address,
+    lock::{Mutex, MutexGuard},
+};
 
 /// A name is looked up again after so long: what Kubernetes' DNS lets others keep an answer is 5 to
 /// 30 s.
@@ -131,8 +134,8 @@ impl Names {
     }
 
     /// Never held across an await.
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Address, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<Address, Known>> {
+        self.known.lock()
     }
 }
 

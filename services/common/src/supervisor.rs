@@ -10,22 +10,19 @@
 //! | a task that lasts as long as the process | [`Supervisor::spawn`], [`Supervisor::lasting`] | failure | failure, unless the process is ending |
 //! | a task that its owner waits for, and that ends when its work is done | [`Jobs::spawn`], [`Supervisor::job`] | failure | nothing |
 //! | an OS thread | a lasting task that waits for its end | failure | failure, unless the process is ending |
-//! | a request, or a connection | a plain task | the end of that request | nothing |
+//! | a request, or a connection | a plain task | the end of that request; failure, if it held a [lock](crate::lock) that others need | nothing |
 
-use std::{
-    any::Any,
-    borrow::Cow,
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{any::Any, borrow::Cow, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::error;
 
-use crate::health::Health;
+use crate::{
+    health::Health,
+    lock::{self, Mutex, MutexGuard},
+};
 
 /// How long a process may take to end what is under way once a part of it has failed: the 2 s that
 /// servers give to open calls, and a second more.
@@ -62,6 +59,7 @@ pub struct Failure {
 enum How {
     Returned,
     Panicked(String),
+    Poisoned,
 }
 
 impl std::fmt::Display for How {
@@ -69,6 +67,7 @@ impl std::fmt::Display for How {
         match self {
             Self::Returned => f.write_str("ended by itself"),
             Self::Panicked(message) => write!(f, "panicked: {message}"),
+            Self::Poisoned => f.write_str("was held by a thread that panicked"),
         }
     }
 }
@@ -164,8 +163,14 @@ impl Supervisor {
         life: impl Future<Output = Result<(), E>>,
     ) -> Result<(), E> {
         let mut life = std::pin::pin!(life);
+        let failed = async {
+            tokio::select! {
+                () = self.0.failed.cancelled() => {}
+                () = lock::poisoned().cancelled() => self.fail("a lock".into(), How::Poisoned),
+            }
+        };
         let lived = tokio::select! {
-            () = self.0.failed.cancelled() => {
+            () = failed => {
                 self.0.health.close().await;
                 stop.cancel();
                 // The failure is what is told; of a life that was cut short nothing better is known.
@@ -198,7 +203,7 @@ impl Supervisor {
     }
 
     fn failure(&self) -> MutexGuard<'_, Option<Failure>> {
-        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.failure.lock()
     }
 }
 

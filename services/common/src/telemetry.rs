@@ -170,16 +170,17 @@ fn export(service: &'static str) -> Result<Option<Exporting>, TelemetryError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
     use super::*;
+    use crate::lock::Mutex;
 
     #[derive(Clone, Default)]
     struct Written(Arc<Mutex<Vec<u8>>>);
 
     impl io::Write for Written {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().expect("no panic").extend_from_slice(bytes);
+            self.0.lock().extend_from_slice(bytes);
             Ok(bytes.len())
         }
 
@@ -201,7 +202,7 @@ mod tests {
                 tracing::warn!(%error, name = ?"x", count = 3, told = "\r\u{9b}", "message");
             });
         });
-        let written = String::from_utf8(written.0.lock().expect("no panic").clone()).expect("text");
+        let written = String::from_utf8(written.0.lock().clone()).expect("text");
         assert_eq!(written.matches('\n').count(), 1, "{written}");
         assert!(!written.trim_end().contains(char::is_control), "{written}");
         assert!(

@@ -6,13 +6,14 @@ mod ring;
 use std::{
     collections::HashMap,
     error::Error as _,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use shoal_common::{
     Address,
     channel::{Channel, Options},
+    lock::Mutex,
 };
 use shoal_core::ring::{Census, Contact, NodeId, Position, TimeoutSettings, Timeouts};
 use shoal_proto::dht::v1::dht_service_client::DhtServiceClient;
@@ -72,12 +73,12 @@ impl Default for Calls {
 impl Calls {
     /// Says where nodes are now.
     pub(crate) fn go_by(&self, census: Census) {
-        *self.0.census.lock().expect(NO_PANIC) = census;
+        *self.0.census.lock() = census;
     }
 
     /// Where nodes of the ring are, by the roll.
     pub(crate) fn nodes(&self) -> Vec<Address> {
-        let census = self.0.census.lock().expect(NO_PANIC).clone();
+        let census = self.0.census.lock().clone();
         let nodes = census.from(Position::from_u128(0));
         nodes.filter_map(|node| node.address.parse().ok()).collect()
     }
@@ -85,7 +86,7 @@ impl Calls {
     /// A member of a replica set where it is now: nodes that were started again may have other
     /// addresses than when the set was agreed on, or each other's.
     fn at_present(&self, member: &Contact) -> Contact {
-        let census = self.0.census.lock().expect(NO_PANIC);
+        let census = self.0.census.lock();
         let known = census.owner_of(member.position).filter(|known| known.id == member.id);
         known.unwrap_or(member).clone()
     }
@@ -100,7 +101,7 @@ impl Calls {
 
     /// A channel to an address.
     fn channel(&self, address: &Arc<str>) -> Option<Channel> {
-        let mut channels = self.0.channels.lock().expect(NO_PANIC);
+        let mut channels = self.0.channels.lock();
         if let Some(channel) = channels.get(address) {
             return Some(channel.clone());
         }
@@ -126,7 +127,7 @@ impl Calls {
         let patience = self.usual_wait(to.id);
         let asked = Instant::now();
         let answer = self.within(&to.address, patience, call).await;
-        let mut timeouts = self.0.timeouts.lock().expect(NO_PANIC);
+        let mut timeouts = self.0.timeouts.lock();
         match &answer {
             Ok(_) => timeouts.answered(to.id, asked.elapsed()),
             Err(CallError::Silent(_)) => timeouts.expired(to.id),
@@ -146,13 +147,13 @@ impl Calls {
         let asked = Instant::now();
         let patience = LATE_PATIENCE.max(self.usual_wait(to.id));
         let answer = self.within(&to.address, patience, call).await?;
-        self.0.timeouts.lock().expect(NO_PANIC).answered(to.id, asked.elapsed());
+        self.0.timeouts.lock().answered(to.id, asked.elapsed());
         Ok(answer)
     }
 
     /// How long a node's answer may take, by how long its answers took before.
     pub(crate) fn usual_wait(&self, of: NodeId) -> Duration {
-        self.0.timeouts.lock().expect(NO_PANIC).timeout(of)
+        self.0.timeouts.lock().timeout(of)
     }
 
     /// Makes a call to a member of a replica set that needs its disk.
@@ -184,7 +185,7 @@ impl Calls {
     /// A connection whose packets are lost waits ever longer before it sends them again: the next
     /// call shall try a new one.
     fn silent(&self, address: &Arc<str>) -> CallError {
-        self.0.channels.lock().expect(NO_PANIC).remove(address);
+        self.0.channels.lock().remove(address);
         CallError::Silent(address.clone())
     }
 }
@@ -200,5 +201,3 @@ pub(crate) fn never_sent(status: &Status) -> bool {
     }
     false
 }
-
-const NO_PANIC: &str = "nothing panics while it holds the lock";

@@ -4,10 +4,11 @@
 //! writer, which does them in order and has them on disk before anybody hears of them.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use shoal_common::lock::Mutex;
 use shoal_core::ring::{
     Agreement, Ballot, Clock, Custody, FromTheFuture, Intervals, KeyRange, Leases, NodeId,
     Proposal, Refusal, ReplicaSet, Superseding, Version, WriteRefusal,
@@ -145,7 +146,7 @@ impl Keeper {
 
     /// A version for a write under the set of an epoch, greater than that of what it replaces.
     pub(crate) fn next_version(&self, epoch: u64, above: Option<Version>) -> Version {
-        self.clock.lock().expect(NO_PANIC).next(unix_ms(), epoch, above)
+        self.clock.lock().next(unix_ms(), epoch, above)
     }
 
     /// Promises, unless the primary holds a lease and has not agreed.
@@ -159,7 +160,7 @@ impl Keeper {
         // A primary needs no lease from itself.
         let is_free = primary_agrees || present.primary().id == self.me;
         let leased = || {
-            let wait = self.leases.lock().expect(NO_PANIC).wait(Instant::now(), range);
+            let wait = self.leases.lock().wait(Instant::now(), range);
             wait.filter(|_| !is_free)
         };
         if let Some(wait) = leased() {
@@ -226,7 +227,7 @@ impl Keeper {
         if !is_member {
             return Ok(Err(WriteRefusal::NoMember));
         }
-        self.leases.lock().expect(NO_PANIC).grant(Instant::now(), range);
+        self.leases.lock().grant(Instant::now(), range);
         // After the grant: who promises looks for leases after the promise is on disk.
         let custody = self.custody();
         let is_sealed = custody
@@ -291,7 +292,7 @@ impl Keeper {
         });
         let now = Instant::now();
         let remains = supply.await??;
-        let mut copied = self.copied.lock().expect(NO_PANIC);
+        let mut copied = self.copied.lock();
         for remains in remains {
             copied.update(remains, |since| {
                 *since = since.filter(|since| since.elapsed() < FRESH_FOR).or(Some(now));
@@ -355,19 +356,17 @@ impl Keeper {
 
     /// Notes a version made elsewhere, so that ours come after it; refuses one of the far future.
     pub(crate) fn observe(&self, version: Version) -> Result<(), FromTheFuture> {
-        self.clock.lock().expect(NO_PANIC).observe(version, unix_ms())
+        self.clock.lock().observe(version, unix_ms())
     }
 }
 
 /// The parts of a range where records may lie that were not just copied there.
 fn stale(copied: &Mutex<Intervals<Instant>>, range: KeyRange) -> Vec<KeyRange> {
-    let copied = copied.lock().expect(NO_PANIC);
+    let copied = copied.lock();
     let pieces = copied.pieces(range).into_iter();
     let stale = pieces.filter(|(_, since)| since.is_none_or(|since| since.elapsed() >= FRESH_FOR));
     stale.map(|(piece, _)| piece).collect()
 }
-
-const NO_PANIC: &str = "nothing panics while it holds the lock";
 
 #[cfg(test)]
 mod tests {

@@ -4,11 +4,12 @@
 use std::{
     collections::HashMap,
     future::pending,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use shoal_common::lock::Mutex;
 use shoal_core::ring::{
     Agreement, Contact, Intervals, KeyRange, Lapse, Lineage, NodeId, Position, ReplicaSet, Tenure,
 };
@@ -159,7 +160,7 @@ impl Primary {
     }
 
     fn compared(&self, at: Position, set: &ReplicaSet, member: &Contact) -> Option<Compared> {
-        let renewing = self.0.renewing.lock().expect(NO_PANIC);
+        let renewing = self.0.renewing.lock();
         let mut replicas = renewing.replicas.iter();
         let of_member = replicas.find(|((range, office, id), _)| {
             *id == member.id && *office == Office::under(set) && range.contains(at)
@@ -183,7 +184,7 @@ impl Primary {
 
     /// Takes office: this node had the set chosen, and has its records.
     pub(crate) fn enter(&self, range: KeyRange, set: &ReplicaSet) {
-        let mut renewing = self.0.renewing.lock().expect(NO_PANIC);
+        let mut renewing = self.0.renewing.lock();
         renewing.tenures.update(range, |tenure| {
             *tenure = Some((Office::under(set), Tenure::new(LEASE, set)));
         });
@@ -193,7 +194,7 @@ impl Primary {
 
     /// This node is in office for all of a range under a set.
     pub(crate) fn is_in_office(&self, range: KeyRange, set: &ReplicaSet) -> bool {
-        let renewing = self.0.renewing.lock().expect(NO_PANIC);
+        let renewing = self.0.renewing.lock();
         let pieces = renewing.tenures.pieces(range).into_iter();
         let mut offices = pieces.map(|(_, tenure)| tenure.map(|(office, _)| *office));
         offices.all(|office| office == Some(Office::under(set)))
@@ -231,7 +232,7 @@ impl Primary {
 
     /// The ranges that this node holds an office for. The others end.
     fn in_office(&self) -> Vec<(KeyRange, ReplicaSet)> {
-        let mut renewing = self.0.renewing.lock().expect(NO_PANIC);
+        let mut renewing = self.0.renewing.lock();
         let custody = self.0.keeper.custody();
         let mut tenures = Intervals::default();
         let mut mine = Vec::new();
@@ -304,7 +305,7 @@ impl Primary {
                 return;
             }
         };
-        let mut renewing = self.0.renewing.lock().expect(NO_PANIC);
+        let mut renewing = self.0.renewing.lock();
         renewing.tenures.update(range, |tenure| {
             if let Some((office, tenure)) = tenure
                 && *office == Office::under(set)
@@ -326,7 +327,7 @@ impl Primary {
     }
 
     fn resign(&self, range: KeyRange, from: Office) {
-        let mut renewing = self.0.renewing.lock().expect(NO_PANIC);
+        let mut renewing = self.0.renewing.lock();
         renewing.tenures.update(range, |tenure| {
             // The answer may be late, and a new office have begun.
             *tenure = tenure.take().filter(|(office, _)| *office != from);
@@ -337,7 +338,7 @@ impl Primary {
 
     /// Tombstones older than this may go: every replica was found to have the same records.
     fn purge_before(&self, range: KeyRange, set: &ReplicaSet) -> Option<u64> {
-        let renewing = self.0.renewing.lock().expect(NO_PANIC);
+        let renewing = self.0.renewing.lock();
         let is_same = |member: &Contact| {
             let about = (range, Office::under(set), member.id);
             let compared = renewing.replicas.get(&about);
@@ -356,5 +357,3 @@ impl Primary {
         self.0.keeper.store.summary(range)
     }
 }
-
-const NO_PANIC: &str = "nothing panics while it holds the lock";

@@ -1,12 +1,8 @@
 //! Calls that any node answers: looks up whose the key is, and asks that node.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use shoal_common::backoff::Backoff;
+use shoal_common::{backoff::Backoff, lock::Mutex};
 use shoal_core::ring::{Contact, NodeId, Position};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Status};
@@ -158,7 +154,7 @@ impl Router {
 
     fn hinted(&self, position: Position) -> Option<Contact> {
         let hint = self.lookups.hinted(position)?;
-        self.proven.lock().expect(NO_PANIC).contains(&hint.id).then_some(hint)
+        self.proven.lock().contains(&hint.id).then_some(hint)
     }
 
     /// The closest successor of a position.
@@ -168,7 +164,7 @@ impl Router {
             .await
             .map_err(|_| not_found("the key's owner was not found in time".to_owned()))?
             .map_err(|failure| not_found(failure.to_string()))?;
-        let mut proven = self.proven.lock().expect(NO_PANIC);
+        let mut proven = self.proven.lock();
         if proven.len() >= MAX_PROVEN {
             proven.clear();
         }
@@ -176,8 +172,6 @@ impl Router {
         Ok(owner)
     }
 }
-
-const NO_PANIC: &str = "nothing panics while it holds the lock";
 
 /// Whether and when an operation that failed is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

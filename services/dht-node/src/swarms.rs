@@ -4,14 +4,15 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use rand::seq::SliceRandom as _;
 use shoal_common::{
-    Address, advertised::AdvertisedAddresses, announced, names::Names, status::Violations,
+    Address, advertised::AdvertisedAddresses, announced, lock::Mutex, names::Names,
+    status::Violations,
 };
 use shoal_core::{
     content::ContentId,
@@ -206,7 +207,7 @@ impl Swarms {
         stopped: bool,
         source: IpAddr,
     ) -> Result<Duration, Status> {
-        let mut registry = self.registry.lock().expect(NO_PANIC);
+        let mut registry = self.registry.lock();
         if stopped {
             registry.stop(Instant::now(), content, peer.id, source);
             return Ok(RENEW);
@@ -219,7 +220,7 @@ impl Swarms {
     }
 
     fn kept(&self, content: ContentId, max_peers: usize) -> Vec<PeerInfo> {
-        let mut registry = self.registry.lock().expect(NO_PANIC);
+        let mut registry = self.registry.lock();
         let swarm = registry.swarm(Instant::now(), content, max_peers, &mut rand::rng());
         let peers = swarm.map(|(_, peers)| peers).unwrap_or_default();
         peers.into_iter().map(announced::info).collect()
@@ -246,5 +247,3 @@ fn any<T>(answers: Vec<Result<T, Status>>) -> Result<Vec<T>, Status> {
         _ => Ok(answered),
     }
 }
-
-const NO_PANIC: &str = "a registry does not panic";

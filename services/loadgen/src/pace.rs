@@ -5,13 +5,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use shoal_common::lock::Mutex;
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -84,7 +85,7 @@ pub(crate) async fn run(target: impl Target, pace: Pace, end: &CancellationToken
         Some(rate) => shared.open(rate).await,
     }
     let took = shared.start.elapsed();
-    let mut record = shared.record.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut record = shared.record.lock();
     Run { record: std::mem::take(&mut record), took }
 }
 
@@ -173,7 +174,7 @@ impl<T: Target> Shared<T> {
         let at = intended.saturating_duration_since(self.start);
         let took = intended.elapsed();
         let operation = self.target.operation(number);
-        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut record = self.record.lock();
         record.note(operation, at, took, outcome);
     }
 }

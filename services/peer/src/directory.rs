@@ -2,12 +2,9 @@
 //!
 //! The engine alone writes; who reads never waits for it.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use shoal_common::lock::RwLock;
 use shoal_core::{
     content::ContentId,
     swarm::{ContentKey, LinkKey},
@@ -37,12 +34,12 @@ impl Directory {
         key: ContentKey,
         stored: watch::Receiver<Option<Arc<Stored>>>,
     ) {
-        let mut contents = self.contents.write().unwrap_or_else(PoisonError::into_inner);
+        let mut contents = self.contents.write();
         contents.insert(id, Entry { key, stored });
     }
 
     pub(crate) fn remove(&self, id: ContentId) {
-        self.contents.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.contents.write().remove(&id);
     }
 
     /// A content that is here, after waiting for its manifest if that is being looked for.
@@ -58,22 +55,22 @@ impl Directory {
 
     /// All contents whose manifests are here.
     pub(crate) fn stored(&self) -> Vec<(ContentKey, Arc<Stored>)> {
-        let contents = self.contents.read().unwrap_or_else(PoisonError::into_inner);
+        let contents = self.contents.read();
         let stored = |entry: &Entry| Some((entry.key, entry.stored.borrow().clone()?));
         contents.values().filter_map(stored).collect()
     }
 
     fn entry(&self, id: ContentId) -> Option<Entry> {
-        self.contents.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned()
+        self.contents.read().get(&id).cloned()
     }
 
     pub(crate) fn insert_link(&self, token: LinkToken, content: ContentKey, link: LinkKey) {
-        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        let mut links = self.links.write();
         links.insert(token, (content, link));
     }
 
     pub(crate) fn remove_link(&self, token: &LinkToken) {
-        self.links.write().unwrap_or_else(PoisonError::into_inner).remove(token);
+        self.links.write().remove(token);
     }
 }
 
@@ -86,7 +83,7 @@ impl Desk for Directory {
 
     fn link(&self, content: ContentKey, token: &[u8]) -> Option<LinkKey> {
         let token = LinkToken::parse(token).ok()?;
-        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        let links = self.links.read();
         let (of, link) = links.get(&token)?;
         (*of == content).then_some(*link)
     }

@@ -2,10 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use bytes::Bytes;
+use shoal_common::lock::Mutex;
 use shoal_core::content::ContentId;
 
 use crate::store::Stored;
@@ -18,7 +19,7 @@ impl Manifests {
     /// The encoded manifest of a content.
     pub(crate) fn of(&self, stored: &Stored) -> Bytes {
         // What a panic leaves behind is a map that lacks an entry at worst.
-        let mut read = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = self.0.lock();
         let known = read.get(&stored.id()).and_then(Weak::upgrade);
         let encoded = known.unwrap_or_else(|| {
             let encoded = Arc::new(stored.manifest().encode());
@@ -71,8 +72,7 @@ mod tests {
         drop((one, other));
         assert_eq!(manifests.of(&stored)[1..].as_ptr(), again.as_ptr());
         drop(again);
-        let kept =
-            manifests.0.lock().unwrap().values().filter(|kept| kept.strong_count() > 0).count();
+        let kept = manifests.0.lock().values().filter(|kept| kept.strong_count() > 0).count();
         assert_eq!(kept, 0);
         assert_eq!(hashes_of(stored.clone()).as_ptr(), stored.hashes().as_bytes().as_ptr());
     }

@@ -19,8 +19,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use futures_util::future::{BoxFuture, try_join_all};
-use shoal_common::channel::{Channel, Options};
-use shoal_core::ring::{Census, Contact, Position};
+use shoal_common::{
+    channel::{Channel, Options},
+    ring::ADDRESSEE,
+};
+use shoal_core::ring::{Census, Contact, NodeId, Position};
 use shoal_proto::dht::v1::{
     GetRequest, GetResponse, ListNodesRequest, LookupRequest, PutRequest, Target, target::Kind,
 };
@@ -224,20 +227,26 @@ impl Bench {
             What::Put => {
                 let (name, value) = (key.clone().into(), vec![7; VALUE].into());
                 let put = PutRequest { key: name, value, ..PutRequest::default() };
-                self.owner(key.as_bytes()).put(put).await?;
+                self.owner(key.as_bytes()).1.put(put).await?;
             }
-            What::GetFromOwner => drop(self.owner(key.as_bytes()).get(get(true)).await?),
+            What::GetFromOwner => {
+                let (id, mut owner) = self.owner(key.as_bytes());
+                let mut request = Request::new(get(true));
+                request.metadata_mut().insert(ADDRESSEE, id.to_string().parse()?);
+                owner.get(request).await?;
+            }
             What::GetThroughOne => drop(any.get(get(false)).await?),
-            What::LookUpAtOwner => drop(self.owner(key.as_bytes()).lookup(look_up).await?),
+            What::LookUpAtOwner => drop(self.owner(key.as_bytes()).1.lookup(look_up).await?),
             What::LookUpThroughOne => drop(any.lookup(look_up).await?),
         }
         Ok(())
     }
 
-    fn owner(&self, key: &[u8]) -> Client {
-        let owner = self.census.owner_of(Position::of_key(key)).map(|owner| owner.position);
-        let known = self.clients.iter().find(|(position, _)| Some(*position) == owner);
-        known.expect("the membership has an owner of each key").1.clone()
+    fn owner(&self, key: &[u8]) -> (NodeId, Client) {
+        let owner = self.census.owner_of(Position::of_key(key));
+        let owner = owner.expect("the membership has an owner of each key");
+        let known = self.clients.iter().find(|(position, _)| *position == owner.position);
+        (owner.id, known.expect("each member has a client").1.clone())
     }
 }
 

@@ -1,9 +1,6 @@
 //! A collector of traces, as OpenTelemetry has them.
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use opentelemetry_proto::tonic::{
     collector::trace::v1::{
@@ -12,6 +9,7 @@ use opentelemetry_proto::tonic::{
     },
     common::v1::{KeyValue, any_value::Value},
 };
+use shoal_common::lock::{Mutex, MutexGuard};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tonic::{Request, Response, Status, transport::Server};
 
@@ -61,7 +59,7 @@ impl Collector {
 
 impl Spans {
     fn lock(&self) -> MutexGuard<'_, Vec<Span>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -10,13 +10,14 @@ use std::{
     ops::Range,
     path::PathBuf,
     process::{self, Child, Command, ExitStatus, Stdio},
-    sync::{Arc, Condvar, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use rand::RngExt as _;
 use serde_json::Value;
+use shoal_common::lock::{Condvar, Mutex};
 
 /// Linux counts processor time in hundredths of a second for its users, on every architecture.
 const MS_PER_TICK: u64 = 10;
@@ -27,7 +28,7 @@ const PORTS: Range<u16> = 10_000..32_000;
 /// A port of 127.0.0.1 that nobody listened on a moment ago. This process gets it once.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut given = GIVEN.lock();
     loop {
         let port = rand::rng().random_range(PORTS);
         if TcpListener::bind(("127.0.0.1", port)).is_ok() && given.insert(port) {
@@ -175,12 +176,7 @@ impl Process {
                 state.stdout,
                 state.stderr
             );
-            state = self
-                .output
-                .changed
-                .wait_timeout(state, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            state = self.output.changed.wait_timeout(state, left);
         }
     }
 
@@ -263,7 +259,7 @@ impl Drop for Process {
 
 impl Output {
     fn lock(&self) -> std::sync::MutexGuard<'_, Lines> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn update(&self, change: impl FnOnce(&mut Lines)) {

@@ -2,11 +2,12 @@
 
 use std::{
     env,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+use shoal_common::lock::Mutex;
 use shoal_proto::dht::v1::GetRequest;
 use shoal_testkit::ring::{
     Ring,
@@ -85,7 +86,7 @@ async fn churn(ring: &mut Ring, nodes: &Nodes, trouble: Duration, mut rng: StdRn
         }
         // A node that starts is still down: the next change waits until it is back.
         ring.one(Duration::from_secs(20)).await;
-        *nodes.lock().expect("nothing panics while it holds the lock") = addresses(ring);
+        *nodes.lock() = addresses(ring);
         sleep(Duration::from_millis(rng.random_range(0..1000))).await;
     }
     changes
@@ -94,7 +95,7 @@ async fn churn(ring: &mut Ring, nodes: &Nodes, trouble: Duration, mut rng: StdRn
 /// Clients are told that a node goes, as a load balancer would be.
 fn without(ring: &Ring, nodes: &Nodes, victim: usize) {
     let gone = ring.address(victim);
-    nodes.lock().expect("nothing panics while it holds the lock").retain(|node| *node != gone);
+    nodes.lock().retain(|node| *node != gone);
 }
 
 /// Each counter is at the number of increments acknowledged, or more by those in doubt.

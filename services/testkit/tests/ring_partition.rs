@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Barrier, Mutex,
+        Arc, Barrier,
         atomic::{AtomicU64, Ordering},
     },
     thread,
     time::{Duration, Instant},
 };
 
+use shoal_common::lock::Mutex;
 use shoal_proto::dht::v1::GetRequest;
 use shoal_testkit::{
     interrupt::Interrupt,

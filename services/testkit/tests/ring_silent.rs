@@ -1,10 +1,11 @@
 //! A ring goes on while nodes are silent: their hosts are lost or hang, and no connection breaks.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use shoal_common::lock::Mutex;
 use shoal_proto::dht::v1::{GetRequest, PutRequest};
 use shoal_testkit::ring::{
     Ring, addressed,

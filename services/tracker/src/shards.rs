@@ -1,10 +1,11 @@
 //! All swarms, in shards that are locked one at a time.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use shoal_common::lock::{Mutex, MutexGuard};
 use shoal_core::{
     content::ContentId,
     registry::{Counts, Registry, Tally},
@@ -81,5 +82,5 @@ fn shard_of(content: ContentId) -> usize {
 }
 
 fn lock(registry: &Mutex<Registry>) -> MutexGuard<'_, Registry> {
-    registry.lock().expect("a registry does not panic")
+    registry.lock()
 }

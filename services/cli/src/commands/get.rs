@@ -2,11 +2,14 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use shoal_common::shutdown;
+use shoal_common::{
+    lock::{Mutex, MutexGuard},
+    shutdown,
+};
 use shoal_core::{
     content::{ContentId, Manifest, PieceHashes},
     swarm::Priority,
@@ -261,6 +264,6 @@ impl Place {
     }
 
     fn lock(&self) -> MutexGuard<'_, Outcome> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner)
+        self.outcome.lock()
     }
 }

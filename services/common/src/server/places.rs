@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -13,7 +13,10 @@ use std::{
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::rpc::{Budget, Flow, Turns};
+use crate::{
+    lock::{Mutex, MutexGuard},
+    rpc::{Budget, Flow, Turns},
+};
 
 /// The far end of a connection: what it has open here, and a way to hang up on it.
 #[derive(Debug)]
@@ -84,7 +87,7 @@ impl Caller {
 
     fn calls(&self) -> MutexGuard<'_, Calls> {
         // Numbers only: a panic leaves nothing half done.
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.lock()
     }
 }
 
@@ -195,7 +198,7 @@ impl Places {
     }
 
     fn taken(&self) -> MutexGuard<'_, HashMap<u64, Arc<Caller>>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+        self.taken.lock()
     }
 }
 

@@ -5,7 +5,6 @@ use std::{
     mem,
     ops::{Bound, ControlFlow},
     path::{Path, PathBuf},
-    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use redb::{
@@ -13,6 +12,7 @@ use redb::{
     WriteTransaction,
 };
 use rustix::fs::Advice;
+use shoal_common::lock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use shoal_core::ring::{KeyRange, Version};
 
 use super::{
@@ -64,18 +64,18 @@ impl Database {
     /// told that they have to come back.
     pub(super) fn reopen(&self) -> Result<(), StoreError> {
         let closed = Err(StoreError::Reopening(self.path.clone()));
-        let old = mem::replace(&mut *write(&self.redb), closed);
+        let old = mem::replace(&mut *self.redb.write(), closed);
         drop(old);
         forget_cached(&self.path);
         match open(&self.path) {
             Ok((redb, tree)) => {
-                *write(&self.tree) = tree;
-                *write(&self.redb) = Ok(redb);
+                *self.tree.write() = tree;
+                *self.redb.write() = Ok(redb);
                 Ok(())
             }
             Err(fault) => {
                 let error = StoreError::database(&self.path, fault);
-                *write(&self.redb) = Err(error.clone());
+                *self.redb.write() = Err(error.clone());
                 Err(error)
             }
         }
@@ -86,16 +86,16 @@ impl Database {
     }
 
     pub(super) fn tree(&self) -> RwLockReadGuard<'_, Tree> {
-        read(&self.tree)
+        self.tree.read()
     }
 
     pub(super) fn tree_mut(&self) -> RwLockWriteGuard<'_, Tree> {
-        write(&self.tree)
+        self.tree.write()
     }
 
     /// Begins to write. For one thread.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
-        let redb = read(&self.redb);
+        let redb = self.redb.read();
         let redb = redb.as_ref().map_err(Clone::clone)?;
         redb.begin_write().map_err(|error| StoreError::database(&self.path, error))
     }
@@ -105,7 +105,7 @@ impl Database {
         &self,
         look: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
     ) -> Result<T, StoreError> {
-        let begun = read(&self.redb).as_ref().map_err(Clone::clone)?.begin_read();
+        let begun = self.redb.read().as_ref().map_err(Clone::clone)?.begin_read();
         let looked = begun.map_err(Fault::from).and_then(|transaction| look(&transaction));
         looked.map_err(|fault| StoreError::database(&self.path, fault))
     }
@@ -295,13 +295,4 @@ fn sum_up(transaction: &ReadTransaction) -> Result<Tree, Fault> {
 fn forget_cached(path: &Path) {
     // Where that is not possible, memory is all there is to go by.
     let _ = File::open(path).map(|file| rustix::fs::fadvise(file, 0, None, Advice::DontNeed));
-}
-
-/// A panic leaves nothing half done behind these locks.
-fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
-    lock.read().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
-    lock.write().unwrap_or_else(PoisonError::into_inner)
 }

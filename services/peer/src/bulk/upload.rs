@@ -4,12 +4,13 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use shoal_common::lock::{Mutex, MutexGuard};
 use shoal_core::{
     content::BlockRange,
     swarm::{ContentKey, Input, LinkKey, RefuseReason, ServeKey},
@@ -173,7 +174,7 @@ impl Uploads {
 
 impl Shared {
     fn open(&self) -> MutexGuard<'_, HashMap<ServeKey, Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 }
 

@@ -6,11 +6,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
-use shoal_common::backoff::Backoff;
+use shoal_common::{
+    backoff::Backoff,
+    lock::{Mutex, MutexGuard},
+};
 use shoal_core::content::ContentId;
 use tokio::time::sleep;
 use tonic::{Code, Status};
@@ -52,7 +55,7 @@ impl Exports {
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ContentId, BTreeSet<Place>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

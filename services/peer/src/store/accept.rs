@@ -1,12 +1,9 @@
 //! How blocks become pieces that are held.
 
-use std::{
-    io::IoSlice,
-    mem,
-    sync::{Arc, Mutex},
-};
+use std::{io::IoSlice, mem, sync::Arc};
 
 use bytes::Bytes;
+use shoal_common::lock::Mutex;
 use shoal_core::{
     content::{BlockRange, Layout, PieceIndex},
     swarm::{Attempt, LinkKey},
@@ -16,7 +13,6 @@ use super::{
     StoreError, Stored,
     assembly::{Assembly, Keep, Statement},
     content::Progress,
-    lock,
     writer::Verified,
 };
 
@@ -86,7 +82,7 @@ impl Stored {
     ) -> Result<Accepted, StoreError> {
         self.check_block(block, bytes.len())?;
         let Some(slot) = self.slot(block.piece, attempt) else { return Ok(Accepted::Duplicate) };
-        let mut state = lock(&slot);
+        let mut state = slot.lock();
         self.renew(&mut state, block.piece, attempt);
         let assembly = match &mut *state {
             SlotState::Open { attempt: current, assembly } if *current == attempt => assembly,
@@ -105,7 +101,7 @@ impl Stored {
         if !is_sound {
             return Ok(self.throw_away(block.piece, &whole));
         }
-        let statements = lock(&self.progress).begin_writing(block.piece, whole.keep());
+        let statements = self.progress.lock().begin_writing(block.piece, whole.keep());
         drop(state);
         self.store(block.piece, *whole, &statements)
     }
@@ -113,13 +109,13 @@ impl Stored {
     /// Forgets the blocks of an attempt that is given up, and of those before it, unless the piece is
     /// whole. May wait for a block that is being written.
     pub fn abandon(&self, piece: PieceIndex, attempt: Attempt) {
-        let slot = lock(&self.progress).slots.get(&piece).cloned();
+        let slot = self.progress.lock().slots.get(&piece).cloned();
         let Some(slot) = slot else { return };
-        let mut state = lock(&slot);
+        let mut state = slot.lock();
         if let SlotState::Open { attempt: current, assembly } = &*state
             && *current <= attempt
         {
-            lock(&self.progress).end_assembly(assembly.keep());
+            self.progress.lock().end_assembly(assembly.keep());
             *state = SlotState::Ended { attempt };
         }
     }
@@ -129,7 +125,7 @@ impl Stored {
         let keep = match state {
             SlotState::Open { attempt: current, assembly } if *current < attempt => assembly.keep(),
             SlotState::Ended { attempt: last } if *last < attempt => {
-                lock(&self.progress).begin_assembly(self.layout(), piece)
+                self.progress.lock().begin_assembly(self.layout(), piece)
             }
             _ => return,
         };
@@ -143,7 +139,7 @@ impl Stored {
 
     /// Where a piece's blocks go; nowhere if the piece is verified.
     fn slot(&self, piece: PieceIndex, attempt: Attempt) -> Option<Arc<Slot>> {
-        let mut progress = lock(&self.progress);
+        let mut progress = self.progress.lock();
         if progress.held.has(piece) || progress.writing.contains(&piece) {
             return None;
         }
@@ -169,7 +165,7 @@ impl Stored {
         match self.writer.submit(verified, |batch| self.write(batch)) {
             Ok(pieces) => Ok(Accepted::Stored { pieces, liars }),
             Err(failed) => {
-                let mut progress = lock(&self.progress);
+                let mut progress = self.progress.lock();
                 for piece in failed.lost {
                     progress.writing.remove(&piece);
                 }
@@ -188,9 +184,9 @@ impl Stored {
         }
         let pieces: Vec<_> = batch.iter().map(|verified| verified.piece).collect();
         if let Some(log) = &self.log {
-            lock(log).append(&pieces, bytes)?;
+            log.lock().append(&pieces, bytes)?;
         }
-        let mut progress = lock(&self.progress);
+        let mut progress = self.progress.lock();
         for piece in pieces {
             progress.writing.remove(&piece);
             progress.held.insert(piece);
@@ -207,7 +203,7 @@ impl Stored {
             1 => Vec::new(),
             _ => whole.statements(&self.files).unwrap_or_default(),
         };
-        let mut progress = lock(&self.progress);
+        let mut progress = self.progress.lock();
         progress.end_assembly(whole.keep());
         progress.remember(piece, statements);
         Accepted::Corrupt { contributors }

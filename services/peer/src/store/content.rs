@@ -6,11 +6,12 @@ use std::{
     mem::MaybeUninit,
     path::PathBuf,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use shoal_common::lock::Mutex;
 use shoal_core::content::{
     Bitfield, BlockRange, ContentId, FileSpan, Layout, Manifest, PieceHashes, PieceIndex,
 };
@@ -23,7 +24,6 @@ use super::{
     files::{self, Access, Files, OpenFiles},
     hash::{BUFFER_BYTES, Hashed, hash_piece},
     held::{self, HeldLog},
-    lock,
     scan::Fingerprint,
     writer::Writer,
 };
@@ -225,27 +225,27 @@ impl Stored {
 
     /// The pieces that are verified and written, as of now.
     pub fn held(&self) -> Bitfield {
-        lock(&self.progress).held.clone()
+        self.progress.lock().held.clone()
     }
 
     /// How many pieces are verified and written, as of now.
     pub fn held_pieces(&self) -> u32 {
-        lock(&self.progress).held.held()
+        self.progress.lock().held.held()
     }
 
     /// Bytes of the pieces held.
     pub fn held_bytes(&self) -> u64 {
-        lock(&self.progress).held_bytes
+        self.progress.lock().held_bytes
     }
 
     /// The piece is verified and written.
     pub fn has(&self, piece: PieceIndex) -> bool {
-        lock(&self.progress).held.has(piece)
+        self.progress.lock().held.has(piece)
     }
 
     /// Every piece is held.
     pub fn is_complete(&self) -> bool {
-        lock(&self.progress).held.is_full()
+        self.progress.lock().held.is_full()
     }
 
     /// The file or directory where it lies now.
@@ -301,7 +301,7 @@ impl Stored {
 
     /// Enough was written since the last checkpoint that another is due: 64 MiB, or 5 s ago.
     pub fn is_checkpoint_due(&self) -> bool {
-        self.log.as_ref().is_some_and(|log| lock(log).is_checkpoint_due())
+        self.log.as_ref().is_some_and(|log| log.lock().is_checkpoint_due())
     }
 
     /// Has all pieces held survive a power cut. Waits for the disk: not for the threads that move
@@ -311,10 +311,10 @@ impl Stored {
     /// taken in: the content is to be opened anew.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
         let Some(log) = &self.log else { return Ok(()) };
-        let _checkpointing = lock(&self.checkpointing);
+        let _checkpointing = self.checkpointing.lock();
         // Pieces are counted first: the bytes of each were written, and noted as written, before it
         // was appended to the log. So this sync covers them, or one before has.
-        let Some(pieces) = lock(log).begin_checkpoint() else { return Ok(()) };
+        let Some(pieces) = log.lock().begin_checkpoint() else { return Ok(()) };
         if let Err(error) = self.files.sync() {
             if self.was_removed.load(Ordering::Relaxed) {
                 return Ok(());
@@ -322,13 +322,13 @@ impl Stored {
             self.fail_checkpoint(log)?;
             return Err(error);
         }
-        let log = lock(log).end_checkpoint(pieces)?;
+        let log = log.lock().end_checkpoint(pieces)?;
         log.sync()
     }
 
     fn fail_checkpoint(&self, log: &Mutex<HeldLog>) -> Result<(), StoreError> {
-        let lost = lock(log).fail_checkpoint()?;
-        let mut progress = lock(&self.progress);
+        let lost = log.lock().fail_checkpoint()?;
+        let mut progress = self.progress.lock();
         for piece in lost {
             if progress.held.remove(piece) {
                 progress.held_bytes -= u64::from(self.layout().length_of(piece));
@@ -339,13 +339,13 @@ impl Stored {
 
     /// A checkpoint failed: nothing is taken in any more.
     pub(super) fn has_failed(&self) -> bool {
-        self.log.as_ref().is_some_and(|log| lock(log).has_failed())
+        self.log.as_ref().is_some_and(|log| log.lock().has_failed())
     }
 
     /// Has the files and their names survive a power cut, whether pieces came or not.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
         self.checkpoint()?;
-        let _checkpointing = lock(&self.checkpointing);
+        let _checkpointing = self.checkpointing.lock();
         self.files.sync()
     }
 

@@ -6,12 +6,13 @@ use std::{
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
-    sync::{Arc, Condvar, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
     time::SystemTime,
 };
 
 use redb::Durability;
 use rustix::process::geteuid;
+use shoal_common::lock::{Condvar, Mutex};
 use shoal_core::{
     PeerId,
     content::{ContentId, Manifest, PieceHashes},
@@ -25,7 +26,7 @@ use super::{
     database::{Database, Described},
     error::cannot,
     files::{OpenFiles, delete_directory, sync_directory, write_whole},
-    held, lock,
+    held,
     scan::Fingerprint,
 };
 use crate::options::Options;
@@ -89,9 +90,9 @@ struct Claim<'a> {
 
 impl Claims {
     fn claim(&self, id: ContentId) -> Claim<'_> {
-        let mut busy = lock(&self.busy);
+        let mut busy = self.busy.lock();
         while !busy.insert(id) {
-            busy = self.freed.wait(busy).unwrap_or_else(PoisonError::into_inner);
+            busy = self.freed.wait(busy);
         }
         Claim { claims: self, id }
     }
@@ -99,7 +100,7 @@ impl Claims {
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        lock(&self.claims.busy).remove(&self.id);
+        self.claims.busy.lock().remove(&self.id);
         self.claims.freed.notify_all();
     }
 }
@@ -144,7 +145,7 @@ impl Store {
 
     /// All contents, whole or not.
     pub fn contents(&self) -> Vec<(ContentId, Entry)> {
-        lock(&self.index).entries.iter().map(|(id, entry)| (*id, entry.clone())).collect()
+        self.index.lock().entries.iter().map(|(id, entry)| (*id, entry.clone())).collect()
     }
 
     /// Whether the content is here, whole or not.
@@ -271,7 +272,7 @@ impl Store {
         {
             self.guard(&stored)?;
         }
-        lock(&self.index).opened.insert(id, Arc::downgrade(&stored));
+        self.index.lock().opened.insert(id, Arc::downgrade(&stored));
         Ok(stored)
     }
 
@@ -292,10 +293,10 @@ impl Store {
 
     fn forget(&self, id: ContentId) -> Result<(), StoreError> {
         let (is_ours, _until_deleted) = {
-            let _changing = lock(&self.changing);
+            let _changing = self.changing.lock();
             let entry = self.entry(id).ok_or(StoreError::Unknown(id))?;
             self.database.remove(id)?;
-            let mut index = lock(&self.index);
+            let mut index = self.index.lock();
             index.entries.remove(&id);
             if let Some(stored) = index.opened.remove(&id).and_then(|opened| opened.upgrade()) {
                 stored.retire();
@@ -348,7 +349,7 @@ impl Store {
     /// Keeps that a copy is wanted at a path, which is UTF-8, until that is forgotten or the content
     /// removed.
     pub fn note_export(&self, id: ContentId, path: &Path) -> Result<(), StoreError> {
-        let _changing = lock(&self.changing);
+        let _changing = self.changing.lock();
         let mut known = self.database.exports(id)?;
         if known.iter().any(|known| known == path) || !self.contains(id) {
             return Ok(());
@@ -359,7 +360,7 @@ impl Store {
 
     /// No copy is wanted there any more.
     pub fn forget_export(&self, id: ContentId, path: &Path) -> Result<(), StoreError> {
-        let _changing = lock(&self.changing);
+        let _changing = self.changing.lock();
         let mut known = self.database.exports(id)?;
         if !known.iter().any(|known| known == path) {
             return Ok(());
@@ -384,12 +385,12 @@ impl Store {
         durability: Durability,
         change: impl FnOnce(&mut Entry) -> bool,
     ) -> Result<(), StoreError> {
-        let _changing = lock(&self.changing);
+        let _changing = self.changing.lock();
         let mut entry = self.entry(id).ok_or(StoreError::Unknown(id))?;
         if change(&mut entry) {
             self.database.update(id, &entry, durability)?;
         }
-        lock(&self.index).entries.insert(id, entry);
+        self.index.lock().entries.insert(id, entry);
         Ok(())
     }
 
@@ -409,7 +410,7 @@ impl Store {
         spared: &BTreeSet<ContentId>,
         bytes: u64,
     ) -> Result<(Vec<ContentId>, Reservation), StoreError> {
-        let _evicting = lock(&self.evicting);
+        let _evicting = self.evicting.lock();
         let mut evicted = Vec::new();
         loop {
             match self.reserve(bytes) {
@@ -492,11 +493,11 @@ impl Store {
     }
 
     fn entry(&self, id: ContentId) -> Option<Entry> {
-        lock(&self.index).entries.get(&id).cloned()
+        self.index.lock().entries.get(&id).cloned()
     }
 
     fn opened(&self, id: ContentId) -> Option<Arc<Stored>> {
-        let opened = lock(&self.index).opened.get(&id).and_then(Weak::upgrade);
+        let opened = self.index.lock().opened.get(&id).and_then(Weak::upgrade);
         opened.filter(|stored| !stored.has_failed())
     }
 
@@ -507,7 +508,7 @@ impl Store {
         stored: Arc<Stored>,
         room: Option<Reservation>,
     ) -> Arc<Stored> {
-        let mut index = lock(&self.index);
+        let mut index = self.index.lock();
         index.entries.insert(id, entry);
         index.opened.insert(id, Arc::downgrade(&stored));
         if let Some(room) = room {
@@ -527,7 +528,7 @@ impl Store {
         for directory in [&import, &contents] {
             fs::create_dir_all(directory).map_err(cannot("create", directory))?;
         }
-        let known = &lock(&self.index).entries;
+        let known = &self.index.lock().entries;
         for directory in fs::read_dir(&contents).map_err(cannot("list", &contents))? {
             let path = directory.map_err(cannot("list", &contents))?.path();
             let id = path.file_name().and_then(|name| name.to_str()?.parse().ok());

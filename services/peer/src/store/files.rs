@@ -8,19 +8,19 @@ use std::{
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use rustix::fs::OFlags;
+use shoal_common::lock::Mutex;
 use shoal_core::content::{FileEntry, Manifest};
 
 use super::{
     StoreError,
     error::cannot,
     hash::unreadable,
-    lock,
     probe::{Step, reach},
     scan::Fingerprint,
 };
@@ -48,7 +48,7 @@ struct Cache {
 
 impl OpenFiles {
     fn find(&self, key: (u64, usize)) -> Option<Arc<File>> {
-        let mut cache = lock(&self.cache);
+        let mut cache = self.cache.lock();
         cache.clock += 1;
         let now = cache.clock;
         let (file, used) = cache.files.get_mut(&key)?;
@@ -59,7 +59,7 @@ impl OpenFiles {
     fn insert(&self, key: (u64, usize), file: Arc<File>) {
         // Closed after the lock is given back: some file systems write then.
         let _closed = {
-            let mut cache = lock(&self.cache);
+            let mut cache = self.cache.lock();
             let mut surplus = None;
             if cache.files.len() >= MAX_OPEN_FILES {
                 let oldest = cache.files.iter().min_by_key(|(_, (_, used))| *used);
@@ -73,7 +73,7 @@ impl OpenFiles {
 
     fn close_all_of(&self, content: u64) {
         let is_of_it = |(owner, _): &(u64, usize), _: &mut _| *owner == content;
-        let _closed: Vec<_> = lock(&self.cache).files.extract_if(is_of_it).collect();
+        let _closed: Vec<_> = self.cache.lock().files.extract_if(is_of_it).collect();
     }
 }
 
@@ -132,12 +132,12 @@ impl Files {
 
     /// The file, or the directory that holds the files.
     pub(super) fn place(&self) -> PathBuf {
-        lock(&self.place).clone()
+        self.place.lock().clone()
     }
 
     /// The files were renamed; those that are open stay so.
     pub(super) fn moved_to(&self, place: PathBuf) {
-        *lock(&self.place) = place;
+        *self.place.lock() = place;
     }
 
     /// From now on others can change the files: reads fail once they no longer look like this.
@@ -159,7 +159,7 @@ impl Files {
     }
 
     pub(super) fn path_of(&self, file: usize) -> PathBuf {
-        let place = lock(&self.place);
+        let place = self.place.lock();
         if self.manifest.is_directory() {
             place.join(&self.manifest.files()[file].path)
         } else {
@@ -255,7 +255,7 @@ impl Files {
 
     /// The file has bytes that may not have reached the disk.
     pub(super) fn note_written(&self, file: usize) {
-        lock(&self.dirty).insert(file);
+        self.dirty.lock().insert(file);
     }
 
     /// Has everything written so far survive a power cut. Only one thread may do so at a time: what
@@ -266,7 +266,7 @@ impl Files {
             self.sync_names()?;
             self.has_synced_names.store(true, Ordering::Relaxed);
         }
-        let dirty = std::mem::take(&mut *lock(&self.dirty));
+        let dirty = std::mem::take(&mut *self.dirty.lock());
         for file in &dirty {
             let open = self.file(*file)?;
             reach(Step::SyncData)

@@ -5,14 +5,12 @@ use std::{
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{
-        Mutex,
-        atomic::{AtomicU32, AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
     thread,
 };
 
 use rustix::fs::OFlags;
+use shoal_common::lock::Mutex;
 use shoal_core::content::{
     FileEntry, FileSpan, Layout, MAX_MANIFEST_BYTES, Manifest, ManifestError, PieceHash,
     PieceHasher, PieceHashes, PieceIndex, PieceLength, file_root,
@@ -22,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 use super::{
     StoreError,
     error::cannot,
-    lock,
     place::{Opener, Place},
     scan::{self, Fingerprint, Found, Tree},
 };
@@ -145,7 +142,7 @@ fn hash_pieces(
             .into_iter()
             .try_for_each(|worker| worker.join().expect("a hashing thread does not panic"))
     })?;
-    Ok(work.hashes.into_inner().expect("no thread is left that could have panicked"))
+    Ok(work.hashes.into_inner())
 }
 
 /// What the hashing threads share: each takes the next run of pieces until none is left.
@@ -201,7 +198,7 @@ impl Work<'_> {
                 let length = u64::from(span.length);
                 progress(self.bytes.fetch_add(length, Ordering::Relaxed) + length);
             }
-            lock(&self.hashes)[start as usize..end as usize].copy_from_slice(&run);
+            self.hashes.lock()[start as usize..end as usize].copy_from_slice(&run);
         }
     }
 }

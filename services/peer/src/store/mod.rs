@@ -39,8 +39,6 @@ mod scan;
 mod tests;
 mod writer;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
 pub use accept::Accepted;
 pub use content::Stored;
 pub use data_dir::Store;
@@ -52,8 +50,3 @@ pub use import::{Import, ImportPlan};
 pub use one_shot::OneShot;
 pub use place::Place;
 pub use reservation::Reservation;
-
-/// Locks what one panic elsewhere must not take away from all others.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -1,8 +1,10 @@
 //! Room in the quota: counted and promised in one step, so that two who ask at once do not both get it.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use super::{StoreError, data_dir::Index, lock};
+use shoal_common::lock::Mutex;
+
+use super::{StoreError, data_dir::Index};
 
 /// Bytes of a store's quota that are promised to one content. Given back when dropped.
 #[derive(Debug)]
@@ -19,7 +21,7 @@ impl Reservation {
         index: &Arc<Mutex<Index>>,
         bytes: u64,
     ) -> Result<Self, StoreError> {
-        let mut known = lock(index);
+        let mut known = index.lock();
         if let Some(quota) = quota {
             let missing = known.taken().saturating_add(bytes).saturating_sub(quota);
             if missing > 0 {
@@ -47,7 +49,7 @@ impl Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if self.bytes > 0 {
-            lock(&self.index).reserved -= self.bytes;
+            self.index.lock().reserved -= self.bytes;
         }
     }
 }

@@ -4,12 +4,11 @@
 //! inode's lock. Here whoever finds no active writer becomes it and takes along what the others
 //! bring meanwhile; the others go back to their sockets at once.
 
-use std::sync::{Condvar, Mutex, PoisonError};
-
 use bytes::Bytes;
+use shoal_common::lock::{Change, Condvar, Mutex};
 use shoal_core::content::{FileSpan, PieceIndex};
 
-use super::{StoreError, lock};
+use super::StoreError;
 
 /// Pieces that wait, at most; who brings one more waits for room. It bounds memory and is the back
 /// pressure of a slow disk.
@@ -53,10 +52,10 @@ impl Writer {
         verified: Verified,
         mut write: impl FnMut(&[Verified]) -> Result<(), StoreError>,
     ) -> Result<Vec<PieceIndex>, WriteFailed> {
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.lock();
         while queue.has_writer && queue.waiting.len() >= MAX_WAITING {
             queue.blocked += 1;
-            queue = self.room.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            queue = self.room.wait(queue);
             queue.blocked -= 1;
         }
         queue.waiting.push(verified);
@@ -64,13 +63,14 @@ impl Writer {
             return Ok(Vec::new());
         }
         queue.has_writer = true;
+        let _until_it_writes_no_longer = Change;
         let mut written = Vec::new();
         loop {
             let batch = std::mem::take(&mut queue.waiting);
             drop(queue);
             self.room.notify_all();
             let outcome = write(&batch);
-            queue = lock(&self.queue);
+            queue = self.queue.lock();
             let pieces = batch.iter().map(|verified| verified.piece);
             if let Err(error) = outcome {
                 let behind = std::mem::take(&mut queue.waiting);
@@ -125,12 +125,12 @@ mod tests {
                 scope.spawn(move || {
                     for piece in first..first + PIECES {
                         let pieces = writer.submit(verified(piece), write).ok().unwrap();
-                        lock(written).extend(pieces.into_iter().map(PieceIndex::get));
+                        written.lock().extend(pieces.into_iter().map(PieceIndex::get));
                     }
                 });
             }
         });
-        let mut written = written.into_inner().unwrap();
+        let mut written = written.into_inner();
         written.sort_unstable();
         assert_eq!(written, (0..THREADS * PIECES).collect::<Vec<_>>());
     }

@@ -1,7 +1,8 @@
-use std::{collections::BTreeSet, fs, sync::Mutex, thread};
+use std::{collections::BTreeSet, fs, thread};
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use shoal_common::lock::Mutex;
 use shoal_core::{
     content::{BlockRange, PieceIndex},
     swarm::{Attempt, LinkKey},
@@ -189,7 +190,7 @@ fn a_download_through_many_threads_tells_of_each_piece_once() {
                     for (block, bytes) in source.blocks(piece, 16 << 10) {
                         let link = LinkKey(neighbour.into());
                         match download.accept(link, FIRST, block, bytes).unwrap() {
-                            Accepted::Stored { pieces, .. } => told.lock().unwrap().extend(pieces),
+                            Accepted::Stored { pieces, .. } => told.lock().extend(pieces),
                             Accepted::Corrupt { .. } => panic!("nobody lies"),
                             Accepted::Partial | Accepted::Duplicate => {}
                             Accepted::Stale => panic!("there is one attempt"),
@@ -199,7 +200,7 @@ fn a_download_through_many_threads_tells_of_each_piece_once() {
             });
         }
     });
-    let told = told.into_inner().unwrap();
+    let told = told.into_inner();
     assert_eq!(told.len() as u32, download.layout().piece_count());
     assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len());
     assert!(download.is_complete());

@@ -4,12 +4,13 @@ use std::{
     collections::BTreeSet,
     io::{BufRead as _, BufReader},
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
 };
 
 use anyhow::Context as _;
 use serde::Deserialize;
+use shoal_common::lock::Mutex;
 
 /// Every end of a container of a project, from when this was made.
 pub struct Exits {
@@ -60,7 +61,7 @@ impl Exits {
         let noted = ends.clone();
         thread::spawn(move || {
             for end in lines.lines().map_while(Result::ok).filter_map(|line| End::parse(&line)) {
-                noted.lock().unwrap_or_else(PoisonError::into_inner).push(end);
+                noted.lock().push(end);
             }
         });
         Ok(Self { listener, ends, killed: BTreeSet::new() })
@@ -73,14 +74,14 @@ impl Exits {
 
     /// How many containers ended so far.
     pub fn count(&self) -> usize {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.ends.lock().len()
     }
 
     /// Those that ended otherwise than with status 0 although nobody killed them. A container whose
     /// grace period was over is among them: the engine has killed it.
     pub fn bad(&self) -> Vec<End> {
         let mut killed = self.killed.clone();
-        let ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = self.ends.lock();
         let bad = ends.iter().filter(|end| end.status != 0 && !killed.remove(&end.id));
         bad.cloned().collect()
     }

@@ -1,14 +1,10 @@
 //! What peers hold, by their own answers.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Mutex, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::{collections::BTreeSet, thread, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use serde_json::Value;
+use shoal_common::lock::Mutex;
 
 use super::{
     cluster::Cluster,
@@ -74,16 +70,16 @@ impl Cluster<'_> {
 /// What comes of asking each of the pods, some at a time.
 fn each<T: Send>(pods: Vec<String>, ask: impl Fn(&str) -> T + Sync) -> Vec<(String, T)> {
     let (open, answers) = (Mutex::new(pods), Mutex::new(Vec::new()));
-    let next = || open.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    let next = || open.lock().pop();
     thread::scope(|scope| {
         for _ in 0..ASKED_AT_A_TIME {
             scope.spawn(|| {
                 while let Some(pod) = next() {
                     let answer = ask(&pod);
-                    answers.lock().unwrap_or_else(PoisonError::into_inner).push((pod, answer));
+                    answers.lock().push((pod, answer));
                 }
             });
         }
     });
-    answers.into_inner().unwrap_or_else(PoisonError::into_inner)
+    answers.into_inner()
 }

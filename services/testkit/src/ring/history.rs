@@ -7,9 +7,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Mutex,
     time::{Duration, Instant},
 };
+
+use shoal_common::lock::Mutex;
 
 /// One thing that a client did, with its times.
 #[derive(Clone, Copy, Debug)]
@@ -77,17 +78,12 @@ impl History {
 
     /// The keys that something was done with.
     pub fn keys(&self) -> Vec<String> {
-        self.events
-            .lock()
-            .expect("nothing panics while it holds the lock")
-            .keys()
-            .cloned()
-            .collect()
+        self.events.lock().keys().cloned().collect()
     }
 
     /// Judges what happened.
     pub fn judge(&self) -> Verdict {
-        let events = self.events.lock().expect("nothing panics while it holds the lock");
+        let events = self.events.lock();
         let mut verdict = Verdict::default();
         for (key, events) in &*events {
             judge(key, events, &mut verdict);
@@ -97,7 +93,7 @@ impl History {
 
     fn note(&self, key: &str, asked: Instant, what: What) {
         let event = Event { asked, answered: Instant::now(), what };
-        let mut events = self.events.lock().expect("nothing panics while it holds the lock");
+        let mut events = self.events.lock();
         events.entry(key.to_owned()).or_default().push(event);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use rand::seq::IndexedRandom as _;
+use shoal_common::lock::Mutex;
 use shoal_proto::dht::v1::{Condition, GetRequest, PutRequest, condition::Kind};
 use tokio::{
     task::JoinSet,
@@ -110,7 +111,7 @@ struct Worker {
 
 impl Worker {
     fn client(&mut self) -> Client {
-        let nodes = self.nodes.lock().expect("nothing panics while it holds the lock");
+        let nodes = self.nodes.lock();
         let node = nodes.choose(&mut rand::rng()).expect("there is a node to call");
         self.client.get_or_insert_with(|| client(node)).clone()
     }

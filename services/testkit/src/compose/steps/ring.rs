@@ -1,11 +1,9 @@
 //! What happens to the ring's nodes.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
+use shoal_common::lock::Mutex;
 use shoal_proto::dht::v1::{GetRequest, PutRequest};
 
 use crate::{
@@ -49,8 +47,7 @@ impl Clients {
 
     /// They call the nodes that run now.
     pub(super) fn look_around(&self, cluster: &Cluster) -> anyhow::Result<()> {
-        *self.nodes.lock().expect("nothing panics while it holds the lock") =
-            cluster.ring_nodes()?;
+        *self.nodes.lock() = cluster.ring_nodes()?;
         Ok(())
     }
 

@@ -3,14 +3,13 @@
 use std::{error::Error, fmt, io, process::ExitCode};
 
 use serde::Serialize;
-use shoal_common::{channel::ConnectError, server::BindError, status::words, text::printable};
+use shoal_common::{
+    channel::ConnectError, clock::unix_ms, server::BindError, status::words, text::printable,
+};
 use shoal_peer::store::StoreError;
 use tonic::{Code, Status};
 
-use crate::{
-    output,
-    progress::{self, Event},
-};
+use crate::{output, progress::Event};
 
 /// Why it ends otherwise than it should. `shoal --help` documents the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -112,7 +111,7 @@ impl Report {
         let message = format!("{error:#}");
         let message = printable(&message);
         if self.json {
-            let event = Event::Error { message: &message, exit, unix_ms: progress::unix_ms() };
+            let event = Event::Error { message: &message, exit, unix_ms: unix_ms() };
             // Nothing is left to be done if stdout is gone too.
             let _ = output::json(&event);
         }

@@ -4,12 +4,12 @@ mod pace;
 
 use std::{
     io::{self, IsTerminal as _},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use shoal_common::text::lines;
+use shoal_common::{clock::unix_ms, text::lines};
 use shoal_core::content::ContentId;
 use shoal_proto::control::v1::{ContentState, ContentStatus};
 
@@ -152,11 +152,6 @@ pub(crate) enum Event<'a> {
         exit: Exit,
         unix_ms: u64,
     },
-}
-
-/// Milliseconds since 1970.
-pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// Shows how something goes.

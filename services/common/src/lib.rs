@@ -8,6 +8,7 @@ pub mod announced;
 pub mod backoff;
 pub mod channel;
 pub mod chart;
+pub mod clock;
 pub mod config;
 #[cfg(feature = "faults")]
 mod faults;

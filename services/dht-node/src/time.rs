@@ -1,10 +1,8 @@
 //! The wall clock, and those of other nodes.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::HashMap, time::Duration};
 
+pub(crate) use shoal_common::clock::unix_ms;
 use shoal_common::lock::Mutex;
 use shoal_core::ring::NodeId;
 
@@ -14,11 +12,6 @@ pub(crate) const WINDOW: Duration = Duration::from_secs(2);
 pub(crate) const TOLERANCE: Duration = Duration::from_secs(1);
 /// Nodes whose clocks are remembered, at most.
 const MAX_CLOCKS: usize = 65_536;
-
-/// Milliseconds since 1970-01-01T00:00Z.
-pub(crate) fn unix_ms() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
-}
 
 /// When a write may begin, by this node's clock. What a network held back for longer does not happen
 /// any more: whoever asked for it may have gone on to write something else.

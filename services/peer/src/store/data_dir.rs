@@ -7,12 +7,14 @@ use std::{
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Weak},
-    time::SystemTime,
 };
 
 use redb::Durability;
 use rustix::process::geteuid;
-use shoal_common::lock::{Condvar, Mutex};
+use shoal_common::{
+    clock::unix_ms,
+    lock::{Condvar, Mutex},
+};
 use shoal_core::{
     PeerId,
     content::{ContentId, Manifest, PieceHashes},
@@ -371,7 +373,7 @@ impl Store {
 
     /// Notes that a content is in use, for eviction. Cheap enough for each use.
     pub fn touch(&self, id: ContentId) -> Result<(), StoreError> {
-        let now = unix_milliseconds();
+        let now = unix_ms();
         self.change(id, Durability::None, |entry| {
             let before = std::mem::replace(&mut entry.last_used_unix_ms, now);
             before / USE_GRANULARITY_MS != now / USE_GRANULARITY_MS
@@ -603,7 +605,7 @@ fn describe(
 }
 
 fn entry_of(manifest: &Manifest, in_place: Option<PathBuf>) -> Entry {
-    let now = unix_milliseconds();
+    let now = unix_ms();
     Entry {
         name: manifest.name().to_owned(),
         total_bytes: manifest.layout().total_bytes(),
@@ -613,9 +615,4 @@ fn entry_of(manifest: &Manifest, in_place: Option<PathBuf>) -> Entry {
         last_used_unix_ms: now,
         in_place,
     }
-}
-
-/// A clock before 1970 is no reason to stop.
-fn unix_milliseconds() -> u64 {
-    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64)
 }

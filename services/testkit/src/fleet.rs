@@ -332,7 +332,8 @@ fn usage(process: &Process) -> Usage {
     }
 }
 
-fn last_lines(stderr: &str) -> String {
+/// The end of what a process said.
+pub(crate) fn last_lines(stderr: &str) -> String {
     let lines: Vec<&str> = stderr.lines().collect();
     lines[lines.len().saturating_sub(STDERR_LINES)..].join("; ")
 }

@@ -1,5 +1,6 @@
 //! Clusters for tests, the simulator, the lab and the benches.
 
+pub mod chaos;
 pub mod cluster;
 pub mod collector;
 pub mod compose;

@@ -135,6 +135,12 @@ impl Process {
         Ok(Self { child, name: name.to_owned(), output })
     }
 
+    /// Starts a command whose stderr goes to a file. What it says on stdout is not kept.
+    pub fn spawn_logged(name: &str, mut command: Command, log: fs::File) -> io::Result<Self> {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
+        Ok(Self { child, name: name.to_owned(), output: Arc::default() })
+    }
+
     /// What it was called at its start.
     pub fn name(&self) -> &str {
         &self.name

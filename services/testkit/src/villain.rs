@@ -5,12 +5,14 @@
 
 use std::{
     convert::Infallible,
+    net::{IpAddr, Ipv4Addr},
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream};
@@ -27,7 +29,11 @@ use shoal_proto::{
     tracker::v1::{AnnounceEvent, AnnounceRequest, tracker_service_client::TrackerServiceClient},
     types::v1::PeerInfo,
 };
-use tokio::{net::TcpListener, runtime::Runtime};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, Runtime},
+    time::timeout,
+};
 use tonic::{
     Request, Response, Status, Streaming,
     body::Body,
@@ -40,6 +46,9 @@ use tower::Service;
 use uuid::Uuid;
 
 use crate::serve::connections;
+
+/// Longest time until it has joined.
+const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a villain does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,15 +100,25 @@ struct Rogue {
 impl Villain {
     /// Joins the swarm of a content that `honest` (HOST:PORT) shares.
     pub fn join(vice: Vice, id: &str, honest: &str, tracker: &str) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let host = Ipv4Addr::LOCALHOST.into();
+        Self::join_from(host, vice, id, honest, tracker).expect("the villain joins")
+    }
+
+    /// The same, with an address of this machine that it listens on. Fails if one of the others does
+    /// not answer soon.
+    pub fn join_from(
+        host: IpAddr,
+        vice: Vice,
+        id: &str,
+        honest: &str,
+        tracker: &str,
+    ) -> anyhow::Result<Self> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let seen = Arc::new(Seen::default());
-        let task = start(vice, id.to_owned(), honest.to_owned(), tracker.to_owned(), seen.clone());
-        runtime.block_on(task).expect("the villain joins");
-        Self { seen, _runtime: runtime }
+        let (id, honest, tracker) = (id.to_owned(), honest.to_owned(), tracker.to_owned());
+        let task = start(host, vice, id, honest, tracker, seen.clone());
+        runtime.block_on(async { timeout(JOIN_PATIENCE, task).await })??;
+        Ok(Self { seen, _runtime: runtime })
     }
 
     /// Links that others made to it, or let it make.
@@ -114,6 +133,7 @@ impl Villain {
 }
 
 async fn start(
+    host: IpAddr,
     vice: Vice,
     id: String,
     honest: String,
@@ -121,7 +141,7 @@ async fn start(
     seen: Arc<Seen>,
 ) -> anyhow::Result<()> {
     let (manifest, hashes) = copy_manifest(&id, &honest).await?;
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = TcpListener::bind((host, 0)).await?;
     let address = listener.local_addr()?.to_string();
     let rogue = Rogue {
         vice,

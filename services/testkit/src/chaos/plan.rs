@@ -1,0 +1,269 @@
+//! The faults of a run, drawn from its seed before it begins: the same seed and length give the same
+//! plan.
+
+use std::{fmt, ops::Range, time::Duration};
+
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
+
+/// Ring nodes, trackers and peers of a run.
+pub const RING_NODES: usize = 6;
+/// Peers are told of both.
+pub const TRACKERS: usize = 2;
+/// All of them publish and fetch.
+pub const PEERS: usize = 5;
+/// Ring nodes that are away at a time, at most: with three replicas, more may leave a range without a
+/// majority, and the ring promises no answers then.
+pub const MAX_RING_NODES_AWAY: usize = 2;
+/// A node that was away counts as away for so long after it is back: it is handed what it missed.
+const RECOVERY: Duration = Duration::from_secs(4);
+/// Of ring nodes and of peers, the first so many have a small disk of their own.
+pub const SMALL_DISKS: usize = 2;
+
+/// Nothing is troubled before, and after the last fault nothing begins any more.
+const PEACE: Duration = Duration::from_secs(1);
+/// Between the beginnings of two faults, in milliseconds.
+const PAUSE_MS: Range<u64> = 50..900;
+/// How far the clock of a ring node is moved, in milliseconds: further than any window (a delayed write
+/// is told from one that came in time), and so little that two nodes never differ by the minute up to
+/// which they believe each other's versions.
+const RING_STEP_MS: Range<i64> = 10_000..28_000;
+/// How far the clock of a peer is moved: a peer believes nobody's.
+const PEER_STEP_MS: Range<i64> = 60_000..6 * 3_600_000;
+
+/// A process of the run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target {
+    /// A node of the ring.
+    Ring(usize),
+    /// A tracker.
+    Tracker(usize),
+    /// A peer.
+    Peer(usize),
+}
+
+/// What is done to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// SIGKILL; it is started again afterwards, with the same data directory.
+    Kill,
+    /// SIGSTOP, and SIGCONT afterwards.
+    Stop,
+    /// No packet reaches it or leaves it, except between those that are cut off at the same time.
+    Cut,
+    /// No byte is left on its disk.
+    FullDisk,
+    /// Its wall clock goes so many milliseconds ahead, or behind.
+    Clock(i64),
+    /// A stranger attacks it.
+    Attack(Attack),
+}
+
+/// What a stranger does. Each is bounded in count, and ends with the fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Attack {
+    /// Lists of empty elements, which are small on the wire and large in memory.
+    Empties,
+    /// Calls whose last byte never comes.
+    HalfSent,
+    /// Connections on which nothing is said.
+    Idle,
+    /// Readers of a manifest that do not read.
+    Unread,
+    /// Links that say no more than Hello.
+    SilentLinks,
+    /// A peer that sends bytes that are not the piece's.
+    Poisoner,
+    /// A peer that promises everything and sends nothing.
+    Staller,
+    /// A peer that asks for everything at once.
+    Flooder,
+}
+
+/// One fault of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// When it begins, from the start of the run.
+    pub begins: Duration,
+    /// When it ends.
+    pub ends: Duration,
+    /// Whom it hits.
+    pub target: Target,
+    /// What it is.
+    pub trouble: Trouble,
+}
+
+impl Fault {
+    /// Its target does not answer while it lasts.
+    fn takes_away(&self) -> bool {
+        matches!(self.trouble, Trouble::Kill | Trouble::Stop | Trouble::Cut | Trouble::FullDisk)
+    }
+
+    /// Two faults of one process do not overlap, but clocks go wrong at any time.
+    fn collides_with(&self, other: &Self) -> bool {
+        let is_clock = |fault: &Self| matches!(fault.trouble, Trouble::Clock(_));
+        self.target == other.target
+            && is_clock(self) == is_clock(other)
+            && self.begins < other.ends + RECOVERY
+            && other.begins < self.ends + RECOVERY
+    }
+}
+
+/// The faults of a run of this length, in the order of their beginnings. All have ended when it is over.
+pub fn plan(seed: u64, length: Duration) -> Vec<Fault> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut faults: Vec<Fault> = Vec::new();
+    let mut now = PEACE;
+    loop {
+        now += Duration::from_millis(rng.random_range(PAUSE_MS));
+        let fault = draw(&mut rng, now);
+        if now + PEACE >= length {
+            return faults;
+        }
+        let fault = Fault { ends: fault.ends.min(length), ..fault };
+        let collides = faults.iter().any(|earlier| earlier.collides_with(&fault));
+        if !collides && !is_one_too_many(&faults, &fault) {
+            faults.push(fault);
+        }
+    }
+}
+
+/// Whether more ring nodes would be away than the ring bears.
+fn is_one_too_many(faults: &[Fault], fault: &Fault) -> bool {
+    let is_of_ring = |fault: &&Fault| matches!(fault.target, Target::Ring(_)) && fault.takes_away();
+    let at_the_time = faults.iter().filter(|other| other.ends + RECOVERY > fault.begins);
+    is_of_ring(&fault) && at_the_time.filter(is_of_ring).count() >= MAX_RING_NODES_AWAY
+}
+
+fn draw(rng: &mut StdRng, begins: Duration) -> Fault {
+    let target = match rng.random_range(0..10) {
+        0..5 => Target::Ring(rng.random_range(0..RING_NODES)),
+        5 => Target::Tracker(rng.random_range(0..TRACKERS)),
+        _ => Target::Peer(rng.random_range(0..PEERS)),
+    };
+    let has_small_disk = match target {
+        Target::Ring(number) | Target::Peer(number) => number < SMALL_DISKS,
+        Target::Tracker(_) => false,
+    };
+    let is_peer = matches!(target, Target::Peer(_));
+    let (trouble, lasts_ms) = match rng.random_range(0..12) {
+        0..3 => (Trouble::Kill, 0..4_000),
+        3..6 => (Trouble::Stop, 500..7_000),
+        6..8 => (Trouble::Cut, 1_000..8_000),
+        8 if has_small_disk => (Trouble::FullDisk, 2_000..8_000),
+        8..10 if !matches!(target, Target::Tracker(_)) => {
+            let range = if is_peer { PEER_STEP_MS } else { RING_STEP_MS };
+            let step = rng.random_range(range);
+            let step = if rng.random() { step } else { -step };
+            (Trouble::Clock(step), 3_000..15_000)
+        }
+        _ => (Trouble::Attack(draw_attack(rng, target)), 2_000..8_000),
+    };
+    let ends = begins + Duration::from_millis(rng.random_range(lasts_ms));
+    Fault { begins, ends, target, trouble }
+}
+
+fn draw_attack(rng: &mut StdRng, target: Target) -> Attack {
+    use Attack::{Empties, Flooder, HalfSent, Idle, Poisoner, SilentLinks, Staller, Unread};
+    let possible: &[Attack] = match target {
+        Target::Ring(_) => &[Empties, HalfSent, Idle],
+        Target::Tracker(_) => &[HalfSent, Idle],
+        Target::Peer(_) => &[Idle, Unread, SilentLinks, Poisoner, Staller, Flooder],
+    };
+    *possible.choose(rng).expect("there are attacks on each")
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ring(number) => write!(f, "ring-{number}"),
+            Self::Tracker(number) => write!(f, "tracker-{number}"),
+            Self::Peer(number) => write!(f, "peer-{number}"),
+        }
+    }
+}
+
+impl Trouble {
+    /// Its row in the table of a report.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Kill => "kill",
+            Self::Stop => "stop",
+            Self::Cut => "cut network",
+            Self::FullDisk => "full disk",
+            Self::Clock(_) => "clock step",
+            Self::Attack(_) => "attack",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { begins, ends, target, trouble } = self;
+        let lasts = ends.saturating_sub(*begins).as_secs_f64();
+        match trouble {
+            Trouble::Kill => write!(f, "{target} is killed, and started again after {lasts:.1} s"),
+            Trouble::Stop => write!(f, "{target} is stopped for {lasts:.1} s"),
+            Trouble::Cut => write!(f, "{target} is cut off for {lasts:.1} s"),
+            Trouble::FullDisk => write!(f, "the disk of {target} is full for {lasts:.1} s"),
+            Trouble::Clock(ms) => {
+                write!(f, "the clock of {target} is moved by {} s for {lasts:.1} s", ms / 1_000)
+            }
+            Trouble::Attack(attack) => {
+                write!(f, "{target} is attacked for {lasts:.1} s: {attack:?}")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use shoal_core::ring::MAX_AHEAD;
+
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn clocks_of_ring_nodes_differ_by_less_than_is_believed() {
+        let furthest = Duration::from_millis(2 * RING_STEP_MS.end.unsigned_abs());
+        assert!(furthest < MAX_AHEAD, "{furthest:?}");
+    }
+
+    #[test]
+    fn a_plan_can_be_made_again() {
+        assert_eq!(plan(7, LENGTH), plan(7, LENGTH));
+        assert_ne!(plan(7, LENGTH), plan(8, LENGTH));
+    }
+
+    #[test]
+    fn a_plan_has_faults_of_each_kind_and_they_end_in_time() {
+        for seed in 0..20 {
+            let faults = plan(seed, LENGTH);
+            let kinds: BTreeSet<_> = faults.iter().map(|fault| fault.trouble.kind()).collect();
+            assert_eq!(kinds.len(), 6, "seed {seed}: {kinds:?}");
+            assert!(faults.iter().all(|fault| fault.begins <= fault.ends && fault.ends <= LENGTH));
+            assert!(faults.is_sorted_by_key(|fault| fault.begins));
+            assert!(faults.len() > 200, "seed {seed}: {}", faults.len());
+        }
+    }
+
+    #[test]
+    fn at_most_two_ring_nodes_are_away_at_a_time_and_no_faults_of_a_process_collide() {
+        for seed in 0..20 {
+            let faults = plan(seed, LENGTH);
+            for (index, fault) in faults.iter().enumerate() {
+                let earlier = &faults[..index];
+                assert!(!earlier.iter().any(|other| other.collides_with(fault)), "{fault}");
+                let away: BTreeSet<_> = faults[..=index]
+                    .iter()
+                    .filter(|other| other.takes_away() && other.ends > fault.begins)
+                    .map(|other| other.target)
+                    .filter(|target| matches!(target, Target::Ring(_)))
+                    .collect();
+                assert!(away.len() <= MAX_RING_NODES_AWAY, "seed {seed}: {away:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! A swarm and a ring keep their promises under faults of all kinds at once, for a short time; `make
+//! chaos` does the same for longer.
+
+use std::{env, time::Duration};
+
+use shoal_testkit::{
+    chaos::{self, Setup},
+    interrupt::Interrupt,
+};
+
+/// For how long there are faults.
+const LENGTH: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_swarm_and_a_ring_keep_their_promises_under_faults_and_attacks() {
+    // The faults of a run are made again with `SHOAL_CHAOS_SEED`, if not their effects.
+    let seed = env::var("SHOAL_CHAOS_SEED").ok().and_then(|text| text.parse().ok());
+    let seed = seed.unwrap_or_else(rand::random);
+    let setup = Setup { seed, length: LENGTH, keep_logs: false };
+    // A Ctrl-C does not reach the processes of a run: the run ends them.
+    let interrupt = Interrupt::listen().expect("a runtime");
+    let report = chaos::run(&setup, &interrupt).expect("it runs");
+    println!("{report}");
+    assert!(report.violations.is_empty(), "seed {seed}: {:#?}", report.violations);
+    assert!(report.fault_count() > 0, "there were no faults");
+    assert!(report.swarm.compared > 0, "nothing was downloaded");
+    assert!(report.ring.written > 0 && report.ring.swapped > 0, "nothing was written");
+    assert!(!report.skipped.iter().any(|what| what.starts_with("clock")), "{:?}", report.skipped);
+}

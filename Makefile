@@ -11,7 +11,7 @@ SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 .DEFAULT_GOAL := help
 .PHONY: help demo test soak check fmt fmt-check clippy lint deny sim sim-ring bench bench-ring lab lab-check build clean
 .PHONY: load images cluster-up cluster-scale cluster-status cluster-publish cluster-get cluster-logs cluster-down cluster-test observability-check
-.PHONY: chart-test kube-test fuzz
+.PHONY: chart-test kube-test fuzz hostile tools-check
 
 help: ## List this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,17 @@ test: build ## All tests
 soak: build ## What takes too long for every check: 3 minutes of churn, a ring scaled 20 times
 	SHOAL_CHURN_SECONDS=180 SHOAL_SCALE_ROUNDS=20 \
 		$(CARGO) test -p shoal-testkit --test ring --test ring_churn -- --nocapture
+
+hostile: build ## Attacks of strangers on real processes, and what each took of them
+	$(CARGO) test -p shoal-testkit --test hostile_limits --test hostile_strangers --test hostile_words \
+		--test hostile_together -- --nocapture --test-threads 1
+
+tools-check: build ## Benches, simulators and the demo, each as short as can be
+	$(CARGO) bench --profile dev -p shoal-peer --bench bulk -- 8
+	$(CARGO) bench --profile dev -p shoal-testkit --bench ring -- 0.1
+	$(TARGET)/debug/shoal-sim -n 5 --size 2MB
+	$(TARGET)/debug/shoal-sim ring --tables keys
+	$(TARGET)/debug/shoal-demo --size 8MB --peers 3
 
 check: fmt-check clippy lint test ## What CI runs: formatting, clippy, buf lint, all tests
 

@@ -93,6 +93,9 @@ struct LimitFlags {
     /// Connections from one source, an IPv4 address or an IPv6 /64 [default: 512, of 4096]
     #[arg(long = "limits-connections-per-source", value_name = "N")]
     connections_per_source: Option<String>,
+    /// Threads that move blocks [default: one for each processor, from 2 to 8]
+    #[arg(long = "limits-lanes", value_name = "N")]
+    lanes: Option<String>,
 }
 
 #[cfg(test)]

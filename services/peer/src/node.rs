@@ -30,7 +30,7 @@ use tokio_util::{
 use tracing::Span;
 
 use crate::{
-    bulk::{Desk as _, Downloads, Lanes, RateCap, RequestPiece, SocketTuning, Uploads},
+    bulk::{self, Desk as _, Downloads, Lanes, RateCap, RequestPiece, SocketTuning, Uploads},
     checkpoint,
     directory::Directory,
     engine::{self, Bulk, Engine, Parts},
@@ -47,9 +47,6 @@ use crate::{
 pub fn services() -> [&'static str; 1] {
     [health::name_of::<PeerServiceServer<PeerRpc>>()]
 }
-
-/// Threads that move blocks.
-const LANES: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
 
 /// A call that brings nothing for so long has failed; the brain gives up sooner.
 const FETCH_PATIENCE: Duration = Duration::from_secs(60);
@@ -78,6 +75,8 @@ pub struct NodeConfig {
     pub max_download: Option<Rate>,
     /// Connections from one source at a time; none is 512.
     pub connections_per_source: Option<usize>,
+    /// Threads that move blocks.
+    pub lanes: NonZeroUsize,
     /// Where it runs.
     pub location: Location,
     /// The swarm's policies.
@@ -100,6 +99,7 @@ impl NodeConfig {
             max_upload: None,
             max_download: None,
             connections_per_source: None,
+            lanes: bulk::usual_lanes(),
             location: Location::default(),
             swarm: swarm::Settings::default(),
             roster: RosterSettings::default(),
@@ -152,7 +152,7 @@ impl Node {
         let directory = Arc::new(Directory::default());
         let (events, inbox) = mpsc::channel(engine::QUEUE);
         let (moved, transfers) = mpsc::channel(engine::QUEUE);
-        let lanes = Arc::new(Lanes::start(LANES)?);
+        let lanes = Arc::new(Lanes::start(config.lanes)?);
         let bulk = Bulk {
             lanes: lanes.clone(),
             downloads: Downloads::new(
@@ -203,7 +203,7 @@ impl Node {
         });
         supervisor.spawn("lanes", lanes.gone().clone().cancelled_owned());
         let parts = TaskTracker::new();
-        // On a lane, so that half of what it hears and says wakes up no other thread.
+        // On a lane, so that half of what it hears and says wakes up no other thread (ADR 12).
         let engine = supervisor.lasting("engine", engine.run(inbox, transfers));
         lanes.spawn(parts.track_future(engine));
         parts.spawn(supervisor.lasting("acceptor", server));

@@ -6,7 +6,7 @@
 
 mod queue;
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
 use shoal_common::{
     Address,
@@ -20,7 +20,7 @@ use shoal_proto::peer::v1::{
 };
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tonic::Status;
@@ -148,11 +148,14 @@ async fn ask(id: ContentId, peer: &Address) -> Result<(Manifest, PieceHashes), R
         }
         extend(&mut encoded, &message.chunk, limit.unwrap_or(0))?;
     }
-    if ContentId::of_manifest(&encoded) != id {
-        return Err(ResolveError::OtherContent);
-    }
-    let manifest = Manifest::decode(&encoded)?;
-    drop((encoded, room));
+    let manifest = check(move || {
+        if ContentId::of_manifest(&encoded) != id {
+            return Err(ResolveError::OtherContent);
+        }
+        Ok(Manifest::decode(&encoded)?)
+    });
+    let manifest = manifest.await?;
+    drop(room);
 
     let mut chunks =
         client.get_piece_hashes(GetPieceHashesRequest { content_id }).await?.into_inner();
@@ -162,8 +165,19 @@ async fn ask(id: ContentId, peer: &Address) -> Result<(Manifest, PieceHashes), R
     while let Some(message) = chunks.message().await? {
         extend(&mut hashes, &message.hashes, expected)?;
     }
-    let hashes = PieceHashes::verify(&manifest, &hashes)?;
-    Ok((manifest, hashes))
+    check(move || {
+        let hashes = PieceHashes::verify(&manifest, &hashes)?;
+        Ok((manifest, hashes))
+    })
+    .await
+}
+
+/// Checks a list, of which up to 64 MiB are hashed, on a thread for that: the engine shares this one (ADR
+/// 12).
+async fn check<T: Send + 'static>(
+    check: impl FnOnce() -> Result<T, ResolveError> + Send + 'static,
+) -> Result<T, ResolveError> {
+    spawn_blocking(check).await.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
 }
 
 /// Waits until there is room for a list of so many bytes. A short one needs none, so that it need not

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     net::SocketAddr,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -27,7 +28,10 @@ use shoal_core::{
 };
 use shoal_proto::types::v1::Location;
 
-use crate::{bulk::SocketTuning, node::NodeConfig};
+use crate::{
+    bulk::{self, SocketTuning},
+    node::NodeConfig,
+};
 
 /// The settings of a peer, as a TOML file holds them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +144,8 @@ pub struct LimitSettings {
     /// Of 4,096 connections from other peers, those from one source, an IPv4 address or an IPv6 /64;
     /// none is 512.
     pub connections_per_source: Option<u32>,
+    /// Threads that move blocks; none is one for each processor, but from 2 to 8.
+    pub lanes: Option<NonZeroUsize>,
 }
 
 /// The textbook's numbers.
@@ -315,6 +321,7 @@ impl Settings {
             max_upload: self.limits.upload,
             max_download: self.limits.download,
             connections_per_source: self.limits.connections_per_source.map(|n| n as usize),
+            lanes: self.limits.lanes.unwrap_or_else(bulk::usual_lanes),
             location: Location { region, zone, node },
             swarm: swarm::Settings {
                 regular_slots: self.swarm.regular_slots as usize,

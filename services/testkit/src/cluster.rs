@@ -84,6 +84,11 @@ impl Cluster {
         format!("127.0.0.1:{}", tracker.port)
     }
 
+    /// The tracker's process.
+    pub fn tracker_process(&self) -> &Process {
+        &self.tracker.as_ref().expect("the cluster has a tracker").process
+    }
+
     /// Kills the tracker.
     pub fn kill_tracker(&mut self) {
         self.tracker.as_mut().expect("the cluster has a tracker").process.kill();

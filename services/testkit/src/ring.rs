@@ -186,7 +186,13 @@ impl Ring {
         self.nodes[number].is_silent = false;
     }
 
-    fn process(&self, number: usize) -> &Process {
+    /// HOST:PORT of a node's admin port.
+    pub fn admin(&self, number: usize) -> String {
+        self.nodes[number].admin.clone()
+    }
+
+    /// A node's process, which must run.
+    pub fn process(&self, number: usize) -> &Process {
         self.nodes[number].process.as_ref().expect("the node runs")
     }
 

@@ -39,7 +39,7 @@ fn a_peer_is_not_banned_for_what_others_do_in_its_name() {
         let peers = identity::peers_of(&cluster.tracker(), &seeder.id).await?;
         let innocent = peers.into_iter().find(|known| known.address == seeder.address);
         let innocent = innocent.expect("the tracker knows the seeder");
-        identity::defame(&peer.address, &seeder.id, &innocent, 5).await
+        identity::defame("127.0.0.1", &peer.address, &seeder.id, &innocent, 5).await
     });
     println!("{} links in its name were let in", let_in.expect("the victim answers"));
     peer.wait_until_complete(&seeder.id);

@@ -39,6 +39,14 @@ pub struct Lanes {
     _stop: DropGuard,
 }
 
+/// How many lanes a peer has, unless told: as many as it has processors, of which more than eight move no
+/// more than a network brings. Two even on one, so that a slow disk does not hold up all connections.
+pub fn usual_lanes() -> NonZeroUsize {
+    const LEAST: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
+    const MOST: NonZeroUsize = NonZeroUsize::new(8).expect("eight is not zero");
+    thread::available_parallelism().unwrap_or(LEAST).clamp(LEAST, MOST)
+}
+
 /// How the sockets that blocks leave by are set up.
 #[derive(Clone, Debug)]
 pub struct SocketTuning {
@@ -57,7 +65,7 @@ impl Default for SocketTuning {
 }
 
 impl Lanes {
-    /// Starts `count` threads. Two are best on two cores; a third needs one of its own.
+    /// Starts `count` threads.
     pub fn start(count: NonZeroUsize) -> io::Result<Self> {
         let (stop, gone) = (CancellationToken::new(), CancellationToken::new());
         let threads = (0..count.get())

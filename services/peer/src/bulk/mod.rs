@@ -19,7 +19,7 @@ pub use cap::RateCap;
 pub use codec::Outgoing;
 pub use fetch::{Downloads, Order, Source};
 pub use intake::{Intake, IntakeError};
-pub use lanes::{Lanes, SocketTuning};
+pub use lanes::{Lanes, SocketTuning, usual_lanes};
 pub use serve::{Desk, MAX_RANGES, RequestPiece, parse_ranges};
 pub use upload::{Ask, Upload, UploadEnd, Uploads};
 

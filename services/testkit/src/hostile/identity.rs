@@ -36,15 +36,16 @@ pub(super) fn hello(id: &str, peer: &PeerInfo) -> ExchangeRequest {
     ExchangeRequest { message: Some(LinkMessage { kind: Some(Kind::Hello(hello)) }) }
 }
 
-/// Says hello to a victim in the name of another peer, and again, which breaks the protocol. How many
+/// Says hello to a victim from `source` in the name of another peer, and again, which breaks the protocol. How many
 /// of so many such links were let in.
 pub async fn defame(
+    source: &str,
     victim: &str,
     id: &str,
     innocent: &PeerInfo,
     times: usize,
 ) -> anyhow::Result<usize> {
-    let mut client = PeerServiceClient::new(channel_from("127.0.0.1", victim).await?);
+    let mut client = PeerServiceClient::new(channel_from(source, victim).await?);
     let mut let_in = 0;
     for _ in 0..times {
         let hellos = stream::iter([hello(id, innocent), hello(id, innocent)]);

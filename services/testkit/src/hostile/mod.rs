@@ -9,7 +9,9 @@ pub mod identity;
 pub mod idle;
 pub mod links;
 pub mod reflection;
+pub mod storage;
 pub mod tarpits;
+pub mod together;
 pub mod turns;
 pub mod unread;
 pub mod words;
@@ -88,6 +90,9 @@ fn figure(process: u32, name: &str) -> u64 {
     let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
     kib.expect("a number of kB") * 1024
 }
+
+/// Where strangers are seen who are not on the host of the honest ones, 127.0.0.1.
+pub const ELSEWHERE: &str = "127.0.0.2";
 
 /// A connection to HOST:PORT from an address of this machine, such as 127.0.0.2.
 pub async fn channel_from(source: &str, address: &str) -> anyhow::Result<Channel> {

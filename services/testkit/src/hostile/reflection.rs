@@ -15,7 +15,7 @@ use shoal_proto::{
 use tokio::{net::TcpListener, time::sleep};
 use uuid::Uuid;
 
-use super::channel_from;
+use super::{ELSEWHERE, channel_from};
 
 /// A third party that has nothing to do with it, and counts who connects.
 pub struct Victim {
@@ -27,7 +27,7 @@ pub struct Victim {
 impl Victim {
     /// Listens, and hangs up on everybody.
     pub async fn listen() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind((ELSEWHERE, 0)).await?;
         let address = listener.local_addr()?.to_string();
         let dialled = Arc::new(AtomicUsize::new(0));
         let count = dialled.clone();
@@ -60,7 +60,7 @@ pub async fn announce_victim(
     victim: &str,
     times: usize,
 ) -> anyhow::Result<usize> {
-    let mut client = TrackerServiceClient::new(channel_from("127.0.0.1", tracker).await?);
+    let mut client = TrackerServiceClient::new(channel_from(ELSEWHERE, tracker).await?);
     let mut accepted = 0;
     for _ in 0..times {
         let peer = PeerInfo {

@@ -7,14 +7,14 @@ use shoal_proto::{
 use tokio::net::{TcpListener, TcpStream};
 use uuid::Uuid;
 
-use super::channel_from;
+use super::{ELSEWHERE, channel_from};
 
 /// Announces so many peers of a content that all are tarpits, and complete. They go on in the current
 /// runtime.
 pub async fn announce_tarpits(tracker: &str, id: &str, count: usize) -> anyhow::Result<()> {
-    let mut client = TrackerServiceClient::new(channel_from("127.0.0.1", tracker).await?);
+    let mut client = TrackerServiceClient::new(channel_from(ELSEWHERE, tracker).await?);
     for _ in 0..count {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind((ELSEWHERE, 0)).await?;
         let address = listener.local_addr()?.to_string();
         tokio::spawn(hold(listener));
         let peer = PeerInfo {

@@ -17,6 +17,7 @@ mod node;
 mod placement;
 mod position;
 mod roll;
+mod silent;
 mod timeouts;
 mod version;
 mod view;

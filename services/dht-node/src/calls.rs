@@ -130,7 +130,7 @@ impl Calls {
         let mut timeouts = self.0.timeouts.lock();
         match &answer {
             Ok(_) => timeouts.answered(to.id, asked.elapsed()),
-            Err(CallError::Silent(_)) => timeouts.expired(to.id),
+            Err(CallError::Silent(_)) => timeouts.expired(to.id, asked, Instant::now()),
             Err(_) => {}
         }
         answer

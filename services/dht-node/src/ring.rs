@@ -151,7 +151,7 @@ impl Task {
                 }
             }
             for output in outputs.drain(..) {
-                self.carry_out(output);
+                self.carry_out(now, output);
             }
         }
     }
@@ -184,7 +184,7 @@ impl Task {
         }
     }
 
-    fn carry_out(&mut self, output: Output) {
+    fn carry_out(&mut self, now: Instant, output: Output) {
         let (events, calls) = (self.events.clone(), self.calls.clone());
         let answer = async move |input| {
             // The task ends with the process.
@@ -193,7 +193,7 @@ impl Task {
         match output {
             Output::Changed => self.publish(),
             Output::Ask(node, question) => {
-                let asking = async move { answer(ask(&calls, node, question).await).await };
+                let asking = async move { answer(ask(&calls, node, question, now).await).await };
                 self.questions.spawn("question to a node", asking);
             }
             Output::Meet(address) => {
@@ -217,7 +217,7 @@ impl Task {
     }
 }
 
-async fn ask(calls: &Calls, node: Contact, question: Question) -> Input {
+async fn ask(calls: &Calls, node: Contact, question: Question, asked: Instant) -> Input {
     let answer = match &question {
         Question::State => calls.state(&node).await.map(Answer::State),
         Question::Notify(state) => calls.notify(state, &node).await.map(|_| Answer::Noticed),
@@ -236,7 +236,7 @@ async fn ask(calls: &Calls, node: Contact, question: Question) -> Input {
                 CallError::Unreachable(_) => Silence::Refused,
                 _ => Silence::NoAnswer,
             };
-            Input::Unanswered(node, question, why)
+            Input::Unanswered { node, question, asked, why }
         }
     }
 }

@@ -7,7 +7,6 @@
 mod joining;
 
 use std::{
-    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,8 +15,8 @@ use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus, seq::Iterato
 
 use self::joining::Joining;
 use super::{
-    Bits, Contact, Entry, FingerBase, Fingers, Found, Life, Member, Next, NodeId, Outcome,
-    Position, Roll, RollDigest, Standing, State, View,
+    Bits, Contact, Entry, FingerBase, Fingers, Found, Life, Member, Next, Outcome, Position, Roll,
+    RollDigest, Standing, State, View, silent::SilentNodes,
 };
 
 pub use joining::{Awaited, Founding, Seeds, Wait};
@@ -48,7 +47,8 @@ pub struct NodeSettings {
     pub fix_finger_every: Duration,
     /// How fingers are spaced.
     pub finger_base: FingerBase,
-    /// A node that does not answer is asked so often before it counts as dead.
+    /// A node that does not answer is asked so often, one question after the other, before it counts
+    /// as dead.
     pub patience: u32,
     /// That a node died or left is remembered for so long.
     pub ends_kept: Duration,
@@ -135,7 +135,16 @@ pub enum Input {
     /// A node was asked and answered.
     Answered(Contact, Answer),
     /// A node was asked and did not answer.
-    Unanswered(Contact, Question, Silence),
+    Unanswered {
+        /// The node.
+        node: Contact,
+        /// What it was asked.
+        question: Question,
+        /// When it was asked.
+        asked: Instant,
+        /// Why there is no answer.
+        why: Silence,
+    },
     /// A lookup is over; none if it failed.
     LookedUp(Purpose, Option<Outcome>),
     /// It shall leave.
@@ -176,8 +185,7 @@ pub struct Node {
     fingers: Arc<Fingers>,
     roll: Roll,
     timers: Timers,
-    /// Questions in a row that a node left unanswered.
-    silences: HashMap<NodeId, u32>,
+    silent: SilentNodes,
     /// When the predecessor was last heard of.
     predecessor_heard: Instant,
     founded: bool,
@@ -200,7 +208,7 @@ impl Node {
             fingers: Arc::new(Fingers::new(me.position, settings.bits, settings.finger_base)),
             roll: Roll::new(me, incarnation, settings.ends_kept, now),
             timers: Timers { stabilise: now, gossip: now, probe: now, fix_finger: now },
-            silences: HashMap::new(),
+            silent: SilentNodes::default(),
             predecessor_heard: now,
             founded: false,
             settings,
@@ -216,7 +224,15 @@ impl Node {
             Input::Unmet(address) => self.joining.unmet(address),
             Input::Notified(state) => self.notified(now, &state, out),
             Input::Answered(by, answer) => self.answered(now, &by, answer, out),
-            Input::Unanswered(by, question, why) => self.unanswered(now, by, question, why, out),
+            Input::Unanswered { node, question, asked, why } => {
+                let silences = self.silent.note(node.id, asked, now);
+                if why == Silence::NoAnswer && silences < self.settings.patience {
+                    let again = matches!(question, Question::State | Question::Notify(_));
+                    out.extend(again.then_some(Output::Ask(node, question)));
+                } else {
+                    self.died(now, &node, out);
+                }
+            }
             Input::LookedUp(purpose, outcome) => self.looked_up(purpose, outcome, out),
             Input::Leave => self.leave(now, out),
             Input::Tick => {}
@@ -381,7 +397,7 @@ impl Node {
     }
 
     fn answered(&mut self, now: Instant, by: &Contact, answer: Answer, out: &mut Vec<Output>) {
-        self.silences.remove(&by.id);
+        self.silent.end(by.id);
         match answer {
             Answer::State(state) => self.told(now, &state, out),
             Answer::Noticed => {}
@@ -427,25 +443,11 @@ impl Node {
         }
     }
 
-    fn unanswered(
-        &mut self,
-        now: Instant,
-        by: Contact,
-        question: Question,
-        why: Silence,
-        out: &mut Vec<Output>,
-    ) {
-        let silences = self.silences.entry(by.id).or_default();
-        *silences += 1;
-        if why == Silence::NoAnswer && *silences < self.settings.patience {
-            let again = matches!(question, Question::State | Question::Notify(_));
-            out.extend(again.then_some(Output::Ask(by, question)));
-            return;
-        }
-        self.silences.remove(&by.id);
-        self.roll.observe(now, &by, Life::Dead);
-        Arc::make_mut(&mut self.fingers).forget(&by);
-        let next = self.member.dead(&by);
+    fn died(&mut self, now: Instant, node: &Contact, out: &mut Vec<Output>) {
+        self.silent.end(node.id);
+        self.roll.observe(now, node, Life::Dead);
+        Arc::make_mut(&mut self.fingers).forget(node);
+        let next = self.member.dead(node);
         self.follow(next, out);
     }
 
@@ -476,3 +478,6 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

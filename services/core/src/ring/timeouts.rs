@@ -1,14 +1,15 @@
 //! How long to wait for each node, by the round trips measured with it.
 //!
 //! As TCP does (RFC 6298): the smoothed round trip and four times its variation, doubled for each
-//! call in a row that was given up, or a node that became slow would never be measured again.
+//! call in a row that was given up, or a node that became slow would never be measured again. As TCP
+//! has one timer for all that is under way, calls that waited at the same time count as one.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::NodeId;
+use super::{NodeId, silent::Unanswered};
 
 /// Limits of waiting.
 #[derive(Clone, Debug)]
@@ -49,7 +50,7 @@ struct Estimate {
     /// None: it was only ever waited for in vain.
     measured: Option<Measured>,
     /// Calls given up since the last answer.
-    given_up: u32,
+    given_up: Unanswered,
     last_event: u64,
 }
 
@@ -73,7 +74,7 @@ impl Timeouts {
         let base = measured.map_or(unknown, |Measured { smoothed, variation }| {
             smoothed.saturating_add(variation.saturating_mul(4)).max(min)
         });
-        let given_up = estimate.map_or(0, |estimate| estimate.given_up);
+        let given_up = estimate.map_or(0, |estimate| estimate.given_up.count());
         base.saturating_mul(2_u32.saturating_pow(given_up)).min(max)
     }
 
@@ -82,7 +83,7 @@ impl Timeouts {
         // Longer is as good as this, and cannot overflow.
         let after = after.min(self.settings.max);
         let estimate = self.touch(node);
-        estimate.given_up = 0;
+        estimate.given_up = Unanswered::default();
         estimate.measured = Some(match estimate.measured {
             None => Measured { smoothed: after, variation: after / 2 },
             Some(Measured { smoothed, variation }) => Measured {
@@ -92,10 +93,9 @@ impl Timeouts {
         });
     }
 
-    /// A call was given up when its time was over.
-    pub fn expired(&mut self, node: NodeId) {
-        let estimate = self.touch(node);
-        estimate.given_up = estimate.given_up.saturating_add(1);
+    /// A call that was made at `asked` is given up now, as its time is over.
+    pub fn expired(&mut self, node: NodeId, asked: Instant, now: Instant) {
+        self.touch(node).given_up.note(asked, now);
     }
 
     /// The estimate of a node, which becomes the newest.
@@ -109,7 +109,8 @@ impl Timeouts {
             self.estimates.remove(&oldest);
         }
         self.ages.insert(self.events, node);
-        let new = Estimate { measured: None, given_up: 0, last_event: self.events };
+        let given_up = Unanswered::default();
+        let new = Estimate { measured: None, given_up, last_event: self.events };
         let estimate = self.estimates.entry(node).or_insert(new);
         estimate.last_event = self.events;
         estimate
@@ -121,7 +122,7 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
-    use crate::ring::testing::node;
+    use crate::ring::testing::{epoch, node};
 
     const fn ms(ms: u64) -> Duration {
         Duration::from_millis(ms)
@@ -160,9 +161,12 @@ mod tests {
         for _ in 0..50 {
             timeouts.answered(id, ms(1));
         }
-        let mut waits = Vec::new();
+        let (mut now, mut waits) = (epoch(), Vec::new());
         for _ in 0..8 {
-            timeouts.expired(id);
+            let asked = now;
+            now += timeouts.timeout(id);
+            timeouts.expired(id, asked, now);
+            timeouts.expired(id, asked, now);
             waits.push(timeouts.timeout(id));
         }
         assert_eq!(waits, [100, 200, 400, 800, 1_600, 2_000, 2_000, 2_000].map(ms));
@@ -189,12 +193,12 @@ mod tests {
             events in vec((0..16_u128, prop::option::of(any::<u64>())), 0..200)
         ) {
             let settings = TimeoutSettings { max_nodes: 4, ..TimeoutSettings::default() };
-            let mut timeouts = Timeouts::new(settings.clone());
+            let (now, mut timeouts) = (epoch(), Timeouts::new(settings.clone()));
             for (number, after) in events {
                 let id = node(number).id;
                 match after {
                     Some(after) => timeouts.answered(id, Duration::from_nanos(after)),
-                    None => timeouts.expired(id),
+                    None => timeouts.expired(id, now, now),
                 }
                 prop_assert!((settings.min..=settings.max).contains(&timeouts.timeout(id)));
                 prop_assert!(timeouts.estimates.len() <= 4);

@@ -1,6 +1,6 @@
 //! What nodes ask each other, and how a node answers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use shoal_core::ring::{Answer, Contact, Found, Input, Position, Question, Silence, State};
 
@@ -49,11 +49,7 @@ impl Body {
     }
 
     /// How a host answers, and what its brain is to be told.
-    pub(super) fn answer(
-        &self,
-        host: &mut Host,
-        now: std::time::Instant,
-    ) -> (Reply, Option<Input>) {
+    pub(super) fn answer(&self, host: &mut Host, now: Instant) -> (Reply, Option<Input>) {
         let state = || host.view.state.clone();
         match self {
             Self::Find(_, _, position) => (Reply::Found(host.view.find_successor(*position)), None),
@@ -73,8 +69,8 @@ impl Body {
         }
     }
 
-    /// What the one who asked is told if there is this reply, or none.
-    pub(super) fn told(self, reply: Option<Reply>) -> Told {
+    /// What the one who asked, at `asked`, is told if there is this reply, or none.
+    pub(super) fn told(self, asked: Instant, reply: Option<Reply>) -> Told {
         match (self, reply) {
             (Self::Find(lookup, node, _), Some(Reply::Found(found))) => {
                 Told::Lookup(lookup, node, Some(found))
@@ -88,7 +84,8 @@ impl Body {
                 Told::Brain(Input::Answered(node, answer))
             }
             (Self::Ask(node, question), _) => {
-                Told::Brain(Input::Unanswered(node, question, Silence::NoAnswer))
+                let why = Silence::NoAnswer;
+                Told::Brain(Input::Unanswered { node, question, asked, why })
             }
         }
     }

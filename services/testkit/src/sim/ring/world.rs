@@ -498,15 +498,16 @@ impl World {
 
     fn end_call(&mut self, call: u64, reply: Option<Reply>) {
         let Some(Call { from, body, asked_at, is_late }) = self.calls.remove(&call) else { return };
+        let (asked, now) = (self.epoch + Duration::from_nanos(asked_at), self.instant());
         if let Some(node) = body.node() {
             let timeouts = &mut self.hosts[from].timeouts;
             match reply {
-                Some(_) => timeouts.answered(node.id, Duration::from_nanos(self.now - asked_at)),
+                Some(_) => timeouts.answered(node.id, now - asked),
                 None if is_late => {}
-                None => timeouts.expired(node.id),
+                None => timeouts.expired(node.id, asked, now),
             }
         }
-        match Arc::unwrap_or_clone(body).told(reply) {
+        match Arc::unwrap_or_clone(body).told(asked, reply) {
             Told::Brain(input) => self.tell(from, input),
             Told::Lookup(lookup, node, found) => {
                 let Some(Running { lookup: state, .. }) = self.lookups.get_mut(&lookup) else {

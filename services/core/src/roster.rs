@@ -243,7 +243,8 @@ impl Roster {
                 continue;
             }
             let is_due = |entry| {
-                hood.due(now, entry, &self.destinations, &self.settings).is_some_and(|at| at <= now)
+                let known = (&self.destinations, &self.bans);
+                hood.due(now, entry, known, &self.settings).is_some_and(|at| at <= now)
             };
             let ready = hood.entries.iter().filter(|(_, entry)| is_due(entry));
             let mut ready: Vec<_> = ready.map(|(peer, _)| *peer).collect();
@@ -270,8 +271,8 @@ impl Roster {
     fn earliest(&self, now: Instant) -> Option<Instant> {
         let due = |hood: &Neighbourhood| {
             let all = hood.entries.values();
-            let due =
-                all.filter_map(|entry| hood.due(now, entry, &self.destinations, &self.settings));
+            let known = (&self.destinations, &self.bans);
+            let due = all.filter_map(|entry| hood.due(now, entry, known, &self.settings));
             match hood.room(now, &self.settings) {
                 0 => hood.next_turn(now, &self.settings),
                 _ => due.min(),

@@ -25,6 +25,14 @@ impl Bans {
         self.0.get(origin).is_some_and(|until| *until > now)
     }
 
+    /// Until when an address is not dialled.
+    pub(super) fn until(&self, address: &str) -> Option<Instant> {
+        if self.0.is_empty() {
+            return None;
+        }
+        self.0.get(&Origin::Dialled(address.to_owned())).copied()
+    }
+
     /// Lifts the ban that ends first of those that may be.
     fn drop_first(&mut self, may_be: impl Fn(&Origin) -> bool) {
         let first = self.0.iter().filter(|(origin, _)| may_be(origin));

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use super::{
-    Candidate, Direction, Host, Origin, RosterSettings, destinations::Destinations, host_of,
+    Candidate, Direction, Host, Origin, RosterSettings, bans::Bans, destinations::Destinations,
+    host_of,
 };
 use crate::PeerId;
 
@@ -69,7 +70,7 @@ impl Neighbourhood {
         &self,
         now: Instant,
         entry: &Entry,
-        destinations: &Destinations,
+        (destinations, bans): (&Destinations, &Bans),
         settings: &RosterSettings,
     ) -> Option<Instant> {
         let State::Waiting(until) = entry.state else { return None };
@@ -77,7 +78,8 @@ impl Neighbourhood {
             return None;
         }
         let address = entry.address.as_deref()?;
-        Some(until.max(destinations.due(now, address, settings)?))
+        let due = until.max(destinations.due(now, address, settings)?);
+        Some(bans.until(address).map_or(due, |ban| ban.max(due)))
     }
 
     /// Hears of a peer. Of an id, and of an address, the first word holds until a dial shows it to be

@@ -155,6 +155,21 @@ fn an_address_that_we_dialled_and_banned_is_neither_dialled_nor_let_in_for_an_ho
 }
 
 #[test]
+fn a_neighbour_that_is_banned_is_not_dialled_again_while_the_ban_lasts() {
+    let mut f = fixture([1]);
+    assert_eq!(f.dialled(), [peer(1)]);
+    assert_eq!(f.admit(1, Direction::Outbound), Admission::Keep);
+    f.roster.ban(f.now, Origin::Dialled(candidate(1).address));
+    f.roster.link_down(f.now, CONTENT, peer(1));
+    for _ in 0..3600 {
+        f.now += Duration::from_millis(999);
+        assert!(f.dialled().is_empty(), "it is banned");
+    }
+    f.now = f.roster.next_deadline().expect("it is known still");
+    assert_eq!(f.dialled(), [peer(1)]);
+}
+
+#[test]
 fn a_ban_for_what_came_from_one_host_leaves_peers_of_others_alone() {
     let mut f = fixture([1]);
     f.roster.ban(f.now, seen(1, 66));

@@ -37,7 +37,12 @@ pub(crate) fn contact(contact: &Contact) -> pb::NodeInfo {
 pub(crate) fn parse_contact(info: Option<pb::NodeInfo>, seen: Seen) -> Result<Contact, WireError> {
     let info = info.ok_or(WireError::Missing("the node"))?;
     let id: NodeId = info.node_id.parse().map_err(field)?;
-    let right = Position::of_node(id, info.index);
+    // What is told of it further, and kept, has no room for another place.
+    if info.index != 0 {
+        let words = format!("node {id} stands at its place 0 alone, not at {}", info.index);
+        return Err(WireError::Field(words));
+    }
+    let right = Position::of_node(id, 0);
     if right.to_string() != info.position {
         return Err(WireError::Position { id: info.node_id, claimed: info.position, right });
     }
@@ -163,4 +168,27 @@ pub(crate) fn parse_roll_digest(hashes: Vec<u64>) -> Result<Option<RollDigest>, 
     let wrong =
         |_| WireError::Field(format!("a digest has {} hashes, not {got}", RollDigest::BUCKETS));
     hashes.map(Some).map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn a_node_stands_at_one_place_which_it_can_be_told_of_at() {
+        let id = NodeId::new(Uuid::from_u128(1));
+        let at = |index| pb::NodeInfo {
+            node_id: id.to_string(),
+            index,
+            position: Position::of_node(id, index).to_string(),
+            address: "10.0.0.1:7073".to_owned(),
+            location: None,
+        };
+        let node = parse_contact(Some(at(0)), Seen::Elsewhere).expect("it stands there");
+        assert_eq!(parse_contact(Some(contact(&node)), Seen::Elsewhere), Ok(node));
+        let refused = parse_contact(Some(at(1)), Seen::Elsewhere).expect_err("it is elsewhere");
+        assert!(refused.to_string().contains("stands at its place 0 alone, not at 1"), "{refused}");
+    }
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::{
     StoreError,
     probe::{Step, reach},
+    rows::Checked,
     scan::Fingerprint,
 };
 use crate::options::Options;
@@ -22,26 +23,29 @@ use crate::options::Options;
 const CACHE_BYTES: usize = 8 << 20;
 
 const IDENTITY: TableDefinition<&str, &[u8; 16]> = TableDefinition::new("identity");
-const CONTENTS: TableDefinition<&[u8; 32], Row> = TableDefinition::new("contents");
+const CONTENTS: TableDefinition<&[u8; 32], Checked<Row>> = TableDefinition::new("contents");
 const MANIFESTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("manifests");
 const HASHES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("piece_hashes");
 /// Of contents whose files others can change.
 const FINGERPRINTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("fingerprints");
-const OPTIONS: TableDefinition<&[u8; 32], OptionsRow> = TableDefinition::new("options");
+const OPTIONS: TableDefinition<&[u8; 32], Checked<OptionsRow>> = TableDefinition::new("options");
 /// The rest of the options: directories older than the ring have rows in OPTIONS without room for it.
-const RING_NODES: TableDefinition<&[u8; 32], Vec<&str>> = TableDefinition::new("ring_nodes");
+const RING_NODES: TableDefinition<&[u8; 32], Checked<Texts>> = TableDefinition::new("ring_nodes");
 
 /// Where copies of a content are wanted once it is complete.
-const EXPORTS: TableDefinition<&[u8; 32], Vec<&str>> = TableDefinition::new("exports");
+const EXPORTS: TableDefinition<&[u8; 32], Checked<Texts>> = TableDefinition::new("exports");
 
 /// Trackers, whether sequential, whether super-seeding, paths and their priorities.
-type OptionsRow = (Vec<&'static str>, bool, bool, Vec<(&'static str, u8)>);
+pub(super) type OptionsRow = (Vec<&'static str>, bool, bool, Vec<(&'static str, u8)>);
 
 /// The same, as it is read.
 type OptionsOf<'a> = (Vec<&'a str>, bool, bool, Vec<(&'a str, u8)>);
 
+/// Addresses or paths.
+pub(super) type Texts = Vec<&'static str>;
+
 /// Name, bytes, pieces, pinned, milliseconds since 1970 when added and when last used, path if in place.
-type Row = (&'static str, u64, u32, bool, u64, u64, Option<&'static str>);
+pub(super) type Row = (&'static str, u64, u32, bool, u64, u64, Option<&'static str>);
 
 /// What a store knows of one content without opening it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +149,7 @@ impl Database {
                     added_unix_ms,
                     last_used_unix_ms,
                     path,
-                ) = row.value();
+                ) = row.value().ok_or_else(damaged)?;
                 let entry = Entry {
                     name: name.to_owned(),
                     total_bytes,
@@ -210,10 +214,14 @@ impl Database {
     /// What was asked for along with a content; the defaults if nothing was.
     pub(super) fn options(&self, id: ContentId) -> Result<Options, StoreError> {
         self.read(|transaction| {
-            let row = transaction.open_table(OPTIONS)?.get(id.as_bytes())?;
-            let ring_nodes = transaction.open_table(RING_NODES)?.get(id.as_bytes())?;
-            let ring_nodes = ring_nodes.map(|row| addresses(&row.value())).unwrap_or_default();
-            Ok(row.map(|row| decode_options(row.value(), ring_nodes)).unwrap_or_default())
+            let ring_nodes = match transaction.open_table(RING_NODES)?.get(id.as_bytes())? {
+                Some(row) => addresses(&row.value().ok_or_else(damaged)?),
+                None => Vec::new(),
+            };
+            Ok(match transaction.open_table(OPTIONS)?.get(id.as_bytes())? {
+                Some(row) => decode_options(row.value().ok_or_else(damaged)?, ring_nodes),
+                None => Options::default(),
+            })
         })
     }
 
@@ -222,15 +230,15 @@ impl Database {
         let ring_nodes: Vec<_> = options.ring_nodes.iter().map(ToString::to_string).collect();
         let ring_nodes: Vec<_> = ring_nodes.iter().map(String::as_str).collect();
         let priorities = options.priorities.iter();
-        let row = (
+        let row = Some((
             trackers.iter().map(String::as_str).collect(),
             options.sequential,
             options.super_seeding,
             priorities.map(|(path, priority)| (path.as_str(), number_of(*priority))).collect(),
-        );
+        ));
         self.write(Durability::Immediate, |transaction| {
             transaction.open_table(OPTIONS)?.insert(id.as_bytes(), &row)?;
-            transaction.open_table(RING_NODES)?.insert(id.as_bytes(), &ring_nodes)?;
+            transaction.open_table(RING_NODES)?.insert(id.as_bytes(), &Some(ring_nodes))?;
             Ok(())
         })
     }
@@ -238,19 +246,25 @@ impl Database {
     /// Where copies of a content are wanted once it is complete.
     pub(super) fn exports(&self, id: ContentId) -> Result<Vec<PathBuf>, StoreError> {
         self.read(|transaction| {
-            let row = transaction.open_table(EXPORTS)?.get(id.as_bytes())?;
-            Ok(row.map(|row| row.value().iter().map(PathBuf::from).collect()).unwrap_or_default())
+            Ok(match transaction.open_table(EXPORTS)?.get(id.as_bytes())? {
+                Some(row) => {
+                    let paths = row.value().ok_or_else(damaged)?;
+                    paths.iter().map(PathBuf::from).collect()
+                }
+                None => Vec::new(),
+            })
         })
     }
 
     pub(super) fn set_exports(&self, id: ContentId, paths: &[PathBuf]) -> Result<(), StoreError> {
         let paths: Vec<_> = paths.iter().filter_map(|path| path.to_str()).collect();
+        let is_empty = paths.is_empty();
         self.write(Durability::Immediate, |transaction| {
             let mut table = transaction.open_table(EXPORTS)?;
-            if paths.is_empty() {
+            if is_empty {
                 table.remove(id.as_bytes())?;
             } else {
-                table.insert(id.as_bytes(), &paths)?;
+                table.insert(id.as_bytes(), &Some(paths))?;
             }
             Ok(())
         })
@@ -301,7 +315,7 @@ fn insert_entry(
     id: ContentId,
     entry: &Entry,
 ) -> Result<(), redb::Error> {
-    let row = (
+    let row = Some((
         entry.name.as_str(),
         entry.total_bytes,
         entry.piece_count,
@@ -309,7 +323,7 @@ fn insert_entry(
         entry.added_unix_ms,
         entry.last_used_unix_ms,
         entry.in_place.as_deref().and_then(Path::to_str),
-    );
+    ));
     transaction.open_table(CONTENTS)?.insert(id.as_bytes(), row)?;
     Ok(())
 }
@@ -322,6 +336,11 @@ fn insert_fingerprints(
     let Some(fingerprints) = fingerprints else { return Ok(()) };
     transaction.open_table(FINGERPRINTS)?.insert(id.as_bytes(), fingerprints)?;
     Ok(())
+}
+
+/// A row cannot be read.
+fn damaged() -> redb::Error {
+    redb::Error::Corrupted("it holds a row that is damaged".to_owned())
 }
 
 /// What of a row this version understands.

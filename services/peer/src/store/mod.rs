@@ -27,6 +27,8 @@ mod database;
 mod error;
 mod export;
 mod files;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod hash;
 mod held;
 mod import;
@@ -34,6 +36,7 @@ mod one_shot;
 mod place;
 mod probe;
 mod reservation;
+mod rows;
 mod scan;
 #[cfg(test)]
 mod tests;

@@ -126,7 +126,7 @@ impl HeldLog {
 
     /// Replaces the log by one that lists pieces which reached the disk.
     pub(super) fn create(path: &Path, held: &Bitfield) -> Result<Self, StoreError> {
-        let mut bytes = [MAGIC.as_slice(), &current_boot()].concat();
+        let mut bytes = header(&current_boot());
         bytes.extend(held.iter().flat_map(|piece| record(piece.get())));
         bytes.extend(record(CHECKPOINT | held.held()));
         let file = write_whole(path, &bytes)?;
@@ -232,7 +232,12 @@ fn pieces_of(records: &[u8]) -> impl Iterator<Item = u32> + '_ {
     values.filter(|value| value & CHECKPOINT == 0)
 }
 
-fn record(value: u32) -> [u8; RECORD_BYTES] {
+/// What a log begins with.
+pub(super) fn header(boot: &Boot) -> Vec<u8> {
+    [MAGIC.as_slice(), boot].concat()
+}
+
+pub(super) fn record(value: u32) -> [u8; RECORD_BYTES] {
     let mut record = [0; RECORD_BYTES];
     record[..4].copy_from_slice(&value.to_le_bytes());
     record[4..].copy_from_slice(&blake3::hash(&value.to_le_bytes()).as_bytes()[..4]);
@@ -272,7 +277,8 @@ pub(super) fn parse(bytes: &[u8], piece_count: u32, boot: &Boot) -> Contents {
     contents.pieces = listed.len() as u32;
     let later = listed.split_off(on_disk.min(listed.len()));
     contents.on_disk = listed.len() as u32;
-    let later = later.into_iter().filter(|piece| piece.get() < piece_count).collect();
+    let mut later_once = Bitfield::empty(piece_count);
+    let later = later.into_iter().filter(|piece| later_once.insert(*piece)).collect();
     if contents.is_valid {
         contents.unsynced = later;
     } else {
@@ -280,6 +286,10 @@ pub(super) fn parse(bytes: &[u8], piece_count: u32, boot: &Boot) -> Contents {
     }
     for piece in listed.iter().chain(&contents.unsynced) {
         contents.held.insert(*piece);
+    }
+    // One that was written again since is as it was then, or not.
+    for piece in &contents.doubtful {
+        contents.held.remove(*piece);
     }
     contents
 }
@@ -318,6 +328,18 @@ mod tests {
         assert_eq!(elsewhere.doubtful, pieces(&[5]));
         // The third piece is still to be vouched for.
         assert_eq!(log.begin_checkpoint(), Some(3));
+    }
+
+    #[test]
+    fn a_piece_that_was_written_again_after_a_checkpoint_is_in_doubt_after_a_reboot() {
+        let values = [4, 5, CHECKPOINT | 2, 5, 5];
+        let bytes = [header(&current_boot()), values.map(record).concat()].concat();
+        let here = parse(&bytes, 10, &current_boot());
+        assert_eq!(here.held.iter().collect::<Vec<_>>(), pieces(&[4, 5]));
+        assert_eq!(here.unsynced, pieces(&[5]));
+        let elsewhere = parse(&bytes, 10, &[0; 16]);
+        assert_eq!(elsewhere.held.iter().collect::<Vec<_>>(), pieces(&[4]));
+        assert_eq!(elsewhere.doubtful, pieces(&[5]));
     }
 
     #[test]

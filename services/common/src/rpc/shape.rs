@@ -16,10 +16,13 @@ const TEXT_BYTES: usize = 32;
 const LIST_BYTES: usize = 24;
 /// A scalar, or the tag of an enum, at most.
 const WORD_BYTES: usize = 8;
-/// A list that grows has room for twice as many elements as it holds.
+/// A list that grows has room for up to twice as many elements as it holds; and for four once there is
+/// one, which is why a list's first element costs twice as much.
 const GROWTH: usize = 2;
 /// What the allocator adds to a block of memory.
 const BLOCK_BYTES: usize = 16;
+/// Fields of a message, at most: one bit each.
+const MAX_FIELDS: usize = u64::BITS as usize;
 /// Messages within messages, at most; prost refuses more than 100.
 const MAX_DEPTH: usize = 32;
 
@@ -84,33 +87,41 @@ impl Shapes {
     ) -> Result<usize, Malformed> {
         let shape = &self.0[message.0];
         let mut cost = 0;
+        // The lists that have an element.
+        let mut begun = 0_u64;
         while !bytes.is_empty() {
             let key = varint(&mut bytes)?;
             let field = shape.field(key >> 3);
+            let before = cost;
             cost += match key & 7 {
                 0 => {
                     varint(&mut bytes)?;
-                    field.map_or(0, |field| field.element)
+                    field.map_or(0, |(_, field)| field.element)
                 }
                 1 => {
                     take(&mut bytes, 8)?;
-                    field.map_or(0, |field| field.element)
+                    field.map_or(0, |(_, field)| field.element)
                 }
                 2 => {
                     let length = usize::try_from(varint(&mut bytes)?).map_err(|_| Malformed)?;
                     let inner = take(&mut bytes, length)?;
                     match field {
                         None => 0,
-                        Some(field) => self.cost_of(field, inner, depth)?,
+                        Some((_, field)) => self.cost_of(field, inner, depth)?,
                     }
                 }
                 5 => {
                     take(&mut bytes, 4)?;
-                    field.map_or(0, |field| field.element)
+                    field.map_or(0, |(_, field)| field.element)
                 }
                 // Groups, which proto3 does not have.
                 _ => return Err(Malformed),
             };
+            if let Some((at, field)) = field.filter(|_| cost > before) {
+                let bit = 1 << at;
+                cost += if begun & bit == 0 { field.element } else { 0 };
+                begun |= bit;
+            }
         }
         Ok(cost)
     }
@@ -131,10 +142,11 @@ impl Shapes {
 }
 
 impl Shape {
-    fn field(&self, number: u64) -> Option<Field> {
+    /// A field and where it stands among the message's.
+    fn field(&self, number: u64) -> Option<(usize, Field)> {
         let number = u32::try_from(number).ok()?;
         let at = self.0.binary_search_by_key(&number, |(number, _)| *number).ok()?;
-        Some(self.0[at].1)
+        Some((at, self.0[at].1))
     }
 }
 
@@ -174,6 +186,7 @@ fn shape(
         })
         .collect();
     fields.sort_by_key(|(number, _)| *number);
+    assert!(fields.len() <= MAX_FIELDS, "{} has too many fields", message.name());
     Shape(fields)
 }
 
@@ -315,6 +328,26 @@ mod tests {
         assert_eq!(bytes.len(), 2000);
         let cost = shapes.cost(ids[".shoal.dht.v1.GossipRequest"], &bytes).expect("it is sound");
         assert!(cost >= 1000 * size_of::<dht::Rumour>(), "{cost}");
+    }
+
+    #[test]
+    fn lists_of_few_elements_cost_the_room_for_several() {
+        let (shapes, ids) = shapes();
+        for members in 1..10 {
+            let set = dht::ReplicaSet {
+                members: vec![dht::NodeInfo::default(); members],
+                ..<_>::default()
+            };
+            let set = dht::Agreement { replica_set: Some(set), range: None };
+            let bytes = dht::Superseded { by: vec![set; 20] }.encode_to_vec();
+            let decoded = dht::Superseded::decode(&*bytes).expect("it was encoded");
+            let sets = decoded.by.iter().filter_map(|agreement| agreement.replica_set.as_ref());
+            let members = sets.map(|set| set.members.capacity()).sum::<usize>();
+            let taken = decoded.by.capacity() * size_of::<dht::Agreement>()
+                + members * size_of::<dht::NodeInfo>();
+            let cost = shapes.cost(ids[".shoal.dht.v1.Superseded"], &bytes).expect("it is sound");
+            assert!(cost >= taken, "{taken} bytes cost {cost}");
+        }
     }
 
     #[test]

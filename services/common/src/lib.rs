@@ -29,3 +29,5 @@ pub mod text;
 pub mod units;
 
 pub use address::Address;
+#[cfg(fuzzing)]
+pub use rpc::fuzzing;

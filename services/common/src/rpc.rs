@@ -2,6 +2,10 @@
 //! server's: a span, a count and a duration, and bounds of what is sent.
 
 mod budget;
+#[cfg(any(test, fuzzing))]
+mod frames;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod intake;
 mod method;
 mod observe;

@@ -1,5 +1,7 @@
 //! Calls to other nodes of the ring, in the node's own types.
 
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod replica;
 mod ring;
 

@@ -3,6 +3,8 @@
 mod calls;
 mod caretaker;
 mod doubts;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keeper;
 mod kv;
 mod leaving;

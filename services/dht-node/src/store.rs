@@ -8,6 +8,8 @@ mod data_dir;
 mod database;
 mod digest;
 mod error;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod record;
 mod txn;
 mod writer;

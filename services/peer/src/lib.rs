@@ -11,6 +11,8 @@ mod directory;
 mod end_notice;
 mod engine;
 mod event;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod identity;
 mod link;
 mod lists;

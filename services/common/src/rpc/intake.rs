@@ -275,7 +275,7 @@ impl HttpBody for Intake {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::VecDeque, future::poll_fn};
+    use std::future::poll_fn;
 
     use proptest::prelude::*;
     use prost::Message as _;
@@ -285,6 +285,7 @@ mod tests {
     use super::{
         super::{
             budget::{Budget, Flow},
+            frames::Frames,
             method,
         },
         *,
@@ -293,25 +294,6 @@ mod tests {
     const GOSSIP: &str = "/shoal.dht.v1.DhtService/Gossip";
     const UPLOAD: &str = "/shoal.control.v1.ControlService/Upload";
     const EXCHANGE: &str = "/shoal.peer.v1.PeerService/Exchange";
-
-    /// Frames, and then nothing for ever or the end.
-    struct Frames(VecDeque<Bytes>, bool);
-
-    impl HttpBody for Frames {
-        type Data = Bytes;
-        type Error = Status;
-
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-            match self.0.pop_front() {
-                Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                None if self.1 => Poll::Ready(None),
-                None => Poll::Pending,
-            }
-        }
-    }
 
     fn framed(message: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0];
@@ -324,7 +306,7 @@ mod tests {
         let frames = frames.into_iter().map(Bytes::from).collect();
         let charge = Charge::new(Flow::new(Arc::clone(budget)));
         let method = method::called_by(path).expect("it exists");
-        Intake::of_request(Body::new(Frames(frames, ends)), Some(method), Arc::new(charge))
+        Intake::of_request(Body::new(Frames { left: frames, ends }), Some(method), Arc::new(charge))
     }
 
     async fn next(intake: &mut Intake) -> Option<Result<Bytes, Status>> {

@@ -181,7 +181,7 @@ impl Calls {
 
 const NO_KIND: WireError = WireError::Missing("the kind of the answer");
 
-fn parse_prepared(response: pb::PrepareResponse) -> Result<Prepared, WireError> {
+pub(super) fn parse_prepared(response: pb::PrepareResponse) -> Result<Prepared, WireError> {
     use prepare_response::Kind;
     Ok(match response.kind.ok_or(NO_KIND)? {
         Kind::Promised(promise) => Prepared::Promised(wire::parse_promise(promise)?),
@@ -191,7 +191,9 @@ fn parse_prepared(response: pb::PrepareResponse) -> Result<Prepared, WireError> 
     })
 }
 
-fn parse_accepted(response: pb::AcceptResponse) -> Result<Result<(), Refusal>, WireError> {
+pub(super) fn parse_accepted(
+    response: pb::AcceptResponse,
+) -> Result<Result<(), Refusal>, WireError> {
     use accept_response::Kind;
     Ok(match response.kind.ok_or(NO_KIND)? {
         Kind::Accepted(pb::Acceptance {}) => Ok(()),
@@ -200,7 +202,9 @@ fn parse_accepted(response: pb::AcceptResponse) -> Result<Result<(), Refusal>, W
     })
 }
 
-fn parse_supplied(response: pb::SupplyResponse) -> Result<Result<(), Refusal>, WireError> {
+pub(super) fn parse_supplied(
+    response: pb::SupplyResponse,
+) -> Result<Result<(), Refusal>, WireError> {
     use supply_response::Kind;
     Ok(match response.kind.ok_or(NO_KIND)? {
         Kind::Supplied(pb::Supplied {}) => Ok(()),
@@ -217,7 +221,7 @@ fn superseded(by: pb::Superseded) -> Result<Refusal, WireError> {
     wire::parse_superseded(by).map(Refusal::Superseded)
 }
 
-fn parse_renewed(response: pb::RenewResponse) -> Result<Renewed, WireError> {
+pub(super) fn parse_renewed(response: pb::RenewResponse) -> Result<Renewed, WireError> {
     use renew_response::Kind;
     Ok(match response.kind.ok_or(NO_KIND)? {
         Kind::Granted(pb::Renewal { same, full }) => {
@@ -228,7 +232,7 @@ fn parse_renewed(response: pb::RenewResponse) -> Result<Renewed, WireError> {
     })
 }
 
-fn parse_replicated(
+pub(super) fn parse_replicated(
     response: pb::ReplicateResponse,
     sent: &[Record],
 ) -> Result<Result<Vec<Record>, WriteRefusal>, WireError> {

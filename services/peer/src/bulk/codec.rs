@@ -59,10 +59,7 @@ impl Encoder for BlockEncoder {
         let Outgoing { stored, block } = outgoing;
         let length = block.length as usize;
         message.reserve(HEADER_BYTES + length);
-        uint32::encode(1, &block.piece.get(), message);
-        uint32::encode(2, &block.offset, message);
-        encode_key(3, WireType::LengthDelimited, message);
-        encode_varint(u64::from(block.length), message);
+        encode_head(block, message);
         append(message, length, |bytes| stored.read_uninit(block, bytes)).map_err(|error| {
             let piece = block.piece.get();
             // Paths are nothing that a stranger need know.
@@ -75,6 +72,14 @@ impl Encoder for BlockEncoder {
         // A message is handed to the transport as soon as it has a byte: one block at a time.
         BufferSettings::new(64, 1)
     }
+}
+
+/// Appends the fields of a block up to its data, of which this says the length.
+pub(super) fn encode_head(block: BlockRange, message: &mut impl BufMut) {
+    uint32::encode(1, &block.piece.get(), message);
+    uint32::encode(2, &block.offset, message);
+    encode_key(3, WireType::LengthDelimited, message);
+    encode_varint(u64::from(block.length), message);
 }
 
 /// Appends `length` bytes, for which there is room, all of them written by `fill`.

@@ -28,7 +28,10 @@ use super::{Event, Intake, IntakeError, Lanes, MAX_BLOCK_LENGTH, RateCap, serve:
 use crate::store::Stored;
 
 /// Bytes of a message, at most: a block and the fields around it.
-const MAX_MESSAGE_BYTES: usize = MAX_BLOCK_LENGTH as usize + 64;
+pub(super) const MAX_MESSAGE_BYTES: usize = MAX_BLOCK_LENGTH as usize + 64;
+
+/// Reads blocks: prost hands on their bytes without a copy.
+pub(super) type Codec = ProstCodec<RequestPieceRequest, RequestPieceResponse>;
 
 /// When to ask again who refused without saying when: as soon as it may have changed its mind.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -245,7 +248,7 @@ async fn call(
     request: RequestPieceRequest,
 ) -> Result<Streaming<RequestPieceResponse>, Status> {
     grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let codec = ProstCodec::<RequestPieceRequest, RequestPieceResponse>::new();
+    let codec = Codec::new();
     let path = PathAndQuery::from_static(PATH);
     Ok(grpc.server_streaming(Request::new(request), path, codec).await?.into_inner())
 }

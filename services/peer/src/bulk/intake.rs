@@ -66,7 +66,8 @@ impl Intake {
 
     /// Takes in the next block. Not cancel safe: the brain would not learn what is stored.
     pub async fn take(&mut self, piece: u32, offset: u32, data: Bytes) -> Result<(), IntakeError> {
-        let (attempt, block) = self.expect(piece, offset, data.len())?;
+        let (attempt, block) = take_next(&mut self.ranges, piece, offset, data.len())
+            .ok_or(IntakeError::Unasked { piece, offset, length: data.len() })?;
         let accepted = self.stored.accept(self.link, attempt, block, data)?;
         self.tell(Input::BlockArrived { content: self.content, fetch: self.fetch, block }).await;
         let Self { content, .. } = *self;
@@ -102,36 +103,31 @@ impl Intake {
         let _ = self.events.send(fault).await;
     }
 
-    /// The block, if it is the next part of what was asked for, in units that leave no crumbs; and
-    /// the attempt that it belongs to.
-    fn expect(
-        &mut self,
-        piece: u32,
-        offset: u32,
-        length: usize,
-    ) -> Result<(Attempt, BlockRange), IntakeError> {
-        let unasked = IntakeError::Unasked { piece, offset, length };
-        let Some(FetchRange { attempt, range }) = self.ranges.front_mut() else {
-            return Err(unasked);
-        };
-        let attempt = *attempt;
-        let is_next = piece == range.piece.get() && offset == range.offset;
-        let Some(length) = u32::try_from(length).ok().filter(|length| {
-            let is_whole = length.is_multiple_of(BLOCK_UNIT) || *length == range.length;
-            is_next && *length > 0 && *length <= range.length && is_whole
-        }) else {
-            return Err(unasked);
-        };
-        range.offset += length;
-        range.length -= length;
-        if range.length == 0 {
-            self.ranges.pop_front();
-        }
-        Ok((attempt, BlockRange { piece: PieceIndex::new(piece), offset, length }))
-    }
-
     async fn tell(&self, input: Input) {
         // An engine that is gone needs no word.
         let _ = self.events.send(Event::Brain(input)).await;
     }
+}
+
+/// Takes a block off the ranges that are still to come, if it is their next part, in units that leave
+/// no crumbs; and tells the attempt that it belongs to.
+pub(super) fn take_next(
+    ranges: &mut VecDeque<FetchRange>,
+    piece: u32,
+    offset: u32,
+    length: usize,
+) -> Option<(Attempt, BlockRange)> {
+    let FetchRange { attempt, range } = ranges.front_mut()?;
+    let attempt = *attempt;
+    let is_next = piece == range.piece.get() && offset == range.offset;
+    let length = u32::try_from(length).ok().filter(|length| {
+        let is_whole = length.is_multiple_of(BLOCK_UNIT) || *length == range.length;
+        is_next && *length > 0 && *length <= range.length && is_whole
+    })?;
+    range.offset += length;
+    range.length -= length;
+    if range.length == 0 {
+        ranges.pop_front();
+    }
+    Some((attempt, BlockRange { piece: PieceIndex::new(piece), offset, length }))
 }

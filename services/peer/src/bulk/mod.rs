@@ -8,6 +8,8 @@
 mod cap;
 mod codec;
 mod fetch;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod intake;
 mod lanes;
 mod serve;

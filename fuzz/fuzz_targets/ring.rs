@@ -1,0 +1,175 @@
+//! The ring's brain under any sequence of messages of other nodes, of answers to its questions, of
+//! silence and of time.
+
+#![no_main]
+
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use prost::Message as _;
+use shoal_common::fuzzing::Receiver;
+use shoal_core::ring::{
+    Founding, Input, Life, Node, NodeSettings, Output, Roll, RollDigest, Seeds, Silence, Standing,
+};
+use shoal_dht_node::fuzzing::{gossip, notified};
+use shoal_fuzz::{
+    epoch, receive,
+    ring::{ME, Place, Reply, Rumour, State, answered, contact, unanswered},
+};
+use shoal_proto::dht::v1 as pb;
+
+#[derive(Arbitrary, Debug)]
+struct Step {
+    milliseconds: u16,
+    what: What,
+}
+
+#[derive(Arbitrary, Debug)]
+enum What {
+    Seeds {
+        numbers: Vec<u8>,
+        alone: bool,
+    },
+    Notify(State),
+    NotifyBytes(Vec<u8>),
+    Gossip {
+        rumours: Vec<Rumour>,
+        digest: Digest,
+    },
+    GossipBytes(Vec<u8>),
+    /// To one of the questions that wait.
+    Answer {
+        question: u8,
+        reply: Reply,
+    },
+    AnswerBytes {
+        question: u8,
+        bytes: Vec<u8>,
+    },
+    Silence {
+        question: u8,
+        refused: bool,
+    },
+    Find(Place),
+    Leave,
+    Tick,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Digest {
+    None,
+    Own,
+    Zero,
+    Short,
+}
+
+fuzz_target!(|steps: Vec<Step>| {
+    let mut now = epoch();
+    let mut node = Node::new(contact(ME), 1, NodeSettings::default(), 1, now);
+    let mut waiting = Vec::new();
+    for Step { milliseconds, what } in steps {
+        now += Duration::from_millis(milliseconds.into());
+        if let Some(input) = input(&mut node, now, what, &mut waiting) {
+            node.handle(now, input, &mut waiting);
+        }
+        check(&mut node, &waiting);
+        waiting.retain(|output| *output != Output::Changed);
+    }
+    // Whatever came, it comes to rest: a tick may found a ring, and the next begins what members do.
+    now = now.max(node.next_deadline());
+    node.handle(now, Input::Tick, &mut waiting);
+    node.handle(now, Input::Tick, &mut waiting);
+    assert!(node.next_deadline() > now, "ticks leave work behind");
+});
+
+fn input(node: &mut Node, now: Instant, what: What, waiting: &mut Vec<Output>) -> Option<Input> {
+    match what {
+        What::Seeds { numbers, alone } => {
+            let addresses = numbers.iter().map(|number| contact(*number).address).collect();
+            let founding = if alone { Founding::Anyway } else { Founding::Smallest };
+            Some(Input::Seeds(Seeds { addresses, unresolved: [].into(), founding }))
+        }
+        What::Notify(state) => {
+            notify(&pb::NotifyRequest { state: state.message() }.encode_to_vec())
+        }
+        What::NotifyBytes(bytes) => notify(&bytes),
+        What::Gossip { rumours, digest } => {
+            let rumours = rumours.into_iter().map(Rumour::message).collect();
+            let digest = match digest {
+                Digest::None => Vec::new(),
+                Digest::Own => node.roll().digest().hashes().to_vec(),
+                Digest::Zero => vec![0; RollDigest::BUCKETS],
+                Digest::Short => vec![0; RollDigest::BUCKETS - 1],
+            };
+            hear(node, now, &pb::GossipRequest { rumours, digest }.encode_to_vec())
+        }
+        What::GossipBytes(bytes) => hear(node, now, &bytes),
+        What::Answer { question, reply } => {
+            let asked = take(waiting, question)?;
+            let response = reply.message(&asked);
+            answered(asked, &response)
+        }
+        What::AnswerBytes { question, bytes } => answered(take(waiting, question)?, &bytes),
+        What::Silence { question, refused } => {
+            let why = if refused { Silence::Refused } else { Silence::NoAnswer };
+            unanswered(take(waiting, question)?, why)
+        }
+        What::Find(place) => {
+            let view = node.view();
+            let found = view.find_successor(place.position());
+            assert!(!found.owns || found.successors.first() == Some(&view.state.node));
+            None
+        }
+        What::Leave => Some(Input::Leave),
+        What::Tick => Some(Input::Tick),
+    }
+}
+
+/// One of the questions that wait for an answer.
+fn take(waiting: &mut Vec<Output>, number: u8) -> Option<Output> {
+    let index = usize::from(number).checked_rem(waiting.len())?;
+    Some(waiting.swap_remove(index))
+}
+
+fn notify(bytes: &[u8]) -> Option<Input> {
+    let seen = Ipv4Addr::new(10, 0, 0, 1).into();
+    let path = "/shoal.dht.v1.DhtService/Notify";
+    receive(path, Receiver::Server, bytes, |message| notified(message, seen)).map(Input::Notified)
+}
+
+fn hear(node: &mut Node, now: Instant, bytes: &[u8]) -> Option<Input> {
+    let path = "/shoal.dht.v1.DhtService/Gossip";
+    let (entries, digest) = receive(path, Receiver::Server, bytes, gossip)?;
+    let news = node.gossiped(now, &entries, digest.as_ref());
+    assert!(news.len() <= 2 * Roll::MAX_RUMOURS, "{} are told", news.len());
+    None
+}
+
+/// Whatever others say, the node knows itself, its list is a list, and it speaks to others alone.
+fn check(node: &mut Node, waiting: &[Output]) {
+    let state = node.state();
+    let me = contact(ME);
+    assert_eq!(state.node, me);
+    let distances = state.successors.iter().map(|node| me.position.distance_to(node.position));
+    let distances: Vec<_> = distances.collect();
+    assert!(distances.is_sorted_by(|a, b| a < b) && !distances.contains(&0), "{state:?}");
+    assert!(state.predecessor.is_none_or(|node| node.position != me.position));
+    let Some(own) = node.roll().own() else {
+        return assert_eq!(state.standing, Standing::Leaving, "it forgot itself");
+    };
+    let is_alive = own.life == Life::Alive;
+    assert_eq!(is_alive, state.standing != Standing::Leaving, "others have it live or die");
+    assert!(own.incarnation < u64::MAX, "it cannot refute the next report");
+    let (own, entries) = (own.clone(), node.roll().len());
+    let census = node.view().census.expect("there is gossip");
+    assert_eq!(census.len(), entries);
+    assert_eq!(census.owner_of(me.position).is_some_and(|owner| *owner == own.contact), is_alive);
+    for asked in waiting {
+        let Output::Ask(other, _) = asked else { continue };
+        assert_ne!(other.position, me.position, "it asks itself: {asked:?}");
+    }
+}

@@ -1,0 +1,117 @@
+//! The roster under any sequence of what trackers, dials and the Hellos of strangers tell it.
+
+#![no_main]
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use shoal_core::{
+    roster::{Arrival, Candidate, Origin, RosterSettings},
+    swarm::ContentKey,
+};
+use shoal_fuzz::{
+    epoch,
+    roster::{CONTENTS, Hello, Shell, peer},
+};
+
+#[derive(Arbitrary, Debug)]
+struct Step {
+    milliseconds: u16,
+    content: u8,
+    peer: u8,
+    host: u8,
+    port: u8,
+    complete: bool,
+    what: What,
+}
+
+#[derive(Arbitrary, Debug)]
+enum What {
+    Add,
+    Completed,
+    Remove,
+    Learn,
+    Dial,
+    DialFailed { dial: u8, other: bool },
+    Answered { dial: u8 },
+    Hello,
+    HelloBytes(Vec<u8>),
+    LinkDown { link: u8 },
+    Ban { link: u8 },
+    Probe { fails: bool },
+}
+
+fuzz_target!(|steps: Vec<Step>| {
+    let mut now = epoch();
+    let settings = RosterSettings {
+        max_neighbours: 4,
+        dialled_places: 1,
+        max_neighbours_per_host: 2,
+        dial_until: 3,
+        max_links: 6,
+        max_dials: 2,
+        max_candidates: 6,
+        max_candidates_per_host: 3,
+        host_failures: 2.0,
+        max_bans: 3,
+        max_bans_per_host: 2,
+        ..RosterSettings::default()
+    };
+    let mut shell = Shell::new(settings);
+    for step in steps {
+        now += Duration::from_millis(step.milliseconds.into());
+        take(&mut shell, now, &step);
+        shell.check();
+    }
+});
+
+fn take(shell: &mut Shell, now: Instant, step: &Step) -> Option<()> {
+    let content = ContentKey((step.content % CONTENTS).into());
+    let host = IpAddr::from(Ipv4Addr::new(10, 0, 0, step.host % 4));
+    let address = format!("{host}:{}", 7000 + u16::from(step.port % 4));
+    let (peer, complete) = (peer(step.peer), step.complete);
+    match &step.what {
+        What::Add => shell.roster.add_content(content, complete),
+        What::Completed => shell.roster.completed(content),
+        What::Remove => shell.remove(content),
+        What::Learn => shell.roster.learn(now, content, Candidate { peer, address, complete }),
+        What::Dial => shell.dial(now),
+        What::DialFailed { dial, other } => {
+            let (content, candidate) = shell.end_dial(*dial)?;
+            let answers = other.then_some(peer);
+            let Shell { roster, rng, .. } = shell;
+            roster.dial_failed(now, content, candidate.peer, answers, rng);
+        }
+        What::Answered { dial } => {
+            let (content, Candidate { peer, address, .. }) = shell.end_dial(*dial)?;
+            let origin = Origin::Dialled(address.clone());
+            let arrival = Arrival { peer, address: Some(address), complete, origin };
+            shell.admit(now, content, arrival);
+        }
+        What::Hello => {
+            let hello = Hello { content, peer, address, complete };
+            shell.greet(now, &hello.message(), host);
+        }
+        What::HelloBytes(bytes) => shell.greet(now, bytes, host),
+        What::LinkDown { link } => {
+            let (content, peer) = shell.end_link(*link)?.0;
+            shell.roster.link_down(now, content, peer);
+        }
+        What::Ban { link } => {
+            let ((content, peer), origin) = shell.end_link(*link)?;
+            shell.roster.ban(now, origin.clone());
+            shell.roster.link_down(now, content, peer);
+            assert!(shell.roster.is_banned(now, &origin));
+        }
+        What::Probe { fails } => {
+            if shell.roster.may_probe(now, host) && *fails {
+                shell.roster.probe_failed(now, host);
+            }
+        }
+    }
+    Some(())
+}

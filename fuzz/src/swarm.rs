@@ -1,0 +1,317 @@
+//! The shell around a swarm's brain, as a peer is one.
+//!
+//! Keys are drawn from few, so that most events meet something that is there.
+
+use std::time::{Duration, Instant};
+
+use arbitrary::Arbitrary;
+use shoal_common::fuzzing::Receiver;
+use shoal_core::{
+    PeerId,
+    content::{Bitfield, BlockRange, Layout, PieceIndex, PieceLength},
+    swarm::{
+        Attempt, Capabilities, ContentKey, FetchEnd, FetchKey, Input, LinkKey, Output, PeerMessage,
+        PieceState, Priority, ServeKey, Settings, Swarm,
+    },
+};
+use shoal_peer::fuzzing::{Said, said, say};
+use uuid::Uuid;
+
+use crate::receive;
+
+const PIECE: u64 = 64 * 1024;
+const EXCHANGE: &str = "/shoal.peer.v1.PeerService/Exchange";
+
+/// What happens, and after how long.
+#[derive(Arbitrary, Debug)]
+pub struct Step {
+    /// Time that passes before it.
+    pub milliseconds: u16,
+    content: bool,
+    link: u8,
+    piece: u8,
+    what: What,
+}
+
+#[derive(Arbitrary, Debug)]
+enum What {
+    Add {
+        pieces: u8,
+        held: u8,
+        sequential: bool,
+        super_seeding: bool,
+    },
+    Prioritise {
+        priority: u8,
+    },
+    Remove,
+    LinkUp {
+        serves: bool,
+        reciprocates: bool,
+    },
+    LinkDown,
+    Bitfield(u8),
+    Have(Vec<u8>),
+    Suggest(Vec<u8>),
+    Choke,
+    Unchoke,
+    Interested,
+    NotInterested,
+    /// Any message on a link, sound or not.
+    Bytes(Vec<u8>),
+    RoundTrip,
+    Arrived {
+        fetch: u8,
+        units: u8,
+    },
+    FetchEnded {
+        fetch: u8,
+        end: u8,
+    },
+    Stored,
+    Corrupt,
+    Lying,
+    Serve {
+        stranger: bool,
+        ranges: u8,
+    },
+    Sent {
+        serve: u8,
+        bytes: u16,
+    },
+    Dropped {
+        serve: u8,
+    },
+    Tick,
+}
+
+/// What the shell knows: it says nothing of pieces that a content does not have.
+pub struct Shell {
+    /// The brain.
+    pub swarm: Swarm,
+    layouts: [Option<Layout>; 2],
+    removed: [bool; 2],
+    /// The contents, ranges and next block of the fetches under way.
+    fetches: Vec<(FetchKey, ContentKey, Vec<BlockRange>)>,
+    links: Vec<(LinkKey, ContentKey)>,
+    keys: u64,
+}
+
+impl Default for Shell {
+    fn default() -> Self {
+        Self {
+            swarm: Swarm::new(Settings::default(), 1),
+            layouts: [None, None],
+            removed: [false; 2],
+            fetches: Vec::new(),
+            links: Vec::new(),
+            keys: 0,
+        }
+    }
+}
+
+impl Shell {
+    /// Tells the brain, and does what it wants done.
+    pub fn handle(&mut self, now: Instant, input: Input) {
+        let mut outputs = Vec::new();
+        self.swarm.handle(now, input, &mut outputs);
+        self.take(outputs);
+    }
+
+    /// What a step is here, if it is anything.
+    pub fn input(&mut self, step: &Step) -> Option<Input> {
+        let number = usize::from(step.content);
+        let content = ContentKey(number as u32);
+        if let What::Add { pieces, held, sequential, super_seeding } = step.what {
+            // A key is never used again.
+            if self.layouts[number].is_some() || self.removed[number] {
+                return None;
+            }
+            let size = u64::from(pieces) * PIECE + 1;
+            let layout = Layout::new(PieceLength::new(PIECE).ok()?, vec![size]).ok()?;
+            self.layouts[number] = Some(layout.clone());
+            let held = bitfield(&layout, held);
+            return Some(Input::AddContent { content, layout, held, sequential, super_seeding });
+        }
+        let layout = self.layouts[number].clone()?;
+        let piece = PieceIndex::new(u32::from(step.piece) % layout.piece_count());
+        let pieces = |indexes: &[u8]| {
+            indexes.iter().filter_map(|index| layout.piece((*index).into())).collect::<Vec<_>>()
+        };
+        let (link, of_link) = match self.links.len() {
+            0 => (LinkKey(step.link.into()), content),
+            links => self.links[usize::from(step.link) % links],
+        };
+        let message = match &step.what {
+            What::Bitfield(bits) => {
+                let layout = self.layouts[of_link.0 as usize].clone()?;
+                PeerMessage::Bitfield(bitfield(&layout, *bits))
+            }
+            What::Have(indexes) if of_link == content => PeerMessage::Have(pieces(indexes)),
+            What::Suggest(indexes) if of_link == content => {
+                // No more are sent.
+                PeerMessage::Suggest(pieces(&indexes[..indexes.len().min(64)]))
+            }
+            What::Choke => PeerMessage::Choke,
+            What::Unchoke => PeerMessage::Unchoke,
+            What::Interested => PeerMessage::Interested,
+            What::NotInterested => PeerMessage::NotInterested,
+            What::Bytes(bytes) => return self.said(bytes, of_link, link),
+            other => return self.event(other, content, of_link, link, piece, &layout),
+        };
+        for bytes in say(message.clone()) {
+            let said = self.said(&bytes, of_link, link)?;
+            assert!(matches!(&said, Input::Message { message: said, .. } if *said == message));
+        }
+        Some(Input::Message { link, message })
+    }
+
+    /// What comes of a message on a link. One that breaks the protocol ends it.
+    fn said(&mut self, bytes: &[u8], content: ContentKey, link: LinkKey) -> Option<Input> {
+        let layout = self.layouts[content.0 as usize].clone()?;
+        let parse = |message| Some(said(message, &layout));
+        match receive(EXCHANGE, Receiver::Server, bytes, parse).flatten() {
+            Some(Said::Message(message)) => Some(Input::Message { link, message }),
+            Some(Said::Asked(ranges)) => {
+                self.keys += 1;
+                let serve = ServeKey(self.keys);
+                Some(Input::ServeRequested { serve, content, link: Some(link), ranges })
+            }
+            Some(Said::Answered) => None,
+            None => {
+                self.links.retain(|(other, _)| *other != link);
+                Some(Input::LinkDown { link })
+            }
+        }
+    }
+
+    fn event(
+        &mut self,
+        what: &What,
+        content: ContentKey,
+        of_link: ContentKey,
+        link: LinkKey,
+        piece: PieceIndex,
+        layout: &Layout,
+    ) -> Option<Input> {
+        self.keys += 1;
+        Some(match *what {
+            What::Prioritise { priority } => {
+                let priority = match priority % 4 {
+                    0 => Priority::Skip,
+                    1 => Priority::Low,
+                    2 => Priority::Normal,
+                    _ => Priority::High,
+                };
+                Input::Prioritise { content, pieces: vec![piece], priority }
+            }
+            What::Remove => {
+                self.layouts[content.0 as usize] = None;
+                self.removed[content.0 as usize] = true;
+                self.links.retain(|(_, of)| *of != content);
+                self.fetches.retain(|(_, of, _)| *of != content);
+                Input::RemoveContent { content }
+            }
+            What::LinkUp { serves, reciprocates } => {
+                let link = LinkKey(self.keys);
+                self.links.push((link, content));
+                Input::LinkUp {
+                    link,
+                    content,
+                    peer: PeerId::new(Uuid::from_u128(self.keys.into())),
+                    capabilities: Capabilities { reciprocates, serves },
+                    round_trip: Duration::from_millis(1),
+                }
+            }
+            What::LinkDown => {
+                self.links.retain(|(other, _)| *other != link);
+                Input::LinkDown { link }
+            }
+            What::RoundTrip => Input::RoundTrip { link, round_trip: Duration::from_millis(3) },
+            What::Arrived { fetch, units } => self.arrived(fetch, units)?,
+            What::FetchEnded { fetch, end } => {
+                let end = match end % 3 {
+                    0 => FetchEnd::Done,
+                    1 => FetchEnd::Refused { retry_after: Duration::from_millis(end.into()) },
+                    _ => FetchEnd::Failed,
+                };
+                let fetch = self.fetch(fetch)?;
+                let (fetch, ..) = self.fetches.remove(fetch);
+                Input::FetchEnded { fetch, end }
+            }
+            What::Stored => Input::PieceStored { content, piece },
+            What::Corrupt => self.corrupt(content, piece, link),
+            What::Lying => Input::CaughtLying { link },
+            What::Serve { stranger, ranges } => Input::ServeRequested {
+                serve: ServeKey(self.keys),
+                content,
+                link: (!stranger && of_link == content).then_some(link),
+                ranges: vec![layout.whole(piece); ranges.into()],
+            },
+            What::Sent { serve, bytes } => {
+                Input::BlockSent { serve: ServeKey(serve.into()), bytes: bytes.into() }
+            }
+            What::Dropped { serve } => Input::ServeDropped { serve: ServeKey(serve.into()) },
+            _ => Input::Tick,
+        })
+    }
+
+    /// The present attempt fails, or an old one; with bytes of one neighbour, or of several.
+    fn corrupt(&self, content: ContentKey, piece: PieceIndex, link: LinkKey) -> Input {
+        let attempt = match self.swarm.piece_state(content, piece) {
+            Some(PieceState::Asked(at) | PieceState::Orphaned(at) | PieceState::Whole(at)) => at,
+            _ => Attempt(0),
+        };
+        let all = self.links.iter().filter(|(_, of)| *of == content).map(|(link, _)| *link);
+        let contributors = if piece.get() % 2 == 0 { vec![link] } else { all.collect() };
+        Input::PieceCorrupt { content, piece, attempt, contributors }
+    }
+
+    fn fetch(&self, number: u8) -> Option<usize> {
+        (!self.fetches.is_empty()).then(|| usize::from(number) % self.fetches.len())
+    }
+
+    /// The next block of a fetch, as the data plane has them: in order, and in whole units.
+    fn arrived(&mut self, number: u8, units: u8) -> Option<Input> {
+        let number = self.fetch(number)?;
+        let (fetch, content, ranges) = &mut self.fetches[number];
+        let range = ranges.first_mut()?;
+        let length = (u32::from(units % 4) + 1) * 16 * 1024;
+        let block = BlockRange { length: length.min(range.length), ..*range };
+        range.offset += block.length;
+        range.length -= block.length;
+        if range.length == 0 {
+            ranges.remove(0);
+        }
+        Some(Input::BlockArrived { content: *content, fetch: *fetch, block })
+    }
+
+    fn take(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Fetch { fetch, link, ranges, .. } => {
+                    let of = self.links.iter().find(|(other, _)| *other == link);
+                    let content = of.expect("only neighbours are asked").1;
+                    let ranges = ranges.into_iter().map(|of| of.range).collect();
+                    self.fetches.push((fetch, content, ranges));
+                }
+                Output::CancelFetch { fetch } => {
+                    self.fetches.retain(|(other, ..)| *other != fetch);
+                }
+                Output::Ban { link, .. } | Output::Close { link } => {
+                    self.links.retain(|(other, _)| *other != link);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The pieces whose index has a bit set in `bits`, by turns.
+fn bitfield(layout: &Layout, bits: u8) -> Bitfield {
+    let mut field = Bitfield::empty(layout.piece_count());
+    for piece in layout.pieces().filter(|piece| bits >> (piece.get() % 8) & 1 == 1) {
+        field.insert(piece);
+    }
+    field
+}

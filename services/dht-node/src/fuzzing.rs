@@ -1,0 +1,106 @@
+//! Entrances of the fuzz targets, which alone are built with `--cfg fuzzing`: private parsers, from
+//! bytes on. Each gives none if it refuses what came.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use prost::Message as _;
+use shoal_core::ring::{
+    Answer, Ballot, Entry, Found, KeyRange, Proposal, Question, ReplicaSet, RollDigest, State,
+};
+use shoal_proto::dht::v1 as pb;
+
+pub use crate::{calls::fuzzing::*, store::fuzzing::*};
+use crate::{
+    store::Record,
+    wire::{self, Seen},
+};
+
+/// The state of a node that sends it unasked, seen under a number: a `NotifyRequest`.
+pub fn notified(message: Bytes, observed: IpAddr) -> Option<State> {
+    let request = pb::NotifyRequest::decode(message).ok()?;
+    wire::parse_state(request.state, Seen::From(observed)).ok()
+}
+
+/// News and the hashes of what the sender knows: a `GossipRequest`.
+pub fn gossip(message: Bytes) -> Option<(Vec<Entry>, Option<RollDigest>)> {
+    let request = pb::GossipRequest::decode(message).ok()?;
+    let entries = wire::parse_rumours(request.rumours).ok()?;
+    Some((entries, wire::parse_roll_digest(request.digest).ok()?))
+}
+
+/// A node's answer to a question.
+pub fn answer(question: &Question, message: Bytes) -> Option<Answer> {
+    let state = |state| wire::parse_state(state, Seen::Elsewhere).ok();
+    Some(match question {
+        Question::State => Answer::State(state(pb::GetStateResponse::decode(message).ok()?.state)?),
+        Question::Notify(_) => {
+            state(pb::NotifyResponse::decode(message).ok()?.state)?;
+            Answer::Noticed
+        }
+        Question::Probe(_) => {
+            let response = pb::ProbeResponse::decode(message).ok()?;
+            Answer::Probed(state(response.state)?, wire::parse_found(response.next?).ok()?)
+        }
+        Question::Gossip(..) => {
+            let response = pb::GossipResponse::decode(message).ok()?;
+            Answer::Gossip(wire::parse_rumours(response.rumours).ok()?)
+        }
+    })
+}
+
+/// What a node knows of a position: a `FindSuccessorResponse`.
+pub fn found(message: Bytes) -> Option<Found> {
+    wire::parse_found(pb::FindSuccessorResponse::decode(message).ok()?).ok()
+}
+
+/// What a node that keeps a range is asked.
+#[derive(Debug)]
+pub enum Asked {
+    /// To promise.
+    Prepare(KeyRange, ReplicaSet, Ballot),
+    /// To accept.
+    Accept(KeyRange, ReplicaSet, Proposal),
+    /// To take notice.
+    Learn(KeyRange, ReplicaSet),
+    /// To store what the primary writes.
+    Replicate(KeyRange, ReplicaSet, Vec<Record>),
+    /// To keep what is handed over.
+    Supply(KeyRange, ReplicaSet, Option<Ballot>, Vec<Record>),
+}
+
+/// The methods that [`asked`] parses.
+pub const ASKED: [&str; 5] = ["Prepare", "Accept", "Learn", "Replicate", "Supply"];
+
+/// Parses the request of a method of `ReplicaService`.
+pub fn asked(method: &str, message: Bytes) -> Option<Asked> {
+    Some(match method {
+        "Prepare" => {
+            let request = pb::PrepareRequest::decode(message).ok()?;
+            let (range, present) = wire::parse_agreement(request.present).ok()?;
+            Asked::Prepare(range, present, wire::parse_ballot(request.ballot).ok()?)
+        }
+        "Accept" => {
+            let request = pb::AcceptRequest::decode(message).ok()?;
+            let (range, present) = wire::parse_agreement(request.present).ok()?;
+            Asked::Accept(range, present, wire::parse_proposal(request.proposal).ok()?)
+        }
+        "Learn" => {
+            let request = pb::LearnRequest::decode(message).ok()?;
+            let (range, chosen) = wire::parse_agreement(request.agreement).ok()?;
+            Asked::Learn(range, chosen)
+        }
+        "Replicate" => {
+            let request = pb::ReplicateRequest::decode(message).ok()?;
+            let (range, set) = wire::parse_agreement(request.agreement).ok()?;
+            Asked::Replicate(range, set, wire::parse_records(request.records).ok()?)
+        }
+        _ => {
+            let request = pb::SupplyRequest::decode(message).ok()?;
+            let (range, present) = wire::parse_agreement(request.present).ok()?;
+            let ballot = request.ballot.map(|ballot| wire::parse_ballot(Some(ballot)));
+            let records = wire::parse_records(request.records).ok()?;
+            Asked::Supply(range, present, ballot.transpose().ok()?, records)
+        }
+    })
+}

@@ -1,0 +1,43 @@
+//! Entrances of the fuzz targets to rows of the database. Each gives none if it is damaged.
+
+use prost::Message as _;
+use shoal_core::ring::{Custody, NodeId};
+use shoal_proto::dht::v1 as pb;
+
+use super::{
+    custody,
+    record::{Row, end_of, parse_end, parse_place, place_of},
+};
+use crate::wire;
+
+/// Reads the row of a record, counts it, and writes it again.
+pub fn row(bytes: &[u8]) -> Option<Vec<u8>> {
+    let row = Row::parse(bytes)?;
+    assert_eq!(row.side().row_bytes, bytes.len(), "a row is counted as long as it is");
+    Some(row.encode())
+}
+
+/// Reads the place of a record. Gives it again, if its key lies there.
+pub fn place(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (position, key) = parse_place(bytes)?;
+    (key.position() == position).then(|| place_of(&key))
+}
+
+/// Reads where the end of a record is noted, and writes it again.
+pub fn end(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (leaf, position, key) = parse_end(bytes)?;
+    let (_, time) = bytes.split_first_chunk::<2>()?;
+    let ends_ms = u64::from_be_bytes(*time.first_chunk()?);
+    let place = [&position.to_u128().to_be_bytes()[..], key.as_bytes()].concat();
+    Some(end_of(leaf, ends_ms, &place))
+}
+
+/// Writes what is agreed, as it is kept.
+pub fn keep_custody(custody: &Custody) -> Vec<u8> {
+    custody::encode(custody)
+}
+
+/// Reads what is agreed, as it was kept.
+pub fn kept_custody(bytes: &[u8], node: NodeId) -> Option<Custody> {
+    wire::parse_custody(pb::Custody::decode(bytes).ok()?, node).ok()
+}

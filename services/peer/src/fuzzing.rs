@@ -1,0 +1,69 @@
+//! Entrances of the fuzz targets, which alone are built with `--cfg fuzzing`: private parsers, from
+//! bytes on.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use prost::Message as _;
+use shoal_common::advertised::AdvertisedAddresses;
+use shoal_core::{
+    content::{BlockRange, ContentId, Layout},
+    roster::{Arrival, Origin},
+    swarm::PeerMessage,
+};
+use shoal_proto::peer::v1::{ExchangeRequest, RequestPieceRequest};
+
+pub use crate::{bulk::fuzzing::*, store::fuzzing::*};
+use crate::{
+    bulk::parse_ranges,
+    wire::{self, Hello, InLink, Received},
+};
+
+/// What a neighbour says after its Hello.
+#[derive(Debug)]
+pub enum Said {
+    /// For the brain.
+    Message(PeerMessage),
+    /// Blocks are asked for on the link.
+    Asked(Vec<BlockRange>),
+    /// Something about blocks that were asked for.
+    Answered,
+}
+
+/// Who says Hello with the first message on a link, seen under a number; none if it breaks the protocol.
+pub fn hello(message: Bytes, observed: IpAddr) -> Option<(ContentId, Arrival)> {
+    let hello = Hello::from_wire(ExchangeRequest::decode(message).ok()?.message).ok()?;
+    let address = AdvertisedAddresses::Observed.accept(hello.address, observed).ok();
+    let arrival = Arrival {
+        peer: hello.peer,
+        address: address.map(|address| address.to_string()),
+        complete: hello.complete,
+        origin: Origin::Seen(observed.to_canonical(), hello.peer),
+    };
+    Some((hello.content, arrival))
+}
+
+/// What a later message on a link says; none if it breaks the protocol.
+pub fn said(message: Bytes, layout: &Layout) -> Option<Said> {
+    let message = ExchangeRequest::decode(message).ok()?.message;
+    Some(match wire::receive(message, layout).ok()? {
+        Received::Message(message) => Said::Message(message),
+        Received::InLink(InLink::Request(request)) => {
+            Said::Asked(parse_ranges(layout, &request.ranges).ok()?)
+        }
+        Received::InLink(InLink::Block(_) | InLink::Cancel(_) | InLink::Refuse(_)) => {
+            Said::Answered
+        }
+    })
+}
+
+/// What the brain says, as messages on a link.
+pub fn say(message: PeerMessage) -> Vec<Vec<u8>> {
+    let messages = wire::send(message).into_iter();
+    messages.map(|message| ExchangeRequest { message: Some(message) }.encode_to_vec()).collect()
+}
+
+/// What a call for blocks asks for; none if it is refused.
+pub fn asked(message: Bytes, layout: &Layout) -> Option<Vec<BlockRange>> {
+    parse_ranges(layout, &RequestPieceRequest::decode(message).ok()?.ranges).ok()
+}

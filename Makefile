@@ -9,7 +9,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 SMALL_LAB := -n 3 --size 5MB --us 100mbit --ui 20mbit --di 200mbit --limit 60s
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check fmt fmt-check clippy lint deny sim sim-ring bench bench-ring lab lab-check build clean
+.PHONY: help demo test soak chaos check fmt fmt-check clippy lint deny sim sim-ring bench bench-ring lab lab-check build clean
 .PHONY: load images cluster-up cluster-scale cluster-status cluster-publish cluster-get cluster-logs cluster-down cluster-test observability-check
 .PHONY: chart-test kube-test fuzz hostile tools-check
 
@@ -37,6 +37,9 @@ tools-check: build ## Benches, simulators and the demo, each as short as can be
 	$(TARGET)/debug/shoal-sim -n 5 --size 2MB
 	$(TARGET)/debug/shoal-sim ring --tables keys
 	$(TARGET)/debug/shoal-demo --size 8MB --peers 3
+
+chaos: build ## Ring and swarm under random faults and attacks (MINUTES=10, SEED=7; root: cut networks, full disks)
+	@$(TARGET)/debug/shoal-chaos --minutes $(or $(MINUTES),1) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 check: fmt-check clippy lint test ## What CI runs: formatting, clippy, buf lint, all tests
 

@@ -145,12 +145,12 @@ fn draw(rng: &mut StdRng, begins: Duration) -> Fault {
         Target::Tracker(_) => false,
     };
     let is_peer = matches!(target, Target::Peer(_));
-    let (trouble, lasts_ms) = match rng.random_range(0..12) {
+    let (trouble, lasts_ms) = match rng.random_range(0..13) {
         0..3 => (Trouble::Kill, 0..4_000),
         3..6 => (Trouble::Stop, 500..7_000),
         6..8 => (Trouble::Cut, 1_000..8_000),
-        8 if has_small_disk => (Trouble::FullDisk, 2_000..8_000),
-        8..10 if !matches!(target, Target::Tracker(_)) => {
+        8..10 if has_small_disk => (Trouble::FullDisk, 2_000..8_000),
+        10 if !matches!(target, Target::Tracker(_)) => {
             let range = if is_peer { PEER_STEP_MS } else { RING_STEP_MS };
             let step = rng.random_range(range);
             let step = if rng.random() { step } else { -step };

@@ -122,7 +122,8 @@ impl Swarm {
     /// A content that a peer has, if possible one that others lack.
     pub(super) fn content_of(&self, peer: usize) -> Option<String> {
         let contents = self.shared.contents.lock();
-        let held = || contents.iter().filter(|content| content.done.contains(&peer));
+        let stays = |content: &&Content| !content.is_leaving && content.done.contains(&peer);
+        let held = || contents.iter().filter(stays);
         let wanted = held().find(|content| content.done.len() < PEERS);
         wanted.or(held().next()).map(|content| content.id.clone())
     }

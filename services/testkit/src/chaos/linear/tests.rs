@@ -226,7 +226,7 @@ fn honest(seed: u64, calls: u64) -> Vec<Call> {
 
 #[test]
 fn what_an_honest_register_answers_is_accepted() {
-    for seed in 0..200 {
+    for seed in 0..80 {
         assert_eq!(check(&honest(seed, 150)), Ok(()), "seed {seed}");
     }
 }
@@ -234,7 +234,7 @@ fn what_an_honest_register_answers_is_accepted() {
 #[test]
 fn one_answer_that_is_too_old_is_noticed() {
     let mut spoilt = 0;
-    for seed in 0..200 {
+    for seed in 0..80 {
         let mut calls = honest(seed, 150);
         // Conditional writes happen once, so a value that one of them replaced cannot come back.
         let swapped = calls.iter().position(|call| {
@@ -253,5 +253,5 @@ fn one_answer_that_is_too_old_is_noticed() {
         assert_eq!(check(&calls), Err(Flaw::NotLinearizable(calls.len() - 1)), "seed {seed}");
         spoilt += 1;
     }
-    assert!(spoilt > 100, "{spoilt}");
+    assert!(spoilt > 40, "{spoilt}");
 }

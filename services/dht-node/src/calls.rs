@@ -22,7 +22,11 @@ use shoal_proto::dht::v1::dht_service_client::DhtServiceClient;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService};
 
-use crate::wire::{Addressee, WireError};
+use crate::{
+    dials::{Dials, Errand},
+    refusal::{self, Reason},
+    wire::{Addressee, WireError},
+};
 
 /// Speaks to one node. Each of its calls names that node.
 pub(crate) type Client = DhtServiceClient<InterceptedService<Channel, Addressee>>;
@@ -42,6 +46,9 @@ pub(crate) enum CallError {
     /// No answer in time.
     #[error("{0} does not answer")]
     Silent(Arc<str>),
+    /// It is known from hearsay, and too many such addresses were dialled lately.
+    #[error("{0} is not dialled now: nobody has answered there yet, nor at others of its host")]
+    NotDialled(Arc<str>),
     /// Nobody listens there, so the call had no effect.
     #[error("{0} cannot be reached")]
     Unreachable(Arc<str>),
@@ -61,6 +68,7 @@ pub(crate) struct Calls(Arc<Inner>);
 struct Inner {
     channels: Mutex<HashMap<Arc<str>, Channel>>,
     timeouts: Mutex<Timeouts>,
+    dials: Dials,
     /// Who lives where, by the roll.
     census: Mutex<Census>,
 }
@@ -68,7 +76,12 @@ struct Inner {
 impl Default for Calls {
     fn default() -> Self {
         let timeouts = Mutex::new(Timeouts::new(TimeoutSettings::default()));
-        Self(Arc::new(Inner { channels: Mutex::default(), timeouts, census: Mutex::default() }))
+        Self(Arc::new(Inner {
+            channels: Mutex::default(),
+            timeouts,
+            dials: Dials::new(Instant::now()),
+            census: Mutex::default(),
+        }))
     }
 }
 
@@ -93,12 +106,25 @@ impl Calls {
         known.unwrap_or(member).clone()
     }
 
-    /// A client of another node, and of nobody else who has its address now.
+    /// A client of another node, and of nobody else who has its address now. If the node answers,
+    /// [`Calls::met`] is to be told.
     pub(crate) fn client(&self, of: &Contact) -> Result<Client, Status> {
         let address = self.at_present(of).address;
+        self.may_dial(&address, Errand::Other)
+            .map_err(|error| refusal::status(Reason::NotServing, error.to_string()))?;
         let unreachable = || Status::unavailable(format!("{address} is no address"));
         let channel = self.channel(&address).ok_or_else(unreachable)?;
         Ok(DhtServiceClient::with_interceptor(channel, Addressee(of.id)))
+    }
+
+    /// A node answered a client of it.
+    pub(crate) fn met(&self, node: &Contact) {
+        self.0.dials.met(&self.at_present(node).address);
+    }
+
+    fn may_dial(&self, address: &Arc<str>, errand: Errand) -> Result<(), CallError> {
+        let may_dial = self.0.dials.may_dial(address, errand, Instant::now());
+        if may_dial { Ok(()) } else { Err(CallError::NotDialled(address.clone())) }
     }
 
     /// A channel to an address.
@@ -126,6 +152,7 @@ impl Calls {
         to: &Contact,
         call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
     ) -> Result<R, CallError> {
+        self.may_dial(&to.address, Errand::Circle)?;
         let patience = self.usual_wait(to.id);
         let asked = Instant::now();
         let answer = self.within(&to.address, patience, call).await;
@@ -146,6 +173,7 @@ impl Calls {
         to: &Contact,
         call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
     ) -> Result<R, CallError> {
+        self.may_dial(&to.address, Errand::Other)?;
         let asked = Instant::now();
         let patience = LATE_PATIENCE.max(self.usual_wait(to.id));
         let answer = self.within(&to.address, patience, call).await?;
@@ -164,7 +192,9 @@ impl Calls {
         to: &Contact,
         call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
     ) -> Result<R, CallError> {
-        self.within(&self.at_present(to).address, DISK_PATIENCE, call).await
+        let address = self.at_present(to).address;
+        self.may_dial(&address, Errand::Other)?;
+        self.within(&address, DISK_PATIENCE, call).await
     }
 
     async fn within<R>(
@@ -176,7 +206,10 @@ impl Calls {
         let unreachable = || CallError::Unreachable(address.clone());
         let channel = self.channel(address).ok_or_else(unreachable)?;
         match timeout(patience, call(channel)).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Ok(response)) => {
+                self.0.dials.met(address);
+                Ok(response.into_inner())
+            }
             Ok(Err(status)) if never_sent(&status) => Err(unreachable()),
             Ok(Err(status)) if status.code() == Code::DeadlineExceeded => Err(self.silent(address)),
             Ok(Err(status)) => Err(CallError::Refused(address.clone(), Box::new(status))),

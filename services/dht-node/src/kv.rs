@@ -480,7 +480,7 @@ impl Tally {
                 newer => self.newer = newer,
             },
             Ok(Err(_)) => self.sealed = true,
-            Err(CallError::Unreachable(_)) => {}
+            Err(CallError::Unreachable(_) | CallError::NotDialled(_)) => {}
             Err(error) => self.doubt = Some(error.to_string()),
         }
     }

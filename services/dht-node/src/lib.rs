@@ -2,6 +2,7 @@
 
 mod calls;
 mod caretaker;
+mod dials;
 mod doubts;
 #[cfg(fuzzing)]
 pub mod fuzzing;

@@ -193,8 +193,11 @@ impl Task {
         match output {
             Output::Changed => self.publish(),
             Output::Ask(node, question) => {
-                let asking = async move { answer(ask(&calls, node, question, now).await).await };
-                self.questions.spawn("question to a node", asking);
+                self.questions.spawn("question to a node", async move {
+                    if let Some(input) = ask(&calls, node, question, now).await {
+                        answer(input).await;
+                    }
+                });
             }
             Output::Meet(address) => {
                 self.questions.spawn("meeting of a node", async move {
@@ -217,7 +220,8 @@ impl Task {
     }
 }
 
-async fn ask(calls: &Calls, node: Contact, question: Question, asked: Instant) -> Input {
+/// What comes of a question; nothing if the node is not dialled, which says nothing of it.
+async fn ask(calls: &Calls, node: Contact, question: Question, asked: Instant) -> Option<Input> {
     let answer = match &question {
         Question::State => calls.state(&node).await.map(Answer::State),
         Question::Notify(state) => calls.notify(state, &node).await.map(|_| Answer::Noticed),
@@ -229,14 +233,18 @@ async fn ask(calls: &Calls, node: Contact, question: Question, asked: Instant) -
         }
     };
     match answer {
-        Ok(answer) => Input::Answered(node, answer),
+        Ok(answer) => Some(Input::Answered(node, answer)),
+        Err(error @ CallError::NotDialled(_)) => {
+            debug!(%error, "a node is not asked");
+            None
+        }
         Err(error) => {
             debug!(addr = %node.address, %error, "a node does not answer");
             let why = match error {
                 CallError::Unreachable(_) => Silence::Refused,
                 _ => Silence::NoAnswer,
             };
-            Input::Unanswered { node, question, asked, why }
+            Some(Input::Unanswered { node, question, asked, why })
         }
     }
 }

@@ -146,6 +146,9 @@ impl Router {
             // What it had begun to write by then, it may have written.
             () = self.lookups.death(owner.id), if operation.effect() == Effect::None => dead(),
         };
+        if answer.is_ok() {
+            self.calls.met(owner);
+        }
         if let Some(clock) = answer.as_ref().err().and_then(refusal::clock) {
             self.clocks.note(owner.id, clock);
         }

@@ -149,6 +149,7 @@ impl Swarms {
                 }
                 let mut client = self.calls.client(keeper)?;
                 let kept = within(client.announce_peer(request.clone())).await?.into_inner();
+                self.calls.met(keeper);
                 let interval = kept.interval.and_then(|asked| Duration::try_from(asked).ok());
                 Ok(interval.unwrap_or(RENEW))
             })
@@ -178,7 +179,9 @@ impl Swarms {
                     return Ok(self.kept(content, max_peers));
                 }
                 let mut client = self.calls.client(keeper)?;
-                Ok(within(client.get_peers(request.clone())).await?.into_inner().peers)
+                let found = within(client.get_peers(request.clone())).await?.into_inner();
+                self.calls.met(keeper);
+                Ok(found.peers)
             })
             .collect();
         let answers = any(asked.collect().await)?.into_iter().flatten();

@@ -1,0 +1,231 @@
+//! How often this node dials an address at which nobody has answered it yet.
+//!
+//! A node that is known from hearsay alone may not exist, and its address may be a victim's: anybody may
+//! name thousands of them. So each call to such an address costs a token of its host and one of all
+//! hosts. The first answer gives them back, and calls to that address are free from then on.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use shoal_common::{Address, lock::Mutex};
+
+/// Dials to one host in a row, and one more each second after that: more nodes than share a host, and
+/// far fewer than a flood.
+const PER_HOST: Rate = Rate { burst: 32, every: Duration::from_secs(1) };
+/// Dials to all hosts in a row, and 32 more each second: a node that comes back to a ring of 10,000
+/// asks a few hundred of them at most before they answer.
+const IN_ALL: Rate = Rate { burst: 512, every: Duration::from_millis(32) };
+/// Addresses that answered, addresses that did not yet, and hosts, at most of each.
+const MAX_KNOWN: usize = 65_536;
+
+/// What a node is called for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Errand {
+    /// To keep the circle. The last half of the tokens is for this alone: lookups that clients ask for
+    /// do not hold it up.
+    Circle,
+    /// Lookups, and what the nodes that keep a range ask each other.
+    Other,
+}
+
+/// So many at once, and then one at a time.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    burst: u32,
+    every: Duration,
+}
+
+/// Tokens: counted in the time that it took to earn them.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    rate: Rate,
+    /// From then on it is full.
+    full_at: Instant,
+}
+
+impl Bucket {
+    const fn full(rate: Rate, now: Instant) -> Self {
+        Self { rate, full_at: now }
+    }
+
+    fn has_one(&self, errand: Errand, now: Instant) -> bool {
+        let reserved = match errand {
+            Errand::Circle => 0,
+            Errand::Other => self.rate.burst / 2,
+        };
+        let lacking = self.full_at.saturating_duration_since(now);
+        lacking <= self.rate.every * (self.rate.burst - reserved - 1)
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.full_at = self.full_at.max(now) + self.rate.every;
+    }
+
+    fn give_back(&mut self, tokens: u32) {
+        let earned_in = self.rate.every.saturating_mul(tokens);
+        self.full_at = self.full_at.checked_sub(earned_in).unwrap_or(self.full_at);
+    }
+}
+
+/// Counts dials to addresses at which nobody has answered yet.
+#[derive(Debug)]
+pub(crate) struct Dials(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    met: HashSet<Arc<str>>,
+    /// Tokens that addresses at which nobody has answered have cost.
+    unmet: HashMap<Arc<str>, u32>,
+    hosts: HashMap<String, Bucket>,
+    all: Bucket,
+}
+
+impl Dials {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self(Mutex::new(State {
+            met: HashSet::new(),
+            unmet: HashMap::new(),
+            hosts: HashMap::new(),
+            all: Bucket::full(IN_ALL, now),
+        }))
+    }
+
+    /// Whether an address may be dialled now. If so, that is counted.
+    pub(crate) fn may_dial(&self, address: &Arc<str>, errand: Errand, now: Instant) -> bool {
+        let mut state = self.0.lock();
+        if state.met.contains(address) {
+            return true;
+        }
+        let Some(host) = host_of(address) else { return false };
+        if state.hosts.len() >= MAX_KNOWN {
+            state.hosts.retain(|_, bucket| bucket.full_at > now);
+        }
+        if state.hosts.len() >= MAX_KNOWN && !state.hosts.contains_key(&host) {
+            return false;
+        }
+        let State { unmet, hosts, all, .. } = &mut *state;
+        let of_host = hosts.entry(host).or_insert(Bucket::full(PER_HOST, now));
+        if !of_host.has_one(errand, now) || !all.has_one(errand, now) {
+            return false;
+        }
+        of_host.take(now);
+        all.take(now);
+        if unmet.len() >= MAX_KNOWN && !unmet.contains_key(address) {
+            forget_any(unmet);
+        }
+        let tokens = unmet.entry(address.clone()).or_default();
+        *tokens = tokens.saturating_add(1);
+        true
+    }
+
+    /// Somebody answered at an address.
+    pub(crate) fn met(&self, address: &Arc<str>) {
+        let mut state = self.0.lock();
+        if state.met.contains(address) {
+            return;
+        }
+        if state.met.len() >= MAX_KNOWN
+            && let Some(other) = state.met.iter().next().cloned()
+        {
+            state.met.remove(&other);
+        }
+        state.met.insert(address.clone());
+        let Some(tokens) = state.unmet.remove(address) else { return };
+        state.all.give_back(tokens);
+        if let Some(bucket) = host_of(address).and_then(|host| state.hosts.get_mut(&host)) {
+            bucket.give_back(tokens);
+        }
+    }
+}
+
+/// An address that is forgotten while it is unmet gets no tokens back.
+fn forget_any(unmet: &mut HashMap<Arc<str>, u32>) {
+    if let Some(other) = unmet.keys().next().cloned() {
+        unmet.remove(&other);
+    }
+}
+
+fn host_of(address: &str) -> Option<String> {
+    address.parse::<Address>().ok().map(|address| address.host())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dialled(
+        dials: &Dials,
+        errand: Errand,
+        addresses: impl Iterator<Item = String>,
+        now: Instant,
+    ) -> usize {
+        addresses.filter(|address| dials.may_dial(&address.as_str().into(), errand, now)).count()
+    }
+
+    fn at(host: &str) -> impl Iterator<Item = String> {
+        (1..=4096).map(move |port| format!("{host}:{port}"))
+    }
+
+    fn hosts() -> impl Iterator<Item = String> {
+        (0..4096).map(|n| format!("10.1.{}.{}:7071", n / 256, n % 256))
+    }
+
+    #[test]
+    fn thousands_of_members_on_one_host_are_dialled_a_few_times() {
+        let now = Instant::now();
+        let dials = Dials::new(now);
+        assert_eq!(dialled(&dials, Errand::Circle, at("10.0.0.1"), now), 32);
+        let mut later = 0;
+        for second in 1..=8 {
+            let now = now + Duration::from_secs(second);
+            later += dialled(&dials, Errand::Circle, at("10.0.0.1"), now);
+        }
+        assert_eq!(later, 8);
+        let others = dialled(&dials, Errand::Circle, at("10.0.0.2"), now);
+        assert_eq!(others, 32, "another host has its own");
+    }
+
+    #[test]
+    fn members_on_as_many_hosts_are_bounded_in_all() {
+        let now = Instant::now();
+        let dials = Dials::new(now);
+        assert_eq!(dialled(&dials, Errand::Circle, hosts(), now), 512);
+        let later = now + Duration::from_secs(1);
+        assert_eq!(dialled(&dials, Errand::Circle, hosts(), later), 31);
+    }
+
+    #[test]
+    fn lookups_leave_half_of_the_dials_to_the_circle() {
+        let now = Instant::now();
+        let dials = Dials::new(now);
+        assert_eq!(dialled(&dials, Errand::Other, at("10.0.0.1"), now), 16);
+        assert_eq!(dialled(&dials, Errand::Circle, at("10.0.0.1"), now), 16);
+        let later = now + Duration::from_secs(10);
+        assert_eq!(dialled(&dials, Errand::Other, at("10.0.0.1"), later), 0);
+        assert_eq!(dialled(&dials, Errand::Circle, at("10.0.0.1"), later), 10);
+        let dials = Dials::new(now);
+        assert_eq!(dialled(&dials, Errand::Other, hosts(), now), 256);
+        assert_eq!(dialled(&dials, Errand::Circle, hosts(), now), 256);
+    }
+
+    #[test]
+    fn an_address_that_answers_costs_nothing() {
+        let now = Instant::now();
+        let dials = Dials::new(now);
+        for address in at("10.0.0.1") {
+            let address = address.as_str().into();
+            assert!(dials.may_dial(&address, Errand::Other, now), "{address}");
+            dials.met(&address);
+            assert!(dials.may_dial(&address, Errand::Other, now));
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_not_dialled() {
+        let now = Instant::now();
+        assert!(!Dials::new(now).may_dial(&"nonsense".into(), Errand::Circle, now));
+    }
+}

@@ -1,0 +1,98 @@
+//! A ring that is told of thousands of nodes that do not exist floods nobody.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use shoal_core::ring::{NodeId, Position};
+use shoal_proto::dht::v1::{
+    GetRequest, GossipRequest, Life, ListNodesRequest, NodeInfo, PutRequest, Rumour,
+};
+use shoal_testkit::ring::{Ring, addressed};
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
+use uuid::Uuid;
+
+/// Members told of: as many as made two nodes dial one address 168 times in 8 s.
+const FORGED: usize = 4096;
+/// Nodes in one answer.
+const PAGE: usize = 1000;
+/// What a node has heard is published so soon.
+const SOON: Duration = Duration::from_secs(5);
+/// How long dials are counted.
+const WATCHED: Duration = Duration::from_secs(8);
+/// What a node may dial of a host where nobody has answered: so many at once, and one each second.
+const BURST: usize = 32;
+
+/// Accepts and hangs up, and counts.
+async fn victim() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.77:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = count.clone();
+    tokio::spawn(async move {
+        while listener.accept().await.is_ok() {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (address, count)
+}
+
+fn forged(address: &str) -> Rumour {
+    let id = NodeId::new(Uuid::new_v4());
+    let node = NodeInfo {
+        node_id: id.to_string(),
+        position: Position::of_node(id, 0).to_string(),
+        address: address.to_owned(),
+        ..NodeInfo::default()
+    };
+    Rumour { node: Some(node), incarnation: 1, life: Life::Alive.into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_known_from_hearsay_alone_are_dialled_a_few_times() {
+    let ring = Ring::of(2).await;
+    let (address, dials) = victim().await;
+    let since = Instant::now();
+    let (mut node, id) = (ring.client(0), ring.id(0).await);
+    for _ in 0..FORGED / 256 {
+        let rumours = (0..256).map(|_| forged(&address)).collect();
+        let gossip = GossipRequest { rumours, digest: Vec::new() };
+        node.gossip(addressed(&id, gossip)).await.expect("it listens to gossip");
+    }
+    // What it has heard is published with its next exchange of news.
+    let published = async {
+        while node
+            .list_nodes(ListNodesRequest::default())
+            .await
+            .expect("a list")
+            .get_ref()
+            .nodes
+            .len()
+            < PAGE
+        {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(SOON, published).await.expect("it has heard of as many as fit into a page");
+    // The time is what is measured: dials in so long.
+    sleep(WATCHED).await;
+    let dialled = dials.load(Ordering::Relaxed);
+    let watched = since.elapsed();
+    println!("{dialled} dials in {watched:?}");
+    let allowed = BURST + watched.as_secs() as usize + 1;
+    assert!(dialled > 0, "the victim is where they are said to be");
+    assert!(dialled <= 2 * allowed, "{dialled} dials of one address in {watched:?}");
+    for key in ["one", "two", "three"] {
+        let put = PutRequest { key: key.into(), value: "value".into(), ..PutRequest::default() };
+        node.put(put).await.expect("it is put");
+        let get = GetRequest { key: key.into(), direct: false };
+        assert_eq!(node.get(get).await.expect("it is there").into_inner().value, "value");
+    }
+}

@@ -2,6 +2,7 @@
 //! all that its trackers know. So new replicas of a peer join the swarms at once, and serve. The peer is
 //! ready when it has caught up with them.
 
+mod asked;
 mod catch_up;
 mod ledger;
 mod names;
@@ -14,11 +15,17 @@ use std::{
 
 use rand::RngExt as _;
 use shoal_common::{Address, backoff::Backoff, health::Health};
-use shoal_core::content::{ContentId, Link, Wanted};
+use shoal_core::content::{Link, Wanted};
 use tokio::time::sleep;
 use tracing::{debug, info};
 
-use self::{catch_up::CatchUp, ledger::Ledger, names::Names, swarms::Swarms};
+pub(crate) use self::asked::Asked;
+use self::{
+    catch_up::CatchUp,
+    ledger::{Due, Ledger, Listing},
+    names::Names,
+    swarms::Swarms,
+};
 use crate::{
     control::{Desk, Room},
     node::Stopped,
@@ -54,9 +61,8 @@ enum Source {
 }
 
 /// What is wanted, as far as that is known now.
-#[derive(Default)]
 struct Look {
-    contents: BTreeMap<ContentId, Options>,
+    listings: Vec<Listing>,
     /// Somebody who was asked did not say.
     is_partial: bool,
 }
@@ -102,12 +108,14 @@ impl Replicator {
         }
     }
 
-    /// Joins the swarms of what is wanted and is neither here nor was removed.
+    /// Joins the swarms of what is wanted and is neither here nor was removed, and leaves those of
+    /// which nobody has the manifest.
     async fn follow(&mut self, look: Look) -> Result<(), Stopped> {
         let here = self.desk.node.list().await?;
         let here: BTreeMap<_, _> = here.iter().map(|status| (status.id, &**status)).collect();
         let now = Instant::now();
-        let wanted: BTreeSet<_> = look.contents.keys().copied().collect();
+        let contents = look.listings.iter().flat_map(|listing| &listing.contents);
+        let wanted: BTreeSet<_> = contents.clone().map(|(id, _)| *id).collect();
         if let Some(catch_up) = &mut self.catch_up
             && catch_up.is_done(now, &wanted, look.is_partial, &here)
         {
@@ -115,15 +123,25 @@ impl Replicator {
             self.health.ready().await;
         }
         let here = here.into_iter().map(|(id, status)| (id, &status.phase)).collect();
-        let due = self.ledger.due(now, wanted.iter().copied(), &here, &mut rand::rng());
-        for id in due {
-            let options = look.contents.get(&id).cloned().unwrap_or_default();
+        let asked = self.desk.asked.all();
+        let Due { fetch, give_up } =
+            self.ledger.due(now, &look.listings, &here, &asked, &mut rand::rng());
+        for id in give_up {
+            self.desk.node.remove(id).await?;
+            // A user may have asked for it meanwhile, or its manifest may have come at last.
+            if self.desk.asked.contains(id) || self.desk.store.contains(id) {
+                self.desk.join(id, Options::default(), false, Room::Free).await?;
+            }
+        }
+        let options: BTreeMap<_, _> = contents.collect();
+        for id in fetch {
+            let options = options.get(&id).copied().cloned();
             let room = match &self.wanted {
                 Source::Listed(..) => Room::Made(wanted.clone()),
                 Source::All(_) => Room::Free,
             };
             info!(content_id = %id, "replicated");
-            self.desk.join(id, options, false, room).await?;
+            self.desk.join(id, options.unwrap_or_default(), false, room).await?;
         }
         Ok(())
     }
@@ -134,8 +152,9 @@ impl Source {
         match self {
             Self::Listed(links, names) => {
                 let mut look = names.look().await;
-                for link in links {
-                    look.contents.insert(link.id, options_of(link));
+                let listed = look.listings.iter_mut().map(|listing| &mut listing.contents);
+                for contents in listed {
+                    contents.extend(links.iter().map(|link| (link.id, options_of(link))));
                 }
                 look
             }

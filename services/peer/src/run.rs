@@ -20,7 +20,7 @@ use crate::{
     control::{Desk, Exports, ListenError, Listener, Roots},
     memory,
     node::{self, Node},
-    replicate::Replicator,
+    replicate::{Asked, Replicator},
     settings::Settings,
     store::{Store, StoreError},
 };
@@ -81,6 +81,7 @@ pub async fn run(
         node: node.clone(),
         store: store.clone(),
         exports: Exports::default(),
+        asked: Asked::default(),
         trackers: settings.tracker.clone().into(),
         ring_nodes: settings.dht.clone().into(),
         roots,

@@ -2,14 +2,21 @@
 
 use std::time::Duration;
 
-use shoal_proto::control::v1::ContentState;
+use shoal_core::content::ContentId;
+use shoal_proto::{
+    control::v1::ContentState,
+    tracker::v1::{AnnounceRequest, tracker_service_client::TrackerServiceClient},
+    types::v1::PeerInfo,
+};
 use shoal_testkit::{
     cluster::{Cluster, PATIENCE, assert_same},
     daemon::Peer,
+    hostile::channel_from,
     process::{run, wait_for},
     ring::Ring,
 };
 use tokio::runtime::Runtime;
+use uuid::Uuid;
 
 const MB: usize = 1_000_000;
 
@@ -88,6 +95,51 @@ fn a_swarm_that_nobody_serves_is_not_joined() {
     let replica = cluster.peer("replica", &["--replicate", "all"]);
     replica.wait_until_complete(&seeder.id);
     assert_eq!(replica.list().len(), 1);
+}
+
+#[test]
+fn a_thousand_contents_that_nobody_has_do_not_keep_a_real_one_from_a_replica() {
+    /// As many as are replicated, and of these those that are tried at a time.
+    const JUNK: usize = 1000;
+    const TRIED: usize = 256;
+    /// All are tried in four turns of 30 s, each of which may be over a look of 6 s later.
+    const TURNS: Duration = Duration::from_secs(4 * (30 + 7));
+    // None of it is forgotten meanwhile.
+    let cluster = Cluster::start_with(&["--interval", "10m"]);
+    let tracker = cluster.tracker();
+    let announced = announce_junk(&tracker, JUNK);
+    Runtime::new().expect("a runtime").block_on(announced).expect("the tracker takes them");
+    let replica = cluster.peer("replica", &["--replicate", "all"]);
+    wait_for("a replica that is busy with junk", PATIENCE, || {
+        (replica.list().len() == TRIED).then_some(())
+    });
+    let seeder = cluster.seed(&cluster.file("source/data.bin", MB, 1), &[]);
+    wait_for("the real content at the replica", TURNS, || {
+        let here = replica.list();
+        assert!(here.len() <= TRIED + 1, "{} contents", here.len());
+        let mut real = here.iter().filter(|status| status.content_id == seeder.id);
+        real.any(|status| status.state() == ContentState::Seeding).then_some(())
+    });
+}
+
+/// Announces a complete peer of each of so many contents. Nobody listens there.
+async fn announce_junk(tracker: &str, contents: usize) -> anyhow::Result<()> {
+    let mut client = TrackerServiceClient::new(channel_from("127.0.0.1", tracker).await?);
+    for number in 0..contents {
+        let peer = PeerInfo {
+            peer_id: Uuid::new_v4().to_string(),
+            address: "127.0.0.1:9".to_owned(),
+            complete: true,
+            location: None,
+        };
+        let request = AnnounceRequest {
+            content_id: ContentId::of_manifest(&number.to_le_bytes()).to_string(),
+            peer: Some(peer),
+            ..AnnounceRequest::default()
+        };
+        client.announce(request).await?;
+    }
+    Ok(())
 }
 
 #[test]

@@ -126,6 +126,7 @@ impl ControlService for Desk {
         let pin = request.pin;
         let priorities = options.priorities.clone();
         self.on_disk(move |store| note_use(store, id, pin, priorities)).await?;
+        self.asked.note(id);
         let watch = self.join(id, options, pin, Room::Made(BTreeSet::new())).await?;
         let complete = watch.borrow().phase == Phase::Seeding;
         match export_to {
@@ -153,6 +154,7 @@ impl ControlService for Desk {
         request: Request<RemoveRequest>,
     ) -> Result<Response<RemoveResponse>, Status> {
         let id = parse_id(&request.get_ref().content_id)?;
+        self.asked.forget(id);
         let was_in_swarm = self.node.remove(id).await?;
         match self.on_disk(move |store| store.remove(id)).await {
             // Its manifest was not found yet, so the store never heard of it.

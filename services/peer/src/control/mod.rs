@@ -22,6 +22,7 @@ pub(crate) use roots::Roots;
 
 use crate::{
     node::{Node, Stopped},
+    replicate::Asked,
     store::{Store, StoreError},
 };
 
@@ -31,6 +32,8 @@ pub(crate) struct Desk {
     pub(crate) node: Node,
     pub(crate) store: Arc<Store>,
     pub(crate) exports: Exports,
+    /// For the replicator.
+    pub(crate) asked: Asked,
     /// Named in links.
     pub(crate) trackers: Arc<[Address]>,
     /// The same.

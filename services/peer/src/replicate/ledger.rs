@@ -1,19 +1,34 @@
-//! What became of the contents that are wanted: which to fetch, try again, or leave alone.
+//! What became of the contents that are wanted: which to fetch, try again, give up, or leave alone.
+//!
+//! What a tracker lists may be junk: anybody can announce ids that nobody can resolve. So a content that
+//! a tracker lists is tried for [`TRIAL`], a few at a time, and makes room for the next one if nobody
+//! gives its manifest by then. It is tried again ever later, and dropped after [`MAX_TRIES`]. Each tracker
+//! has a share of its own of all this. What the settings list, and what a user asked for, is kept.
+
+mod tries;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use rand::Rng;
-use shoal_common::backoff::Backoff;
+use rand::{Rng, seq::SliceRandom as _};
+use shoal_common::{Address, backoff::Backoff};
 use shoal_core::content::ContentId;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use crate::status::Phase;
+use self::tries::{MAX_TRIES, Tries};
+use crate::{options::Options, status::Phase};
 
 /// Contents replicated at most: each is announced every half a minute.
 const MAX_CONTENTS: usize = 1000;
+
+/// Of them, those of which nobody has given the manifest yet.
+const MAX_TRIALS: usize = 256;
+
+/// How long a manifest is looked for, before the content makes room for another: a peer answers within
+/// 20 s or never, and announces come every 30 s.
+const TRIAL: Duration = Duration::from_secs(30);
 
 /// Contents remembered at most as removed; of more, some may come back.
 const MAX_REMOVED: usize = 10_000;
@@ -23,34 +38,99 @@ const MAX_REMOVED: usize = 10_000;
 const FIRST_BACKOFF: Duration = Duration::from_secs(2);
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
+/// Who lists contents.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Lister {
+    /// The peer's own settings: what they list is wanted, however long it takes.
+    Settings,
+    /// A tracker, which lists whatever anybody announces.
+    Tracker(Address),
+}
+
+/// What one lister lists, as far as it said this time.
+#[derive(Clone, Debug)]
+pub(super) struct Listing {
+    pub(super) lister: Lister,
+    pub(super) contents: BTreeMap<ContentId, Options>,
+}
+
+/// What is to be done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Due {
+    pub(super) fetch: Vec<ContentId>,
+    /// To be removed here: nobody has it.
+    pub(super) give_up: Vec<ContentId>,
+}
+
 /// Contents by what became of them.
 #[derive(Default)]
 pub(super) struct Ledger {
     joined: BTreeMap<ContentId, Joined>,
+    /// Nobody gave their manifests.
+    tries: Tries,
     /// They were here, and somebody removed them or something else needed their room.
     removed: BTreeSet<ContentId>,
     is_full: bool,
 }
 
 struct Joined {
-    backoff: Backoff,
-    /// When to try again what failed.
-    retry: Option<Instant>,
+    lister: Lister,
+    state: State,
+}
+
+enum State {
+    /// Nobody has given its manifest so far.
+    Tried { since: Instant },
+    /// It stays, unless it is removed.
+    Kept {
+        backoff: Backoff,
+        /// When to try again what failed.
+        retry: Option<Instant>,
+    },
+}
+
+impl State {
+    fn kept() -> Self {
+        Self::Kept { backoff: Backoff::new(FIRST_BACKOFF, MAX_BACKOFF), retry: None }
+    }
 }
 
 impl Ledger {
-    /// Of what is wanted, that which is to be fetched now. `here` is what the peer has, or fetches.
+    /// What is to be done now about what is listed. `here` is what the peer has or fetches, and `asked`
+    /// what of that a user asked for.
     pub(super) fn due(
         &mut self,
         now: Instant,
-        wanted: impl Iterator<Item = ContentId>,
+        listings: &[Listing],
         here: &BTreeMap<ContentId, &Phase>,
+        asked: &BTreeSet<ContentId>,
         rng: &mut impl Rng,
-    ) -> Vec<ContentId> {
+    ) -> Due {
         self.note_removed(here);
-        let is_due =
-            |id: &ContentId| !self.removed.contains(id) && self.is_due(now, *id, here, rng);
-        wanted.filter(is_due).collect()
+        let mut due = Due { fetch: Vec::new(), give_up: self.end_trials(now, here, asked, rng) };
+        let mut is_full = false;
+        for Listing { lister, contents } in listings {
+            let mut new = Vec::new();
+            for id in contents.keys().filter(|id| !self.removed.contains(id)) {
+                if let Some(joined) = self.joined.get_mut(id) {
+                    if joined.is_due(now, *id, here.get(id), rng) {
+                        due.fetch.push(*id);
+                    }
+                } else if self.tries.is_due(now, *id) {
+                    new.push(*id);
+                }
+            }
+            // At random, so that nobody keeps an honest content waiting for ever.
+            new.shuffle(rng);
+            let (entered, had_room) = self.enter(now, lister, new, listings.len(), here);
+            due.fetch.extend(entered);
+            is_full |= !had_room;
+        }
+        if is_full && !self.is_full {
+            warn!(most = MAX_CONTENTS, "there are more contents than are replicated");
+        }
+        self.is_full = is_full;
+        due
     }
 
     fn note_removed(&mut self, here: &BTreeMap<ContentId, &Phase>) {
@@ -66,150 +146,110 @@ impl Ledger {
         }
     }
 
+    /// What was tried is kept if its manifest was found, and given up if its time is over.
+    fn end_trials(
+        &mut self,
+        now: Instant,
+        here: &BTreeMap<ContentId, &Phase>,
+        asked: &BTreeSet<ContentId>,
+        rng: &mut impl Rng,
+    ) -> Vec<ContentId> {
+        let mut over = Vec::new();
+        for (id, Joined { state, .. }) in &mut self.joined {
+            let State::Tried { since } = *state else { continue };
+            let is_found = here.get(id).is_some_and(|phase| **phase != Phase::Resolving);
+            if is_found || asked.contains(id) {
+                self.tries.found(*id);
+                *state = State::kept();
+            } else if now.saturating_duration_since(since) >= TRIAL {
+                over.push(*id);
+            }
+        }
+        for id in &over {
+            self.joined.remove(id);
+            match self.tries.failed(now, *id, rng) {
+                Some(wait) => debug!(content_id = %id, ?wait, "nobody has it; tried again later"),
+                None => info!(content_id = %id, tries = MAX_TRIES, "dropped: nobody has it"),
+            }
+        }
+        over
+    }
+
+    /// Takes on some of what a lister lists anew: what was tried least, in this order. Returns what is to
+    /// be fetched, and whether there was room for all that is kept.
+    fn enter(
+        &mut self,
+        now: Instant,
+        lister: &Lister,
+        mut new: Vec<ContentId>,
+        listers: usize,
+        here: &BTreeMap<ContentId, &Phase>,
+    ) -> (Vec<ContentId>, bool) {
+        let of_lister = self.joined.values().filter(|joined| joined.lister == *lister);
+        let states: Vec<_> = of_lister.map(|joined| &joined.state).collect();
+        let tried = states.iter().filter(|state| matches!(state, State::Tried { .. })).count();
+        let mut room = share(MAX_CONTENTS, listers).saturating_sub(states.len());
+        let mut trials = share(MAX_TRIALS, listers).saturating_sub(tried);
+        let mut fetch = Vec::new();
+        new.sort_by_key(|id| self.tries.count(*id));
+        for id in new {
+            if room == 0 {
+                return (fetch, false);
+            }
+            let is_here = here.contains_key(&id);
+            // What is here already was not fetched by this, and is not this one's to give up.
+            let state = if is_here || *lister == Lister::Settings {
+                State::kept()
+            } else if trials > 0 {
+                trials -= 1;
+                State::Tried { since: now }
+            } else {
+                continue;
+            };
+            room -= 1;
+            self.joined.insert(id, Joined { lister: lister.clone(), state });
+            if !is_here {
+                fetch.push(id);
+            }
+        }
+        (fetch, true)
+    }
+}
+
+impl Joined {
+    /// Whether it failed, and is to be tried again now.
     fn is_due(
         &mut self,
         now: Instant,
         id: ContentId,
-        here: &BTreeMap<ContentId, &Phase>,
+        phase: Option<&&Phase>,
         rng: &mut impl Rng,
     ) -> bool {
-        let phase = here.get(&id);
-        let Some(joined) = self.joined.get_mut(&id) else {
-            return self.enter(id) && phase.is_none();
-        };
-        match (phase, joined.retry) {
+        let State::Kept { backoff, retry } = &mut self.state else { return false };
+        match (phase, *retry) {
             (Some(Phase::Failed(error)), None) => {
-                let wait = joined.backoff.next(rng);
+                let wait = backoff.next(rng);
                 info!(content_id = %id, %error, ?wait, "tried again later");
-                joined.retry = Some(now + wait);
+                *retry = Some(now + wait);
                 false
             }
             (Some(Phase::Failed(_)), Some(at)) if now >= at => {
-                joined.retry = None;
+                *retry = None;
                 true
             }
             (Some(Phase::Seeding), _) => {
-                joined.backoff.reset();
+                backoff.reset();
                 false
             }
             _ => false,
         }
     }
+}
 
-    /// Takes on one more; false if there are too many.
-    fn enter(&mut self, id: ContentId) -> bool {
-        if self.joined.len() >= MAX_CONTENTS {
-            if !self.is_full {
-                warn!(most = MAX_CONTENTS, "there are more contents than are replicated");
-            }
-            self.is_full = true;
-            return false;
-        }
-        self.is_full = false;
-        let backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
-        self.joined.insert(id, Joined { backoff, retry: None });
-        true
-    }
+/// Of `all`, what one of so many may use.
+fn share(all: usize, of: usize) -> usize {
+    (all / of.max(1)).max(1)
 }
 
 #[cfg(test)]
-mod tests {
-    use rand::{SeedableRng as _, rngs::StdRng};
-
-    use super::*;
-    use crate::store::StoreError;
-
-    /// A ledger, asked about content 1 or several second by second.
-    struct Bench {
-        ledger: Ledger,
-        now: Instant,
-        rng: StdRng,
-    }
-
-    fn id(number: usize) -> ContentId {
-        ContentId::of_manifest(&number.to_le_bytes())
-    }
-
-    fn failed() -> Phase {
-        let error = StoreError::QuotaExceeded { needed: 2, missing: 1, quota: 1 };
-        Phase::Failed(error.into())
-    }
-
-    impl Bench {
-        fn new() -> Self {
-            let rng = StdRng::seed_from_u64(1);
-            Self { ledger: Ledger::default(), now: Instant::now(), rng }
-        }
-
-        /// Whether content 1 is to be fetched, a second later.
-        fn is_due(&mut self, phase: Option<&Phase>) -> bool {
-            self.now += Duration::from_secs(1);
-            let here = phase.into_iter().map(|phase| (id(1), phase)).collect();
-            let wanted = std::iter::once(id(1));
-            !self.ledger.due(self.now, wanted, &here, &mut self.rng).is_empty()
-        }
-    }
-
-    #[test]
-    fn a_content_is_fetched_once() {
-        let mut bench = Bench::new();
-        assert!(bench.is_due(None));
-        for phase in [Phase::Resolving, Phase::Downloading, Phase::Seeding] {
-            assert!(!bench.is_due(Some(&phase)), "{phase:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_here_already_is_not_fetched_but_tried_again_once_it_fails() {
-        let mut bench = Bench::new();
-        assert!(!bench.is_due(Some(&Phase::Seeding)));
-        let failed = failed();
-        assert!((0..5).any(|_| bench.is_due(Some(&failed))));
-    }
-
-    #[test]
-    fn what_was_removed_does_not_come_back() {
-        let mut bench = Bench::new();
-        assert!(bench.is_due(None));
-        assert!(!bench.is_due(Some(&Phase::Seeding)));
-        for _ in 0..1000 {
-            assert!(!bench.is_due(None));
-        }
-    }
-
-    #[test]
-    fn what_fails_is_tried_again_ever_later_until_it_is_here() {
-        let mut bench = Bench::new();
-        assert!(bench.is_due(None));
-        let failed = failed();
-        let mut attempts = Vec::new();
-        for second in 0..3000 {
-            if bench.is_due(Some(&failed)) {
-                attempts.push(second);
-            }
-        }
-        let waits: Vec<_> = attempts.windows(2).map(|pair| pair[1] - pair[0]).collect();
-        assert!(attempts[0] <= 4 && waits[0] <= 7, "{attempts:?}");
-        let (longest, last) = (waits.iter().max(), waits.last());
-        assert!(longest.is_some_and(|wait| *wait <= 302), "{waits:?}");
-        assert!(last.is_some_and(|wait| *wait >= 150), "{waits:?}");
-        assert!(!bench.is_due(Some(&Phase::Seeding)));
-        let attempt = (0..300).find(|_| bench.is_due(Some(&failed)));
-        assert!(attempt.is_some_and(|second| second <= 4), "{attempt:?}");
-    }
-
-    #[test]
-    fn there_is_a_limit_and_removed_contents_do_not_count() {
-        let mut bench = Bench::new();
-        let most = MAX_CONTENTS;
-        let all = || (0..2 * most).map(id);
-        let nothing = BTreeMap::new();
-        let due = bench.ledger.due(bench.now, all(), &nothing, &mut bench.rng);
-        assert_eq!(due.len(), most);
-        // None of them is here at the next look: all were removed.
-        let due = bench.ledger.due(bench.now, all(), &nothing, &mut bench.rng);
-        assert_eq!(due.len(), most);
-        let due = bench.ledger.due(bench.now, all(), &nothing, &mut bench.rng);
-        assert!(due.is_empty());
-    }
-}
+mod tests;

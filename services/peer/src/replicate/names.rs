@@ -15,7 +15,10 @@ use shoal_proto::dht::v1::GetRequest;
 use tokio::time::{Instant, timeout_at};
 use tracing::{debug, info, warn};
 
-use super::Look;
+use super::{
+    Look,
+    ledger::{Lister, Listing},
+};
 use crate::options::Options;
 
 /// Longest wait for the ring, for all names together: a node tries for five seconds itself.
@@ -62,8 +65,9 @@ impl Names {
             }
         }
         let known = self.names.iter().filter_map(|followed| followed.content);
+        let contents: BTreeMap<_, _> = known.map(|id| (id, Options::default())).collect();
         Look {
-            contents: known.map(|id| (id, Options::default())).collect::<BTreeMap<_, _>>(),
+            listings: vec![Listing { lister: Lister::Settings, contents }],
             is_partial: self.names.iter().any(|followed| followed.content.is_none()),
         }
     }

@@ -19,13 +19,16 @@ use shoal_proto::tracker::v1::{
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use super::Look;
+use super::{
+    Look,
+    ledger::{Lister, Listing},
+};
 use crate::options::Options;
 
 /// Longest wait for all pages of a tracker.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Swarms of a page, as many as a tracker gives, and pages read at most.
+/// Swarms of a page, as many as a tracker gives, and pages read at a time.
 const PAGE_SIZE: u32 = 1000;
 const MAX_PAGES: usize = 10;
 
@@ -42,6 +45,8 @@ pub(super) struct Swarms {
 struct Tracker {
     address: Address,
     client: TrackerServiceClient<Channel>,
+    /// Where the next look goes on in its list; at the beginning if empty.
+    page_token: String,
     /// It did not answer the last time.
     is_silent: bool,
 }
@@ -52,16 +57,12 @@ impl Swarms {
     }
 
     /// The contents that a complete peer serves. A swarm without one may be a mistyped id: who joined
-    /// it would keep it alive for others to join.
+    /// it would keep it alive for others to join. Of a long list this is the next part each time.
     pub(super) async fn look(&mut self) -> Look {
         let are_all_known = self.look_up().await;
-        let pages = join_all(self.trackers.values_mut().map(Tracker::look)).await;
-        let is_partial = !are_all_known || pages.iter().any(Option::is_none);
-        let swarms = pages.into_iter().flatten().flatten();
-        let served = swarms.filter(|swarm| swarm.complete_count > 0);
-        let ids = served.filter_map(|swarm| swarm.content_id.parse::<ContentId>().ok());
-        let contents: BTreeMap<_, _> = ids.map(|id| (id, Options::default())).collect();
-        Look { contents, is_partial }
+        let listings = join_all(self.trackers.values_mut().map(Tracker::look)).await;
+        let is_partial = !are_all_known || listings.iter().any(Option::is_none);
+        Look { listings: listings.into_iter().flatten().collect(), is_partial }
     }
 
     /// Finds the trackers behind the names; false if not all are known.
@@ -88,33 +89,44 @@ impl Tracker {
     fn new(address: &Address) -> Self {
         let channel = Channel::lazy(address, &ChannelOptions::default());
         let client = TrackerServiceClient::new(channel);
-        Self { address: address.clone(), client, is_silent: false }
+        let page_token = String::new();
+        Self { address: address.clone(), client, page_token, is_silent: false }
     }
 
-    /// All that it knows; none if it does not say.
-    async fn look(&mut self) -> Option<Vec<SwarmInfo>> {
-        let listed = match timeout(PATIENCE, list(&mut self.client)).await {
-            Ok(Ok(swarms)) => Ok(swarms),
+    /// The next part of what it knows; none if it does not say.
+    async fn look(&mut self) -> Option<Listing> {
+        let from = std::mem::take(&mut self.page_token);
+        let listed = match timeout(PATIENCE, list(&mut self.client, from)).await {
+            Ok(Ok(listed)) => Ok(listed),
             Ok(Err(refusal)) => Err(status::words(&refusal)),
             Err(_) => Err("no answer in time".to_owned()),
         };
         let was_silent = std::mem::replace(&mut self.is_silent, listed.is_err());
-        match &listed {
-            Ok(_) => {}
+        let (swarms, page_token) = match listed {
+            Ok(listed) => listed,
             Err(error) if was_silent => {
                 debug!(addr = %self.address, %error, "the tracker's swarms are not known");
+                return None;
             }
             Err(error) => {
                 warn!(addr = %self.address, %error, "the tracker's swarms are not known");
+                return None;
             }
-        }
-        listed.ok()
+        };
+        self.page_token = page_token;
+        let served = swarms.iter().filter(|swarm| swarm.complete_count > 0);
+        let ids = served.filter_map(|swarm| swarm.content_id.parse::<ContentId>().ok());
+        let contents: BTreeMap<_, _> = ids.map(|id| (id, Options::default())).collect();
+        Some(Listing { lister: Lister::Tracker(self.address.clone()), contents })
     }
 }
 
-async fn list(client: &mut TrackerServiceClient<Channel>) -> Result<Vec<SwarmInfo>, tonic::Status> {
+/// Some pages from a token on, and the token of the next; it is empty at the end of the list.
+async fn list(
+    client: &mut TrackerServiceClient<Channel>,
+    mut page_token: String,
+) -> Result<(Vec<SwarmInfo>, String), tonic::Status> {
     let mut swarms = Vec::new();
-    let mut page_token = String::new();
     for _ in 0..MAX_PAGES {
         let request = ListSwarmsRequest { page_size: PAGE_SIZE, page_token };
         let page = client.list_swarms(request).await?.into_inner();
@@ -124,5 +136,5 @@ async fn list(client: &mut TrackerServiceClient<Channel>) -> Result<Vec<SwarmInf
             break;
         }
     }
-    Ok(swarms)
+    Ok((swarms, page_token))
 }

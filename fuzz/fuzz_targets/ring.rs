@@ -4,7 +4,7 @@
 #![no_main]
 
 use std::{
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,8 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 use shoal_common::fuzzing::Receiver;
 use shoal_core::ring::{
-    Founding, Input, Life, Node, NodeSettings, Output, Roll, RollDigest, Seeds, Silence, Standing,
+    Founding, Input, Life, Node, NodeSettings, Output, Roll, RollDigest, Seeds, Silence, Source,
+    Standing,
 };
 use shoal_dht_node::fuzzing::{gossip, notified};
 use shoal_fuzz::{
@@ -111,12 +112,12 @@ fn input(node: &mut Node, now: Instant, what: What, waiting: &mut Vec<Output>) -
         What::Answer { question, reply } => {
             let asked = take(waiting, question)?;
             let response = reply.message(&asked);
-            answered(asked, &response)
+            answered(now, asked, &response)
         }
-        What::AnswerBytes { question, bytes } => answered(take(waiting, question)?, &bytes),
+        What::AnswerBytes { question, bytes } => answered(now, take(waiting, question)?, &bytes),
         What::Silence { question, refused } => {
             let why = if refused { Silence::Refused } else { Silence::NoAnswer };
-            unanswered(take(waiting, question)?, why)
+            unanswered(now, take(waiting, question)?, why)
         }
         What::Find(place) => {
             let view = node.view();
@@ -135,16 +136,19 @@ fn take(waiting: &mut Vec<Output>, number: u8) -> Option<Output> {
     Some(waiting.swap_remove(index))
 }
 
+/// Where all calls come from.
+const SEEN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
+
 fn notify(bytes: &[u8]) -> Option<Input> {
-    let seen = Ipv4Addr::new(10, 0, 0, 1).into();
     let path = "/shoal.dht.v1.DhtService/Notify";
-    receive(path, Receiver::Server, bytes, |message| notified(message, seen)).map(Input::Notified)
+    let state = receive(path, Receiver::Server, bytes, |message| notified(message, SEEN))?;
+    Some(Input::Notified(Source::of_ip(SEEN), state))
 }
 
 fn hear(node: &mut Node, now: Instant, bytes: &[u8]) -> Option<Input> {
     let path = "/shoal.dht.v1.DhtService/Gossip";
     let (entries, digest) = receive(path, Receiver::Server, bytes, gossip)?;
-    let news = node.gossiped(now, &entries, digest.as_ref());
+    let news = node.gossiped(now, &Source::of_ip(SEEN), &entries, digest.as_ref());
     assert!(news.len() <= 2 * Roll::MAX_RUMOURS, "{} are told", news.len());
     None
 }

@@ -1,5 +1,7 @@
 //! Answers to what a node of the ring wants to know of others.
 
+use std::time::Instant;
+
 use arbitrary::Arbitrary;
 use bytes::Bytes;
 use prost::Message as _;
@@ -41,7 +43,7 @@ impl Reply {
 }
 
 /// What a node is told once a response came to what it asked. One that makes no sense is none.
-pub fn answered(asked: Output, response: &[u8]) -> Option<Input> {
+pub fn answered(now: Instant, asked: Output, response: &[u8]) -> Option<Input> {
     match asked {
         Output::Changed => None,
         Output::LookUp(purpose, ..) => {
@@ -74,19 +76,19 @@ pub fn answered(asked: Output, response: &[u8]) -> Option<Input> {
             };
             Some(match client(method, response, |message| answer(&question, message)) {
                 Some(answer) => Input::Answered(node, answer),
-                None => Input::Unanswered(node, question, Silence::NoAnswer),
+                None => Input::Unanswered { node, question, asked: now, why: Silence::NoAnswer },
             })
         }
     }
 }
 
 /// What a node is told if nothing came.
-pub fn unanswered(asked: Output, why: Silence) -> Option<Input> {
+pub fn unanswered(now: Instant, asked: Output, why: Silence) -> Option<Input> {
     match asked {
         Output::Changed => None,
         Output::LookUp(purpose, ..) => Some(Input::LookedUp(purpose, None)),
         Output::Meet(address) => Some(Input::Unmet(address)),
-        Output::Ask(node, question) => Some(Input::Unanswered(node, question, why)),
+        Output::Ask(node, question) => Some(Input::Unanswered { node, question, asked: now, why }),
     }
 }
 

@@ -18,6 +18,7 @@ mod placement;
 mod position;
 mod roll;
 mod silent;
+mod source;
 mod timeouts;
 mod version;
 mod view;
@@ -41,6 +42,7 @@ pub use node::{
 pub use placement::replicas;
 pub use position::{Bits, KeyRange, Position};
 pub use roll::{Digest as RollDigest, Entry, Life, Roll};
+pub use source::Source;
 pub use timeouts::{TimeoutSettings, Timeouts};
 pub use version::{Clock, FromTheFuture, MAX_AHEAD, Version, VersionError};
 pub use view::View;

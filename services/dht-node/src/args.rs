@@ -52,7 +52,8 @@ pub(crate) struct Flags {
     /// How long a node that leaves waits for others to take over what it keeps [default: 50s]
     #[arg(long, value_name = "DURATION")]
     leave_patience: Option<String>,
-    /// Addresses that peers of swarms may announce: where they are observed, or any [default: observed]
+    /// Addresses that nodes and peers of swarms may announce: where they are observed, or any
+    /// [default: observed]
     #[arg(long, value_name = "observed|any")]
     advertised_addresses: Option<String>,
     #[command(flatten)]

@@ -8,12 +8,14 @@ mod ring;
 use std::{
     collections::HashMap,
     error::Error as _,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use shoal_common::{
     Address,
+    advertised::may_learn,
     channel::{Channel, Options},
     lock::Mutex,
 };
@@ -66,6 +68,8 @@ pub(crate) struct Calls(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    /// Where this node is; unspecified if it advertises a name.
+    here: IpAddr,
     channels: Mutex<HashMap<Arc<str>, Channel>>,
     timeouts: Mutex<Timeouts>,
     dials: Dials,
@@ -73,19 +77,19 @@ struct Inner {
     census: Mutex<Census>,
 }
 
-impl Default for Calls {
-    fn default() -> Self {
-        let timeouts = Mutex::new(Timeouts::new(TimeoutSettings::default()));
+impl Calls {
+    /// The calls of this node.
+    pub(crate) fn new(me: &Contact) -> Self {
+        let address: Option<Address> = me.address.parse().ok();
         Self(Arc::new(Inner {
+            here: address.and_then(|it| it.ip()).unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             channels: Mutex::default(),
-            timeouts,
+            timeouts: Mutex::new(Timeouts::new(TimeoutSettings::default())),
             dials: Dials::new(Instant::now()),
             census: Mutex::default(),
         }))
     }
-}
 
-impl Calls {
     /// Says where nodes are now.
     pub(crate) fn go_by(&self, census: Census) {
         *self.0.census.lock() = census;
@@ -99,18 +103,28 @@ impl Calls {
     }
 
     /// A member of a replica set where it is now: nodes that were started again may have other
-    /// addresses than when the set was agreed on, or each other's.
-    fn at_present(&self, member: &Contact) -> Contact {
+    /// addresses than when the set was agreed on, or each other's. Who told of the set is not known
+    /// any more, so it leads to no host's own addresses, unless this node has one of those.
+    fn at_present(&self, member: &Contact) -> Result<Contact, CallError> {
         let census = self.0.census.lock();
         let known = census.owner_of(member.position).filter(|known| known.id == member.id);
-        known.unwrap_or(member).clone()
+        if let Some(known) = known {
+            return Ok(known.clone());
+        }
+        let address = member.address.parse::<Address>();
+        let leads_somewhere = address.is_ok_and(|address| may_learn(&address, self.0.here));
+        let unreachable = || CallError::Unreachable(member.address.clone());
+        leads_somewhere.then(|| member.clone()).ok_or_else(unreachable)
     }
 
     /// A client of another node, and of nobody else who has its address now. If the node answers,
     /// [`Calls::met`] is to be told.
     pub(crate) fn client(&self, of: &Contact) -> Result<Client, Status> {
-        let address = self.at_present(of).address;
-        self.may_dial(&address, Errand::Other)
+        let address = self
+            .at_present(of)
+            .and_then(|Contact { address, .. }| {
+                self.may_dial(&address, Errand::Other).map(|()| address)
+            })
             .map_err(|error| refusal::status(Reason::NotServing, error.to_string()))?;
         let unreachable = || Status::unavailable(format!("{address} is no address"));
         let channel = self.channel(&address).ok_or_else(unreachable)?;
@@ -119,7 +133,9 @@ impl Calls {
 
     /// A node answered a client of it.
     pub(crate) fn met(&self, node: &Contact) {
-        self.0.dials.met(&self.at_present(node).address);
+        if let Ok(node) = self.at_present(node) {
+            self.0.dials.met(&node.address);
+        }
     }
 
     fn may_dial(&self, address: &Arc<str>, errand: Errand) -> Result<(), CallError> {
@@ -192,7 +208,7 @@ impl Calls {
         to: &Contact,
         call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
     ) -> Result<R, CallError> {
-        let address = self.at_present(to).address;
+        let address = self.at_present(to)?.address;
         self.may_dial(&address, Errand::Other)?;
         self.within(&address, DISK_PATIENCE, call).await
     }

@@ -1,10 +1,11 @@
 //! Entrances of the fuzz targets, which alone are built with `--cfg fuzzing`: private parsers, from
 //! bytes on. Each gives none if it refuses what came.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use prost::Message as _;
+use shoal_common::advertised::AdvertisedAddresses;
 use shoal_core::ring::{
     Answer, Ballot, Entry, Found, KeyRange, Proposal, Question, ReplicaSet, RollDigest, State,
 };
@@ -13,25 +14,28 @@ use shoal_proto::dht::v1 as pb;
 pub use crate::{calls::fuzzing::*, store::fuzzing::*};
 use crate::{
     store::Record,
-    wire::{self, Seen},
+    wire::{self, Told},
 };
+
+/// Whoever tells of others is on this host, so that most of it is taken.
+const HERE: Told = Told::From(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
 /// The state of a node that sends it unasked, seen under a number: a `NotifyRequest`.
 pub fn notified(message: Bytes, observed: IpAddr) -> Option<State> {
     let request = pb::NotifyRequest::decode(message).ok()?;
-    wire::parse_state(request.state, Seen::From(observed)).ok()
+    wire::parse_state(request.state, Told::ByItself(observed, AdvertisedAddresses::Any)).ok()
 }
 
 /// News and the hashes of what the sender knows: a `GossipRequest`.
 pub fn gossip(message: Bytes) -> Option<(Vec<Entry>, Option<RollDigest>)> {
     let request = pb::GossipRequest::decode(message).ok()?;
-    let entries = wire::parse_rumours(request.rumours).ok()?;
+    let entries = wire::parse_rumours(request.rumours, HERE).ok()?;
     Some((entries, wire::parse_roll_digest(request.digest).ok()?))
 }
 
 /// A node's answer to a question.
 pub fn answer(question: &Question, message: Bytes) -> Option<Answer> {
-    let state = |state| wire::parse_state(state, Seen::Elsewhere).ok();
+    let state = |state| wire::parse_state(state, HERE).ok();
     Some(match question {
         Question::State => Answer::State(state(pb::GetStateResponse::decode(message).ok()?.state)?),
         Question::Notify(_) => {
@@ -40,18 +44,18 @@ pub fn answer(question: &Question, message: Bytes) -> Option<Answer> {
         }
         Question::Probe(_) => {
             let response = pb::ProbeResponse::decode(message).ok()?;
-            Answer::Probed(state(response.state)?, wire::parse_found(response.next?).ok()?)
+            Answer::Probed(state(response.state)?, wire::parse_found(response.next?, HERE).ok()?)
         }
         Question::Gossip(..) => {
             let response = pb::GossipResponse::decode(message).ok()?;
-            Answer::Gossip(wire::parse_rumours(response.rumours).ok()?)
+            Answer::Gossip(wire::parse_rumours(response.rumours, HERE).ok()?)
         }
     })
 }
 
 /// What a node knows of a position: a `FindSuccessorResponse`.
 pub fn found(message: Bytes) -> Option<Found> {
-    wire::parse_found(pb::FindSuccessorResponse::decode(message).ok()?).ok()
+    wire::parse_found(pb::FindSuccessorResponse::decode(message).ok()?, HERE).ok()
 }
 
 /// What a node that keeps a range is asked.

@@ -27,6 +27,9 @@ pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// tombstones are kept: nothing can have been removed and forgotten meanwhile.
 const FRESH_FOR: Duration = Duration::from_secs(600);
 
+/// Ranges told apart that were copied in advance. Beyond, all are copied anew.
+const MAX_COPIED: usize = 1024;
+
 /// Records that are discarded or purged before others have their turn.
 const BATCH: usize = 1000;
 
@@ -220,7 +223,7 @@ impl Keeper {
         present: ReplicaSet,
     ) -> Result<Result<(), WriteRefusal>, StoreError> {
         let is_member = present.holds(self.me);
-        let newer = self.learn(range, present).await?;
+        let newer = self.learn(range, present.clone()).await?;
         if !newer.is_empty() {
             return Ok(Err(WriteRefusal::Superseded(newer)));
         }
@@ -230,11 +233,17 @@ impl Keeper {
         self.leases.lock().grant(Instant::now(), range);
         // After the grant: who promises looks for leases after the promise is on disk.
         let custody = self.custody();
-        let is_sealed = custody
-            .over(range)
-            .into_iter()
-            .any(|(_, known)| known.is_none_or(Agreement::is_sealed));
-        Ok(if is_sealed { Err(WriteRefusal::Sealed) } else { Ok(()) })
+        let known = custody.over(range).into_iter().map(|(_, known)| known);
+        let (mut is_sealed, mut is_known) = (false, true);
+        for known in known {
+            is_sealed |= known.is_none_or(Agreement::is_sealed);
+            is_known &= known.is_some_and(|known| !present.supersedes(&known.present));
+        }
+        Ok(match (is_known, is_sealed) {
+            (false, _) => Err(WriteRefusal::TooManyPieces),
+            (true, true) => Err(WriteRefusal::Sealed),
+            (true, false) => Ok(()),
+        })
     }
 
     /// Stores what the primary writes under `set`, where nothing newer is there. Returns what is.
@@ -293,6 +302,14 @@ impl Keeper {
         let now = Instant::now();
         let remains = supply.await??;
         let mut copied = self.copied.lock();
+        if copied.count() >= MAX_COPIED {
+            copied.update(KeyRange::whole(range.last), |since| {
+                *since = since.filter(|since| since.elapsed() < FRESH_FOR);
+            });
+            if copied.count() >= MAX_COPIED {
+                *copied = Intervals::default();
+            }
+        }
         for remains in remains {
             copied.update(remains, |since| {
                 *since = since.filter(|since| since.elapsed() < FRESH_FOR).or(Some(now));

@@ -122,7 +122,7 @@ pub async fn run(
     let me =
         Contact { position: Position::of_node(id, 0), id, address: address.to_string().into() };
 
-    let calls = Calls::default();
+    let calls = Calls::new(&me);
     let LimitSettings { quota, keys, .. } = settings.limits;
     let quota = Quota { bytes: quota.bytes(), keys };
     metrics::gauge!("shoal_dht_quota_bytes").set(quota.bytes as f64);
@@ -145,8 +145,9 @@ pub async fn run(
     supervisor.spawn("renewal of leases", async move { renewals.keep(repairs).await });
 
     let router = Router::new(id, lookups.clone(), calls.clone(), values.clone());
-    let swarms = Swarms::new(id, settings.advertised_addresses, lookups, calls.clone());
-    let dht = Dht { ring: ring.clone(), router, keeper: keeper.clone(), swarms };
+    let rule = settings.advertised_addresses;
+    let swarms = Swarms::new(id, rule, lookups, calls.clone());
+    let dht = Dht { ring: ring.clone(), router, keeper: keeper.clone(), swarms, rule };
     let replica = Replica { keeper: keeper.clone(), values };
     let routes = server::routes(&health)
         .add_service(DhtServiceServer::new(dht).max_decoding_message_size(MAX_REQUEST))

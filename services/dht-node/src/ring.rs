@@ -3,23 +3,24 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{Arc, Once},
     time::{Duration, Instant},
 };
 
 use shoal_common::{
-    Address,
+    Address, status,
     supervisor::{Jobs, Supervisor},
 };
 use shoal_core::ring::{
     Answer, Contact, Entry, Founding, Input, Lookup, LookupSettings, Node, NodeSettings, Output,
-    Position, Purpose, Question, RollDigest, Seeds, Silence, State,
+    Position, Purpose, Question, RollDigest, Seeds, Silence, Source, State,
 };
 use tokio::{
     net::lookup_host,
     sync::{mpsc, oneshot, watch},
     time::{interval_at, sleep, sleep_until},
 };
+use tonic::Code;
 use tracing::{debug, info, warn};
 
 use crate::{
@@ -41,8 +42,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 pub(crate) enum Event {
     /// Something happened.
     Input(Box<Input>),
-    /// A node tells news, and wants some.
-    Gossip(Vec<Entry>, Option<RollDigest>, oneshot::Sender<Vec<Entry>>),
+    /// A node tells news, from there, and wants some.
+    Gossip(Source, Vec<Entry>, Option<RollDigest>, oneshot::Sender<Vec<Entry>>),
 }
 
 /// Speaks to the brain. Cheap to clone.
@@ -89,20 +90,21 @@ impl Ring {
         (Self { events, view }, lookups)
     }
 
-    /// A node sent its state.
-    pub(crate) async fn notified(&self, state: State) {
-        self.tell(Input::Notified(state)).await;
+    /// A node sent its state, from there.
+    pub(crate) async fn notified(&self, source: Source, state: State) {
+        self.tell(Input::Notified(source, state)).await;
     }
 
-    /// A node tells news, and is told some.
+    /// A node tells news, from there, and is told some.
     pub(crate) async fn gossiped(
         &self,
+        source: Source,
         entries: Vec<Entry>,
         digest: Option<RollDigest>,
     ) -> Vec<Entry> {
         let (reply, news) = oneshot::channel();
         // The task ends with the process.
-        let _ = self.events.send(Event::Gossip(entries, digest, reply)).await;
+        let _ = self.events.send(Event::Gossip(source, entries, digest, reply)).await;
         news.await.unwrap_or_default()
     }
 
@@ -145,9 +147,10 @@ impl Task {
             match event {
                 None => return,
                 Some(Event::Input(input)) => self.brain.handle(now, *input, &mut outputs),
-                Some(Event::Gossip(entries, digest, reply)) => {
+                Some(Event::Gossip(source, entries, digest, reply)) => {
+                    let news = self.brain.gossiped(now, &source, &entries, digest.as_ref());
                     // Who asked may have gone.
-                    let _ = reply.send(self.brain.gossiped(now, &entries, digest.as_ref()));
+                    let _ = reply.send(news);
                 }
             }
             for output in outputs.drain(..) {
@@ -236,6 +239,16 @@ async fn ask(calls: &Calls, node: Contact, question: Question, asked: Instant) -
         Ok(answer) => Some(Input::Answered(node, answer)),
         Err(error @ CallError::NotDialled(_)) => {
             debug!(%error, "a node is not asked");
+            None
+        }
+        // It lives, and does not believe where this node says it is.
+        Err(CallError::Refused(address, refusal))
+            if matches!(question, Question::Notify(_) | Question::Probe(_))
+                && refusal.code() == Code::InvalidArgument =>
+        {
+            static ONCE: Once = Once::new();
+            let why = status::words(&refusal);
+            ONCE.call_once(|| warn!(addr = %address, %why, "this node is not let into the ring"));
             None
         }
         Err(error) => {

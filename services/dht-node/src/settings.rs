@@ -35,7 +35,7 @@ pub struct Settings {
     /// How long a node that leaves waits for others to take over what it keeps.
     #[serde(with = "units::duration")]
     pub leave_patience: Duration,
-    /// Which addresses peers of swarms may announce.
+    /// Which addresses other nodes, and peers of swarms, may say that they have.
     pub advertised_addresses: AdvertisedAddresses,
     /// What is granted at most.
     pub limits: LimitSettings,

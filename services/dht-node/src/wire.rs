@@ -9,6 +9,7 @@ mod record;
 use std::fmt::Display;
 
 use prost_types::Timestamp;
+use shoal_common::Address;
 use shoal_core::ring::{KeyRange, Position};
 use shoal_proto::dht::v1 as pb;
 
@@ -18,7 +19,7 @@ pub(crate) use agreement::{
     parse_proposal, parse_superseded, proposal, superseded,
 };
 pub(crate) use contact::{
-    Seen, contact, found, parse_contact, parse_found, parse_named, parse_roll_digest,
+    Told, contact, found, parse_contact, parse_found, parse_named, parse_roll_digest,
     parse_rumours, parse_state, rumour, state,
 };
 pub(crate) use count::{credible, is_credible};
@@ -33,6 +34,8 @@ pub(crate) enum WireError {
     Missing(&'static str),
     #[error("{0}")]
     Field(String),
+    #[error("{0} leads nowhere from another host")]
+    HostLocal(Address),
     #[error("{id} stands at {right}, not at {claimed}; positions are computed from ids")]
     Position { id: String, claimed: String, right: Position },
     #[error("{got} {what} are more than the {max} allowed")]

@@ -1,4 +1,5 @@
-//! A ring that is told of thousands of nodes that do not exist floods nobody.
+//! A ring that is told of thousands of nodes that do not exist floods nobody, and believes a node to be
+//! where it is seen.
 
 use std::{
     sync::{
@@ -10,9 +11,10 @@ use std::{
 
 use shoal_core::ring::{NodeId, Position};
 use shoal_proto::dht::v1::{
-    GetRequest, GossipRequest, Life, ListNodesRequest, NodeInfo, PutRequest, Rumour,
+    GetRequest, GossipRequest, Life, ListNodesRequest, NodeInfo, NodeState, NotifyRequest,
+    ProbeRequest, PutRequest, Rumour,
 };
-use shoal_testkit::ring::{Ring, addressed};
+use shoal_testkit::ring::{Client, Ring, addressed};
 use tokio::{
     net::TcpListener,
     time::{sleep, timeout},
@@ -23,6 +25,8 @@ use uuid::Uuid;
 const FORGED: usize = 4096;
 /// Nodes in one answer.
 const PAGE: usize = 1000;
+/// Nodes that one source may tell of.
+const OF_SOURCE: usize = 1024;
 /// What a node has heard is published so soon.
 const SOON: Duration = Duration::from_secs(5);
 /// How long dials are counted.
@@ -44,15 +48,32 @@ async fn victim() -> (String, Arc<AtomicUsize>) {
     (address, count)
 }
 
-fn forged(address: &str) -> Rumour {
+fn stranger(address: &str) -> NodeInfo {
     let id = NodeId::new(Uuid::new_v4());
-    let node = NodeInfo {
+    NodeInfo {
         node_id: id.to_string(),
         position: Position::of_node(id, 0).to_string(),
         address: address.to_owned(),
         ..NodeInfo::default()
-    };
-    Rumour { node: Some(node), incarnation: 1, life: Life::Alive.into() }
+    }
+}
+
+fn forged(address: &str) -> Rumour {
+    Rumour { node: Some(stranger(address)), incarnation: 1, life: Life::Alive.into() }
+}
+
+/// How many nodes a node lists, on all pages.
+async fn listed(node: &mut Client) -> usize {
+    let (mut count, mut page_token) = (0, String::new());
+    loop {
+        let request = ListNodesRequest { page_token, ..ListNodesRequest::default() };
+        let page = node.list_nodes(request).await.expect("a page").into_inner();
+        count += page.nodes.len();
+        page_token = page.next_page_token;
+        if page_token.is_empty() {
+            return count;
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,6 +102,8 @@ async fn members_known_from_hearsay_alone_are_dialled_a_few_times() {
         }
     };
     timeout(SOON, published).await.expect("it has heard of as many as fit into a page");
+    let known = listed(&mut node).await;
+    assert!(known <= OF_SOURCE + 2, "one source told of {known} nodes");
     // The time is what is measured: dials in so long.
     sleep(WATCHED).await;
     let dialled = dials.load(Ordering::Relaxed);
@@ -94,5 +117,32 @@ async fn members_known_from_hearsay_alone_are_dialled_a_few_times() {
         node.put(put).await.expect("it is put");
         let get = GetRequest { key: key.into(), direct: false };
         assert_eq!(node.get(get).await.expect("it is there").into_inner().value, "value");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_believed_to_be_where_it_is_seen_unless_the_setting_allows_more() {
+    for (rule, is_believed) in [("observed", false), ("any", true)] {
+        let mut ring = Ring::new().with_env(&[("SHOAL__ADVERTISED_ADDRESSES", rule)]);
+        ring.add();
+        ring.settled(SOON).await;
+        let (mut node, id) = (ring.client(0), ring.id(0).await);
+        for (address, is_taken) in [
+            ("0.0.0.0:7071", true),
+            ("127.0.0.9:7071", true),
+            ("192.0.2.1:7071", is_believed),
+            ("node.example:7071", is_believed),
+            ("224.0.0.1:7071", false),
+        ] {
+            // It says that it is in no ring yet: nobody will ask it.
+            let state = Some(NodeState { node: Some(stranger(address)), ..NodeState::default() });
+            let notify = addressed(&id, NotifyRequest { state: state.clone() });
+            let probe = addressed(&id, ProbeRequest { state });
+            let notified = node.notify(notify).await.map(drop);
+            let probed = node.probe(probe).await.map(drop);
+            for answer in [notified, probed] {
+                assert_eq!(answer.is_ok(), is_taken, "{address} where {rule} is: {answer:?}");
+            }
+        }
     }
 }

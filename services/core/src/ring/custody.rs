@@ -143,6 +143,9 @@ pub enum Refusal {
     /// What is proposed does not come after the set spoken of, and nobody would learn it.
     #[error("the proposal does not come after the present replica set")]
     NoNext,
+    /// See [`Custody::MAX_PIECES`].
+    #[error("this node knows of too many ranges to tell one more apart")]
+    TooManyPieces,
 }
 
 /// Why a write is not taken.
@@ -157,6 +160,9 @@ pub enum WriteRefusal {
     /// The set spoken of has other members: the node it was meant for had this address before.
     #[error("this node is no member of the replica set")]
     NoMember,
+    /// See [`Custody::MAX_PIECES`].
+    #[error("this node knows of too many ranges to tell one more apart")]
+    TooManyPieces,
 }
 
 /// A node's memory of agreements. What it says must be on disk before others hear it.
@@ -167,6 +173,11 @@ pub struct Custody {
 }
 
 impl Custody {
+    /// Pieces of the circle that are told apart. A node knows a few around its own range, and anybody may
+    /// tell of as many more as there are positions. What would make more of them is taken for lost on
+    /// its way: nothing that is known can be forgotten instead, or old sets might be chosen after.
+    pub const MAX_PIECES: usize = 1_024;
+
     /// The memory of a node that knows of no set yet.
     pub fn new(node: NodeId) -> Self {
         Self { node, agreements: Intervals::default() }
@@ -198,11 +209,12 @@ impl Custody {
     }
 
     /// Takes notice of a set that was chosen, wherever it goes before the one known. Returns those
-    /// known that go before it.
+    /// known that go before it. It is as if nobody had told of it if that would make too many pieces.
     pub fn learn(&mut self, range: KeyRange, chosen: &ReplicaSet) -> Superseding {
-        self.agreements.update(range, |known| {
+        let node = self.node;
+        let _ = self.change(range, |known| {
             if known.as_ref().is_none_or(|known| chosen.supersedes(&known.present)) {
-                *known = Some(Agreement::after(known.take(), chosen.clone(), self.node));
+                *known = Some(Agreement::after(known.take(), chosen.clone(), node));
             }
         });
         let pieces = self.agreements.pieces(range).into_iter();
@@ -240,10 +252,7 @@ impl Custody {
         if let Some(promised) = promised.filter(|promised| *promised >= ballot) {
             return Err(Refusal::Outbid(promised));
         }
-        self.agreements.update(range, |known| {
-            let known = known.as_mut().expect("it was just learnt");
-            known.promised = Some(ballot);
-        });
+        self.change_known(range, |known| known.promised = Some(ballot))?;
         let pieces = self.agreements.pieces(range).into_iter();
         Ok(pieces.filter_map(|(piece, known)| Some((piece, known?.accepted.clone()?))).collect())
     }
@@ -262,12 +271,10 @@ impl Custody {
         if let Some(promised) = promised.filter(|promised| *promised > proposal.ballot) {
             return Err(Refusal::Outbid(promised));
         }
-        self.agreements.update(range, |known| {
-            let known = known.as_mut().expect("it was just learnt");
+        self.change_known(range, |known| {
             known.promised = Some(proposal.ballot);
             known.accepted = Some(proposal.clone());
-        });
-        Ok(())
+        })
     }
 
     /// Lets records be copied here ahead of a takeover, among this node's remains. Returns those.
@@ -299,11 +306,10 @@ impl Custody {
             return Err(Refusal::Outbid(promised));
         }
         let remains = self.copy(range, present)?;
-        self.agreements.update(range, |known| {
-            let known = known.as_mut().expect("it was just learnt");
+        self.change_known(range, |known| {
             known.promised = Some(ballot);
             known.supplied = true;
-        });
+        })?;
         Ok(remains)
     }
 
@@ -330,8 +336,10 @@ impl Custody {
         }
         match self.at(position) {
             _ if !set.holds(self.node) => Err(WriteRefusal::NoMember),
+            Some(known) if !known.present.is(set) => Err(WriteRefusal::TooManyPieces),
             Some(known) if !known.is_sealed() => Ok(()),
-            _ => Err(WriteRefusal::Sealed),
+            Some(_) => Err(WriteRefusal::Sealed),
+            None => Err(WriteRefusal::TooManyPieces),
         }
     }
 
@@ -354,8 +362,43 @@ impl Custody {
         if !newer.is_empty() {
             return Err(Refusal::Superseded(newer));
         }
-        let pieces = self.agreements.pieces(range).into_iter();
-        Ok(pieces.filter_map(|(_, known)| known?.promised).max())
+        let pieces = self.agreements.pieces(range);
+        if !pieces.iter().all(|(_, known)| known.is_some_and(|known| known.present.is(present))) {
+            return Err(Refusal::TooManyPieces);
+        }
+        Ok(pieces.into_iter().filter_map(|(_, known)| known?.promised).max())
+    }
+
+    /// Changes what is known of a range, of which something is known everywhere.
+    fn change_known(
+        &mut self,
+        range: KeyRange,
+        mut change: impl FnMut(&mut Agreement),
+    ) -> Result<(), Refusal> {
+        self.change(range, |known| change(known.as_mut().expect("it was just learnt")))
+    }
+
+    /// Changes what is known of a range, unless there would be too many pieces. What is known already
+    /// may have more of them, and does not become more.
+    fn change(
+        &mut self,
+        range: KeyRange,
+        change: impl FnMut(&mut Option<Agreement>),
+    ) -> Result<(), Refusal> {
+        /// A range, which may pass position 0, is cut at both ends and there.
+        const CUTS: usize = 3;
+        let before = self.agreements.count();
+        if before + CUTS <= Self::MAX_PIECES {
+            self.agreements.update(range, change);
+            return Ok(());
+        }
+        let mut changed = self.agreements.clone();
+        changed.update(range, change);
+        if changed.count() > before.max(Self::MAX_PIECES) {
+            return Err(Refusal::TooManyPieces);
+        }
+        self.agreements = changed;
+        Ok(())
     }
 }
 
@@ -506,6 +549,49 @@ mod tests {
         let low = Proposal { ballot: ballot(1, 4), next: set(2, &[4, 5, 8]) };
         assert!(custody.accept(range(1, 5), &first, &low).is_err());
         assert_eq!(custody.at(four(2)).and_then(|known| known.promised), None);
+    }
+
+    /// Pieces of 2^118 positions each, 1,024 in all.
+    fn sliver(number: u128) -> KeyRange {
+        let at = |number: u128| Position::from_u128((number << 118).wrapping_sub(1));
+        KeyRange { after: at(number), last: at(number + 1) }
+    }
+
+    #[test]
+    fn more_pieces_than_are_told_apart_are_taken_for_lost_on_their_way() {
+        let own = sliver(0);
+        let first = set(1, &[5, 8, 10]);
+        let mut custody = knowing(own, &first);
+        // Every other one, and each part of a piece that is known.
+        for number in 1..1024 {
+            custody.learn(sliver(number), &set(number as u64 % 2 + 2, &[5, 8, 10]));
+        }
+        let full = custody.agreements.count();
+        assert!(full <= Custody::MAX_PIECES && full > Custody::MAX_PIECES - 4, "{full}");
+        let middle = |range: KeyRange| {
+            let half = |at: Position| Position::from_u128(at.to_u128().wrapping_add(1 << 110));
+            KeyRange { after: half(range.after), last: half(half(range.after)) }
+        };
+        for number in 0..1023 {
+            let part = middle(sliver(number));
+            custody.learn(part, &set(9, &[5, 8, 10]));
+            let known = custody.at(part.last).expect("it is known").present.clone();
+            assert!(custody.prepare(part, &known, ballot(1, 8)).is_err() || known.epoch == 9);
+            assert!(custody.supply(part, &known, ballot(1, 8)).is_err() || known.epoch == 9);
+            assert!(custody.agreements.count() <= Custody::MAX_PIECES);
+        }
+        assert_eq!(custody.prepare(middle(own), &first, ballot(1, 8)), Err(Refusal::TooManyPieces));
+        let write = custody.write(middle(own).last, middle(own), &set(2, &[5, 8, 10]));
+        assert_eq!(write, Err(WriteRefusal::TooManyPieces));
+        // What makes no more of them goes on.
+        assert_eq!(custody.write(own.last, own, &first), Ok(()));
+        assert_eq!(custody.prepare(own, &first, ballot(1, 8)), Ok(vec![]));
+        let proposal = Proposal { ballot: ballot(1, 8), next: set(2, &[5, 8]) };
+        assert_eq!(custody.accept(own, &first, &proposal), Ok(()));
+        assert_eq!(custody.learn(own, &set(2, &[5, 8])), []);
+        assert_eq!(custody.write(own.last, own, &set(2, &[5, 8])), Ok(()));
+        assert_eq!(custody.learn(KeyRange::whole(own.last), &set(20, &[5, 8])), []);
+        assert_eq!(custody.agreements.count(), 1, "and one that tells of all leaves one");
     }
 
     #[test]

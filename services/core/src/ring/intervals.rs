@@ -53,6 +53,11 @@ impl<T: Clone + PartialEq> Intervals<T> {
         pieces
     }
 
+    /// How many intervals there are, those of which nothing is known counted.
+    pub fn count(&self) -> usize {
+        self.starts.len()
+    }
+
     /// The intervals of which something is known, in the order of their positions.
     pub fn known(&self) -> impl Iterator<Item = (KeyRange, &T)> {
         let pieces = self.pieces(KeyRange::whole(LAST));

@@ -8,6 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::{Intervals, KeyRange, NodeId, ReplicaSet};
 
+/// Ranges of which the leases are told apart. Of more, each counts for as long as the last: whoever
+/// proposes waits for one lease's length at most.
+const MAX_RANGES: usize = 1_024;
+
 /// The leases a replica has granted.
 #[derive(Clone, Debug)]
 pub struct Leases {
@@ -27,6 +31,13 @@ impl Leases {
     /// Grants the primary of the present set its lease.
     pub fn grant(&mut self, now: Instant, range: KeyRange) {
         let until = now + self.length;
+        if self.granted.count() >= MAX_RANGES {
+            self.granted.update(KeyRange::whole(range.last), |known| {
+                *known = known.filter(|until| *until > now);
+            });
+        }
+        let is_crowded = self.granted.count() >= MAX_RANGES;
+        let range = if is_crowded { KeyRange::whole(range.last) } else { range };
         self.granted.update(range, |known| *known = Some(until));
     }
 
@@ -106,7 +117,28 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::ring::{Contact, Lineage, Position};
+    use crate::ring::{Contact, Lineage, Position, testing::epoch};
+
+    #[test]
+    fn leases_of_many_slivers_are_bounded_and_none_ends_early() {
+        let length = Duration::from_secs(2);
+        let start = epoch();
+        let mut leases = Leases::new(length, start);
+        let at = |number: u64| KeyRange {
+            after: Position::from_u128(u128::from(2 * number)),
+            last: Position::from_u128(u128::from(2 * number + 1)),
+        };
+        let after = |micros| start + length + Duration::from_micros(micros);
+        for number in 0..10 * MAX_RANGES as u64 {
+            leases.grant(after(number), at(number));
+            assert!(leases.granted.count() <= MAX_RANGES + 2);
+            assert!(leases.wait(after(number), at(number)) == Some(length));
+        }
+        let last = after(10 * MAX_RANGES as u64);
+        assert!(leases.wait(last, at(0)).is_some(), "it was granted 10 ms ago");
+        leases.grant(last + 2 * length, at(0));
+        assert_eq!(leases.wait(last + 2 * length, at(1)), None, "what is over holds up nobody");
+    }
 
     const LENGTH: Duration = Duration::from_secs(2);
     const WHOLE: KeyRange = KeyRange::whole(Position::from_u128(0));

@@ -16,7 +16,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus, seq::Iterato
 use self::joining::Joining;
 use super::{
     Bits, Contact, Entry, FingerBase, Fingers, Found, Life, Member, Next, Outcome, Position, Roll,
-    RollDigest, Standing, State, View, silent::SilentNodes,
+    RollDigest, Source, Standing, State, View, silent::SilentNodes,
 };
 
 pub use joining::{Awaited, Founding, Seeds, Wait};
@@ -130,8 +130,8 @@ pub enum Input {
     Met(Arc<str>, State),
     /// Nobody did.
     Unmet(Arc<str>),
-    /// A node sent its state: see [`Question::Notify`].
-    Notified(State),
+    /// A node sent its state, from there: see [`Question::Notify`].
+    Notified(Source, State),
     /// A node was asked and answered.
     Answered(Contact, Answer),
     /// A node was asked and did not answer.
@@ -222,7 +222,7 @@ impl Node {
             Input::Seeds(seeds) => self.joining.learn(seeds),
             Input::Met(address, state) => self.met(now, address, &state, out),
             Input::Unmet(address) => self.joining.unmet(address),
-            Input::Notified(state) => self.notified(now, &state, out),
+            Input::Notified(source, state) => self.notified(now, &source, &state, out),
             Input::Answered(by, answer) => self.answered(now, &by, answer, out),
             Input::Unanswered { node, question, asked, why } => {
                 let silences = self.silent.note(node.id, asked, now);
@@ -247,10 +247,11 @@ impl Node {
     pub fn gossiped(
         &mut self,
         now: Instant,
+        source: &Source,
         entries: &[Entry],
         digest: Option<&RollDigest>,
     ) -> Vec<Entry> {
-        self.roll.heard(now, entries);
+        self.roll.heard(now, source, entries);
         let mut news = self.roll.rumours(RUMOURS);
         if let Some(digest) = digest {
             news.extend(self.roll.entries_differing(digest, RUMOURS, &mut self.rng));
@@ -390,8 +391,10 @@ impl Node {
         }
     }
 
-    fn notified(&mut self, now: Instant, state: &State, out: &mut Vec<Output>) {
-        self.heard_of(now, state);
+    fn notified(&mut self, now: Instant, source: &Source, state: &State, out: &mut Vec<Output>) {
+        if let Some(life) = self.heard_of(now, state) {
+            self.roll.claimed(now, source, &state.node, life);
+        }
         let next = self.member.notified(state);
         self.follow(next, out);
     }
@@ -399,21 +402,23 @@ impl Node {
     fn answered(&mut self, now: Instant, by: &Contact, answer: Answer, out: &mut Vec<Output>) {
         self.silent.end(by.id);
         match answer {
-            Answer::State(state) => self.told(now, &state, out),
+            Answer::State(state) => self.told(now, &by.address, &state, out),
             Answer::Noticed => {}
             Answer::Probed(state, found) => {
-                self.heard_of(now, &state);
+                self.answered_at(now, &by.address, &state);
                 for hint in [state.node].into_iter().chain(found.successors) {
                     self.consider(hint, out);
                 }
                 self.gossip_with(by.clone(), out);
             }
-            Answer::Gossip(entries) => drop(self.roll.heard(now, &entries)),
+            Answer::Gossip(entries) => {
+                self.roll.heard(now, &Source::of_address(&by.address), &entries);
+            }
         }
     }
 
-    fn told(&mut self, now: Instant, state: &State, out: &mut Vec<Output>) {
-        self.heard_of(now, state);
+    fn told(&mut self, now: Instant, at: &str, state: &State, out: &mut Vec<Output>) {
+        self.answered_at(now, at, state);
         if self.member.standing() == Standing::Joining {
             self.try_to_join(now, state, out);
             return;
@@ -422,14 +427,25 @@ impl Node {
         self.follow(next, out);
     }
 
-    fn heard_of(&mut self, now: Instant, state: &State) {
-        match state.standing {
-            Standing::Member => self.roll.observe(now, &state.node, Life::Alive),
-            Standing::Leaving => self.roll.observe(now, &state.node, Life::Left),
-            Standing::Joining => false,
-        };
+    /// Whoever is at an address answered with its state.
+    fn answered_at(&mut self, now: Instant, address: &str, state: &State) {
+        let Some(life) = self.heard_of(now, state) else { return };
+        if *state.node.address == *address {
+            self.roll.observe(now, &state.node, life);
+        } else {
+            self.roll.claimed(now, &Source::of_address(address), &state.node, life);
+        }
+    }
+
+    /// A node told its state. Returns what it says of its life, if it is part of a ring.
+    fn heard_of(&mut self, now: Instant, state: &State) -> Option<Life> {
         if self.member.predecessor().is_some_and(|known| known.id == state.node.id) {
             self.predecessor_heard = now;
+        }
+        match state.standing {
+            Standing::Member => Some(Life::Alive),
+            Standing::Leaving => Some(Life::Left),
+            Standing::Joining => None,
         }
     }
 

@@ -9,20 +9,25 @@
 //! silence for as long again: two nodes that forget at different moments would else remind each other
 //! for ever.
 //!
+//! Anybody may tell of nodes that do not exist. So what one source introduces is bounded
+//! ([`Roll::MAX_OF_SOURCE`]). A node that answers where it is said to be counts for its own host instead,
+//! and apart from what that host tells.
+//!
 //! Invariants: `order` and `pool` hold the living, `ends` the others, `news` what is to be passed on,
-//! and `digest` hashes all that is not remembered in silence.
+//! `introduced` counts the records of each origin, and `digest` hashes all that is not remembered in
+//! silence.
 
 mod entry;
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
 use rand::{Rng, RngExt as _};
 
-use super::{Census, Contact, Position};
+use super::{Census, Contact, Position, Source};
 
 pub use entry::{Digest, Entry, Life};
 
@@ -44,6 +49,7 @@ pub struct Roll {
     news: BTreeSet<(u32, Reverse<u64>, Position)>,
     /// When each end is withdrawn or forgotten.
     ends: BTreeSet<(Instant, Position)>,
+    introduced: HashMap<Origin, usize>,
     digest: Digest,
     /// Counts changes, to tell newer from older.
     changes: u64,
@@ -51,9 +57,19 @@ pub struct Roll {
     census: Option<Census>,
 }
 
+/// Whom a record counts for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Origin {
+    /// The one who told of it first.
+    Told(Source),
+    /// Its own host, where it has answered.
+    Met(Source),
+}
+
 #[derive(Clone, Debug)]
 struct Record {
     entry: Entry,
+    origin: Origin,
     /// Its place in `news`: how often it was told, and the change that made it news.
     news: Option<(u32, u64)>,
     end: Option<End>,
@@ -75,6 +91,9 @@ impl Record {
 impl Roll {
     /// Nodes that a roll holds, the living and the others.
     pub const MAX_ENTRIES: usize = 65_536;
+    /// Of them, those that one source introduced: a node that joins a ring of 10,000 hears of all from
+    /// ten others within seconds, and a stranger fills a 64th.
+    pub const MAX_OF_SOURCE: usize = 1_024;
     /// Rumours in a message.
     pub const MAX_RUMOURS: usize = 64;
     /// Entries of a message that are looked at.
@@ -92,11 +111,13 @@ impl Roll {
             pool: Vec::new(),
             news: BTreeSet::new(),
             ends: BTreeSet::new(),
+            introduced: HashMap::new(),
             digest: Digest::empty(),
             changes: 0,
             census: None,
         };
-        roll.hear(now, &Entry { contact: me, incarnation, life: Life::Alive });
+        let here = Origin::Met(Source::of_address(&me.address));
+        roll.hear(now, &here, &Entry { contact: me, incarnation, life: Life::Alive });
         roll
     }
 
@@ -105,13 +126,33 @@ impl Roll {
     /// That a node answers does not bring it back: its end is told anew, so that it hears of it and
     /// refutes it.
     pub fn observe(&mut self, now: Instant, contact: &Contact, life: Life) -> bool {
+        let origin = Origin::Met(Source::of_address(&contact.address));
+        let is_news = self.note(now, &origin, contact, life);
+        if life == Life::Alive {
+            self.attribute(contact, origin);
+        }
+        is_news
+    }
+
+    /// Notes what a node says of itself, as in [`Roll::observe`], without proof that it is where it says.
+    pub fn claimed(
+        &mut self,
+        now: Instant,
+        source: &Source,
+        contact: &Contact,
+        life: Life,
+    ) -> bool {
+        self.note(now, &Origin::Told(source.clone()), contact, life)
+    }
+
+    fn note(&mut self, now: Instant, origin: &Origin, contact: &Contact, life: Life) -> bool {
         if contact.position == self.me {
             return false;
         }
         let Some(record) = self.records.get(&contact.position) else {
             let entry = Entry { contact: contact.clone(), incarnation: 0, life };
             // Of a node that nobody spoke of, nobody needs to hear that it is gone.
-            return life == Life::Alive && self.hear(now, &entry);
+            return life == Life::Alive && self.hear(now, origin, &entry);
         };
         if life == Life::Alive {
             if record.end.is_some_and(|end| !end.silent) && record.news.is_none() {
@@ -120,17 +161,21 @@ impl Roll {
             return false;
         }
         let entry = Entry { life, ..record.entry.clone() };
-        self.hear(now, &entry)
+        self.hear(now, origin, &entry)
     }
 
     /// Takes in what another node tells, [`Roll::MAX_HEARD`] entries at most. Returns what changed,
     /// the refutation of this node's own end included.
-    pub fn heard(&mut self, now: Instant, entries: &[Entry]) -> Vec<Entry> {
+    pub fn heard(&mut self, now: Instant, source: &Source, entries: &[Entry]) -> Vec<Entry> {
+        let origin = Origin::Told(source.clone());
         let mut changed = Vec::new();
         for entry in entries.iter().take(Self::MAX_HEARD) {
             let position = entry.contact.position;
-            let news =
-                if position == self.me { self.refute(now, entry) } else { self.hear(now, entry) };
+            let news = if position == self.me {
+                self.refute(now, entry)
+            } else {
+                self.hear(now, &origin, entry)
+            };
             if news {
                 changed.extend(self.records.get(&position).map(|record| record.entry.clone()));
             }
@@ -142,7 +187,8 @@ impl Roll {
     pub fn leave(&mut self, now: Instant) {
         let Some(own) = self.own().cloned() else { return };
         let incarnation = own.incarnation.saturating_add(1);
-        self.hear(now, &Entry { incarnation, life: Life::Left, ..own });
+        let here = Origin::Met(Source::of_address(&own.contact.address));
+        self.hear(now, &here, &Entry { incarnation, life: Life::Left, ..own });
     }
 
     /// What to tell the next node: up to `max` changes, and at most [`Roll::MAX_RUMOURS`], those told
@@ -271,21 +317,25 @@ impl Roll {
             return false;
         }
         let incarnation = entry.incarnation.saturating_add(1);
-        self.hear(now, &Entry { incarnation, ..own })
+        let here = Origin::Met(Source::of_address(&own.contact.address));
+        self.hear(now, &here, &Entry { incarnation, ..own })
     }
 
     /// Keeps an entry if it supersedes what there is, and passes it on.
-    fn hear(&mut self, now: Instant, entry: &Entry) -> bool {
+    fn hear(&mut self, now: Instant, origin: &Origin, entry: &Entry) -> bool {
         let position = entry.contact.position;
-        let superseded = match self.records.get(&position) {
-            Some(record) if !entry.supersedes(&record.entry) => return false,
-            Some(_) => true,
-            None => false,
-        };
-        if !superseded && !self.make_room(entry.life) {
+        let known = self.records.get(&position);
+        if known.is_some_and(|known| !entry.supersedes(&known.entry)) {
             return false;
         }
+        // Whoever tells of it now, it is one record still.
+        let known = known.map(|known| known.origin.clone());
+        if known.is_none() && !(self.has_room_of(origin) && self.make_room(entry.life)) {
+            return false;
+        }
+        let origin = known.unwrap_or_else(|| origin.clone());
         self.remove(position);
+        *self.introduced.entry(origin.clone()).or_default() += 1;
         self.digest.toggle(entry);
         let mut end = None;
         if entry.life == Life::Alive {
@@ -297,9 +347,34 @@ impl Roll {
             self.ends.insert((due, position));
             end = Some(End { due, silent: false });
         }
-        self.records.insert(position, Record { entry: entry.clone(), news: None, end });
+        self.records.insert(position, Record { entry: entry.clone(), origin, news: None, end });
         self.make_news(position);
         true
+    }
+
+    /// Whether one more may count for an origin.
+    fn has_room_of(&self, origin: &Origin) -> bool {
+        self.introduced.get(origin).is_none_or(|count| *count < Self::MAX_OF_SOURCE)
+    }
+
+    /// A node answered where it is said to be: it counts no longer for the one who told of it.
+    fn attribute(&mut self, contact: &Contact, origin: Origin) {
+        let has_room = self.has_room_of(&origin);
+        let Some(record) = self.records.get_mut(&contact.position) else { return };
+        if record.entry.contact != *contact || record.origin == origin || !has_room {
+            return;
+        }
+        *self.introduced.entry(origin.clone()).or_default() += 1;
+        let before = std::mem::replace(&mut record.origin, origin);
+        self.discount(&before);
+    }
+
+    fn discount(&mut self, origin: &Origin) {
+        let Some(count) = self.introduced.get_mut(origin) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.introduced.remove(origin);
+        }
     }
 
     /// Whether one more fits; the end that was to be forgotten first gives way to a living node.
@@ -336,6 +411,7 @@ impl Roll {
     fn remove(&mut self, position: Position) {
         self.drop_news(position);
         let Some(record) = self.records.remove(&position) else { return };
+        self.discount(&record.origin);
         if record.is_told() {
             self.digest.toggle(&record.entry);
         }

@@ -80,7 +80,7 @@ impl Calls {
     ) -> Result<Superseding, CallError> {
         let request = pb::ListAgreementsRequest { range: Some(wire::range(over)) };
         let call = async |channel| client(channel, of).list_agreements(request).await;
-        let response = self.unhurried(&self.at_present(of), call).await?;
+        let response = self.unhurried(&self.at_present(of)?, call).await?;
         let listed = pb::Superseded { by: response.agreements };
         parsed(&of.address, wire::parse_superseded(listed))
     }
@@ -98,7 +98,7 @@ impl Calls {
             purge_before: purge_before.map(wire::timestamp),
         };
         let call = async |channel| client(channel, to).renew(request).await;
-        let response = self.unhurried(&self.at_present(to), call).await?;
+        let response = self.unhurried(&self.at_present(to)?, call).await?;
         parsed(&to.address, parse_renewed(response))
     }
 

@@ -7,7 +7,7 @@ use shoal_core::ring::{Contact, Entry, Found, Position, RollDigest, State};
 use shoal_proto::dht::v1::{self as pb, dht_service_client::DhtServiceClient, target::Kind};
 
 use super::{CallError, Calls, Client};
-use crate::wire::{self, Addressee, Seen};
+use crate::wire::{self, Addressee, Told};
 
 /// A client that speaks to this node, and not to another one that has its address now.
 fn client(channel: Channel, to: &Contact) -> Client {
@@ -26,21 +26,21 @@ impl Calls {
         let request = pb::FindSuccessorRequest { target };
         let call = async |channel| DhtServiceClient::new(channel).find_successor(request).await;
         let found = self.unhurried(to, call).await?;
-        parsed(&to.address, wire::parse_found(found))
+        parsed(&to.address, wire::parse_found(found, Told::at(&to.address)))
     }
 
     pub(crate) async fn notify(&self, of: &State, to: &Contact) -> Result<State, CallError> {
         let request = pb::NotifyRequest { state: Some(wire::state(of)) };
         let call = async |channel| client(channel, to).notify(request).await;
         let response = self.quick(to, call).await?;
-        parsed(&to.address, wire::parse_state(response.state, Seen::Elsewhere))
+        parsed(&to.address, wire::parse_state(response.state, Told::at(&to.address)))
     }
 
     pub(crate) async fn state(&self, of: &Contact) -> Result<State, CallError> {
         let request = pb::GetStateRequest::default();
         let call = async |channel| DhtServiceClient::new(channel).get_state(request).await;
         let response = self.quick(of, call).await?;
-        parsed(&of.address, wire::parse_state(response.state, Seen::Elsewhere))
+        parsed(&of.address, wire::parse_state(response.state, Told::at(&of.address)))
     }
 
     /// The state of whoever is at an address.
@@ -48,7 +48,7 @@ impl Calls {
         let request = pb::GetStateRequest::default();
         let call = async |channel| DhtServiceClient::new(channel).get_state(request).await;
         let response = self.within(address, super::CONNECT_TIMEOUT, call).await?;
-        parsed(address, wire::parse_state(response.state, Seen::Elsewhere))
+        parsed(address, wire::parse_state(response.state, Told::at(address)))
     }
 
     pub(crate) async fn probe(
@@ -60,8 +60,9 @@ impl Calls {
         let call = async |channel| client(channel, to).probe(request).await;
         let response = self.quick(to, call).await?;
         let next = response.next.ok_or(wire::WireError::Missing("what is next"));
-        let next = next.and_then(wire::parse_found);
-        let state = wire::parse_state(response.state, Seen::Elsewhere);
+        let told = Told::at(&to.address);
+        let next = next.and_then(|next| wire::parse_found(next, told));
+        let state = wire::parse_state(response.state, told);
         parsed(&to.address, state.and_then(|state| Ok((state, next?))))
     }
 
@@ -75,7 +76,7 @@ impl Calls {
         let request = pb::GossipRequest { rumours, digest: digest.hashes().to_vec() };
         let call = async |channel| client(channel, to).gossip(request).await;
         let response = self.quick(to, call).await?;
-        parsed(&to.address, wire::parse_rumours(response.rumours))
+        parsed(&to.address, wire::parse_rumours(response.rumours, Told::at(&to.address)))
     }
 }
 

@@ -214,7 +214,8 @@ impl Bench {
 
 async fn values_of(keeper: &Keeper, room: Room) -> (Primary, Values) {
     let supervisor = Supervisor::new(Health::new(&[]).await);
-    let calls = Calls::default();
+    let (id, position) = (keeper.me, Position::of_node(keeper.me, 0));
+    let calls = Calls::new(&Contact { position, id, address: "127.0.0.1:1".into() });
     let primary = Primary::new(keeper.clone(), calls.clone(), Duration::from_secs(3600));
     (primary.clone(), Values::start(keeper.clone(), primary, calls, room, &supervisor))
 }

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use shoal_common::status::Violations;
-use shoal_core::ring::Position;
+use shoal_common::{advertised::AdvertisedAddresses, status::Violations};
+use shoal_core::ring::{Position, Source};
 use shoal_proto::dht::v1::{self as pb, dht_service_server::DhtService, target::Kind};
 use tonic::{Request, Response, Status};
 
@@ -14,7 +14,7 @@ use crate::{
     router::{Operation, Router},
     store::Key,
     swarms::Swarms,
-    wire::{self, Seen},
+    wire::{self, Told},
 };
 
 /// Nodes in one answer.
@@ -27,6 +27,8 @@ pub(crate) struct Dht {
     pub(crate) router: Router,
     pub(crate) keeper: Keeper,
     pub(crate) swarms: Swarms,
+    /// Which addresses nodes may say that they have.
+    pub(crate) rule: AdvertisedAddresses,
 }
 
 #[tonic::async_trait]
@@ -46,8 +48,9 @@ impl DhtService for Dht {
     ) -> Result<Response<pb::NotifyResponse>, Status> {
         self.expect_node(&request)?;
         let observed = observed(&request)?;
-        let state = wire::parse_state(request.into_inner().state, Seen::From(observed))?;
-        self.ring.notified(state).await;
+        let told = Told::ByItself(observed, self.rule);
+        let state = wire::parse_state(request.into_inner().state, told)?;
+        self.ring.notified(Source::of_ip(observed), state).await;
         Ok(Response::new(pb::NotifyResponse { state: Some(self.state()) }))
     }
 
@@ -136,8 +139,8 @@ impl DhtService for Dht {
         request: Request<pb::ProbeRequest>,
     ) -> Result<Response<pb::ProbeResponse>, Status> {
         self.expect_node(&request)?;
-        let observed = observed(&request)?;
-        let state = wire::parse_state(request.into_inner().state, Seen::From(observed))?;
+        let told = Told::ByItself(observed(&request)?, self.rule);
+        let state = wire::parse_state(request.into_inner().state, told)?;
         let surroundings = self.ring.view.borrow().clone();
         let next = surroundings.view.find_successor(state.node.position.next());
         let response =
@@ -150,10 +153,11 @@ impl DhtService for Dht {
         request: Request<pb::GossipRequest>,
     ) -> Result<Response<pb::GossipResponse>, Status> {
         self.expect_node(&request)?;
+        let observed = observed(&request)?;
         let request = request.into_inner();
-        let entries = wire::parse_rumours(request.rumours)?;
+        let entries = wire::parse_rumours(request.rumours, Told::From(observed))?;
         let digest = wire::parse_roll_digest(request.digest)?;
-        let news = self.ring.gossiped(entries, digest).await;
+        let news = self.ring.gossiped(Source::of_ip(observed), entries, digest).await;
         let rumours = news.iter().map(wire::rumour).collect();
         Ok(Response::new(pb::GossipResponse { rumours }))
     }

@@ -118,7 +118,9 @@ impl ReplicaService for Replica {
             }
             Err(WriteRefusal::Sealed) => Kind::Sealed(pb::Sealed {}),
             Err(WriteRefusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),
-            Err(refusal @ WriteRefusal::NoMember) => return Err(refusal_status(&refusal)),
+            Err(refusal @ (WriteRefusal::NoMember | WriteRefusal::TooManyPieces)) => {
+                return Err(refusal_status(&refusal));
+            }
         };
         Ok(Response::new(pb::RenewResponse { kind: Some(kind) }))
     }
@@ -137,7 +139,9 @@ impl ReplicaService for Replica {
             }
             Err(WriteRefusal::Sealed) => Kind::Sealed(pb::Sealed {}),
             Err(WriteRefusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),
-            Err(refusal @ WriteRefusal::NoMember) => return Err(refusal_status(&refusal)),
+            Err(refusal @ (WriteRefusal::NoMember | WriteRefusal::TooManyPieces)) => {
+                return Err(refusal_status(&refusal));
+            }
         };
         Ok(Response::new(pb::ReplicateResponse { kind: Some(kind) }))
     }

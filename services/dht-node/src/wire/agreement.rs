@@ -8,7 +8,7 @@ use tracing::warn;
 use uuid::Uuid;
 
 use super::{
-    Seen, WireError, at_most, contact, count::mend, credible, field, parse_contact, parse_range,
+    Told, WireError, at_most, contact, count::mend, credible, field, parse_contact, parse_range,
     range,
 };
 
@@ -46,7 +46,7 @@ fn parse_replica_set(set: Option<pb::ReplicaSet>) -> Result<ReplicaSet, WireErro
         lineage: Lineage(Uuid::try_parse(&set.lineage).map_err(field)?),
         epoch: credible("epoch", set.epoch)?,
         members: members
-            .map(|member| parse_contact(Some(member), Seen::Elsewhere))
+            .map(|member| parse_contact(Some(member), Told::InAgreement))
             .collect::<Result<_, _>>()?,
     })
 }

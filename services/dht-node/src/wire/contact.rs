@@ -1,8 +1,11 @@
 //! Nodes, their neighbours, and news of them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use shoal_common::Address;
+use shoal_common::{
+    Address,
+    advertised::{AdvertisedAddresses, may_learn},
+};
 use shoal_core::ring::{
     Contact, Entry, Found, Life, NodeId, Position, RollDigest, Standing, State,
 };
@@ -15,13 +18,33 @@ const MAX_NODES: usize = 128;
 /// Rumours in one message.
 const MAX_RUMOURS: usize = 256;
 
-/// How an unspecified host in a node's own address is filled in.
+/// Who tells of a node, by which its address is judged.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Seen {
-    /// With the address that the message came from.
+pub(crate) enum Told {
+    /// The node itself, in a call from this host: the address is what the setting accepts of it, and
+    /// an unspecified host stands for where it is seen.
+    ByItself(IpAddr, AdvertisedAddresses),
+    /// A node on this host: the address is worth something to others.
     From(IpAddr),
-    /// Not at all: nodes that are spoken of must have an address.
-    Elsewhere,
+    /// Whoever agreed with it on a replica set, perhaps long ago.
+    InAgreement,
+}
+
+impl Told {
+    /// In an answer of whoever was dialled at HOST:PORT.
+    pub(crate) fn at(address: &str) -> Self {
+        let address: Option<Address> = address.parse().ok();
+        // Of a name it is not known here whether it stands for this host.
+        Self::From(address.and_then(|it| it.ip()).unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
+    }
+
+    /// How the same one's word of others is judged.
+    const fn of_others(self) -> Self {
+        match self {
+            Self::ByItself(seen, _) => Self::From(seen),
+            told => told,
+        }
+    }
 }
 
 pub(crate) fn contact(contact: &Contact) -> pb::NodeInfo {
@@ -34,7 +57,7 @@ pub(crate) fn contact(contact: &Contact) -> pb::NodeInfo {
     }
 }
 
-pub(crate) fn parse_contact(info: Option<pb::NodeInfo>, seen: Seen) -> Result<Contact, WireError> {
+pub(crate) fn parse_contact(info: Option<pb::NodeInfo>, told: Told) -> Result<Contact, WireError> {
     let info = info.ok_or(WireError::Missing("the node"))?;
     let id: NodeId = info.node_id.parse().map_err(field)?;
     // What is told of it further, and kept, has no room for another place.
@@ -46,35 +69,54 @@ pub(crate) fn parse_contact(info: Option<pb::NodeInfo>, seen: Seen) -> Result<Co
     if right.to_string() != info.position {
         return Err(WireError::Position { id: info.node_id, claimed: info.position, right });
     }
-    dialable(right, id, &info.address, seen)
+    dialable(right, id, &info.address, told)
 }
 
 /// A node named by its id and address alone.
 pub(crate) fn parse_named(id: &str, address: &str) -> Result<Contact, WireError> {
     let id: NodeId = id.parse().map_err(field)?;
-    dialable(Position::of_node(id, 0), id, address, Seen::Elsewhere)
+    dialable(Position::of_node(id, 0), id, address, Told::InAgreement)
 }
 
 fn dialable(
     position: Position,
     id: NodeId,
     address: &str,
-    seen: Seen,
+    told: Told,
 ) -> Result<Contact, WireError> {
     let address: Address = address.parse().map_err(field)?;
-    let address = match seen {
-        Seen::From(observed) => address.or_observed(observed),
-        Seen::Elsewhere => address,
+    let address = match told {
+        Told::ByItself(observed, rule) => rule.accept(address, observed).map_err(field)?,
+        Told::From(teacher) if !may_learn(&address, teacher) => {
+            return Err(WireError::HostLocal(address));
+        }
+        Told::InAgreement if address.is_unspecified() => {
+            return Err(WireError::HostLocal(address));
+        }
+        Told::From(_) | Told::InAgreement => address,
     };
-    if address.is_unspecified() || address.port() == 0 {
+    if address.port() == 0 {
         return Err(WireError::Field(format!("nobody can dial {address}")));
     }
     Ok(Contact { position, id, address: address.to_string().into() })
 }
 
-fn parse_contacts(what: &'static str, nodes: Vec<pb::NodeInfo>) -> Result<Vec<Contact>, WireError> {
+/// A node that somebody tells of; none if its address leads nowhere from here.
+fn parse_hearsay(info: Option<pb::NodeInfo>, told: Told) -> Result<Option<Contact>, WireError> {
+    match parse_contact(info, told.of_others()) {
+        Ok(contact) => Ok(Some(contact)),
+        Err(WireError::HostLocal(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn parse_contacts(
+    what: &'static str,
+    nodes: Vec<pb::NodeInfo>,
+    told: Told,
+) -> Result<Vec<Contact>, WireError> {
     let nodes = at_most(what, nodes, MAX_NODES)?.into_iter();
-    nodes.map(|node| parse_contact(Some(node), Seen::Elsewhere)).collect()
+    nodes.filter_map(|node| parse_hearsay(Some(node), told).transpose()).collect()
 }
 
 pub(crate) fn state(state: &State) -> pb::NodeState {
@@ -91,21 +133,19 @@ pub(crate) fn state(state: &State) -> pb::NodeState {
     }
 }
 
-pub(crate) fn parse_state(state: Option<pb::NodeState>, seen: Seen) -> Result<State, WireError> {
+pub(crate) fn parse_state(state: Option<pb::NodeState>, told: Told) -> Result<State, WireError> {
     let state = state.ok_or(WireError::Missing("the state"))?;
     let standing = match state.standing() {
         pb::Standing::Member => Standing::Member,
         pb::Standing::Leaving => Standing::Leaving,
         pb::Standing::Joining | pb::Standing::Unspecified => Standing::Joining,
     };
-    let predecessor = state.predecessor;
+    let predecessor = state.predecessor.map(|node| parse_hearsay(Some(node), told)).transpose()?;
     Ok(State {
-        node: parse_contact(state.node, seen)?,
+        node: parse_contact(state.node, told)?,
         standing,
-        predecessor: predecessor
-            .map(|node| parse_contact(Some(node), Seen::Elsewhere))
-            .transpose()?,
-        successors: parse_contacts("successors", state.successors)?,
+        predecessor: predecessor.flatten(),
+        successors: parse_contacts("successors", state.successors, told)?,
     })
 }
 
@@ -118,12 +158,15 @@ pub(crate) fn found(found: &Found) -> pb::FindSuccessorResponse {
     }
 }
 
-pub(crate) fn parse_found(found: pb::FindSuccessorResponse) -> Result<Found, WireError> {
+pub(crate) fn parse_found(
+    found: pb::FindSuccessorResponse,
+    told: Told,
+) -> Result<Found, WireError> {
     Ok(Found {
-        node: parse_contact(found.node, Seen::Elsewhere)?,
+        node: parse_contact(found.node, told)?,
         owns: found.owns,
-        successors: parse_contacts("successors", found.successors)?,
-        closer: parse_contacts("closer nodes", found.closer)?,
+        successors: parse_contacts("successors", found.successors, told)?,
+        closer: parse_contacts("closer nodes", found.closer, told)?,
     })
 }
 
@@ -141,8 +184,9 @@ pub(crate) fn rumour(entry: &Entry) -> pb::Rumour {
 }
 
 /// News of nodes. What has an absurd incarnation is left out: the node spoken of could not refute it.
-/// A node whose clock is far ahead, and its message with it, would else not be heard at all.
-pub(crate) fn parse_rumours(rumours: Vec<pb::Rumour>) -> Result<Vec<Entry>, WireError> {
+/// A node whose clock is far ahead, and its message with it, would else not be heard at all. So is what
+/// leads nowhere from here.
+pub(crate) fn parse_rumours(rumours: Vec<pb::Rumour>, told: Told) -> Result<Vec<Entry>, WireError> {
     let rumours = at_most("rumours", rumours, MAX_RUMOURS)?.into_iter();
     let rumours = rumours.filter(|rumour| is_credible(rumour.incarnation));
     let parse = |rumour: pb::Rumour| {
@@ -152,10 +196,10 @@ pub(crate) fn parse_rumours(rumours: Vec<pb::Rumour>) -> Result<Vec<Entry>, Wire
             pb::Life::Dead => Life::Dead,
             pb::Life::Unspecified => return Err(WireError::Missing("the life")),
         };
-        let contact = parse_contact(rumour.node, Seen::Elsewhere)?;
-        Ok(Entry { contact, incarnation: rumour.incarnation, life })
+        let contact = parse_hearsay(rumour.node, told)?;
+        Ok(contact.map(|contact| Entry { contact, incarnation: rumour.incarnation, life }))
     };
-    rumours.map(parse).collect()
+    rumours.filter_map(|rumour| parse(rumour).transpose()).collect()
 }
 
 /// The hashes of all a node says of others; none if it sent none.
@@ -186,9 +230,85 @@ mod tests {
             address: "10.0.0.1:7073".to_owned(),
             location: None,
         };
-        let node = parse_contact(Some(at(0)), Seen::Elsewhere).expect("it stands there");
-        assert_eq!(parse_contact(Some(contact(&node)), Seen::Elsewhere), Ok(node));
-        let refused = parse_contact(Some(at(1)), Seen::Elsewhere).expect_err("it is elsewhere");
+        let node = parse_contact(Some(at(0)), Told::InAgreement).expect("it stands there");
+        assert_eq!(parse_contact(Some(contact(&node)), Told::InAgreement), Ok(node));
+        let refused = parse_contact(Some(at(1)), Told::InAgreement).expect_err("it is elsewhere");
         assert!(refused.to_string().contains("stands at its place 0 alone, not at 1"), "{refused}");
+    }
+
+    fn info(number: u128, address: &str) -> pb::NodeInfo {
+        let id = NodeId::new(Uuid::from_u128(number));
+        let position = Position::of_node(id, 0).to_string();
+        let (node_id, address) = (id.to_string(), address.to_owned());
+        pb::NodeInfo { node_id, position, address, ..pb::NodeInfo::default() }
+    }
+
+    fn state_of(address: &str, others: &[&str], told: Told) -> Result<State, WireError> {
+        let others = others.iter().enumerate();
+        let others: Vec<_> =
+            others.map(|(number, address)| info(number as u128, address)).collect();
+        let state = pb::NodeState {
+            node: Some(info(99, address)),
+            standing: pb::Standing::Member.into(),
+            predecessor: others.first().cloned(),
+            successors: others,
+        };
+        parse_state(Some(state), told)
+    }
+
+    fn addresses(nodes: &[Contact]) -> Vec<&str> {
+        nodes.iter().map(|node| &*node.address).collect()
+    }
+
+    const LOCAL: [&str; 5] =
+        ["127.0.0.1:22", "[::1]:22", "169.254.169.254:80", "0.0.0.0:22", "localhost:22"];
+
+    #[test]
+    fn a_node_advertises_where_it_is_seen_unless_the_setting_allows_more() {
+        let seen: IpAddr = [10, 0, 0, 1].into();
+        let told = |address, rule| {
+            let state = state_of(address, &[], Told::ByItself(seen, rule));
+            state.map(|state| state.node.address.to_string())
+        };
+        let (observed, any) = (AdvertisedAddresses::Observed, AdvertisedAddresses::Any);
+        for rule in [observed, any] {
+            for address in ["10.0.0.1:7071", "0.0.0.0:7071"] {
+                assert_eq!(told(address, rule).as_deref(), Ok("10.0.0.1:7071"));
+            }
+            for address in ["127.0.0.1:22", "169.254.169.254:80", "localhost:22", "10.0.0.1:0"] {
+                assert!(told(address, rule).is_err(), "{address}");
+            }
+        }
+        for address in ["10.0.0.2:7071", "node.example:7071"] {
+            let refused = told(address, observed).expect_err("it is elsewhere").to_string();
+            assert!(refused.contains("advertised_addresses"), "{refused}");
+            assert_eq!(told(address, any).as_deref(), Ok(address));
+        }
+    }
+
+    #[test]
+    fn what_leads_nowhere_from_here_is_left_out_of_what_others_tell() {
+        let others = [&LOCAL[..], &["10.0.0.2:7071"]].concat();
+        let rule = AdvertisedAddresses::Observed;
+        for told in [
+            Told::ByItself([10, 0, 0, 1].into(), rule),
+            Told::at("10.0.0.1:7071"),
+            Told::at("name:1"),
+        ] {
+            let state = state_of("10.0.0.1:7071", &others, told).expect("the rest is taken");
+            assert_eq!(addresses(&state.successors), ["10.0.0.2:7071"]);
+            assert_eq!(state.predecessor, None);
+        }
+        let rumours = |told| {
+            let rumour = |address: &&str| pb::Rumour {
+                node: Some(info(7, address)),
+                incarnation: 1,
+                life: pb::Life::Alive.into(),
+            };
+            let entries = parse_rumours(others.iter().map(rumour).collect(), told);
+            entries.expect("they are well-formed").len()
+        };
+        assert_eq!(rumours(Told::From([10, 0, 0, 1].into())), 1);
+        assert_eq!(rumours(Told::From([127, 0, 0, 1].into())), 5, "all but the unspecified one");
     }
 }

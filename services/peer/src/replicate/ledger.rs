@@ -167,9 +167,10 @@ impl Ledger {
         }
         for id in &over {
             self.joined.remove(id);
-            match self.tries.failed(now, *id, rng) {
-                Some(wait) => debug!(content_id = %id, ?wait, "nobody has it; tried again later"),
-                None => info!(content_id = %id, tries = MAX_TRIES, "dropped: nobody has it"),
+            if let Some(wait) = self.tries.failed(now, *id, rng) {
+                debug!(content_id = %id, ?wait, "nobody has it; tried again later");
+            } else {
+                info!(content_id = %id, tries = MAX_TRIES, "dropped: nobody has it");
             }
         }
         over

@@ -231,6 +231,7 @@ impl Node {
         out: &mut Vec<Output>,
     ) {
         self.joining.unmet.remove(&address);
+        let at = address.clone();
         if state.node.id == self.member.me().id {
             self.joining.own.insert(address);
         } else if self.member.standing() == Standing::Joining {
@@ -239,10 +240,10 @@ impl Node {
             } else {
                 self.joining.waiting.remove(&address);
             }
-            self.told(now, state, out);
+            self.told(now, &at, state, out);
         } else if state.standing == Standing::Member {
             // Perhaps of another ring.
-            self.heard_of(now, state);
+            self.answered_at(now, &at, state);
             out.push(Output::Ask(state.node.clone(), Question::Probe(self.member.state())));
         }
     }

@@ -1,4 +1,7 @@
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use proptest::{collection::vec, prelude::*, sample::select};
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -7,6 +10,12 @@ use super::*;
 use crate::ring::testing::{epoch, four, node, node_at, numbers};
 
 const KEEP: Duration = Duration::from_secs(60);
+
+/// A source that has told nothing yet.
+fn anybody() -> Source {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    Source::of_address(&COUNT.fetch_add(1, Ordering::Relaxed).to_string())
+}
 
 /// The roll of the node at 0.
 fn roll(now: Instant) -> Roll {
@@ -34,7 +43,7 @@ fn told(roll: &Roll) -> Vec<Entry> {
 fn the_closest_successor_is_the_next_one_that_lives() {
     let now = epoch();
     let mut roll = roll(now);
-    roll.heard(now, &alive([4, 8, 12]));
+    roll.heard(now, &anybody(), &alive([4, 8, 12]));
     assert!(roll.observe(now, &node(8), Life::Dead));
     assert_eq!(roll.owner_of(four(5)), Some(&node(12)));
     assert_eq!(roll.owner_of(four(13)), Some(&node(0)));
@@ -47,11 +56,14 @@ fn the_closest_successor_is_the_next_one_that_lives() {
 fn of_the_same_incarnation_the_worse_report_counts_and_a_later_one_refutes_it() {
     let now = epoch();
     let mut roll = roll(now);
-    roll.heard(now, &[entry(4, 3, Life::Alive)]);
-    assert!(roll.heard(now, &[entry(4, 2, Life::Dead)]).is_empty());
-    assert_eq!(roll.heard(now, &[entry(4, 3, Life::Dead)]), [entry(4, 3, Life::Dead)]);
-    assert!(roll.heard(now, &alive([4])).is_empty());
-    assert_eq!(roll.heard(now, &[entry(4, 4, Life::Alive)]), [entry(4, 4, Life::Alive)]);
+    roll.heard(now, &anybody(), &[entry(4, 3, Life::Alive)]);
+    assert!(roll.heard(now, &anybody(), &[entry(4, 2, Life::Dead)]).is_empty());
+    assert_eq!(roll.heard(now, &anybody(), &[entry(4, 3, Life::Dead)]), [entry(4, 3, Life::Dead)]);
+    assert!(roll.heard(now, &anybody(), &alive([4])).is_empty());
+    assert_eq!(
+        roll.heard(now, &anybody(), &[entry(4, 4, Life::Alive)]),
+        [entry(4, 4, Life::Alive)]
+    );
     assert_eq!(roll.len(), 2);
 }
 
@@ -59,7 +71,7 @@ fn of_the_same_incarnation_the_worse_report_counts_and_a_later_one_refutes_it() 
 fn a_node_that_went_is_not_reported_dead_afterwards() {
     let now = epoch();
     let mut roll = roll(now);
-    roll.heard(now, &[entry(4, 3, Life::Left)]);
+    roll.heard(now, &anybody(), &[entry(4, 3, Life::Left)]);
     assert!(!roll.observe(now, &node(4), Life::Dead));
     assert_eq!(roll.entry(four(4)).map(|entry| entry.life), Some(Life::Left));
 }
@@ -69,12 +81,12 @@ fn a_node_refutes_its_own_end_while_it_lives() {
     let now = epoch();
     let mut roll = roll(now);
     for (incarnation, life) in [(1, Life::Dead), (9, Life::Left), (20, Life::Alive)] {
-        let refuted = roll.heard(now, &[entry(0, incarnation, life)]);
+        let refuted = roll.heard(now, &anybody(), &[entry(0, incarnation, life)]);
         assert_eq!(refuted, [entry(0, incarnation + 1, Life::Alive)]);
         assert_eq!(roll.rumours(1), refuted);
     }
     roll.leave(now);
-    assert!(roll.heard(now, &[entry(0, 30, Life::Dead)]).is_empty());
+    assert!(roll.heard(now, &anybody(), &[entry(0, 30, Life::Dead)]).is_empty());
     assert_eq!(roll.own(), Some(&entry(0, 22, Life::Left)));
     assert!(roll.is_empty());
 }
@@ -83,7 +95,7 @@ fn a_node_refutes_its_own_end_while_it_lives() {
 fn an_incarnation_that_cannot_be_raised_does_no_harm() {
     let now = epoch();
     let mut roll = roll(now);
-    roll.heard(now, &[entry(0, u64::MAX, Life::Dead), entry(0, u64::MAX, Life::Left)]);
+    roll.heard(now, &anybody(), &[entry(0, u64::MAX, Life::Dead), entry(0, u64::MAX, Life::Left)]);
     assert_eq!(roll.own(), Some(&entry(0, u64::MAX, Life::Alive)));
     roll.leave(now);
     assert_eq!(roll.own(), Some(&entry(0, u64::MAX, Life::Left)));
@@ -93,7 +105,7 @@ fn an_incarnation_that_cannot_be_raised_does_no_harm() {
 fn a_node_that_answers_although_it_is_reported_dead_hears_of_it() {
     let now = epoch();
     let mut roll = roll(now);
-    roll.heard(now, &[entry(4, 1, Life::Dead)]);
+    roll.heard(now, &anybody(), &[entry(4, 1, Life::Dead)]);
     while !roll.rumours(64).is_empty() {}
     assert!(!roll.observe(now, &node(4), Life::Alive));
     assert_eq!(roll.rumours(64), [entry(4, 1, Life::Dead)]);
@@ -103,11 +115,11 @@ fn a_node_that_answers_although_it_is_reported_dead_hears_of_it() {
 fn a_rumour_is_told_three_times_for_each_doubling_the_least_told_first() {
     let now = epoch();
     let mut roll = roll(now);
-    roll.heard(now, &alive([4, 8]));
+    roll.heard(now, &anybody(), &alive([4, 8]));
     let newest_first =
         [entry(8, 1, Life::Alive), entry(4, 1, Life::Alive), entry(0, 1, Life::Alive)];
     assert_eq!(roll.rumours(64), newest_first);
-    roll.heard(now, &alive([12]));
+    roll.heard(now, &anybody(), &alive([12]));
     assert_eq!(roll.rumours(2), [entry(12, 1, Life::Alive), entry(8, 1, Life::Alive)]);
     let mut tellings = BTreeMap::from([(0, 1), (4, 1), (8, 2), (12, 1)]);
     loop {
@@ -127,14 +139,20 @@ fn a_rumour_is_told_three_times_for_each_doubling_the_least_told_first() {
 fn an_end_is_told_for_a_while_then_only_remembered_then_forgotten() {
     let now = epoch();
     let mut roll = roll(now);
-    roll.heard(now, &alive([4]));
+    roll.heard(now, &anybody(), &alive([4]));
     roll.observe(now, &node(4), Life::Dead);
     roll.expire(now + KEEP.saturating_sub(Duration::from_secs(1)));
     assert_eq!(told(&roll).len(), 2);
     roll.expire(now + KEEP);
     assert_eq!(told(&roll), [entry(0, 1, Life::Alive)]);
-    assert!(roll.heard(now + KEEP, &alive([4])).is_empty(), "the living who do not know yet");
-    assert!(roll.heard(now + KEEP, &[entry(4, 1, Life::Dead)]).is_empty(), "nor a reminder");
+    assert!(
+        roll.heard(now + KEEP, &anybody(), &alive([4])).is_empty(),
+        "the living who do not know yet"
+    );
+    assert!(
+        roll.heard(now + KEEP, &anybody(), &[entry(4, 1, Life::Dead)]).is_empty(),
+        "nor a reminder"
+    );
     roll.expire(now + KEEP * 2);
     assert_eq!(roll.entry(four(4)), None);
     assert_eq!(roll.digest(), self::roll(now).digest());
@@ -151,7 +169,7 @@ fn two_rolls_that_differ_come_to_agree_by_repair_alone() {
             let life = [Life::Alive, Life::Dead, Life::Left][rng.random_range(0..3)];
             let incarnation = rng.random_range(0..3);
             let entry = Entry { contact: contact.clone(), incarnation, life };
-            !roll.heard(now, &[entry]).is_empty()
+            !roll.heard(now, &anybody(), &[entry]).is_empty()
         });
         assert!(a && b);
     }
@@ -161,8 +179,8 @@ fn two_rolls_that_differ_come_to_agree_by_repair_alone() {
         assert!(rounds < 100, "it does not end");
         let pushed = ours.entries_differing(theirs.digest(), 256, &mut rng);
         assert!(pushed.len() <= 256);
-        theirs.heard(now, &pushed);
-        ours.heard(now, &theirs.entries_differing(ours.digest(), 256, &mut rng));
+        theirs.heard(now, &anybody(), &pushed);
+        ours.heard(now, &anybody(), &theirs.entries_differing(ours.digest(), 256, &mut rng));
     }
     assert_eq!(told(&ours), told(&theirs));
     assert!(ours.entries_differing(theirs.digest(), 256, &mut rng).is_empty());
@@ -181,8 +199,8 @@ fn a_difference_in_one_part_of_the_circle_sends_only_that_part() {
         .collect();
     let (mut ours, mut theirs) = (roll(now), roll(now));
     for message in everybody.chunks(Roll::MAX_HEARD) {
-        ours.heard(now, message);
-        theirs.heard(now, message);
+        ours.heard(now, &anybody(), message);
+        theirs.heard(now, &anybody(), message);
     }
     theirs.observe(now, &everybody[5].contact, Life::Dead);
     let sent = ours.entries_differing(theirs.digest(), usize::MAX, &mut rng);
@@ -199,13 +217,55 @@ fn a_full_roll_gives_up_ends_for_the_living_and_takes_no_more() {
     let entries: Vec<_> = (1..=last)
         .map(|number| Entry { contact: at(number), incarnation: 1, life: Life::Alive })
         .collect();
-    entries.chunks(Roll::MAX_HEARD).for_each(|message| drop(roll.heard(now, message)));
+    entries.chunks(Roll::MAX_HEARD).for_each(|message| drop(roll.heard(now, &anybody(), message)));
     assert_eq!(roll.len(), Roll::MAX_ENTRIES);
     assert!(!roll.observe(now, &at(last + 1), Life::Alive));
     assert!(roll.observe(now, &at(last), Life::Dead));
     assert!(roll.observe(now, &at(last + 1), Life::Alive));
     assert_eq!(roll.len(), Roll::MAX_ENTRIES);
     assert_eq!(roll.entry(at(last).position), None);
+}
+
+#[test]
+fn one_source_introduces_so_many_and_others_as_many_more() {
+    let now = epoch();
+    let mut roll = roll(now);
+    let most = Roll::MAX_OF_SOURCE as u128;
+    let at = |number: u128| Contact {
+        address: "10.0.0.9:1".into(),
+        ..node_at(Position::from_u128(number))
+    };
+    let told = |numbers: std::ops::Range<u128>| -> Vec<_> {
+        let alive = |number| Entry { contact: at(number), incarnation: 1, life: Life::Alive };
+        numbers.map(alive).collect()
+    };
+    let [stranger, member] = ["10.0.0.1:1", "10.0.0.2:1"].map(Source::of_address);
+    assert_eq!(roll.heard(now, &stranger, &told(1..most + 1)).len(), most as usize);
+    assert_eq!(roll.heard(now, &stranger, &told(most + 1..most + 9)), []);
+    assert!(!roll.claimed(now, &stranger, &at(most + 1), Life::Alive));
+    // What is there already is news from anybody.
+    let dead = Entry { contact: at(1), incarnation: 1, life: Life::Dead };
+    assert_eq!(roll.heard(now, &stranger, std::slice::from_ref(&dead)), [dead]);
+    assert_eq!(roll.heard(now, &member, &told(most + 1..most + 9)).len(), 8);
+    // A node that answers where it is said to be counts for its own host.
+    assert!(!roll.observe(now, &at(2), Life::Alive));
+    assert_eq!(roll.heard(now, &stranger, &told(most + 9..most + 19)).len(), 1);
+    check(&mut roll);
+}
+
+#[test]
+fn a_host_at_which_thousands_answer_fills_no_roll() {
+    let now = epoch();
+    let mut roll = roll(now);
+    let at = |number: u128| Contact {
+        address: "10.0.0.9:1".into(),
+        ..node_at(Position::from_u128(number))
+    };
+    for number in 1..=2 * Roll::MAX_OF_SOURCE as u128 {
+        roll.observe(now, &at(number), Life::Alive);
+    }
+    assert_eq!(roll.len(), 1 + Roll::MAX_OF_SOURCE);
+    check(&mut roll);
 }
 
 #[test]
@@ -219,7 +279,7 @@ fn a_message_is_read_up_to_its_limit() {
             life: Life::Alive,
         })
         .collect();
-    assert_eq!(roll.heard(now, &entries).len(), Roll::MAX_HEARD);
+    assert_eq!(roll.heard(now, &anybody(), &entries).len(), Roll::MAX_HEARD);
 }
 
 #[test]
@@ -228,7 +288,7 @@ fn each_other_node_that_lives_is_drawn_about_as_often() {
     let mut rng = StdRng::seed_from_u64(7);
     let mut roll = roll(now);
     assert_eq!(roll.random(&mut rng), None);
-    roll.heard(now, &alive([4, 8, 12, 14]));
+    roll.heard(now, &anybody(), &alive([4, 8, 12, 14]));
     roll.observe(now, &node(14), Life::Dead);
     let mut drawn = BTreeMap::<_, usize>::new();
     for _ in 0..3_000 {
@@ -259,17 +319,17 @@ proptest! {
     ) {
         let now = epoch();
         let (mut one, mut other) = (roll(now), roll(now));
-        one.heard(now, &entries);
+        one.heard(now, &anybody(), &entries);
         let mut again = entries.clone();
         rand::seq::SliceRandom::shuffle(&mut again[..], &mut StdRng::seed_from_u64(shuffled_with));
         again.extend(entries);
-        again.chunks(split).for_each(|message| drop(other.heard(now, message)));
+        again.chunks(split).for_each(|message| drop(other.heard(now, &anybody(), message)));
         prop_assert_eq!(told(&one), told(&other));
         prop_assert_eq!(one.digest(), other.digest());
         prop_assert_eq!(one.census(), other.census());
         // And by telling a third what they came to.
         let mut third = roll(now);
-        third.heard(now, &told(&one));
+        third.heard(now, &anybody(), &told(&one));
         prop_assert_eq!(third.digest(), one.digest());
     }
 
@@ -287,7 +347,7 @@ proptest! {
                     roll.observe(now, &entry.contact, entry.life);
                 }
             } else {
-                roll.heard(now, &entries);
+                roll.heard(now, &anybody(), &entries);
             }
             prop_assert!(roll.rumours(rumours).len() <= rumours);
             check(&mut roll);
@@ -310,6 +370,12 @@ fn check(roll: &mut Roll) {
     let news =
         roll.records.iter().filter_map(|(p, record)| record.news.map(|(t, c)| (t, Reverse(c), *p)));
     assert_eq!(news.collect::<BTreeSet<_>>(), roll.news);
+    let mut introduced = HashMap::new();
+    for record in roll.records.values() {
+        *introduced.entry(record.origin.clone()).or_default() += 1;
+    }
+    assert_eq!(roll.introduced, introduced);
+    assert!(introduced.values().all(|count| *count <= Roll::MAX_OF_SOURCE));
     let mut digest = Digest::empty();
     roll.records
         .values()

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::ring::{
     Ballot, Clock, Contact, Custody, Entry, KeyRange, Life, Lineage, NodeId, Position, Proposal,
-    Refusal, ReplicaSet, Roll, Version, proposals, testing::epoch,
+    Refusal, ReplicaSet, Roll, Source, Version, proposals, testing::epoch,
 };
 
 /// What is believed at most, and the most that follows from that while a test lasts.
@@ -126,22 +126,23 @@ proptest! {
         let now = epoch();
         let kept = Duration::from_secs(3600);
         let (me, other) = (node(1), node(2));
+        let source = Source::of_address("10.0.0.9:1");
         let mut mine = Roll::new(me.clone(), own, kept, now);
         let mut theirs = Roll::new(other, 1, kept, now);
         for (incarnation, life, elsewhere) in reports {
             let address = if elsewhere { "192.0.2.1:9".into() } else { me.address.clone() };
             let contact = Contact { address, ..me.clone() };
             let life = [Life::Alive, Life::Dead, Life::Left][life];
-            theirs.heard(now, &[Entry { contact, incarnation, life }]);
+            theirs.heard(now, &source, &[Entry { contact, incarnation, life }]);
         }
         let told = theirs.entry(me.position).cloned();
-        mine.heard(now, &told.into_iter().collect::<Vec<_>>());
+        mine.heard(now, &source, &told.into_iter().collect::<Vec<_>>());
         let refuted = mine.own().cloned().expect("it speaks of itself");
-        theirs.heard(now, &[refuted]);
+        theirs.heard(now, &source, &[refuted]);
         let believed = theirs.entry(me.position).expect("it is heard of");
         prop_assert_eq!((&believed.contact, believed.life), (&me, Life::Alive));
         mine.leave(now);
-        theirs.heard(now, &[mine.own().cloned().expect("it speaks of itself")]);
+        theirs.heard(now, &source, &[mine.own().cloned().expect("it speaks of itself")]);
         prop_assert_eq!(theirs.entry(me.position).map(|entry| entry.life), Some(Life::Left));
     }
 

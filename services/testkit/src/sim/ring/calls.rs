@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Instant};
 
-use shoal_core::ring::{Answer, Contact, Found, Input, Position, Question, Silence, State};
+use shoal_core::ring::{Answer, Contact, Found, Input, Position, Question, Silence, Source, State};
 
 use super::world::{Host, LookupKey};
 
@@ -48,22 +48,28 @@ impl Body {
         }
     }
 
-    /// How a host answers, and what its brain is to be told.
-    pub(super) fn answer(&self, host: &mut Host, now: Instant) -> (Reply, Option<Input>) {
+    /// How a host answers the one at an address, and what its brain is to be told.
+    pub(super) fn answer(
+        &self,
+        from: &str,
+        host: &mut Host,
+        now: Instant,
+    ) -> (Reply, Option<Input>) {
         let state = || host.view.state.clone();
+        let source = || Source::of_address(from);
         match self {
             Self::Find(_, _, position) => (Reply::Found(host.view.find_successor(*position)), None),
             Self::Meet(_) => (Reply::State(state()), None),
             Self::Ask(_, Question::State) => (Reply::Answer(Answer::State(state())), None),
             Self::Ask(_, Question::Notify(sender)) => {
-                (Reply::Answer(Answer::Noticed), Some(Input::Notified(sender.clone())))
+                (Reply::Answer(Answer::Noticed), Some(Input::Notified(source(), sender.clone())))
             }
             Self::Ask(_, Question::Probe(sender)) => {
                 let next = host.view.find_successor(sender.node.position.next());
                 (Reply::Answer(Answer::Probed(state(), next)), None)
             }
             Self::Ask(_, Question::Gossip(news, digest)) => {
-                let answer = host.brain.gossiped(now, news, Some(digest));
+                let answer = host.brain.gossiped(now, &source(), news, Some(digest));
                 (Reply::Answer(Answer::Gossip(answer)), None)
             }
         }

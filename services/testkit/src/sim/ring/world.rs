@@ -462,11 +462,12 @@ impl World {
 
     fn called(&mut self, call: u64, from: usize, to: usize, body: &Body) {
         let now = self.instant();
+        let address = self.hosts[from].me.address.clone();
         let host = &mut self.hosts[to];
         if !host.is_up {
             return;
         }
-        let (reply, input) = body.answer(host, now);
+        let (reply, input) = body.answer(&address, host, now);
         if let Some(input) = input {
             self.tell(to, input);
         }

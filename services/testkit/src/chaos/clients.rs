@@ -71,6 +71,8 @@ pub struct Tally {
     pub unknown: u64,
     /// Reads that had no answer.
     pub unread: u64,
+    /// Values that were seen under more than one version: written again by the ring itself.
+    pub rewritten: u64,
     /// Keys.
     pub keys: u64,
 }
@@ -112,7 +114,13 @@ impl Clients {
     pub(super) fn tally(&self) -> Tally {
         let calls = self.record.calls.lock();
         let unread = self.record.unread.load(Ordering::Relaxed);
-        let mut tally = Tally { keys: calls.len() as u64, unread, ..Tally::default() };
+        let mut versions: HashMap<u64, u64> = HashMap::new();
+        for value in self.record.versions.lock().values() {
+            *versions.entry(*value).or_default() += 1;
+        }
+        let rewritten = versions.values().filter(|count| **count > 1).count() as u64;
+        let keys = calls.len() as u64;
+        let mut tally = Tally { keys, unread, rewritten, ..Tally::default() };
         for call in calls.values().flatten() {
             let count = match (call.outcome, call.action) {
                 (Outcome::Found(_), _) => &mut tally.read,

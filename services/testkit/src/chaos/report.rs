@@ -77,12 +77,12 @@ impl fmt::Display for Report {
             "swarm: {published} files published, {compared} downloads complete and compared byte by \
              byte ({mb:.1} MB), {asked_again} failed and asked for again, {removed} contents removed"
         )?;
-        let Tally { read, written, swapped, refused, unknown, unread, keys } = self.ring;
+        let Tally { read, written, swapped, refused, unknown, unread, rewritten, keys } = self.ring;
         writeln!(
             f,
             "ring: {keys} keys, {read} reads, {written} writes, {swapped} compare-and-sets, {refused} \
              refused by their condition, {unknown} of unknown outcome, {unread} reads without an \
-             answer"
+             answer, {rewritten} values written again by the ring"
         )?;
         let after = |time: Option<Duration>| {
             time.map_or("never".to_owned(), |time| format!("{:.1} s", time.as_secs_f64()))

@@ -120,7 +120,7 @@ impl Clients {
         }
         let rewritten = versions.values().filter(|count| **count > 1).count() as u64;
         let keys = calls.len() as u64;
-        let mut tally = Tally { keys, unread, rewritten, ..Tally::default() };
+        let mut tally = Tally { unread, rewritten, keys, ..Tally::default() };
         for call in calls.values().flatten() {
             let count = match (call.outcome, call.action) {
                 (Outcome::Found(_), _) => &mut tally.read,

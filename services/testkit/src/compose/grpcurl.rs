@@ -5,6 +5,8 @@ use std::{env, path::PathBuf, process::Command};
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 use shoal_common::ring::ADDRESSEE;
+use shoal_core::ring::{NodeId, Position};
+use uuid::Uuid;
 
 use super::{
     cluster::{Cluster, Content, PEER_PORT, RING_PORT, TRACKER_PORT},
@@ -29,12 +31,11 @@ pub(super) fn lists_and_calls(cluster: &mut Cluster) -> anyhow::Result<String> {
     let node = cluster.container("dht-node-1")?.published(RING_PORT)?;
     let other = format!("{}:{RING_PORT}", cluster.container("dht-node-2")?.address()?);
     let peer = format!("{}:{PEER_PORT}", peer.address()?);
-    let state = grpcurl.run(&[&node, "shoal.dht.v1.DhtService/GetState"])?;
     let others_state = grpcurl.run(&[&other, "shoal.dht.v1.DhtService/GetState"])?;
     let services = [
         (tracker, tracker_calls(&content)),
         (node, vec![find_successor()]),
-        (other, vec![notify(&state, &others_state)?]),
+        (other, vec![notify(&others_state)?]),
         (peer, peer_calls(&content)),
     ];
     let mut count = 0;
@@ -97,7 +98,7 @@ fn health() -> Call {
 }
 
 fn tracker_calls(content: &Content) -> Vec<Call> {
-    let peer = uuid::Uuid::new_v4();
+    let peer = Uuid::new_v4();
     let id = &content.id;
     let announce = |event: &str| Call {
         method: "shoal.tracker.v1.TrackerService/Announce",
@@ -121,16 +122,22 @@ fn find_successor() -> Call {
     }
 }
 
-/// What a node says to another from time to time, from what both answer when they are asked for their
-/// states.
-fn notify(state: &str, others: &str) -> anyhow::Result<Call> {
-    let json = |state| serde_json::from_str::<Value>(state).context("GetState answers no JSON");
-    let (answer, others) = (json(state)?, json(others)?);
+/// What a node says to another that looks for its place in a ring; to the one that has this state.
+fn notify(others: &str) -> anyhow::Result<Call> {
+    let others: Value = serde_json::from_str(others).context("GetState answers no JSON")?;
     let node_id = others["state"]["node"]["nodeId"].as_str().context("a node has an id")?;
+    let id: NodeId = Uuid::new_v4().to_string().parse()?;
+    let node = json!({
+        "nodeId": id.to_string(),
+        "position": Position::of_node(id, 0).to_string(),
+        // Where it is seen: a node that says another address is refused.
+        "address": format!("0.0.0.0:{RING_PORT}"),
+    });
+    let state = json!({ "node": node, "standing": "STANDING_JOINING" });
     Ok(Call {
         addressee: Some(node_id.to_owned()),
         method: "shoal.dht.v1.DhtService/Notify",
-        request: json!({ "state": answer["state"] }).to_string(),
+        request: json!({ "state": state }).to_string(),
         expected: "successors",
     })
 }

@@ -22,6 +22,9 @@ use shoal_common::lock::{Condvar, Mutex};
 /// Linux counts processor time in hundredths of a second for its users, on every architecture.
 const MS_PER_TICK: u64 = 10;
 
+/// For how long the streams of a process that has ended are read on.
+const PIPE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Ports that Linux gives to nobody by itself, so that no connection takes one before its server does.
 const PORTS: Range<u16> = 10_000..32_000;
 
@@ -89,6 +92,7 @@ struct Lines {
     stdout: Vec<String>,
     stdout_ended: bool,
     stderr: String,
+    stderr_ended: bool,
 }
 
 impl Process {
@@ -131,6 +135,7 @@ impl Process {
                 let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
                 errors.update(|state| state.stderr.push_str(&text));
             }
+            errors.update(|state| state.stderr_ended = true);
         });
         Ok(Self { child, name: name.to_owned(), output })
     }
@@ -138,7 +143,9 @@ impl Process {
     /// Starts a command whose stderr goes to a file. What it says on stdout is not kept.
     pub fn spawn_logged(name: &str, mut command: Command, log: fs::File) -> io::Result<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
-        Ok(Self { child, name: name.to_owned(), output: Arc::default() })
+        let output = Arc::new(Output::default());
+        output.update(|state| (state.stdout_ended, state.stderr_ended) = (true, true));
+        Ok(Self { child, name: name.to_owned(), output })
     }
 
     /// What it was called at its start.
@@ -198,9 +205,11 @@ impl Process {
         self.ended().is_none()
     }
 
-    /// How it ended, if it did.
+    /// How it ended, if it did. All that it wrote has been read by then.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        self.child.try_wait().expect("a child can be waited for")
+        let status = self.child.try_wait().expect("a child can be waited for")?;
+        self.output.wait_for_end();
+        Some(status)
     }
 
     /// Ends it at once, as `kill -9` does.
@@ -208,6 +217,7 @@ impl Process {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.output.wait_for_end();
     }
 
     /// Sends SIGTERM.
@@ -231,12 +241,9 @@ impl Process {
         assert!(status.success(), "{} is gone", self.name);
     }
 
-    /// Waits for its end.
+    /// Waits for its end, and until all that it wrote has been read.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
-        let name = self.name.clone();
-        wait_for(&format!("the end of {name}"), patience, || {
-            self.child.try_wait().expect("a child can be waited for")
-        })
+        wait_for(&format!("the end of {}", self.name.clone()), patience, || self.ended())
     }
 
     /// Peak resident memory in bytes (VmHWM).
@@ -271,5 +278,19 @@ impl Output {
     fn update(&self, change: impl FnOnce(&mut Lines)) {
         change(&mut self.lock());
         self.changed.notify_all();
+    }
+
+    /// Waits until both streams were read to their ends. A child of the process may keep them open,
+    /// and is not waited for.
+    fn wait_for_end(&self) {
+        let deadline = Instant::now() + PIPE_PATIENCE;
+        let mut state = self.lock();
+        while !(state.stdout_ended && state.stderr_ended) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.changed.wait_timeout(state, left);
+        }
     }
 }

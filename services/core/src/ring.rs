@@ -44,7 +44,7 @@ pub use position::{Bits, KeyRange, Position};
 pub use roll::{Digest as RollDigest, Entry, Life, Roll};
 pub use source::Source;
 pub use timeouts::{TimeoutSettings, Timeouts};
-pub use version::{Clock, FromTheFuture, MAX_AHEAD, Version, VersionError};
+pub use version::{Stamp, Version, VersionError};
 pub use view::View;
 
 #[cfg(test)]

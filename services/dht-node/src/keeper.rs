@@ -10,14 +10,11 @@ use std::{
 
 use shoal_common::lock::Mutex;
 use shoal_core::ring::{
-    Agreement, Ballot, Clock, Custody, FromTheFuture, Intervals, KeyRange, Leases, NodeId,
-    Proposal, Refusal, ReplicaSet, Superseding, Version, WriteRefusal,
+    Agreement, Ballot, Custody, Intervals, KeyRange, Leases, NodeId, Proposal, Refusal, ReplicaSet,
+    Superseding, WriteRefusal,
 };
 
-use crate::{
-    store::{Merged, Record, Store, StoreError, Usage},
-    time::unix_ms,
-};
+use crate::store::{Merged, Record, Store, StoreError, Usage};
 
 /// How long a lease lasts. A crashed primary's range has no answers for as long, at most; a living
 /// one may miss three renewals in a row.
@@ -119,7 +116,6 @@ pub(crate) struct Keeper {
     pub(crate) store: Store,
     pub(crate) quota: Quota,
     leases: Arc<Mutex<Leases>>,
-    clock: Arc<Mutex<Clock>>,
     /// Since when all that lies in a range of which this node is no member was copied there.
     copied: Arc<Mutex<Intervals<Instant>>>,
 }
@@ -131,7 +127,6 @@ impl Keeper {
             store,
             quota,
             leases: Arc::new(Mutex::new(Leases::new(LEASE, Instant::now()))),
-            clock: Arc::new(Mutex::new(Clock::new(me, None))),
             copied: Arc::default(),
         }
     }
@@ -145,11 +140,6 @@ impl Keeper {
     /// What is agreed, as it is on disk.
     pub(crate) fn custody(&self) -> Arc<Custody> {
         self.store.custody()
-    }
-
-    /// A version for a write under the set of an epoch, greater than that of what it replaces.
-    pub(crate) fn next_version(&self, epoch: u64, above: Option<Version>) -> Version {
-        self.clock.lock().next(unix_ms(), epoch, above)
     }
 
     /// Promises, unless the primary holds a lease and has not agreed.
@@ -370,11 +360,6 @@ impl Keeper {
         });
         settle.await
     }
-
-    /// Notes a version made elsewhere, so that ours come after it; refuses one of the far future.
-    pub(crate) fn observe(&self, version: Version) -> Result<(), FromTheFuture> {
-        self.clock.lock().observe(version, unix_ms())
-    }
 }
 
 /// The parts of a range where records may lie that were not just copied there.
@@ -388,7 +373,7 @@ fn stale(copied: &Mutex<Intervals<Instant>>, range: KeyRange) -> Vec<KeyRange> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use shoal_core::ring::Position;
+    use shoal_core::ring::{Position, Stamp, Version};
 
     use super::*;
     use crate::store::{DataDir, Key};
@@ -407,7 +392,7 @@ mod tests {
             // The older ones are those of the blocked range.
             let wall_ms = if blocked.contains(key.position()) { 1 } else { 2 };
             let version = Version { epoch: 1, wall_ms, counter: 0, node: keeper.me };
-            Record { key, version, value: None, expires_ms: None }
+            Record { key, stamp: Stamp::of(version), value: None, expires_ms: None }
         };
         let tombstones: Vec<_> = (0..3 * BATCH as u64).map(tombstone).collect();
         let stored = keeper.store.write(move |txn| {

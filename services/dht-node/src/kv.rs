@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use shoal_common::supervisor::Supervisor;
-use shoal_core::ring::{KeyRange, Position, ReplicaSet, Version, WriteRefusal};
+use shoal_core::ring::{KeyRange, Position, ReplicaSet, Stamp, Version, WriteRefusal};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
@@ -272,8 +272,8 @@ impl Lane {
             if !window.is_open() {
                 return Err(KvError::TooLate);
             }
-            let above = before.as_ref().map(|record| record.version);
-            let version = keeper.next_version(set.epoch, above);
+            let above = before.as_ref().map(|record| record.stamp);
+            let version = Version::next(keeper.me, unix_ms(), set.epoch, above);
             let record = write.record(version);
             if self.writer.is_removed_already(&record, before.as_ref(), &set) {
                 return Ok(Written { version, durable_copies: set.members.len() });
@@ -309,7 +309,7 @@ impl Lane {
     ///
     /// Not so if its office is over: the takeover that began the next one has read what a majority
     /// has, and written again what it found on some only. What it did not find is on one replica at
-    /// most, like any other write that was left there; written again under its old version it could
+    /// most, like any other write that was left there; written again under its old stamp it could
     /// come before a later one of those.
     async fn settle(&mut self, key: &Key) -> Result<(), KvError> {
         let Some((record, office)) = self.doubts.of(key) else { return Ok(()) };
@@ -339,7 +339,7 @@ impl Write {
 
     fn record(&self, version: Version) -> Record {
         let Self { key, value, expires_ms, .. } = self.clone();
-        Record { key, version, value, expires_ms }
+        Record { key, stamp: Stamp::of(version), value, expires_ms }
     }
 }
 
@@ -354,11 +354,8 @@ impl Writer {
             if found.is_some_and(|office| office != Office::under(&set)) {
                 return Ok(());
             }
-            if let Err(error) = self.keeper.observe(record.version) {
-                return Err(KvError::Unknown(error.to_string()));
-            }
             let present = self.keeper.store.get(&record.key)?;
-            if present.is_some_and(|present| present.version >= record.version) {
+            if present.is_some_and(|present| present.stamp >= record.stamp) {
                 return Ok(());
             }
             match self.replicate(range, &set, record, set.majority()).await? {
@@ -511,7 +508,7 @@ fn stopping<T>(_: T) -> KvError {
 /// Whether the condition holds for what is there.
 fn check(condition: Condition, present: Option<&Record>) -> Result<(), KvError> {
     let live = present.filter(|record| record.is_live(unix_ms()));
-    let version = live.map(|record| record.version);
+    let version = live.map(|record| record.stamp.version);
     let holds = match condition {
         Condition::None => true,
         Condition::Absent => version.is_none(),

@@ -12,7 +12,7 @@ use crate::{
     kv::KvError,
     primary::NotServing,
     store::StoreError,
-    time::unix_ms,
+    time::steady_ms,
     wire::{self, WireError},
 };
 
@@ -84,7 +84,7 @@ fn elsewhere(message: String, primary: &Contact) -> Status {
     with_metadata(Reason::NotServing, message, names.into())
 }
 
-/// What time it is where the call was refused.
+/// What time it is where the call was refused, by the steady clock there.
 pub(crate) fn clock(status: &Status) -> Option<u64> {
     let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
     info.metadata.get(CLOCK)?.parse().ok()
@@ -122,7 +122,7 @@ impl From<KvError> for Status {
                 status(Reason::NotServing, message)
             }
             KvError::TooLate => {
-                let clock = [(CLOCK.to_owned(), unix_ms().to_string())];
+                let clock = [(CLOCK.to_owned(), steady_ms().to_string())];
                 with_metadata(Reason::TooLate, message, clock.into())
             }
             KvError::Full { .. } => Self::resource_exhausted(message),

@@ -21,7 +21,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use shoal_core::ring::{Custody, KeyRange, NodeId, Version};
+use shoal_core::ring::{Custody, KeyRange, NodeId, Stamp, Version};
 use tokio::sync::watch;
 
 use self::{
@@ -150,23 +150,23 @@ impl Store {
         self.database().summary(range)
     }
 
-    /// Up to `max` keys of a range and their versions, clockwise, from the one after `after` on. None
+    /// Up to `max` keys of a range and their stamps, clockwise, from the one after `after` on. None
     /// if there are no more. Reads the records: for a blocking thread.
-    pub fn versions(
+    pub fn stamps(
         &self,
         range: KeyRange,
         after: Option<&Key>,
         max: usize,
-    ) -> Result<Vec<(Key, Version)>, StoreError> {
-        let mut versions = Vec::new();
+    ) -> Result<Vec<(Key, Stamp)>, StoreError> {
+        let mut stamps = Vec::new();
         self.scan(range, after, |key, row| {
-            if versions.len() == max {
+            if stamps.len() == max {
                 return ControlFlow::Break(());
             }
-            versions.push((key, row.version));
+            stamps.push((key, row.stamp));
             ControlFlow::Continue(())
         })?;
-        Ok(versions)
+        Ok(stamps)
     }
 
     /// Records of a range, clockwise, from the one after `after` on, whose keys and values have about

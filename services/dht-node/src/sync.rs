@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use shoal_core::ring::{Contact, KeyRange, Refusal, ReplicaSet, Version};
+use shoal_core::ring::{Contact, KeyRange, Refusal, ReplicaSet, Stamp};
 use tracing::debug;
 
 use crate::{
@@ -210,21 +210,21 @@ impl Sync {
         with: &Contact,
         difference: &mut Difference,
     ) -> Result<(), SyncError> {
-        let mut theirs: HashMap<Key, Version> = HashMap::new();
+        let mut theirs: HashMap<Key, Stamp> = HashMap::new();
         let mut after = None;
         loop {
-            let (versions, more) = self.calls.versions(range, after.as_ref(), with).await?;
-            after = versions.last().map(|(key, _)| key.clone());
-            theirs.extend(versions);
+            let (stamps, more) = self.calls.stamps(range, after.as_ref(), with).await?;
+            after = stamps.last().map(|(key, _)| key.clone());
+            theirs.extend(stamps);
             if !more || after.is_none() {
                 break;
             }
         }
-        let ours = self.keeper.store.versions(range, None, usize::MAX)?;
+        let ours = self.keeper.store.stamps(range, None, usize::MAX)?;
         for (key, ours) in ours {
             match theirs.remove(&key) {
-                Some(version) if version == ours => {}
-                Some(version) if version > ours => difference.lacking_here.push(key),
+                Some(stamp) if stamp == ours => {}
+                Some(stamp) if stamp > ours => difference.lacking_here.push(key),
                 _ => difference.lacking_there.push(key),
             }
         }

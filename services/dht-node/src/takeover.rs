@@ -10,7 +10,7 @@ use tracing::{debug, info};
 use crate::{
     keeper::{Handover, LEASE, Prepared, SupplyError},
     lookup::Lookups,
-    store::{Key, Record, StoreError},
+    store::{Key, StoreError},
     sync::{Sync, SyncError},
 };
 
@@ -281,8 +281,9 @@ impl Takeover {
     }
 
     /// Writes again, under the set that is chosen now, what was not the same on all that was read: a
-    /// write that was never answered. Another one, on a replica that was not read, may have been made
-    /// after it by somebody who did not read it either, and must not come to light later.
+    /// write that was never answered, or one that a majority has, which another majority was read for.
+    /// A write on a replica that was not read may have been made after it by somebody who did not read
+    /// it either, and must not come to light later. Versions stay, as clients may know them.
     async fn write_again(
         &self,
         (range, set): (KeyRange, &ReplicaSet),
@@ -294,9 +295,9 @@ impl Takeover {
         for batch in self.sync.batches(&keys) {
             let records: Vec<_> = batch?
                 .into_iter()
-                .map(|record| Record {
-                    version: keeper.next_version(set.epoch, Some(record.version)),
-                    ..record
+                .map(|mut record| {
+                    record.stamp.epoch = record.stamp.epoch.max(set.epoch);
+                    record
                 })
                 .collect();
             let others = set.members.iter().filter(|member| member.id != self.me.id);

@@ -24,7 +24,8 @@ pub(crate) use contact::{
 };
 pub(crate) use count::{credible, is_credible};
 pub(crate) use record::{
-    digest, parse_digest, parse_digests, parse_records, parse_records_of, parse_versions, record,
+    digest, epoch, parse_digest, parse_digests, parse_records, parse_records_of, parse_stamps,
+    record,
 };
 
 /// A message that breaks the protocol.

@@ -4,16 +4,17 @@
 
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusBuilder;
-use shoal_core::ring::{NodeId, Version};
+use shoal_core::ring::{NodeId, Stamp, Version};
 use shoal_dht_node::store::{DataDir, Record, Store, Txn};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 fn record(name: usize, is_tombstone: bool) -> Record {
     let value = Bytes::from_static(b"x").try_into().unwrap();
+    let version = Version { epoch: 1, wall_ms: 1, counter: 0, node: NodeId::new(Uuid::nil()) };
     Record {
         key: Bytes::from(format!("{name}")).try_into().unwrap(),
-        version: Version { epoch: 1, wall_ms: 1, counter: 0, node: NodeId::new(Uuid::nil()) },
+        stamp: Stamp::of(version),
         value: (!is_tombstone).then_some(value),
         expires_ms: None,
     }

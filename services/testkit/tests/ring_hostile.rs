@@ -1,6 +1,6 @@
 //! What a ring does with bad input, and with nodes that do not keep to the protocol.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use shoal_common::ring::ADDRESSEE;
 use shoal_core::ring::{NodeId, Position};
@@ -8,8 +8,8 @@ use shoal_proto::dht::v1::{
     AcceptRequest, Agreement, Ballot, Condition, DeleteRequest, FindSuccessorRequest,
     GetPeersRequest, GetRequest, GossipRequest, LearnRequest, Life, ListAgreementsRequest,
     ListNodesRequest, LookupRequest, NodeInfo, NodeState, NotifyRequest, PrepareRequest,
-    ProbeRequest, Proposal, PutRequest, Record, ReplicaSet, ReplicateRequest, Rumour, Target,
-    condition, replicate_response, target,
+    ProbeRequest, Proposal, PutRequest, ReadRecordsRequest, Record, ReplicaSet, ReplicateRequest,
+    Rumour, Target, condition, replicate_response, target,
 };
 use shoal_testkit::ring::{
     Ring, addressed, agreement_on,
@@ -112,6 +112,7 @@ async fn bad_requests_are_refused_with_words_and_change_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_that_was_held_up_does_not_happen() {
     let ring = Ring::of(2).await;
+    let begun = Instant::now();
     let now = SystemTime::now;
     let until =
         |end: SystemTime| PutRequest { not_after: Some(end.into()), ..put_of(b"key", b"late") };
@@ -119,9 +120,15 @@ async fn a_write_that_was_held_up_does_not_happen() {
     for number in 0..2 {
         let mut node = ring.client(number);
         for end in [now() - Duration::from_millis(1), now() + Duration::from_secs(60)] {
-            let refused = node.put(until(end)).await.expect_err("its time is over, or another");
-            assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
-            let info = refused.get_details_error_info().expect("a reason");
+            let info = loop {
+                let refused = node.put(until(end)).await.expect_err("its time is over, or another");
+                assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
+                let info = refused.get_details_error_info().expect("a reason");
+                // A primary that the machine holds up has no leases for a moment.
+                if info.reason != "NOT_SERVING" || begun.elapsed() > DEADLINE {
+                    break info;
+                }
+            };
             assert_eq!(info.reason, "TOO_LATE");
             let clock = info.metadata["clock_unix_ms"].parse().expect("the time there");
             let clock = UNIX_EPOCH + Duration::from_millis(clock);
@@ -159,7 +166,7 @@ async fn who_is_no_primary_cannot_write() {
             key: "key".into(),
             version: format!("9.{wall_ms}.0@{}", Uuid::nil()),
             value: Some("forged".into()),
-            expires_ms: 0,
+            ..Record::default()
         }],
     };
     let (mut replica, id) = (ring.replica(0), ring.id(0).await);
@@ -167,7 +174,7 @@ async fn who_is_no_primary_cannot_write() {
     let answer = replica.replicate(write(1)).await.expect("an answer").into_inner();
     assert!(matches!(answer.kind, Some(replicate_response::Kind::Superseded(_))), "{answer:?}");
     let refused = replica.replicate(write(u64::MAX)).await.expect_err("the far future");
-    assert!(refused.message().contains("ahead of this node's clock"), "{refused:?}");
+    assert!(refused.message().contains("before the year 10000"), "{refused:?}");
     for number in 0..3 {
         let request = GetRequest { key: "key".into(), direct: false };
         let found = ring.client(number).get(request).await.expect("it is there").into_inner();
@@ -194,13 +201,14 @@ async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() 
     let (_, rest) = before.split_once('.').expect("an epoch and more");
     let (wall_ms, rest) = rest.split_once('.').expect("a time and more");
     let later = wall_ms.parse::<u64>().expect("a time") + 1;
+    let version = format!("{}.{later}.{rest}", epoch(&before));
     let unanswered = ReplicateRequest {
         agreement: Some(agreement_on(b"key", &mut ring.client(primary)).await),
         records: vec![Record {
             key: "key".into(),
-            version: format!("{}.{later}.{rest}", epoch(&before)),
+            version: version.clone(),
             value: Some("in doubt".into()),
-            expires_ms: 0,
+            ..Record::default()
         }],
     };
     let unanswered = ring.addressed(replica, unanswered).await;
@@ -217,7 +225,12 @@ async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() 
     });
     let found = found.await.expect("the others take over");
     assert_eq!(found.value, "in doubt", "what a majority read is kept");
-    assert!(epoch(&found.version) > epoch(&before), "{} after {before}", found.version);
+    assert_eq!(found.version, version);
+    let request = ReadRecordsRequest { keys: vec!["key".into()] };
+    let request = ring.addressed(replica, request).await;
+    let records = ring.replica(replica).read_records(request).await.expect("it has the key");
+    let again = records.into_inner().records.remove(0).epoch;
+    assert!(again > Some(epoch(&before)), "epoch {again:?} after {before}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

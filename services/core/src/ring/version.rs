@@ -1,30 +1,30 @@
-//! Versions of values, from a hybrid logical clock.
+//! Versions of values, and which of two records of a key is the newer.
 //!
-//! A version tells the wall time of its write as far as that is possible, and is greater than every
-//! version that its maker had given or seen, whatever the wall clock does (Kulkarni et al., "Logical
-//! Physical Clocks", OPODIS 2014). So the last writer wins by comparing versions alone.
+//! A version tells when a value was written, as far as that is possible, and is greater than that of the
+//! value it replaces whatever the wall clocks do: a hybrid logical clock for each key (Kulkarni et al.,
+//! "Logical Physical Clocks", OPODIS 2014). So the last writer wins by comparing alone.
 //!
 //! The epoch of the replica set that takes the write goes before the time: what an earlier set left
-//! unfinished on one of its replicas may turn up late, and must not be taken for the last write
-//! because its primary's clock was ahead.
+//! unfinished on one of its replicas may turn up late, and must not be taken for the last write because
+//! its primary's clock was ahead. For the same reason a time counts only within its epoch: a clock that
+//! was years ahead and is right again leaves nothing behind that others have to wait for.
 
-use std::{cmp::max, fmt, str::FromStr, time::Duration};
+use std::{cmp::max, fmt, str::FromStr};
 
 use uuid::Uuid;
 
 use super::NodeId;
 
-/// How far ahead of our clock a version may be. Clocks that NTP keeps differ by milliseconds, those
-/// of machines that just woke up by seconds: a minute forgives them. And a node whose clock is a year
-/// ahead can hide the writes of others for no more than a minute.
-pub const MAX_AHEAD: Duration = Duration::from_secs(60);
+/// The last millisecond of the year 9999, the last that RFC 3339 can write.
+const MAX_WALL_MS: u64 = 253_402_300_799_999;
 
-/// Which write of a key is the last: the one with the greatest version.
+/// Which write of a key this is. Clients compare it: it stays for as long as the value does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
     /// Of the replica set that took the write, or of what it replaced if that is higher.
     pub epoch: u64,
-    /// Milliseconds since the Unix epoch, by the clock of the node, or of one it had heard from.
+    /// Milliseconds since the Unix epoch, by the clock of the node, or later if the value it replaced
+    /// was written later under the same epoch. At most the year 9999.
     pub wall_ms: u64,
     /// Tells versions of one millisecond apart.
     pub counter: u32,
@@ -35,6 +35,22 @@ pub struct Version {
 impl Version {
     /// Bytes of [`Version::to_bytes`].
     pub const BYTES: usize = 36;
+
+    /// A version for a write of `node` under the set of an epoch, whose record is newer than the one it
+    /// replaces, with the stamp `above`.
+    pub fn next(node: NodeId, now_ms: u64, epoch: u64, above: Option<Stamp>) -> Self {
+        let epoch = above.map_or(epoch, |above| max(epoch, max(above.epoch, above.version.epoch)));
+        let of_epoch = above.filter(|above| above.version.epoch == epoch);
+        let now = (now_ms.min(MAX_WALL_MS), 0);
+        let (wall_ms, counter) = of_epoch.map_or(now, |above| max(now, above.version.later()));
+        Self { epoch, wall_ms, counter, node }
+    }
+
+    /// The next wall time and counter.
+    fn later(self) -> (u64, u32) {
+        let next = self.counter.checked_add(1).map(|counter| (self.wall_ms, counter));
+        next.unwrap_or((self.wall_ms.saturating_add(1), 0))
+    }
 
     /// The version in bytes that are ordered as versions are.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
@@ -70,7 +86,7 @@ impl fmt::Display for Version {
 /// The text is no version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a version is EPOCH.MILLISECONDS.COUNTER@NODE, such as 4.1764000000000.3@2f1e0c5a-7c1b-4d0e-9d3a-5a4c4cbb6a10"
+    "a version is EPOCH.MILLISECONDS.COUNTER@NODE, of a time before the year 10000, such as 4.1764000000000.3@2f1e0c5a-7c1b-4d0e-9d3a-5a4c4cbb6a10"
 )]
 pub struct VersionError;
 
@@ -81,9 +97,10 @@ impl FromStr for Version {
         let (time, node) = text.split_once('@').ok_or(VersionError)?;
         let (epoch, time) = time.split_once('.').ok_or(VersionError)?;
         let (wall_ms, counter) = time.split_once('.').ok_or(VersionError)?;
+        let wall_ms = Some(number(wall_ms)?).filter(|wall_ms| *wall_ms <= MAX_WALL_MS);
         Ok(Self {
             epoch: number(epoch)?,
-            wall_ms: number(wall_ms)?,
+            wall_ms: wall_ms.ok_or(VersionError)?,
             counter: number(counter)?,
             node: node.parse().map_err(|_| VersionError)?,
         })
@@ -96,65 +113,23 @@ fn number<T: FromStr>(text: &str) -> Result<T, VersionError> {
     is_number.then(|| text.parse().ok()).flatten().ok_or(VersionError)
 }
 
-/// A version is too far ahead of this node's clock to be believed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "version {version} is {} s ahead of this node's clock, and more than {} s are not believed; \
-     set the clocks of both nodes",
-    .ahead.as_secs(),
-    MAX_AHEAD.as_secs()
-)]
-pub struct FromTheFuture {
-    /// The version.
+/// Which of two records of a key is the newer: the one that was written, or written again, under the
+/// later set, and of one set the one with the greater version. What a takeover writes again keeps its
+/// version, so that a client's compare-and-set of it still holds (Oki and Liskov, "Viewstamped
+/// Replication", PODC 1988).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stamp {
+    /// Of the replica set under which the record was last written.
+    pub epoch: u64,
+    /// Of the write.
     pub version: Version,
-    /// How far it is ahead.
-    pub ahead: Duration,
 }
 
-/// A node's hybrid logical clock. It is handed the wall time, which may stand still or go back.
-#[derive(Clone, Debug)]
-pub struct Clock {
-    node: NodeId,
-    /// Wall time and counter of the greatest version given or observed.
-    latest: (u64, u32),
-}
-
-impl Clock {
-    /// The clock of a node. `above` is the greatest version known from before it was last stopped.
-    pub fn new(node: NodeId, above: Option<Version>) -> Self {
-        Self { node, latest: above.map_or((0, 0), time_of) }
+impl Stamp {
+    /// Of a record that was not written again.
+    pub const fn of(version: Version) -> Self {
+        Self { epoch: version.epoch, version }
     }
-
-    /// A version for a write taken in an epoch, greater than every one that was given in that epoch,
-    /// and than `above`: that of the value to be replaced, which was observed here or elsewhere and so
-    /// is not from the far future.
-    pub fn next(&mut self, now_ms: u64, epoch: u64, above: Option<Version>) -> Version {
-        let latest = above.map(time_of).map_or(self.latest, |above| max(above, self.latest));
-        self.latest = max((now_ms, 0), after(latest));
-        let (wall_ms, counter) = self.latest;
-        let epoch = above.map_or(epoch, |above| max(epoch, above.epoch));
-        Version { epoch, wall_ms, counter, node: self.node }
-    }
-
-    /// Takes note of a version made elsewhere, unless it is more than [`MAX_AHEAD`] ahead of
-    /// `now_ms`: it must then not be stored either.
-    pub fn observe(&mut self, version: Version, now_ms: u64) -> Result<(), FromTheFuture> {
-        let ahead = Duration::from_millis(version.wall_ms.saturating_sub(now_ms));
-        if ahead > MAX_AHEAD {
-            return Err(FromTheFuture { version, ahead });
-        }
-        self.latest = max(self.latest, time_of(version));
-        Ok(())
-    }
-}
-
-const fn time_of(version: Version) -> (u64, u32) {
-    (version.wall_ms, version.counter)
-}
-
-/// The next wall time and counter. Nothing observed is near the end of time, where there is none.
-fn after((wall_ms, counter): (u64, u32)) -> (u64, u32) {
-    counter.checked_add(1).map_or((wall_ms.saturating_add(1), 0), |counter| (wall_ms, counter))
 }
 
 #[cfg(test)]
@@ -164,7 +139,7 @@ mod tests {
     use super::*;
 
     const NOW: u64 = 1_764_000_000_000;
-    const MINUTE: u64 = 60_000;
+    const YEAR: u64 = 365 * 86_400_000;
     const EPOCH: u64 = 3;
 
     fn node(number: u128) -> NodeId {
@@ -177,51 +152,49 @@ mod tests {
 
     #[test]
     fn a_version_tells_the_time_of_its_write() {
-        let mut clock = Clock::new(node(1), None);
         let first = Version { epoch: EPOCH, wall_ms: NOW, counter: 0, node: node(1) };
-        assert_eq!(clock.next(NOW, EPOCH, None), first);
-        assert_eq!(
-            clock.next(NOW + 1, EPOCH, None).to_string().split('@').next(),
-            Some("3.1764000000001.0")
-        );
+        assert_eq!(Version::next(node(1), NOW, EPOCH, None), first);
+        let second = Version::next(node(2), NOW + 1, EPOCH, Some(Stamp::of(first)));
+        assert_eq!(second.to_string().split('@').next(), Some("3.1764000000001.0"));
     }
 
     #[test]
     fn a_clock_that_goes_back_gives_greater_versions_all_the_same() {
-        let mut clock = Clock::new(node(1), None);
-        let first = clock.next(NOW, EPOCH, None);
-        let second = clock.next(NOW - 1_000, EPOCH, None);
+        let first = version(NOW, 0);
+        let next = |above, now_ms| Version::next(node(1), now_ms, EPOCH, Some(Stamp::of(above)));
+        let second = next(first, NOW - 1_000);
         assert!(second > first && second.wall_ms == NOW && second.counter == 1);
-        assert_eq!(clock.next(NOW + 5, EPOCH, None).counter, 0);
+        assert_eq!(next(second, NOW + 5).counter, 0);
+        let full = next(version(NOW, u32::MAX), NOW - 1_000);
+        assert_eq!((full.wall_ms, full.counter), (NOW + 1, 0));
     }
 
     #[test]
     fn what_an_earlier_set_left_behind_is_older_whatever_its_clock_said() {
-        let left_behind = Clock::new(node(1), None).next(NOW + MINUTE, 3, None);
-        let next = Clock::new(node(2), None).next(NOW, 4, None);
+        let left_behind = Version::next(node(1), NOW + YEAR, 3, None);
+        let next = Version::next(node(2), NOW, 4, None);
         assert!(next > left_behind);
-        let replacing = Clock::new(node(2), None).next(NOW, 2, Some(next));
-        assert!(replacing > next);
+        assert!(Version::next(node(2), NOW, 2, Some(Stamp::of(next))) > next);
     }
 
     #[test]
-    fn a_restart_goes_on_above_what_was_given_before() {
-        let before = version(NOW + 10 * MINUTE, u32::MAX);
-        let next = Clock::new(node(1), Some(before)).next(NOW, EPOCH, None);
-        assert_eq!((next.wall_ms, next.counter), (NOW + 10 * MINUTE + 1, 0));
+    fn a_time_that_was_far_ahead_ends_with_its_epoch() {
+        let ahead = Stamp::of(version(NOW + YEAR, 7));
+        let within = Version::next(node(1), NOW, EPOCH, Some(ahead));
+        assert_eq!((within.wall_ms, within.counter), (NOW + YEAR, 8));
+        let after = Version::next(node(1), NOW, EPOCH + 1, Some(ahead));
+        assert_eq!((after.wall_ms, after.counter), (NOW, 0));
     }
 
     #[test]
-    fn a_version_from_the_far_future_is_refused_and_forgotten() {
-        let mut clock = Clock::new(node(1), None);
-        clock.observe(version(NOW + MINUTE, 3), NOW).expect("a minute is believed");
-        let refused =
-            clock.observe(version(NOW + 90_500, 0), NOW).expect_err("it is too far ahead");
-        assert_eq!(refused.ahead, Duration::from_millis(90_500));
-        let words = refused.to_string();
-        assert!(words.contains("90 s ahead") && words.contains("more than 60 s"), "{words}");
-        assert_eq!(clock.observe(version(u64::MAX, 0), 0).expect_err("too far").version.counter, 0);
-        assert_eq!(clock.next(NOW, EPOCH, None).wall_ms, NOW + MINUTE);
+    fn what_is_written_again_is_newer_under_its_version_and_older_than_what_follows() {
+        let written = Stamp::of(version(NOW + YEAR, 7));
+        let left_behind = Stamp::of(version(NOW + YEAR, 9));
+        let again = Stamp { epoch: EPOCH + 2, ..written };
+        assert!(again > left_behind);
+        for epoch in [EPOCH + 2, EPOCH + 3] {
+            assert!(Stamp::of(Version::next(node(1), NOW, epoch, Some(again))) > again);
+        }
     }
 
     #[test]
@@ -238,6 +211,7 @@ mod tests {
             "-1.0.0",
             "..",
             "1.2.3.4",
+            "1.253402300800000.0",
         ];
         for text in bad.map(|bad| format!("{bad}@{node}")).iter().chain([&"1.2.3@x".to_owned()]) {
             let refused = text.parse::<Version>().expect_err(text);
@@ -246,22 +220,26 @@ mod tests {
     }
 
     prop_compose! {
-        fn versions()(epoch: u64, wall_ms: u64, counter: u32, number: u128) -> Version {
+        fn versions()(
+            epoch: u64,
+            wall_ms in 0..=MAX_WALL_MS,
+            counter: u32,
+            number: u128,
+        ) -> Version {
             Version { epoch, wall_ms, counter, node: node(number) }
         }
     }
 
-    /// Versions close to each other, of a time that observers may believe.
-    fn near() -> impl Strategy<Value = Version> {
-        let counter = prop_oneof![0..3_u32, Just(u32::MAX)];
-        (0..3_u64, NOW..NOW + MINUTE, counter, 0..3_u128).prop_map(
-            |(epoch, wall_ms, counter, number)| Version {
-                epoch,
-                wall_ms,
-                counter,
-                node: node(number),
-            },
-        )
+    prop_compose! {
+        /// Versions close to each other.
+        fn near()(
+            epoch in 0..3_u64,
+            wall_ms in NOW..NOW + 9,
+            counter in prop_oneof![0..3_u32, Just(u32::MAX)],
+            number in 0..3_u128,
+        ) -> Version {
+            Version { epoch, wall_ms, counter, node: node(number) }
+        }
     }
 
     proptest! {
@@ -282,25 +260,17 @@ mod tests {
         }
 
         #[test]
-        fn each_version_is_later_than_all_before(
-            number in 0..3_u128,
-            steps in prop::collection::vec((NOW..NOW + MINUTE, prop::option::of(near()), any::<bool>()), 1..50),
+        fn each_record_is_newer_than_the_one_it_replaces(
+            version in near(),
+            again in 0..5_u64,
+            steps in prop::collection::vec((NOW..NOW + 9, 0..5_u64, 0..3_u128), 1..50),
         ) {
-            let mut clock = Clock::new(node(number), None);
-            let mut latest = None;
-            for (now_ms, other, is_observed) in steps {
-                match other {
-                    Some(seen) if is_observed => {
-                        prop_assert!(clock.observe(seen, now_ms).is_ok());
-                        latest = latest.max(Some(time_of(seen)));
-                    }
-                    above => {
-                        let given = clock.next(now_ms, EPOCH, above);
-                        prop_assert!(Some(given) > above && given.epoch >= EPOCH);
-                        prop_assert!(Some(time_of(given)) > latest && given.wall_ms >= now_ms);
-                        latest = Some(time_of(given));
-                    }
-                }
+            let mut above = Stamp { epoch: max(again, version.epoch), version };
+            for (now_ms, epoch, number) in steps {
+                let next = Stamp::of(Version::next(node(number), now_ms, epoch, Some(above)));
+                prop_assert!(next > above && next.version > above.version);
+                prop_assert!(next.epoch >= epoch && next.version.wall_ms >= now_ms);
+                above = next;
             }
         }
     }

@@ -31,7 +31,7 @@ pub fn is_answer(method: &str, message: Bytes, range: KeyRange, records: &[Recor
             "Supply" => replica::parse_supplied(decode(message)?).is_ok(),
             "ListVersions" => {
                 let after: Option<&Key> = keys().next();
-                wire::parse_versions(decode(message)?, range, after).is_ok()
+                wire::parse_stamps(decode(message)?, range, after).is_ok()
             }
             _ => {
                 let response: pb::ReadRecordsResponse = decode(message)?;

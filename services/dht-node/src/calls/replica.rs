@@ -2,7 +2,7 @@
 
 use shoal_common::{channel::Channel, units::duration};
 use shoal_core::ring::{
-    Ballot, Contact, KeyRange, Proposal, Refusal, ReplicaSet, Superseding, Version, WriteRefusal,
+    Ballot, Contact, KeyRange, Proposal, Refusal, ReplicaSet, Stamp, Superseding, WriteRefusal,
 };
 use shoal_proto::dht::v1::{
     self as pb, accept_response, prepare_response, renew_response,
@@ -151,18 +151,18 @@ impl Calls {
         parsed(&of.address, wire::parse_digests(response.digests, ranges.len()))
     }
 
-    /// Keys and versions of a range, from a key on; and whether there are more.
-    pub(crate) async fn versions(
+    /// Keys and stamps of a range, from a key on; and whether there are more.
+    pub(crate) async fn stamps(
         &self,
         range: KeyRange,
         after: Option<&Key>,
         of: &Contact,
-    ) -> Result<(Vec<(Key, Version)>, bool), CallError> {
+    ) -> Result<(Vec<(Key, Stamp)>, bool), CallError> {
         let after_key = after.map(|key| key.as_bytes().clone()).unwrap_or_default();
         let request = pb::ListVersionsRequest { range: Some(wire::range(range)), after_key };
         let call = async |channel| client(channel, of).list_versions(request).await;
         let response = self.patient(of, call).await?;
-        parsed(&of.address, wire::parse_versions(response, range, after))
+        parsed(&of.address, wire::parse_stamps(response, range, after))
     }
 
     /// Records of some of the keys: as many as fit into a message.

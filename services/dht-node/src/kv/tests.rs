@@ -267,14 +267,14 @@ async fn what_is_found_on_a_replica_does_not_pass_what_is_in_doubt() {
     let before = bench.put("a", "0", Condition::None).await.unwrap();
     // Two writes that expected the same.
     let found = Version { counter: before.counter + 1, ..before };
-    let found = Record { version: found, ..bench.on_replica(0, "a").unwrap() };
+    let found = Record { stamp: Stamp::of(found), ..bench.on_replica(0, "a").unwrap() };
     bench.are([Mood::Deaf, Mood::Deaf]);
     let unknown = bench.put("a", "1", Condition::Version(before)).await;
     assert!(matches!(unknown, Err(KvError::Unknown(_))), "{unknown:?}");
 
     let refused = bench.values.absorb(vec![found.clone()], Some(&bench.set)).await;
     assert!(matches!(refused, Err(KvError::Unsettled(_))), "{refused:?}");
-    assert_eq!(bench.on_replica(0, "a").unwrap().version, before);
+    assert_eq!(bench.on_replica(0, "a").unwrap().stamp.version, before);
     bench.are([Mood::Deaf, Mood::Well]);
     bench.values.absorb(vec![found], Some(&bench.set)).await.unwrap();
     for node in [0, 2] {
@@ -297,10 +297,29 @@ async fn what_was_in_doubt_in_an_earlier_office_is_left_to_the_takeover() {
     let earlier = ReplicaSet { epoch: 1, ..bench.set.clone() };
     bench.values.absorb(vec![left.clone()], Some(&earlier)).await.unwrap();
     let after = bench.put("a", "2", Condition::Version(before)).await.unwrap();
-    assert!(after > left.version);
+    assert!(after > left.stamp.version);
     assert_eq!(bench.read("a").as_deref(), Some("2"));
     bench.are([Mood::Well, Mood::Well]);
     bench.values.absorb(vec![left], Some(&bench.set)).await.unwrap();
+    assert_eq!(bench.read("a").as_deref(), Some("2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_was_years_ahead_binds_nobody_later() {
+    const YEARS_MS: u64 = 10 * 365 * 86_400_000;
+    let mut bench = Bench::new(9).await;
+    let plain = bench.put("a", "0", Condition::None).await.unwrap();
+    let ahead = Version { wall_ms: plain.wall_ms + YEARS_MS, ..plain };
+    let record = Record { stamp: Stamp::of(ahead), ..bench.on_replica(0, "a").unwrap() };
+    bench.values.absorb(vec![record], Some(&bench.set)).await.unwrap();
+    assert_eq!(bench.on_replica(0, "a").unwrap().stamp.version, ahead);
+
+    let within = bench.put("a", "1", Condition::Version(ahead)).await.unwrap();
+    assert!(within > ahead);
+    assert!(bench.put("b", "1", Condition::None).await.unwrap().wall_ms < ahead.wall_ms);
+    bench.begin_office(3).await;
+    let after = bench.put("a", "2", Condition::Version(within)).await.unwrap();
+    assert!(after > within && after.wall_ms < ahead.wall_ms);
     assert_eq!(bench.read("a").as_deref(), Some("2"));
 }
 
@@ -309,7 +328,7 @@ async fn a_removal_of_what_never_was_leaves_nothing_once_all_replicas_are_known_
     let mut bench = Bench::new(9).await;
     // Left on one of them before the office began, which does not know of it.
     let left = bench.put("left", "0", Condition::None).await.unwrap();
-    let left = Record { version: left, ..bench.on_replica(0, "left").unwrap() };
+    let left = Record { stamp: Stamp::of(left), ..bench.on_replica(0, "left").unwrap() };
     let left = Record { key: key("a"), ..left };
     let planted = left.clone();
     bench.keepers[2].store.write(move |txn| txn.merge(&planted)).await.unwrap();

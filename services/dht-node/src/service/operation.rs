@@ -159,7 +159,7 @@ fn in_time(window: Window) -> Result<(), KvError> {
 
 fn value_of(record: Record) -> Option<pb::GetResponse> {
     let expires_at = record.expires_ms.map(wire::timestamp);
-    let version = record.version.to_string();
+    let version = record.stamp.version.to_string();
     record.value.map(|value| pb::GetResponse {
         value: value.as_bytes().clone(),
         version,

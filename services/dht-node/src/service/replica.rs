@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use shoal_core::ring::{KeyRange, Refusal, Superseding, WriteRefusal};
+use shoal_core::ring::{KeyRange, Refusal, Stamp, Superseding, Version, WriteRefusal};
 use shoal_proto::dht::v1::{
     self as pb, accept_response, prepare_response, renew_response,
     replica_service_server::ReplicaService, replicate_response, supply_response,
@@ -13,6 +13,7 @@ use crate::{
     keeper::{Handover, Keeper, Prepared, SupplyError},
     kv::Values,
     store::{Key, Record},
+    time::unix_ms,
     wire::{self, WireError},
 };
 
@@ -132,7 +133,7 @@ impl ReplicaService for Replica {
         use replicate_response::Kind;
         let request = request.into_inner();
         let (range, set) = wire::parse_agreement(request.agreement)?;
-        let records = self.believed(request.records, Some(range))?;
+        let records = records_within(range, request.records)?;
         let kind = match self.keeper.replicate(range, set, records).await? {
             Ok(newer) => {
                 Kind::Stored(pb::Stored { newer: newer.iter().map(wire::record).collect() })
@@ -154,7 +155,7 @@ impl ReplicaService for Replica {
         let request = request.into_inner();
         let (range, present) = wire::parse_agreement(request.present)?;
         let ballot = request.ballot.map(|ballot| wire::parse_ballot(Some(ballot))).transpose()?;
-        let records = self.believed(request.records, Some(range))?;
+        let records = records_within(range, request.records)?;
         let kind = match self.keeper.supply(&Handover { range, present, ballot }, records).await {
             Ok(()) => Kind::Supplied(pb::Supplied {}),
             Err(SupplyError::Refused(Refusal::Outbid(by))) => Kind::Outbid(wire::ballot(by)),
@@ -171,10 +172,13 @@ impl ReplicaService for Replica {
         &self,
         request: Request<pb::HandInRequest>,
     ) -> Result<Response<pb::HandInResponse>, Status> {
-        let mut records = self.believed(request.into_inner().records, None)?;
+        let mut records = wire::parse_records(request.into_inner().records)?;
         for record in &mut records {
-            // Epochs of rings that were founded apart cannot be compared.
-            record.version.epoch = 0;
+            // Epochs of rings that were founded apart cannot be compared. Times can, but for those of a
+            // clock that was ahead.
+            let version = record.stamp.version;
+            let wall_ms = version.wall_ms.min(unix_ms());
+            record.stamp = Stamp::of(Version { epoch: 0, wall_ms, ..version });
         }
         self.values.absorb(records, None).await?;
         Ok(Response::new(pb::HandInResponse {}))
@@ -203,11 +207,12 @@ impl ReplicaService for Replica {
         let range = wire::parse_range(request.range)?;
         let after = Some(request.after_key).filter(|key| !key.is_empty());
         let after = after.map(Key::try_from).transpose().map_err(wire::field)?;
-        let page = self.keeper.store.versions(range, after.as_ref(), MAX_VERSIONS)?;
+        let page = self.keeper.store.stamps(range, after.as_ref(), MAX_VERSIONS)?;
         let more = page.len() == MAX_VERSIONS;
-        let versions = page.into_iter().map(|(key, version)| pb::KeyVersion {
+        let versions = page.into_iter().map(|(key, stamp)| pb::KeyVersion {
             key: key.as_bytes().clone(),
-            version: version.to_string(),
+            version: stamp.version.to_string(),
+            epoch: wire::epoch(stamp),
         });
         Ok(Response::new(pb::ListVersionsResponse { versions: versions.collect(), more }))
     }
@@ -236,22 +241,13 @@ impl ReplicaService for Replica {
     }
 }
 
-impl Replica {
-    /// Records whose keys lie in a range, and whose versions are not of the far future.
-    fn believed(
-        &self,
-        records: Vec<pb::Record>,
-        range: Option<KeyRange>,
-    ) -> Result<Vec<Record>, Status> {
-        let records = wire::parse_records(records)?;
-        for record in &records {
-            if range.is_some_and(|range| !range.contains(record.key.position())) {
-                return Err(Status::invalid_argument("a key does not lie in the range"));
-            }
-            let observed = self.keeper.observe(record.version);
-            observed.map_err(|error| Status::invalid_argument(error.to_string()))?;
-        }
+/// Records whose keys lie in a range.
+fn records_within(range: KeyRange, records: Vec<pb::Record>) -> Result<Vec<Record>, Status> {
+    let records = wire::parse_records(records)?;
+    if records.iter().all(|record| range.contains(record.key.position())) {
         Ok(records)
+    } else {
+        Err(Status::invalid_argument("a key does not lie in the range"))
     }
 }
 

@@ -136,7 +136,7 @@ impl Database {
             walk(transaction, [bounds_of(end)], |place, row| {
                 let (_, key) =
                     place.split_at_checked(POSITION_BYTES).ok_or(Fault::UNREADABLE_KEY)?;
-                sum += Digest::of(key, row.version);
+                sum += Digest::of(key, row.stamp);
                 Ok(ControlFlow::Continue(()))
             })?;
         }
@@ -273,7 +273,7 @@ fn order_ends_by_leaf(redb: &redb::Database) -> Result<(), Fault> {
         let side = parse(row.value())?.side();
         if let Some(ends_ms) = side.ends_ms {
             let end = end_of(leaf_of(position.to_u128()), ends_ms, place.value());
-            ends.insert(&*end, &side.version.to_bytes())?;
+            ends.insert(&*end, &side.stamp.version.to_bytes())?;
         }
     }
     drop(ends);

@@ -9,7 +9,7 @@ use std::{
     ops::{AddAssign, Range},
 };
 
-use shoal_core::ring::{KeyRange, Position, Version};
+use shoal_core::ring::{KeyRange, Position, Stamp};
 
 use super::record::{Key, footprint};
 
@@ -24,12 +24,13 @@ const LEVEL_BITS: u32 = 4;
 /// Parts of a range, at most.
 const MAX_PARTS: usize = 1 << LEVEL_BITS;
 
-/// What a set of records amounts to: two nodes that hold the same keys at the same versions get the
+/// What a set of records amounts to: two nodes that hold the same keys with the same stamps get the
 /// same, whatever the order in which they got them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest {
-    /// The XOR, over all records, of the first 128 bits of BLAKE3(version, key). The version's bytes
-    /// are those of [`Version::to_bytes`].
+    /// The XOR, over all records, of the first 128 bits of BLAKE3(epoch, version, key). The epoch has
+    /// 8 bytes, the highest first, and the version those of
+    /// [`Version::to_bytes`](shoal_core::ring::Version::to_bytes).
     pub hash: u128,
     /// Records, tombstones and expired ones included.
     pub count: u64,
@@ -37,8 +38,10 @@ pub struct Digest {
 
 impl Digest {
     /// The digest of one record.
-    pub(super) fn of(key: &[u8], version: Version) -> Self {
-        let hash = blake3::Hasher::new().update(&version.to_bytes()).update(key).finalize();
+    pub(super) fn of(key: &[u8], Stamp { epoch, version }: Stamp) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&epoch.to_be_bytes()).update(&version.to_bytes()).update(key);
+        let hash = hasher.finalize();
         let (first, _) = hash.as_bytes().split_first_chunk().expect("a hash has 32 bytes");
         Self { hash: u128::from_be_bytes(*first), count: 1 }
     }
@@ -65,7 +68,7 @@ pub(super) struct Change {
 /// What a record was before a change, or is after it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Side {
-    pub(super) version: Version,
+    pub(super) stamp: Stamp,
     pub(super) is_tombstone: bool,
     pub(super) ends_ms: Option<u64>,
     pub(super) row_bytes: usize,
@@ -85,9 +88,8 @@ pub struct Usage {
 impl Change {
     /// A record came, went or was replaced.
     pub(super) fn new(key: &Key, before: Option<Side>, after: Option<Side>) -> Self {
-        let hash = |side: Option<Side>| {
-            side.map_or(0, |side| Digest::of(key.as_bytes(), side.version).hash)
-        };
+        let hash =
+            |side: Option<Side>| side.map_or(0, |side| Digest::of(key.as_bytes(), side.stamp).hash);
         let records = |side: Option<Side>| i64::from(side.is_some());
         let tombstones = |side: Option<Side>| i64::from(side.is_some_and(|side| side.is_tombstone));
         let bytes = |side: Option<Side>| {
@@ -122,7 +124,7 @@ impl Tree {
 
     /// Sums up a record that is there.
     pub(super) fn count(&mut self, position: Position, key: &Key, side: Side) {
-        self.leaves[leaf_of(position.to_u128())] += Digest::of(key.as_bytes(), side.version);
+        self.leaves[leaf_of(position.to_u128())] += Digest::of(key.as_bytes(), side.stamp);
         self.usage.records += 1;
         self.usage.tombstones += u64::from(side.is_tombstone);
         self.usage.bytes += footprint(key.as_bytes().len(), side.row_bytes);

@@ -1,7 +1,7 @@
 //! Keys, values and records, and how records lie in the database.
 
 use bytes::Bytes;
-use shoal_core::ring::{Position, Version};
+use shoal_core::ring::{Position, Stamp, Version};
 
 use super::digest::Side;
 
@@ -17,7 +17,7 @@ const ENCODING: u8 = 1;
 /// Bytes of a position.
 pub(super) const POSITION_BYTES: usize = size_of::<u128>();
 
-/// Bytes of a row before its expiry or value: the encoding, the version, the flags.
+/// Bytes of a row before its epoch, expiry or value: the encoding, the version, the flags.
 const HEAD_BYTES: usize = 2 + Version::BYTES;
 
 /// Bytes that redb and the index of ends take for each record beside its row and twice its place.
@@ -25,6 +25,8 @@ const ENTRY_BYTES: usize = 64;
 
 const HAS_VALUE: u8 = 1;
 const HAS_EXPIRY: u8 = 2;
+/// It was written again, under a later epoch than its version's.
+const HAS_EPOCH: u8 = 4;
 
 /// A key or a value is empty or too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,8 +93,8 @@ impl TryFrom<Bytes> for Value {
 pub struct Record {
     /// The key.
     pub key: Key,
-    /// The version of this write.
-    pub version: Version,
+    /// The version of this write, and which of two records of the key is the newer.
+    pub stamp: Stamp,
     /// The value; none if the key was deleted: a tombstone, which keeps older values from coming back.
     pub value: Option<Value>,
     /// Milliseconds since the Unix epoch when the value expires, if it does.
@@ -122,7 +124,7 @@ impl Record {
 
     pub(super) fn row(&self) -> Row<'_> {
         Row {
-            version: self.version,
+            stamp: self.stamp,
             value: self.value.as_ref().map(|value| &**value.as_bytes()),
             expires_ms: self.expires_ms,
         }
@@ -132,7 +134,7 @@ impl Record {
 /// A record without its key, as it lies in the database.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {
-    pub(super) version: Version,
+    pub(super) stamp: Stamp,
     pub(super) value: Option<&'a [u8]>,
     pub(super) expires_ms: Option<u64>,
 }
@@ -146,19 +148,26 @@ pub(super) const fn footprint(key: usize, row: usize) -> u64 {
 impl<'a> Row<'a> {
     /// Bytes of its encoding.
     fn len(&self) -> usize {
-        let expiry = self.expires_ms.map_or(0, |_| size_of::<u64>());
-        HEAD_BYTES + expiry + self.value.map_or(0, <[u8]>::len)
+        let numbers = self.epoch().iter().chain(&self.expires_ms).count();
+        HEAD_BYTES + numbers * size_of::<u64>() + self.value.map_or(0, <[u8]>::len)
+    }
+
+    /// The epoch, if it is not that of the version.
+    fn epoch(&self) -> Option<u64> {
+        let Stamp { epoch, version } = self.stamp;
+        (epoch != version.epoch).then_some(epoch)
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
         let value = self.value.unwrap_or_default();
         let mut row = Vec::with_capacity(self.len());
         row.push(ENCODING);
-        row.extend(self.version.to_bytes());
-        let flag = |is_there: bool, flag| if is_there { flag } else { 0 };
+        row.extend(self.stamp.version.to_bytes());
+        let (epoch, flag) = (self.epoch(), |is_there, flag| if is_there { flag } else { 0 });
         let has_value = flag(self.value.is_some(), HAS_VALUE);
-        row.push(has_value | flag(self.expires_ms.is_some(), HAS_EXPIRY));
-        row.extend(self.expires_ms.iter().flat_map(|expires_ms| expires_ms.to_be_bytes()));
+        let has_expiry = flag(self.expires_ms.is_some(), HAS_EXPIRY);
+        row.push(has_value | has_expiry | flag(epoch.is_some(), HAS_EPOCH));
+        row.extend(epoch.iter().chain(&self.expires_ms).flat_map(|number| number.to_be_bytes()));
         row.extend_from_slice(value);
         row
     }
@@ -168,27 +177,30 @@ impl<'a> Row<'a> {
         let (&encoding, rest) = row.split_first()?;
         let (version, rest) = rest.split_first_chunk()?;
         let (&flags, mut rest) = rest.split_first()?;
-        if encoding != ENCODING || flags & !(HAS_VALUE | HAS_EXPIRY) != 0 {
+        if encoding != ENCODING || flags & !(HAS_VALUE | HAS_EXPIRY | HAS_EPOCH) != 0 {
             return None;
+        }
+        let mut stamp = Stamp::of(Version::from_bytes(version));
+        if flags & HAS_EPOCH != 0 {
+            stamp.epoch = number(&mut rest).filter(|epoch| *epoch > stamp.epoch)?;
         }
         let mut expires_ms = None;
         if flags & HAS_EXPIRY != 0 {
-            let (expiry, value) = rest.split_first_chunk()?;
-            (expires_ms, rest) = (Some(u64::from_be_bytes(*expiry)), value);
+            expires_ms = Some(number(&mut rest)?);
         }
         let value = match flags & HAS_VALUE {
             0 if rest.is_empty() => None,
             HAS_VALUE if rest.len() <= MAX_VALUE_BYTES => Some(rest),
             _ => return None,
         };
-        Some(Self { version: Version::from_bytes(version), value, expires_ms })
+        Some(Self { stamp, value, expires_ms })
     }
 
     /// Milliseconds since the Unix epoch when the record came to its end, or will: of a tombstone
     /// when it was written, of a value when it expires. A version's time may lie after its expiry,
     /// and hides older versions from then on.
     fn ends_ms(&self) -> Option<u64> {
-        let written_ms = self.version.wall_ms;
+        let written_ms = self.stamp.version.wall_ms;
         match (self.value, self.expires_ms) {
             (None, _) => Some(written_ms),
             (Some(_), expires_ms) => expires_ms.map(|expires_ms| expires_ms.max(written_ms)),
@@ -197,18 +209,25 @@ impl<'a> Row<'a> {
 
     /// What the sums need to know of it.
     pub(super) fn side(&self) -> Side {
-        let (version, is_tombstone) = (self.version, self.value.is_none());
-        Side { version, is_tombstone, ends_ms: self.ends_ms(), row_bytes: self.len() }
+        let (stamp, is_tombstone) = (self.stamp, self.value.is_none());
+        Side { stamp, is_tombstone, ends_ms: self.ends_ms(), row_bytes: self.len() }
     }
 
     pub(super) fn to_record(self, key: Key) -> Record {
         Record {
             key,
-            version: self.version,
+            stamp: self.stamp,
             value: self.value.map(|value| Value(Bytes::copy_from_slice(value))),
             expires_ms: self.expires_ms,
         }
     }
+}
+
+/// The number at the beginning of a part of a row, which it takes away.
+fn number(row: &mut &[u8]) -> Option<u64> {
+    let (number, rest) = row.split_first_chunk()?;
+    *row = rest;
+    Some(u64::from_be_bytes(*number))
 }
 
 /// Where a key lies in the database: its position, then itself, so that neighbours on the ring are
@@ -257,6 +276,7 @@ mod tests {
         fn records()(
             name in prop::collection::vec(any::<u8>(), 1..MAX_KEY_BYTES),
             epoch: u64,
+            again in prop_oneof![Just(0), 0..9_u64],
             wall_ms: u64,
             counter: u32,
             number: u128,
@@ -266,7 +286,10 @@ mod tests {
             let node = NodeId::new(Uuid::from_u128(number));
             Record {
                 key: key(&name),
-                version: Version { epoch, wall_ms, counter, node },
+                stamp: Stamp {
+                    epoch: epoch.saturating_add(again),
+                    version: Version { epoch, wall_ms, counter, node },
+                },
                 value: value.map(|value| Value(value.into())),
                 expires_ms,
             }
@@ -288,9 +311,9 @@ mod tests {
     #[test]
     fn a_record_lives_until_it_expires_or_is_deleted() {
         let node = NodeId::new(Uuid::from_u128(1));
-        let version = Version { epoch: 1, wall_ms: 5, counter: 0, node };
+        let stamp = Stamp::of(Version { epoch: 1, wall_ms: 5, counter: 0, node });
         let value = Some(Value(Bytes::new()));
-        let forever = Record { key: key(b"a"), version, value, expires_ms: None };
+        let forever = Record { key: key(b"a"), stamp, value, expires_ms: None };
         assert!(forever.is_live(u64::MAX));
         let passing = Record { expires_ms: Some(10), ..forever.clone() };
         assert!(passing.is_live(9) && !passing.is_live(10));

@@ -3,7 +3,7 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
-use shoal_core::ring::{Custody, KeyRange, Version};
+use shoal_core::ring::{Custody, KeyRange, Stamp, Version};
 
 use super::{
     Key, Record, StoreError,
@@ -23,8 +23,8 @@ pub struct Broken(());
 pub enum Merged {
     /// It is the last write of its key, and kept.
     Stored,
-    /// The store holds a later write, of this version.
-    Older(Version),
+    /// The store holds a later write, with this stamp.
+    Older(Stamp),
     /// The store holds this very write.
     Same,
 }
@@ -122,8 +122,8 @@ impl<'t> Txn<'t> {
             let place = place_of(&record.key);
             let before = txn.before(&place)?;
             if let Some(before) = before {
-                match record.version.cmp(&before.version) {
-                    Ordering::Less => return Ok(Merged::Older(before.version)),
+                match record.stamp.cmp(&before.stamp) {
+                    Ordering::Less => return Ok(Merged::Older(before.stamp)),
                     Ordering::Equal => return Ok(Merged::Same),
                     Ordering::Greater => {}
                 }
@@ -140,7 +140,7 @@ impl<'t> Txn<'t> {
         self.attempt(|txn| {
             let place = place_of(key);
             let before = txn.before(&place)?;
-            let is_there = before.is_some_and(|before| before.version == version);
+            let is_there = before.is_some_and(|before| before.stamp.version == version);
             if is_there {
                 txn.replace(key, &place, before, None)?;
             }
@@ -217,8 +217,8 @@ impl<'t> Txn<'t> {
             self.ends.remove(&*end_of(leaf, ends_ms, place))?;
         }
         let side = after.map(|row| row.side());
-        if let Some(Side { version, ends_ms: Some(ends_ms), .. }) = side {
-            self.ends.insert(&*end_of(leaf, ends_ms, place), &version.to_bytes())?;
+        if let Some(Side { stamp, ends_ms: Some(ends_ms), .. }) = side {
+            self.ends.insert(&*end_of(leaf, ends_ms, place), &stamp.version.to_bytes())?;
         }
         let row = after.map(|row| row.encode());
         match &row {

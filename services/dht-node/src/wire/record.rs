@@ -1,6 +1,6 @@
-//! Records, versions and digests.
+//! Records, stamps and digests.
 
-use shoal_core::ring::{KeyRange, Version};
+use shoal_core::ring::{KeyRange, Stamp};
 use shoal_proto::dht::v1 as pb;
 
 use super::{WireError, at_most, field};
@@ -12,16 +12,33 @@ const MAX_RECORDS: usize = 65_536;
 pub(crate) fn record(record: &Record) -> pb::Record {
     pb::Record {
         key: record.key.as_bytes().clone(),
-        version: record.version.to_string(),
+        version: record.stamp.version.to_string(),
+        epoch: epoch(record.stamp),
         value: record.value.as_ref().map(|value| value.as_bytes().clone()),
         expires_ms: record.expires_ms.unwrap_or_default(),
+    }
+}
+
+/// The epoch of a record, or none if it is that of its version.
+pub(crate) fn epoch(Stamp { epoch, version }: Stamp) -> Option<u64> {
+    (epoch != version.epoch).then_some(epoch)
+}
+
+fn parse_stamp(version: &str, epoch: Option<u64>) -> Result<Stamp, WireError> {
+    let written = Stamp::of(version.parse().map_err(field)?);
+    match epoch {
+        Some(epoch) if epoch <= written.epoch => {
+            Err(WireError::Field(format!("epoch {epoch} does not come after the one of {version}")))
+        }
+        Some(epoch) => Ok(Stamp { epoch, ..written }),
+        None => Ok(written),
     }
 }
 
 fn parse_record(record: pb::Record) -> Result<Record, WireError> {
     Ok(Record {
         key: record.key.try_into().map_err(field)?,
-        version: record.version.parse().map_err(field)?,
+        stamp: parse_stamp(&record.version, record.epoch)?,
         value: record.value.map(Value::try_from).transpose().map_err(field)?,
         expires_ms: Some(record.expires_ms).filter(|at| *at > 0),
     })
@@ -47,16 +64,16 @@ pub(crate) fn parse_digests(
     digests.into_iter().map(|digest| parse_digest(Some(digest))).collect()
 }
 
-/// A page of the keys of a range and their versions: clockwise, from the one after `after` on, and not
+/// A page of the keys of a range and their stamps: clockwise, from the one after `after` on, and not
 /// empty if more are said to follow. What is left out would be taken for removed.
-pub(crate) fn parse_versions(
+pub(crate) fn parse_stamps(
     response: pb::ListVersionsResponse,
     range: KeyRange,
     after: Option<&Key>,
-) -> Result<(Vec<(Key, Version)>, bool), WireError> {
+) -> Result<(Vec<(Key, Stamp)>, bool), WireError> {
     let place = |key: &Key| (range.first().distance_to(key.position()), key.clone());
     let mut last = after.map(place);
-    let mut versions = Vec::with_capacity(response.versions.len());
+    let mut stamps = Vec::with_capacity(response.versions.len());
     for listed in response.versions {
         let key = Key::try_from(listed.key).map_err(field)?;
         let next = Some(place(&key));
@@ -64,12 +81,12 @@ pub(crate) fn parse_versions(
             return Err(WireError::OutOfOrder("keys"));
         }
         last = next;
-        versions.push((key, listed.version.parse().map_err(field)?));
+        stamps.push((key, parse_stamp(&listed.version, listed.epoch)?));
     }
-    if response.more && versions.is_empty() {
+    if response.more && stamps.is_empty() {
         return Err(WireError::Missing("the next page of keys"));
     }
-    Ok((versions, response.more))
+    Ok((stamps, response.more))
 }
 
 /// Records of some of the keys that were asked about, in their order.
@@ -95,14 +112,14 @@ pub(crate) fn parse_digest(digest: Option<pb::Digest>) -> Result<Digest, WireErr
 
 #[cfg(test)]
 mod tests {
-    use shoal_core::ring::{NodeId, Position};
+    use shoal_core::ring::{NodeId, Position, Version};
     use uuid::Uuid;
 
     use super::*;
 
     fn listed(key: &Key) -> pb::KeyVersion {
         let version = Version { epoch: 1, wall_ms: 1, counter: 0, node: NodeId::new(Uuid::nil()) };
-        pb::KeyVersion { key: key.as_bytes().clone(), version: version.to_string() }
+        pb::KeyVersion { key: key.as_bytes().clone(), version: version.to_string(), epoch: None }
     }
 
     /// Five keys, clockwise from `after` on, which lies between two of them.
@@ -130,7 +147,7 @@ mod tests {
         let range = KeyRange { after, last: keys[3].position() };
         let page = |keys: &[&Key], more, after| {
             let versions = keys.iter().map(|key| listed(key)).collect();
-            parse_versions(pb::ListVersionsResponse { versions, more }, range, after)
+            parse_stamps(pb::ListVersionsResponse { versions, more }, range, after)
         };
         let whole: Vec<_> = keys[..4].iter().collect();
         assert_eq!(page(&whole, false, None).map(|(versions, _)| versions.len()), Ok(4));

@@ -5,7 +5,7 @@ use std::{
 };
 
 use proptest::prelude::*;
-use shoal_core::ring::{KeyRange, NodeId, Position, Version};
+use shoal_core::ring::{KeyRange, NodeId, Position, Stamp, Version};
 use shoal_dht_node::store::{Broken, Digest, Key, Record, Store, Txn, split};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
@@ -29,6 +29,7 @@ prop_compose! {
         wall_ms in 1..5_u64,
         counter in 0..2_u32,
         node in 0..2_u128,
+        epoch in 1..3_u64,
         is_tombstone: bool,
         expires_ms in prop::option::of(1..9_u64),
     ) -> Record {
@@ -39,7 +40,7 @@ prop_compose! {
         let version = Version { epoch: 1, wall_ms, counter, node: NodeId::new(Uuid::from_u128(node)) };
         let plain = record(name(number).as_bytes(), value.as_bytes(), wall_ms);
         let value = plain.value.filter(|_| !is_tombstone);
-        Record { key: plain.key, version, value, expires_ms }
+        Record { key: plain.key, stamp: Stamp { epoch, version }, value, expires_ms }
     }
 }
 
@@ -78,7 +79,7 @@ enum End {
 fn run(txn: &mut Txn<'_>, step: &Step) -> Result<(), Broken> {
     match step {
         Step::Merge(record) => txn.merge(record).map(drop),
-        Step::Purge(record) => txn.purge(&record.key, record.version).map(drop),
+        Step::Purge(record) => txn.purge(&record.key, record.stamp.version).map(drop),
         Step::Discard(range, max) => txn.discard(*range, *max).map(drop),
     }
 }
@@ -92,13 +93,17 @@ impl Model {
         match step {
             Step::Merge(record) => {
                 let position = record.key.position();
-                if self.0.get(&position).is_none_or(|known| known.version < record.version) {
+                if self.0.get(&position).is_none_or(|known| known.stamp < record.stamp) {
                     self.0.insert(position, record.clone());
                 }
             }
             Step::Purge(record) => {
                 let position = record.key.position();
-                if self.0.get(&position).is_some_and(|known| known.version == record.version) {
+                if self
+                    .0
+                    .get(&position)
+                    .is_some_and(|known| known.stamp.version == record.stamp.version)
+                {
                     self.0.remove(&position);
                 }
             }
@@ -126,13 +131,13 @@ impl Model {
             .values()
             .filter(|one| range.contains(one.key.position()))
             .filter_map(|one| {
-                let wall_ms = one.version.wall_ms;
+                let wall_ms = one.stamp.version.wall_ms;
                 let expires_ms = one.expires_ms.filter(|_| one.value.is_some());
                 let ends_ms = if one.value.is_none() { Some(wall_ms) } else { expires_ms };
                 Some((ends_ms?.max(wall_ms), one))
             })
             .filter(|(ends_ms, _)| *ends_ms < before_ms)
-            .map(|(_, one)| (one.key.clone(), one.version))
+            .map(|(_, one)| (one.key.clone(), one.stamp.version))
             .collect();
         ended.sort();
         ended
@@ -167,13 +172,13 @@ fn paged(store: &Store, range: KeyRange) -> Vec<Record> {
     let mut found: Vec<Record> = Vec::new();
     loop {
         let last = found.last().map(|record| &record.key);
-        let page = store.versions(range, last, 2).unwrap();
+        let page = store.stamps(range, last, 2).unwrap();
         if page.is_empty() {
             return found;
         }
-        for (key, version) in page {
+        for (key, stamp) in page {
             let record = store.get(&key).unwrap().unwrap();
-            assert_eq!(record.version, version);
+            assert_eq!(record.stamp, stamp);
             found.push(record);
         }
     }
@@ -257,7 +262,7 @@ async fn two_nodes_find_the_one_key_in_which_they_differ() {
         assert_eq!(parts.next(), None);
         asked += 1;
     }
-    assert_eq!(other.versions(range, None, 10).unwrap(), [(key("1234"), version(2))]);
+    assert_eq!(other.stamps(range, None, 10).unwrap(), [(key("1234"), Stamp::of(version(2)))]);
     assert!(asked <= 4, "{asked} steps for 3,000 keys");
 }
 

@@ -41,22 +41,22 @@ async fn a_page_holds_at_least_one_record() {
     assert_eq!(store.records(everywhere(), None, 0).unwrap().len(), 1);
     assert_eq!(store.records(everywhere(), None, MAX_VALUE_BYTES).unwrap().len(), 1);
     assert_eq!(store.records(everywhere(), None, usize::MAX).unwrap().len(), 3);
-    assert_eq!(store.versions(everywhere(), None, 2).unwrap().len(), 2);
-    assert!(store.versions(everywhere(), None, 0).unwrap().is_empty());
+    assert_eq!(store.stamps(everywhere(), None, 2).unwrap().len(), 2);
+    assert!(store.stamps(everywhere(), None, 0).unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn a_key_outside_of_the_range_is_none_to_go_on_after() {
     let (_directory, store) = filled(50, 1).await;
-    let all = store.versions(everywhere(), None, 50).unwrap();
+    let all = store.stamps(everywhere(), None, 50).unwrap();
     let half = KeyRange { after: all[9].0.position(), last: all[29].0.position() };
-    let inside = store.versions(half, None, 100).unwrap();
+    let inside = store.stamps(half, None, 100).unwrap();
     assert_eq!(inside, all[10..30]);
     for outside in [&all[0].0, &all[9].0, &all[40].0] {
-        assert_eq!(store.versions(half, Some(outside), 100).unwrap(), inside);
+        assert_eq!(store.stamps(half, Some(outside), 100).unwrap(), inside);
     }
-    assert_eq!(store.versions(half, Some(&all[28].0), 100).unwrap(), all[29..30]);
-    assert!(store.versions(half, Some(&all[29].0), 100).unwrap().is_empty());
+    assert_eq!(store.stamps(half, Some(&all[28].0), 100).unwrap(), all[29..30]);
+    assert!(store.stamps(half, Some(&all[29].0), 100).unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
-use shoal_core::ring::{KeyRange, NodeId, Position, Version};
+use shoal_core::ring::{KeyRange, NodeId, Position, Stamp, Version};
 use shoal_dht_node::store::{Broken, DataDir, Digest, Key, Merged, Record, Store, StoreError, Txn};
 use tempfile::TempDir;
 use tokio::task::unconstrained;
@@ -39,7 +39,7 @@ pub(crate) fn version(wall_ms: u64) -> Version {
 /// A value, written at this time.
 pub(crate) fn record(name: impl AsRef<[u8]>, value: &[u8], wall_ms: u64) -> Record {
     let value = Some(Bytes::copy_from_slice(value).try_into().unwrap());
-    Record { key: key(name), version: version(wall_ms), value, expires_ms: None }
+    Record { key: key(name), stamp: Stamp::of(version(wall_ms)), value, expires_ms: None }
 }
 
 /// A deletion at this time.
@@ -59,7 +59,8 @@ pub(crate) fn everywhere() -> KeyRange {
 /// What records amount to, as other nodes compute it.
 pub(crate) fn digest<'a>(records: impl IntoIterator<Item = &'a Record>) -> Digest {
     records.into_iter().fold(Digest::default(), |sum, record| {
-        let bytes = [&record.version.to_bytes()[..], record.key.as_bytes()].concat();
+        let Stamp { epoch, version } = record.stamp;
+        let bytes = [&epoch.to_be_bytes()[..], &version.to_bytes(), record.key.as_bytes()].concat();
         let hash = u128::from_be_bytes(blake3::hash(&bytes).as_bytes()[..16].try_into().unwrap());
         Digest { hash: sum.hash ^ hash, count: sum.count + 1 }
     })

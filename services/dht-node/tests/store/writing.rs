@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shoal_core::ring::{KeyRange, Position};
+use shoal_core::ring::{KeyRange, Position, Stamp};
 use shoal_dht_node::store::{Merged, Record, StoreError, Txn};
 use tokio::task::JoinSet;
 
@@ -20,11 +20,17 @@ use crate::support::{
 async fn the_last_writer_wins() {
     let (_directory, store) = fresh();
     assert_eq!(merge(&store, record("a", b"1", 5)).await.unwrap(), Merged::Stored);
-    assert_eq!(merge(&store, record("a", b"0", 4)).await.unwrap(), Merged::Older(version(5)));
+    assert_eq!(
+        merge(&store, record("a", b"0", 4)).await.unwrap(),
+        Merged::Older(Stamp::of(version(5)))
+    );
     assert_eq!(merge(&store, record("a", b"1", 5)).await.unwrap(), Merged::Same);
     assert_eq!(store.get(&key("a")).unwrap(), Some(record("a", b"1", 5)));
     assert_eq!(merge(&store, tombstone("a", 6)).await.unwrap(), Merged::Stored);
-    assert_eq!(merge(&store, record("a", b"1", 5)).await.unwrap(), Merged::Older(version(6)));
+    assert_eq!(
+        merge(&store, record("a", b"1", 5)).await.unwrap(),
+        Merged::Older(Stamp::of(version(6)))
+    );
     assert_eq!(store.get(&key("a")).unwrap(), Some(tombstone("a", 6)));
     assert_eq!(store.get(&key("b")).unwrap(), None);
 }
@@ -77,7 +83,7 @@ async fn jobs_run_in_turn_and_see_what_others_see_once_it_is_committed() {
     for turn in 1..=20_u64 {
         let reader = store.clone();
         let job = move |txn: &mut Txn<'_>| {
-            let before = txn.get(&key("a"))?.map(|record| record.version.wall_ms);
+            let before = txn.get(&key("a"))?.map(|record| record.stamp.version.wall_ms);
             let last = txn.meta("turn")?.map(|turn| u64::from(turn[0]));
             txn.merge(&record("a", b"x", turn))?;
             txn.put_meta("turn", &[turn as u8])?;

@@ -9,8 +9,6 @@
 //! What the ring promises of each call:
 //! - A conditional write takes effect once at most. Where its outcome is unknown, it may do so at any
 //!   later time.
-//! - A condition on a version may be refused although the value is the same: see
-//!   `may_have_another_version`. That there is nothing is refused only if there is something.
 //! - A write without a condition may take effect more than once until it is answered: a node repeats it
 //!   when it hears no answer. Where its outcome is unknown, that time has no end.
 
@@ -252,12 +250,18 @@ impl<'a> Checker<'a> {
             match (action, outcome) {
                 (Action::Read, Outcome::Found(found)) => found == value,
                 (Action::Swap { expected, .. }, Outcome::Refused) => {
-                    expected != value || may_have_another_version(expected)
+                    expected != value || self.may_have_two_versions(expected)
                 }
                 _ => false,
             }
         });
         explained.fold(state, |state, index| state.with(*index))
+    }
+
+    /// A write that took effect twice has two versions of one value.
+    fn may_have_two_versions(&self, value: Value) -> bool {
+        let writer = value.and_then(|value| self.writers.get(&value));
+        writer.is_some_and(|writer| matches!(self.calls[*writer].action, Action::Write(_)))
     }
 
     /// A swap of unknown outcome whose expected value cannot come back is over. Whether it took effect
@@ -298,12 +302,6 @@ impl<'a> Checker<'a> {
         };
         self.states = self.states.drain().map(forget).collect();
     }
-}
-
-/// A condition names the version that a client saw. A value may have got another one since: by a write
-/// that took effect twice, or by a takeover, which writes again what not all replicas had.
-const fn may_have_another_version(value: Value) -> bool {
-    value.is_some()
 }
 
 /// Questions and answers in the order of time, questions first where that is the same.

@@ -6,8 +6,8 @@ use proptest::{collection::vec, prelude::*};
 use uuid::Uuid;
 
 use crate::ring::{
-    Ballot, Clock, Contact, Custody, Entry, KeyRange, Life, Lineage, NodeId, Position, Proposal,
-    Refusal, ReplicaSet, Roll, Source, Version, proposals, testing::epoch,
+    Ballot, Contact, Custody, Entry, KeyRange, Life, Lineage, NodeId, Position, Proposal, Refusal,
+    ReplicaSet, Roll, Source, Stamp, Version, proposals, testing::epoch,
 };
 
 /// What is believed at most, and the most that follows from that while a test lasts.
@@ -150,15 +150,17 @@ proptest! {
     #[test]
     fn a_version_with_any_epoch_has_a_later_one(
         version in (any::<u64>(), 0..1_u64 << 60, any::<u32>(), any::<u128>()),
+        written_again: u64,
         set_epoch: u64,
         now_ms in 0..1_u64 << 60,
     ) {
         let (epoch, wall_ms, counter, number) = version;
         let id = NodeId::new(Uuid::from_u128(number));
-        let seen = Version { epoch, wall_ms, counter, node: id };
-        let mut clock = Clock::new(node(1).id, None);
-        let next = clock.next(now_ms, set_epoch, Some(seen));
-        prop_assert!(next > seen);
-        prop_assert!(clock.next(now_ms, set_epoch, Some(next)) > next);
+        let mut above = Stamp::of(Version { epoch, wall_ms, counter, node: id });
+        above.epoch = above.epoch.max(written_again);
+        let next = Stamp::of(Version::next(node(1).id, now_ms, set_epoch, Some(above)));
+        prop_assert!(next > above);
+        let after = Version::next(node(1).id, now_ms, set_epoch, Some(next));
+        prop_assert!(Stamp::of(after) > next);
     }
 }

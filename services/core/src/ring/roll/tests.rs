@@ -253,6 +253,36 @@ fn one_source_introduces_so_many_and_others_as_many_more() {
     check(&mut roll);
 }
 
+/// A node gossips twice a second, and others with it as often.
+#[test]
+fn a_node_that_joins_ten_thousand_knows_all_after_a_few_exchanges() {
+    const NODES: u128 = 10_000;
+    const EXCHANGES: usize = 20;
+    let now = epoch();
+    let at = |number: u128| Contact {
+        address: format!("10.0.{}.{}:7073", number / 256, number % 256).into(),
+        ..node_at(Position::from_u128(number * (u128::MAX / NODES)))
+    };
+    let mut member = Roll::new(at(1), 1, KEEP, now);
+    for number in 2..=NODES {
+        member.observe(now, &at(number), Life::Alive);
+    }
+    let mut joiner = Roll::new(at(0), 1, KEEP, now);
+    joiner.observe(now, &at(1), Life::Alive);
+    let mut rng = StdRng::seed_from_u64(1);
+    let mut exchanges = 0;
+    while joiner.len() <= NODES as usize {
+        exchanges += 1;
+        assert!(exchanges <= EXCHANGES, "{} are known after {exchanges} exchanges", joiner.len());
+        // All members know the same. Each tells for itself.
+        let other = joiner.random(&mut rng).expect("it knows the one it joined through");
+        let source = Source::of_address(&other.address);
+        let told = member.entries_differing(joiner.digest(), Roll::MAX_HEARD, &mut rng);
+        joiner.heard(now, &source, &told);
+    }
+    check(&mut joiner);
+}
+
 #[test]
 fn a_host_at_which_thousands_answer_fills_no_roll() {
     let now = epoch();

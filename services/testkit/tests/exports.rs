@@ -92,3 +92,20 @@ fn a_copy_that_the_disk_has_no_room_for_is_made_when_it_has() {
     disk.resize(20 << 20);
     wait_for_copy(&file, &copy);
 }
+
+#[test]
+fn a_copy_that_nothing_can_hold_is_refused_before_anything_is_fetched() {
+    let cluster = Cluster::start();
+    let file = cluster.file("source/data.bin", MB, 4);
+    let seeder = cluster.seed(&file, &[]);
+    let peer = cluster.peer("peer", &[]);
+    for (nowhere, why) in [
+        (cluster.path().join("missing/copy"), "missing: No such file or directory"),
+        (file.join("copy"), "data.bin: Not a directory"),
+    ] {
+        let refused = peer.shoal(&["fetch", &seeder.id, "--to", text(&nowhere), "--detach"]);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && said.contains(why), "{refused:?}");
+    }
+    assert_eq!(peer.list(), []);
+}

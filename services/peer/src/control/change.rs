@@ -27,7 +27,9 @@ use crate::{
     node::{StatusWatch, Stopped},
     options::Options,
     status::Phase,
-    store::{Import, ImportPlan, Reservation, Store, StoreError, Stored, hash_at},
+    store::{
+        Import, ImportPlan, Reservation, Store, StoreError, Stored, check_destination, hash_at,
+    },
 };
 
 /// Parts of an upload that may wait for the disk, each of at most 1 MiB.
@@ -123,6 +125,9 @@ impl ControlService for Desk {
             super_seeding: false,
             priorities: wire::priorities(request.priorities)?,
         };
+        if let Some(destination) = export_to.clone() {
+            self.on_disk(move |_| check_destination(&destination)).await?;
+        }
         let pin = request.pin;
         let priorities = options.priorities.clone();
         self.on_disk(move |store| note_use(store, id, pin, priorities)).await?;

@@ -69,9 +69,7 @@ impl Store {
             return Err(StoreError::Incomplete(stored.id()));
         }
         let path = destination.path();
-        let unnamed = || StoreError::Unnamed(path.to_owned());
-        let (name, parent) = path.file_name().zip(path.parent()).ok_or_else(unnamed)?;
-        let parent = destination.opener()?.open(parent, OFlags::PATH | OFlags::DIRECTORY)?;
+        let (name, parent) = open_parent(destination)?;
         if exists(parent.as_fd(), name.as_ref()) {
             return unchanged(stored, destination, self.stop());
         }
@@ -93,6 +91,21 @@ impl Store {
         }
         exported
     }
+}
+
+/// Whether a copy may be put at a destination, as far as that can be told before the content is here:
+/// it has a name, in a directory that is there.
+pub(crate) fn check_destination(destination: &Place) -> Result<(), StoreError> {
+    open_parent(destination).map(drop)
+}
+
+/// The name of a destination, and the directory that is to hold it.
+fn open_parent(destination: &Place) -> Result<(&OsStr, File), StoreError> {
+    let path = destination.path();
+    let unnamed = || StoreError::Unnamed(path.to_owned());
+    let (name, parent) = path.file_name().zip(path.parent()).ok_or_else(unnamed)?;
+    let parent = destination.opener()?.open(parent, OFlags::PATH | OFlags::DIRECTORY)?;
+    Ok((name, parent))
 }
 
 /// What lies at the destination is fine if it is the same content, byte by byte.

@@ -48,6 +48,7 @@ pub use data_dir::Store;
 pub use database::Entry;
 pub use error::StoreError;
 pub use export::Exported;
+pub(crate) use export::check_destination;
 pub use hash::{Hashed, hash, hash_at, hash_until};
 pub use import::{Import, ImportPlan};
 pub use one_shot::OneShot;

@@ -31,13 +31,13 @@ hostile: build ## Attacks of strangers on real processes, and what each took of 
 	$(CARGO) test -p shoal-testkit --test hostile_limits --test hostile_strangers --test hostile_words \
 		--test hostile_together -- --nocapture --test-threads 1
 
-tools-check: build ## Benches, simulators and the demo, each as short as can be; fuzz targets compile
+tools-check: build ## Benches, simulators, the demo and the fuzz targets, each as short as can be
 	$(CARGO) bench --profile dev -p shoal-peer --bench bulk -- 8
 	$(CARGO) bench --profile dev -p shoal-testkit --bench ring -- 0.1
 	$(TARGET)/debug/shoal-sim -n 5 --size 2MB
 	$(TARGET)/debug/shoal-sim ring --tables keys
 	$(TARGET)/debug/shoal-demo --size 8MB --peers 3
-	RUSTFLAGS='--cfg fuzzing' $(CARGO) check --locked --manifest-path fuzz/Cargo.toml
+	fuzz/run 1
 
 chaos: build ## Ring and swarm under random faults and attacks (MINUTES=10, SEED=7; root: cut networks, full disks)
 	@$(TARGET)/debug/shoal-chaos --minutes $(or $(MINUTES),1) $(if $(SEED),--seed $(SEED)) $(ARGS)

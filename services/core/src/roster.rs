@@ -229,16 +229,25 @@ impl Roster {
         }
     }
 
-    /// The peers to dial now, in random order; they count as being dialled from here on.
+    /// A peer of a content gave its manifest from this address, and so is there.
+    pub fn answered(&mut self, now: Instant, content: ContentKey, address: &str) {
+        let Some(hood) = self.contents.get_mut(&content) else { return };
+        let mut entries = hood.entries.values_mut();
+        if let Some(entry) = entries.find(|entry| entry.address.as_deref() == Some(address)) {
+            entry.answered = true;
+            self.due = Some(now);
+        }
+    }
+
+    /// The peers to dial now, in random order but for those that answered; they count as being dialled from here on.
     pub fn dials(&mut self, now: Instant, rng: &mut impl Rng) -> Vec<(ContentKey, Candidate)> {
         if self.due.is_none_or(|due| due > now) {
             return Vec::new();
         }
         let mut dials = Vec::new();
+        let mut free = self.free_links(now);
         for (content, hood) in &mut self.contents {
-            let room = hood
-                .room(now, &self.settings)
-                .min(self.settings.max_links.saturating_sub(self.links + dials.len()));
+            let room = hood.room(now, &self.settings).min(free);
             if room == 0 {
                 continue;
             }
@@ -249,7 +258,9 @@ impl Roster {
             let ready = hood.entries.iter().filter(|(_, entry)| is_due(entry));
             let mut ready: Vec<_> = ready.map(|(peer, _)| *peer).collect();
             ready.shuffle(rng);
+            ready.sort_by_key(|peer| !hood.entries[peer].answered);
             ready.truncate(room);
+            free -= ready.len();
             for peer in ready {
                 let entry = hood.entries.get_mut(&peer).expect("chosen from this map");
                 let address = entry.address.clone().expect("without one it is never due");
@@ -268,6 +279,12 @@ impl Roster {
         self.due
     }
 
+    /// Links that may be added, beside those that dials under way may become.
+    fn free_links(&self, now: Instant) -> usize {
+        let young = self.contents.values().map(|hood| hood.young_dials(now, &self.settings));
+        self.settings.max_links.saturating_sub(self.links + young.sum::<usize>())
+    }
+
     fn earliest(&self, now: Instant) -> Option<Instant> {
         let due = |hood: &Neighbourhood| {
             let all = hood.entries.values();
@@ -281,7 +298,11 @@ impl Roster {
         if self.links >= self.settings.max_links {
             return None;
         }
-        self.contents.values().filter_map(due).min()
+        let all = self.contents.values();
+        if self.free_links(now) == 0 {
+            return all.filter_map(|hood| hood.end_of_turn(now, &self.settings)).min();
+        }
+        all.filter_map(due).min()
     }
 
     /// A dial came to nothing; no link was made. If another peer than was looked for `answers`, it takes
@@ -314,6 +335,7 @@ impl Roster {
         }
         self.destinations.failed(now, &address, &self.settings, jitter);
         entry.failures += 1;
+        entry.answered = false;
         if entry.failures >= self.settings.max_failures {
             hood.entries.remove(&peer);
             return;

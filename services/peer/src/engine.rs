@@ -235,7 +235,7 @@ impl Engine {
             Event::DialFailed { content, peer, error } => self.dial_failed(content, peer, &error),
             Event::Announced(report) => self.announced(report),
             Event::Sources { content, come, gone } => self.name_sources(content, come, &gone),
-            Event::Resolved { content, outcome } => self.resolved(content, outcome),
+            Event::Resolved { content, at, outcome } => self.resolved(content, &at, outcome),
             Event::Command(command, asked) => self.obey(command, &asked),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use shoal_common::Address;
 use shoal_core::{
     PeerId,
     content::{ContentId, Manifest, PieceHashes},
@@ -41,8 +42,8 @@ pub(crate) enum Event {
     Announced(Report),
     /// Trackers that a content is announced to from now on, and those that it is not any more.
     Sources { content: ContentKey, come: Vec<Source>, gone: Vec<Source> },
-    /// A content's manifest was found and room made for it, or not.
-    Resolved { content: ContentKey, outcome: Result<Arc<Stored>, StoreError> },
+    /// A content's manifest was found, there, and room made for it, or not.
+    Resolved { content: ContentKey, at: Address, outcome: Result<Arc<Stored>, StoreError> },
     /// Someone on this machine wants something, as part of this span.
     Command(Command, Span),
 }

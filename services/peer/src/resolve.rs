@@ -64,12 +64,12 @@ enum ResolveError {
     Hashes(#[from] PieceHashesError),
 }
 
-/// Asks the peers that come in, and those that fail again later, until one gives what the id proves.
-/// None if the channel of peers ends before.
+/// Asks the peers that come in, and those that fail again later, until one gives what the id proves:
+/// which one, and that. None if the channel of peers ends before.
 pub(crate) async fn resolve(
     id: ContentId,
     peers: mpsc::Receiver<Address>,
-) -> Option<(Manifest, PieceHashes)> {
+) -> Option<(Address, (Manifest, PieceHashes))> {
     let ask_one = move |peer: Address| async move {
         let answer = timeout(PATIENCE, ask(id, &peer)).await.unwrap_or(Err(ResolveError::Slow));
         answer.inspect_err(|error| {
@@ -83,7 +83,7 @@ pub(crate) async fn resolve(
 async fn first_answer<T, E, F>(
     mut peers: mpsc::Receiver<Address>,
     ask: impl Fn(Address) -> F,
-) -> Option<T>
+) -> Option<(Address, T)>
 where
     T: Send + 'static,
     E: Send + 'static,
@@ -104,7 +104,7 @@ where
                 // A call that panicked is not made again.
                 let Ok((peer, answer)) = ended else { continue };
                 match answer {
-                    Ok(answer) => return Some(answer),
+                    Ok(answer) => return Some((peer, answer)),
                     Err(_) => queue.failed(&peer, Instant::now(), &mut rand::rng()),
                 }
             }
@@ -267,7 +267,7 @@ mod tests {
             let call = counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             async move { if call < 3 { Err(()) } else { Ok(call) } }
         };
-        assert_eq!(first_answer(named, ask).await, Some(3));
+        assert_eq!(first_answer(named, ask).await, Some((peer(1), 3)));
     }
 
     #[tokio::test]

@@ -106,8 +106,10 @@ fn over_tcp_no_path_of_the_peers_machine_may_be_named() {
     let address = format!("127.0.0.1:{}", free_port());
     let control = ["--control", &address];
     let peer = Typed::ready(&cluster, "peer", &control, &control);
-    let log = peer.process.stderr();
-    assert!(log.contains("WARN") && log.contains("it rules this peer"), "{log}");
+    wait_for("a warning", PATIENCE, || {
+        let log = peer.process.stderr();
+        (log.contains("WARN") && log.contains("it rules this peer")).then_some(())
+    });
     assert!(!peer.directory.join("shoal-data/control.sock").exists());
 
     let secret = cluster.file("secret", MB, 1);

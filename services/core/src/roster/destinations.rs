@@ -42,18 +42,12 @@ impl Level {
 }
 
 impl Destinations {
-    /// When an address may be dialled; none while it is being dialled.
-    pub(super) fn due(
-        &self,
-        now: Instant,
-        address: &str,
-        settings: &RosterSettings,
-    ) -> Option<Instant> {
+    /// When an address may be dialled, if its host may; none while it is being dialled.
+    pub(super) fn due(&self, now: Instant, address: &str) -> Option<Instant> {
         if self.under_way.contains(address) {
             return None;
         }
-        let retry = self.failed.get(address).map_or(now, |failed| failed.until);
-        Some(retry.max(self.host_due(now, &host_of(address), settings)))
+        Some(self.failed.get(address).map_or(now, |failed| failed.until))
     }
 
     /// When a port of a host may be tried of which nothing is known.

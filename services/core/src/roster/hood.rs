@@ -22,6 +22,8 @@ pub(super) struct Entry {
     pub(super) address: Option<String>,
     pub(super) complete: bool,
     pub(super) failures: u32,
+    /// It gave the content's manifest: others go after it, and what fails at its host is no matter.
+    pub(super) answered: bool,
     pub(super) state: State,
 }
 
@@ -42,7 +44,7 @@ impl Neighbourhood {
         if self.dialling == 0 {
             return settings.dial_until.saturating_sub(self.linked).min(settings.max_dials);
         }
-        let young = self.dials().filter(|since| *since + settings.dial_turn > now).count();
+        let young = self.young_dials(now, settings);
         let wanted = settings.dial_until.saturating_sub(self.linked + young);
         let unanswered = (4 * settings.max_dials).saturating_sub(self.dialling);
         wanted.min(settings.max_dials.saturating_sub(young)).min(unanswered)
@@ -53,6 +55,16 @@ impl Neighbourhood {
         if self.linked >= settings.dial_until || self.dialling >= 4 * settings.max_dials {
             return None;
         }
+        self.end_of_turn(now, settings)
+    }
+
+    /// How many dials under way keep others from beginning.
+    pub(super) fn young_dials(&self, now: Instant, settings: &RosterSettings) -> usize {
+        self.dials().filter(|since| *since + settings.dial_turn > now).count()
+    }
+
+    /// When the first of these gets old.
+    pub(super) fn end_of_turn(&self, now: Instant, settings: &RosterSettings) -> Option<Instant> {
         let turns = self.dials().map(|since| since + settings.dial_turn);
         turns.filter(|end| *end > now).min()
     }
@@ -78,7 +90,10 @@ impl Neighbourhood {
             return None;
         }
         let address = entry.address.as_deref()?;
-        let due = until.max(destinations.due(now, address, settings)?);
+        let mut due = until.max(destinations.due(now, address)?);
+        if !entry.answered {
+            due = due.max(destinations.host_due(now, &host_of(address), settings));
+        }
         Some(bans.until(address).map_or(due, |ban| ban.max(due)))
     }
 
@@ -111,8 +126,9 @@ impl Neighbourhood {
         if is_taken || !self.make_room(&address, settings) {
             return false;
         }
-        let state = State::Waiting(now);
-        self.entries.insert(peer, Entry { address: Some(address), complete, failures: 0, state });
+        let (failures, answered, state) = (0, false, State::Waiting(now));
+        let address = Some(address);
+        self.entries.insert(peer, Entry { address, complete, failures, answered, state });
         true
     }
 
@@ -161,8 +177,8 @@ impl Neighbourhood {
             Origin::Dialled(address) => Some(address.clone()),
             Origin::Seen(..) => before.or(address),
         };
-        let state = State::Linked(by);
-        self.entries.insert(peer, Entry { address, complete, failures: 0, state });
+        let (failures, answered, state) = (0, false, State::Linked(by));
+        self.entries.insert(peer, Entry { address, complete, failures, answered, state });
     }
 
     /// Ends the link of a peer, and returns where it came from. The peer may be dialled again in a

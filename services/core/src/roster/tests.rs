@@ -341,3 +341,40 @@ fn peers_that_never_answer_do_not_hold_up_the_others() {
         assert_eq!(dialled, (16 * (round + 1)).min(40));
     }
 }
+
+#[test]
+fn dials_of_all_contents_together_are_no_more_than_the_links_that_are_left() {
+    let mut f = fixture([]);
+    let settings = RosterSettings { max_links: 3, ..RosterSettings::default() };
+    let turn = settings.dial_turn;
+    f.roster = Roster::new(settings, peer(100));
+    for content in 0..4 {
+        f.roster.add_content(ContentKey(content), false);
+        for number in 0..2 {
+            let known = candidate((2 * content + number).into());
+            f.roster.learn(f.now, ContentKey(content), known);
+        }
+    }
+    assert_eq!(f.dialled().len(), 3);
+    assert_eq!(f.roster.next_deadline(), Some(f.now + turn), "nobody else is dialled until then");
+    f.now += turn;
+    assert_eq!(f.dialled().len(), 3, "who never answers holds up nobody");
+    assert_eq!(f.roster.next_deadline(), Some(f.now + turn));
+}
+
+#[test]
+fn a_peer_that_gave_the_manifest_is_dialled_first_whatever_fails_at_its_host() {
+    let at = |number: u128| Candidate { address: format!("host:{number}"), ..candidate(number) };
+    let mut f = fixture([]);
+    for number in 1..200 {
+        f.roster.learn(f.now, CONTENT, at(number));
+    }
+    let mut led = f.dialled_in_vain_for(Duration::from_secs(1));
+    let honest = (1..200).map(at).find(|it| !led.contains(&it.address)).expect("few are dialled");
+    f.roster.answered(f.now, CONTENT, &honest.address);
+    assert_eq!(f.dialled()[0], honest.peer);
+    // Once only: if it does not answer this time, it is one of them.
+    f.roster.dial_failed(f.now, CONTENT, honest.peer, None, &mut f.rng);
+    led = f.dialled_in_vain_for(Duration::from_secs(1));
+    assert!(led.len() < 6, "{led:?}");
+}

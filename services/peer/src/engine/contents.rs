@@ -142,12 +142,12 @@ impl Engine {
         let (events, stop) = (self.events.clone(), self.stop.clone());
         let resolving = async move {
             // Without a manifest: the content was removed before anybody had it.
-            let Some((manifest, hashes)) = resolve(id, peers).await else { return };
+            let Some((at, (manifest, hashes))) = resolve(id, peers).await else { return };
             let placing = spawn_blocking(move || place(manifest, hashes));
             // It may take long: what lies there already is hashed.
             let Some(outcome) = stop.run_until_cancelled(placing).await else { return };
             let outcome = outcome.expect("making room for a content does not panic");
-            let _ = events.send(Event::Resolved { content: key, outcome }).await;
+            let _ = events.send(Event::Resolved { content: key, at, outcome }).await;
         };
         self.jobs.spawn("resolver", resolving.instrument(self.contents[&key].span.clone()));
         self.announce(key);
@@ -258,12 +258,20 @@ impl Engine {
     }
 
     /// The manifest was found, and room for the content made or not.
-    pub(super) fn resolved(&mut self, key: ContentKey, outcome: Result<Arc<Stored>, StoreError>) {
+    pub(super) fn resolved(
+        &mut self,
+        key: ContentKey,
+        at: &Address,
+        outcome: Result<Arc<Stored>, StoreError>,
+    ) {
         if !self.contents.contains_key(&key) {
             return;
         }
         match outcome {
-            Ok(stored) => self.join(key, &stored),
+            Ok(stored) => {
+                self.join(key, &stored);
+                self.roster.answered(Instant::now(), key, &at.to_string());
+            }
             Err(error) => self.store_failed(key, error),
         }
     }

@@ -1,5 +1,7 @@
-//! Memory goes back to the system once it is no longer needed: the allocator would keep it.
+//! What the allocator keeps of freed memory: some while it is used again, and nothing once it is not.
 
+#[cfg(target_env = "gnu")]
+use std::ffi::c_int;
 use std::{
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -11,13 +13,45 @@ use tokio::{runtime::Handle, time::sleep};
 /// memory.
 const PAUSE: Duration = Duration::from_secs(5);
 
+/// Free bytes at the end of a heap, of which each thread that moves blocks has one, that stay there to be
+/// used again. More than a connection for blocks may have in flight, see [`Http2::BULK`]: its bytes come
+/// and go all the time.
+///
+/// [`Http2::BULK`]: crate::http2::Http2::BULK
+#[cfg(target_env = "gnu")]
+const KEPT_BYTES: c_int = 8 << 20;
+/// A longer block of memory comes from the system and goes back there when it is freed. A piece that is
+/// assembled in memory and a message are not longer.
+#[cfg(target_env = "gnu")]
+const MAPPED_FROM_BYTES: c_int = 4 << 20;
+
+/// Has the allocator keep some memory that was freed. By itself glibc gives back all beyond 128 KiB, or
+/// beyond twice the longest block that happened to be mapped before: on a thread that moves blocks that
+/// is most of what it uses, and each page is then zeroed by the system again.
+#[cfg(target_env = "gnu")]
+pub fn keep_some() {
+    // As glibc's malloc.h has them.
+    const TRIM_THRESHOLD: c_int = -1;
+    const MMAP_THRESHOLD: c_int = -3;
+    // SAFETY: it is declared as glibc declares it, and may be called at any time.
+    unsafe extern "C" {
+        safe fn mallopt(parameter: c_int, value: c_int) -> c_int;
+    }
+    mallopt(TRIM_THRESHOLD, KEPT_BYTES);
+    mallopt(MMAP_THRESHOLD, MAPPED_FROM_BYTES);
+}
+
+/// Other allocators know for themselves.
+#[cfg(not(target_env = "gnu"))]
+pub fn keep_some() {}
+
 /// Gives back what the allocator holds and nobody uses. It takes some milliseconds: call it where
 /// blocking is fine.
 #[cfg(target_env = "gnu")]
 pub fn give_back() {
     // SAFETY: it is declared as glibc declares it, and may be called at any time.
     unsafe extern "C" {
-        safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        safe fn malloc_trim(pad: usize) -> c_int;
     }
     malloc_trim(0);
 }
@@ -39,4 +73,36 @@ pub(crate) fn give_back_soon() {
         // A runtime that is ending has no threads for it, and no need.
         let _ = tokio::task::spawn_blocking(give_back).await;
     });
+}
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use std::{fs, hint::black_box};
+
+    use super::*;
+
+    const BLOCK_BYTES: usize = 256 << 10;
+
+    /// Pages that the system has given this thread so far.
+    fn faults() -> usize {
+        let stat = fs::read_to_string("/proc/thread-self/stat").expect("Linux tells");
+        let (_, fields) = stat.rsplit_once(") ").expect("the name is in parentheses");
+        fields.split(' ').nth(7).expect("minflt").parse().expect("a number")
+    }
+
+    #[test]
+    fn memory_of_blocks_in_flight_is_used_again_and_not_asked_for_anew() {
+        keep_some();
+        // As much as a connection for blocks may have in flight.
+        let in_flight = || {
+            let blocks: Vec<_> = (0..20).map(|_| vec![1_u8; BLOCK_BYTES]).collect();
+            drop(black_box(blocks));
+        };
+        in_flight();
+        let before = faults();
+        (0..10).for_each(|_| in_flight());
+        let pages = 10 * 20 * BLOCK_BYTES / 4096;
+        let faults = faults() - before;
+        assert!(faults < pages / 10, "{faults} faults for {pages} pages");
+    }
 }

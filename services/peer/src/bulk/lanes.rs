@@ -16,7 +16,10 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use shoal_common::server::{Limits, accept, observed, serve_connection};
+use shoal_common::{
+    memory,
+    server::{Limits, accept, observed, serve_connection},
+};
 use socket2::SockRef;
 use tokio::{
     net::TcpListener,
@@ -67,6 +70,7 @@ impl Default for SocketTuning {
 impl Lanes {
     /// Starts `count` threads.
     pub fn start(count: NonZeroUsize) -> io::Result<Self> {
+        memory::keep_some();
         let (stop, gone) = (CancellationToken::new(), CancellationToken::new());
         let threads = (0..count.get())
             .map(|number| start_lane(number, stop.clone(), gone.clone().drop_guard()))

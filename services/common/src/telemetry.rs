@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    fmt::Write as _,
     io::{self, IsTerminal as _},
 };
 
@@ -24,7 +25,7 @@ use tracing_subscriber::{
     util::{SubscriberInitExt as _, TryInitError},
 };
 
-use crate::text;
+use crate::text::Printable;
 
 /// Traces go to the collector that this variable names, over gRPC.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
@@ -139,13 +140,12 @@ struct Line<'writer> {
 
 impl Visit for Line<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        let value = format!("{value:?}");
-        let value = text::printable(&value);
         let space = if self.begun { " " } else { "" };
         self.begun = true;
+        let mut writer = Printable(&mut self.writer);
         let written = match field.name() {
-            "message" => write!(self.writer, "{space}{value}"),
-            name => write!(self.writer, "{space}{name}={value}"),
+            "message" => write!(writer, "{space}{value:?}"),
+            name => write!(writer, "{space}{name}={value:?}"),
         };
         self.result = self.result.and(written);
     }

@@ -3,7 +3,10 @@
 //! A name, a message or a version can hold commands for a terminal, start a line of its own, or turn
 //! round what is shown after it. What could is written out as `\u{1b}` instead.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write as _},
+};
 
 /// Whether a terminal or a reader could take the character for something else than a sign: control
 /// characters (C0, DEL, C1), ends of lines and paragraphs, and what changes the direction of text
@@ -23,6 +26,16 @@ fn is_unsafe(c: char) -> bool {
 /// The text as part of a line: nothing in it starts another, or is more than a sign.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escape(text, is_unsafe, |c, out| write!(out, "\\u{{{:x}}}", u32::from(c)))
+}
+
+/// Writes all text on as [`printable`] gives it, without a copy of what is safe already.
+#[derive(Debug)]
+pub struct Printable<W>(pub W);
+
+impl<W: fmt::Write> fmt::Write for Printable<W> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write_str(&printable(text))
+    }
 }
 
 /// The same for lines that we made: they stay lines.
@@ -78,6 +91,11 @@ mod tests {
             let printed = printable(&text);
             prop_assert!(!printed.contains(is_unsafe));
             prop_assert_eq!(printable(&printed), &*printed);
+            let mut written = String::new();
+            for part in text.split_inclusive(char::is_uppercase) {
+                Printable(&mut written).write_str(part).expect("a String takes all that is written");
+            }
+            prop_assert_eq!(&printed, &written);
             let encoded = serde_json::to_string(&text).expect("a string");
             let safe = json(&encoded);
             prop_assert!(!safe.contains(is_unsafe));

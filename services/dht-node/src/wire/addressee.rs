@@ -15,7 +15,7 @@ pub(crate) struct Addressee(pub(crate) NodeId);
 
 impl Interceptor for Addressee {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let id = self.0.to_string().parse().expect("a UUID is ASCII");
+        let id = self.0.to_string().try_into().expect("a UUID is ASCII");
         request.metadata_mut().insert(ADDRESSEE, id);
         Ok(request)
     }
@@ -24,13 +24,12 @@ impl Interceptor for Addressee {
 /// Refuses what is meant for another node than this one. A call that names none is taken: clients do
 /// not know whom they reach.
 pub(crate) fn check_addressee(me: NodeId, metadata: &MetadataMap) -> Result<(), Status> {
-    match metadata.get(ADDRESSEE) {
-        Some(id) if id.as_bytes() != me.to_string().as_bytes() => {
-            // Nothing has happened, and whoever asked may find out who has the address of whom now.
-            Err(refusal::status(Reason::NotServing, format!("another node is here: {me}")))
-        }
-        _ => Ok(()),
+    let Some(id) = metadata.get(ADDRESSEE) else { return Ok(()) };
+    if id.to_str().is_ok_and(|id| id.parse() == Ok(me)) {
+        return Ok(());
     }
+    // Nothing has happened, and whoever asked may find out who has the address of whom now.
+    Err(refusal::status(Reason::NotServing, format!("another node is here: {me}")))
 }
 
 /// Refuses what is not expressly meant for this node: what nodes ask each other changes what they

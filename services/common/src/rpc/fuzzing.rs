@@ -5,7 +5,7 @@ use std::{future::poll_fn, pin::Pin, sync::Arc};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http_body::Body as _;
-use tonic::{Status, body::Body};
+use tonic::Status;
 
 use super::{Budget, Charge, Flow, Intake, called_by, frames::Frames};
 
@@ -23,7 +23,7 @@ pub enum Receiver {
 pub fn pass(path: &str, by: Receiver, frames: Vec<Bytes>) -> (Vec<Bytes>, Result<(), Status>) {
     let method = called_by(path).expect("the method exists");
     let charge = Charge::new(Flow::new(Budget::of_process()));
-    let body = Body::new(Frames { left: frames.into(), ends: true });
+    let body = Frames { left: frames.into(), ends: true };
     let mut intake = match by {
         Receiver::Server => Intake::of_request(body, Some(method), Arc::new(charge)),
         Receiver::Client => Intake::of_response(body, method, charge),

@@ -15,7 +15,8 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status};
+use tower::BoxError;
 
 use super::{
     budget::Charge,
@@ -40,8 +41,8 @@ const STRANGE_BYTES: usize = 16 << 10;
 
 /// A body that is received.
 #[derive(Debug)]
-pub(crate) struct Intake {
-    inner: Body,
+pub(crate) struct Intake<B> {
+    inner: B,
     rules: Rules,
     charge: Arc<Charge>,
     /// The start of a message that is not whole yet, or nothing.
@@ -67,10 +68,10 @@ struct Clock {
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
-impl Intake {
+impl<B> Intake<B> {
     /// A request, charged to a call.
     pub(crate) fn of_request(
-        inner: Body,
+        inner: B,
         method: Option<&'static Method>,
         charge: Arc<Charge>,
     ) -> Self {
@@ -89,7 +90,7 @@ impl Intake {
     }
 
     /// A response.
-    pub(crate) fn of_response(inner: Body, method: &'static Method, charge: Charge) -> Self {
+    pub(crate) fn of_response(inner: B, method: &'static Method, charge: Charge) -> Self {
         let rules = Rules {
             message: Some(method.response()),
             longest: method.response().longest,
@@ -224,7 +225,11 @@ fn refused(reason: &'static str) {
     metrics::counter!("shoal_messages_refused_total", "reason" => reason).increment(1);
 }
 
-impl HttpBody for Intake {
+impl<B> HttpBody for Intake<B>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
     type Error = Status;
 
@@ -251,7 +256,10 @@ impl HttpBody for Intake {
                     let status = Status::new(this.fault(), "the body ends within a message");
                     return Poll::Ready(Some(Err(status)));
                 }
-                ended => return Poll::Ready(ended),
+                Some(Err(error)) => {
+                    return Poll::Ready(Some(Err(Status::from_error(error.into()))));
+                }
+                None => return Poll::Ready(None),
             };
             match frame.into_data() {
                 Ok(data) => {
@@ -302,14 +310,19 @@ mod tests {
         bytes
     }
 
-    fn receive(path: &str, frames: Vec<Vec<u8>>, ends: bool, budget: &Arc<Budget>) -> Intake {
+    fn receive(
+        path: &str,
+        frames: Vec<Vec<u8>>,
+        ends: bool,
+        budget: &Arc<Budget>,
+    ) -> Intake<Frames> {
         let frames = frames.into_iter().map(Bytes::from).collect();
         let charge = Charge::new(Flow::new(Arc::clone(budget)));
         let method = method::called_by(path).expect("it exists");
-        Intake::of_request(Body::new(Frames { left: frames, ends }), Some(method), Arc::new(charge))
+        Intake::of_request(Frames { left: frames, ends }, Some(method), Arc::new(charge))
     }
 
-    async fn next(intake: &mut Intake) -> Option<Result<Bytes, Status>> {
+    async fn next(intake: &mut Intake<Frames>) -> Option<Result<Bytes, Status>> {
         let frame = poll_fn(|cx| Pin::new(&mut *intake).poll_frame(cx)).await;
         frame.map(|frame| frame.map(|frame| frame.into_data().expect("data")))
     }

@@ -39,7 +39,7 @@ impl Turns {
         turn.is_multiple_of(2).then_some(turn)
     }
 
-    fn give(&self) {
+    pub(crate) fn give(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 

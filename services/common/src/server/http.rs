@@ -15,7 +15,7 @@ use tokio::{
     net::UnixStream,
     time::{interval, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{Status, body::Body, transport::server::Connected};
 use tower::Service;
 use tracing::debug;
@@ -106,16 +106,23 @@ pub async fn serve_connection<C, S, B>(
     let ended = async {
         if limits.http1 { serve!(either_version(&limits)) } else { serve!(version_2(&limits)) }
     };
+    // A task of its own, or each frame would have its timers looked at.
+    let _watch =
+        AbortOnDropHandle::new(tokio::spawn(hang_up_once_useless(caller.clone(), limits.clone())));
     tokio::select! {
         ended = ended => if let Err(error) = ended {
             debug!(error, "connection broke");
         },
-        () = caller.hang_up.cancelled() => debug!("hung up to make room"),
-        reason = useless(&caller, &limits) => {
-            metrics::counter!("shoal_connections_hung_up_total", "reason" => reason).increment(1);
-            debug!(reason, "hung up");
-        }
+        () = caller.hang_up.cancelled() => debug!("hung up"),
     }
+}
+
+/// Hangs up on a caller whose connection is of no use.
+async fn hang_up_once_useless(caller: Arc<Caller>, limits: Arc<Limits>) {
+    let reason = useless(&caller, &limits).await;
+    metrics::counter!("shoal_connections_hung_up_total", "reason" => reason).increment(1);
+    debug!(reason, "a connection is of no use");
+    caller.hang_up.cancel();
 }
 
 /// Ends when the connection is of no use, and says why.
@@ -160,8 +167,8 @@ where
     let (open, turns) = caller.begin();
     let received = Arc::new(Charge::new(Arc::clone(&caller.flow)));
     let charge = Arc::clone(&received);
-    let answer = service
-        .call(request.map(|body| Body::new(Intake::of_request(Body::new(body), method, charge))));
+    let answer =
+        service.call(request.map(|body| Body::new(Intake::of_request(body, method, charge))));
     let parts = if method.is_some_and(rpc::Method::is_bulk) {
         Parts::Frames
     } else {

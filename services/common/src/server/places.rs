@@ -30,9 +30,18 @@ pub struct Caller {
 #[derive(Debug)]
 struct Calls {
     next: u64,
-    open: HashMap<u64, (Arc<Turns>, Option<u64>)>,
+    /// A few as a rule: to look through them costs less than hashing does.
+    open: Vec<Open>,
     /// When the last call began or ended, or the connection.
     since: Instant,
+}
+
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    turns: Arc<Turns>,
+    /// The caller's turn that it was when this was last looked at, if it was the caller's.
+    seen: Option<u64>,
 }
 
 /// A call under way, until it is dropped.
@@ -45,7 +54,7 @@ pub(super) struct OpenCall {
 impl Caller {
     /// One that has just connected, and shares the budget.
     pub(super) fn new(source: Option<IpAddr>, budget: Arc<Budget>) -> Arc<Self> {
-        let calls = Calls { next: 0, open: HashMap::new(), since: Instant::now() };
+        let calls = Calls { next: 0, open: Vec::new(), since: Instant::now() };
         Arc::new(Self {
             source: source.map(network),
             flow: Flow::new(budget),
@@ -60,7 +69,7 @@ impl Caller {
         let number = calls.next;
         calls.next += 1;
         calls.since = Instant::now();
-        calls.open.insert(number, (Arc::clone(&turns), None));
+        calls.open.push(Open { number, turns: Arc::clone(&turns), seen: None });
         (OpenCall { caller: Arc::clone(self), number }, turns)
     }
 
@@ -73,10 +82,10 @@ impl Caller {
     /// Whether the caller has taken nothing of some response since this was last asked.
     pub(super) fn stalls(&self) -> bool {
         let mut stalls = false;
-        for (turns, before) in self.calls().open.values_mut() {
+        for Open { turns, seen, .. } in &mut self.calls().open {
             let turn = turns.callers();
-            stalls |= turn.is_some() && turn == *before;
-            *before = turn;
+            stalls |= turn.is_some() && turn == *seen;
+            *seen = turn;
         }
         stalls
     }
@@ -94,7 +103,9 @@ impl Caller {
 impl Drop for OpenCall {
     fn drop(&mut self) {
         let mut calls = self.caller.calls();
-        calls.open.remove(&self.number);
+        if let Some(at) = calls.open.iter().position(|open| open.number == self.number) {
+            calls.open.swap_remove(at);
+        }
         calls.since = Instant::now();
     }
 }
@@ -278,6 +289,21 @@ mod tests {
         }
         let left = open.iter().filter(|(place, _)| !place.caller.hang_up.is_cancelled()).count();
         assert_eq!(left, 4);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_is_idle_once_its_last_call_has_ended_whichever_that_is() {
+        let caller = caller(1);
+        let [first, second, third] = [(); 3].map(|()| caller.begin());
+        // Only the second's caller has a response to take.
+        second.1.give();
+        assert!(!caller.stalls() && caller.stalls(), "it takes nothing");
+        drop(first);
+        assert!(caller.stalls(), "the second is still open");
+        drop(second);
+        assert!(!caller.stalls() && caller.idle_since().is_none(), "the third is still open");
+        drop(third);
+        assert!(caller.idle_since().is_some());
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! What a store knows of its contents, in one `redb` file.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
-use redb::{Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
-use shoal_common::Address;
+use redb::{
+    Durability, ReadableDatabase, ReadableTable, TableDefinition, TableError, WriteTransaction,
+};
+use rustix::fs::Advice;
+use shoal_common::{Address, lock::RwLock};
 use shoal_core::{
     PeerId,
     content::{ContentId, Manifest, PieceHashes},
@@ -21,6 +27,9 @@ use crate::options::Options;
 
 /// redb would take 1 GiB.
 const CACHE_BYTES: usize = 8 << 20;
+
+/// The name of this peer's id in [`IDENTITY`].
+const PEER_ID: &str = "peer_id";
 
 const IDENTITY: TableDefinition<&str, &[u8; 16]> = TableDefinition::new("identity");
 const CONTENTS: TableDefinition<&[u8; 32], Checked<Row>> = TableDefinition::new("contents");
@@ -95,20 +104,31 @@ impl Described {
     }
 }
 
+/// An error of the disk closes redb for good. It is then opened anew, by whoever needs it next.
 pub(super) struct Database {
-    redb: redb::Database,
+    redb: RwLock<Option<redb::Database>>,
     path: PathBuf,
 }
 
 impl Database {
     /// Opens or creates the file, with all of its tables.
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let redb = redb::Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| StoreError::database(path, error))?;
-        let database = Self { redb, path: path.to_owned() };
-        database.write(Durability::Immediate, |transaction| {
+        let redb = open(path).map_err(|error| StoreError::database(path, error))?;
+        let database = Self { redb: RwLock::new(Some(redb)), path: path.to_owned() };
+        // The last table that was added. Not at each start: a full disk could not be opened.
+        let is_whole = database.read(|transaction| match transaction.open_table(EXPORTS) {
+            Err(TableError::TableDoesNotExist(_)) => Ok(false),
+            table => Ok(table.map(|_| true)?),
+        })?;
+        if !is_whole {
+            database.create_tables()?;
+        }
+        Ok(database)
+    }
+
+    fn create_tables(&self) -> Result<(), StoreError> {
+        let peer_id = Uuid::new_v4().into_bytes();
+        self.write(Durability::Immediate, |transaction| {
             transaction.open_table(CONTENTS)?;
             transaction.open_table(MANIFESTS)?;
             transaction.open_table(HASHES)?;
@@ -116,24 +136,20 @@ impl Database {
             transaction.open_table(OPTIONS)?;
             transaction.open_table(RING_NODES)?;
             transaction.open_table(EXPORTS)?;
-            Ok(())
-        })?;
-        Ok(database)
-    }
-
-    /// This peer's id, chosen at random the first time.
-    pub(super) fn peer_id(&self) -> Result<PeerId, StoreError> {
-        let mut bytes = Uuid::new_v4().into_bytes();
-        self.write(Durability::Immediate, |transaction| {
             let mut table = transaction.open_table(IDENTITY)?;
-            let known = table.get("peer_id")?.map(|known| *known.value());
-            match known {
-                Some(known) => bytes = known,
-                None => drop(table.insert("peer_id", &bytes)?),
+            if table.get(PEER_ID)?.is_none() {
+                table.insert(PEER_ID, &peer_id)?;
             }
             Ok(())
-        })?;
-        Ok(PeerId::new(Uuid::from_bytes(bytes)))
+        })
+    }
+
+    /// This peer's id, chosen at random when the file was created.
+    pub(super) fn peer_id(&self) -> Result<PeerId, StoreError> {
+        self.read(|transaction| {
+            let bytes = transaction.open_table(IDENTITY)?.get(PEER_ID)?.ok_or_else(damaged)?;
+            Ok(PeerId::new(Uuid::from_bytes(*bytes.value())))
+        })
     }
 
     pub(super) fn entries(&self) -> Result<Vec<(ContentId, Entry)>, StoreError> {
@@ -287,9 +303,7 @@ impl Database {
         &self,
         look: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
     ) -> Result<T, StoreError> {
-        self.redb
-            .begin_read()
-            .map_err(redb::Error::from)
+        self.begin(|redb| Ok(redb.begin_read()?))
             .and_then(|transaction| look(&transaction))
             .map_err(|error| StoreError::database(&self.path, error))
     }
@@ -300,7 +314,7 @@ impl Database {
         change: impl FnOnce(&WriteTransaction) -> Result<(), redb::Error>,
     ) -> Result<(), StoreError> {
         let attempt = || {
-            let mut transaction = self.redb.begin_write()?;
+            let mut transaction = self.begin(|redb| Ok(redb.begin_write()?))?;
             transaction.set_durability(durability)?;
             change(&transaction)?;
             reach(Step::Commit).map_err(redb::Error::Io)?;
@@ -308,6 +322,39 @@ impl Database {
         };
         attempt().map_err(|error: redb::Error| StoreError::database(&self.path, error))
     }
+
+    /// Begins a transaction. Opens redb anew first if an error of the disk has closed it.
+    fn begin<T>(
+        &self,
+        begin: impl Fn(&redb::Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        let begin_if_open = |redb: &Option<redb::Database>| match begin(redb.as_ref()?) {
+            Err(redb::Error::PreviousIo | redb::Error::DatabaseClosed) => None,
+            begun => Some(begun),
+        };
+        if let Some(begun) = begin_if_open(&self.redb.read()) {
+            return begun;
+        }
+        let mut redb = self.redb.write();
+        // Another thread may have opened it meanwhile.
+        if let Some(begun) = begin_if_open(&redb) {
+            return begun;
+        }
+        *redb = None;
+        forget_cached(&self.path);
+        begin(redb.insert(open(&self.path)?))
+    }
+}
+
+fn open(path: &Path) -> Result<redb::Database, redb::Error> {
+    Ok(redb::Builder::new().set_cache_size(CACHE_BYTES).create(path)?)
+}
+
+/// Has the next reads ask the disk. What an fsync failed to write may still be in memory, as if it had
+/// been written (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+fn forget_cached(path: &Path) {
+    // Where that is not possible, memory is all there is to go by.
+    let _ = File::open(path).map(|file| rustix::fs::fadvise(file, 0, None, Advice::DontNeed));
 }
 
 fn insert_entry(

@@ -1,4 +1,4 @@
-use std::fs;
+use std::{fs, io::Write as _};
 
 use shoal_core::swarm::LinkKey;
 use shoal_peer::store::{OneShot, Store, StoreError};
@@ -41,6 +41,67 @@ fn a_full_disk_stops_a_download_until_there_is_room() {
             fs::read(&source.path).unwrap()
         );
     }
+}
+
+/// Trees of many small files: what the store notes of them takes more room than their bytes.
+fn trees() -> impl Iterator<Item = Source> {
+    (1..).map(|length| Source::tree(&[length; 400], 65_536))
+}
+
+#[test]
+fn a_store_that_found_its_disk_full_goes_on_once_there_is_room() {
+    for size in ["size=2m", "size=3m", "size=4m"] {
+        let Some(mount) = Mount::tmpfs(size) else { return };
+        let directory = mount.path().join("store");
+        let store = Store::open(&directory, None).unwrap();
+        let peer_id = store.peer_id();
+        let add = |source: &Source| {
+            let stored = &source.stored;
+            store.add(stored.manifest().clone(), stored.hashes().clone())
+        };
+        let mut known = Vec::new();
+        let refused = trees().find_map(|source| match add(&source) {
+            Ok(stored) => {
+                known.push(stored.id());
+                None
+            }
+            Err(error) => Some((source, error)),
+        });
+        let (next, error) = refused.unwrap();
+        assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+        for _ in 0..3 {
+            let error = add(&next).err().unwrap();
+            assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+            for id in &known {
+                store.options(*id).unwrap();
+            }
+        }
+        mount.resize("size=40m");
+        known.push(add(&next).unwrap().id());
+        drop(store);
+        let store = Store::open(&directory, None).unwrap();
+        let mut found: Vec<_> = store.contents().into_iter().map(|(id, _)| id).collect();
+        found.sort_unstable();
+        known.sort_unstable();
+        assert_eq!((store.peer_id(), found), (peer_id, known));
+    }
+}
+
+#[test]
+fn a_store_that_was_closed_on_a_full_disk_opens_there() {
+    let Some(mount) = Mount::tmpfs("size=3m") else { return };
+    let directory = mount.path().join("store");
+    let store = Store::open(&directory, None).unwrap();
+    let add = |source: Source| {
+        let stored = &source.stored;
+        store.add(stored.manifest().clone(), stored.hashes().clone()).is_ok()
+    };
+    let count = trees().map(add).take_while(|is_added| *is_added).count();
+    // Not a byte is left.
+    let mut ballast = fs::File::create(mount.path().join("ballast")).unwrap();
+    while ballast.write(&[1; 4096]).is_ok_and(|written| written > 0) {}
+    drop(store);
+    assert_eq!(Store::open(&directory, None).unwrap().contents().len(), count);
 }
 
 #[test]

@@ -455,10 +455,11 @@ fn all_know(states: &[GetStateResponse], agreement: &Agreement) -> bool {
 }
 
 /// A range of positions, as a node tells it.
-fn key_range(range: &pb::KeyRange) -> KeyRange {
+pub fn key_range(range: &pb::KeyRange) -> KeyRange {
     KeyRange { after: position(&range.after), last: position(&range.last) }
 }
 
-fn position(digits: &str) -> Position {
+/// A position, as a node tells it.
+pub fn position(digits: &str) -> Position {
     Position::from_u128(u128::from_str_radix(digits, 16).expect("it is 32 hex digits"))
 }

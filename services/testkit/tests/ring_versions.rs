@@ -2,10 +2,11 @@
 
 use std::{fs, time::Duration};
 
+use shoal_core::ring::Position;
 use shoal_proto::dht::v1::{
     Condition, GetRequest, PutRequest, ReadRecordsRequest, condition::Kind,
 };
-use shoal_testkit::ring::{Ring, addressed, agreement_on};
+use shoal_testkit::ring::{Ring, addressed, key_range, position, state};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
@@ -13,26 +14,32 @@ use tonic::{Code, Status};
 const SOON: Duration = Duration::from_secs(20);
 const HOUR_MS: u64 = 3_600_000;
 
+/// The write is on two of three replicas, and the next primary reads one of these and the third.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_takeover_writes_again_what_a_majority_has_and_leaves_its_version() {
-    const KEY: &str = "key";
+    const ATTEMPTS: usize = 10;
     let mut ring = Ring::of(5).await;
-    put(&ring, 0, KEY, None).await.expect("all nodes are there");
-    let members = members_of(&ring, KEY).await;
-    ring.pause(members[2]);
-    let version = put(&ring, members[1], KEY, None).await.expect("two of three replicas answer");
-    ring.kill(members[0]);
-    ring.resume(members[2]);
-    assert_eq!(read(&ring, members[1], KEY).await, version);
-
-    let primary = members_of(&ring, KEY).await[0];
-    let request = ReadRecordsRequest { keys: vec![KEY.into()] };
-    let request = addressed(&ring.id(primary).await, request);
-    let records = ring.replica(primary).read_records(request).await.expect("it has the key");
-    let record = records.into_inner().records.remove(0);
-    assert!(record.epoch.is_some(), "the takeover has not written it again: {record:?}");
-    let next = put(&ring, members[1], KEY, Some(version.clone())).await;
-    assert!(next.is_ok_and(|next| next != version), "nobody else wrote");
+    for attempt in 0..ATTEMPTS {
+        let key = format!("key-{attempt}");
+        put(&ring, 0, &key, None).await.expect("all nodes are there");
+        let members = members_of(&ring, &key).await;
+        ring.kill(members[2]);
+        let written = put(&ring, members[1], &key, None).await;
+        ring.kill(members[0]);
+        ring.start(members[2]);
+        let version = written.expect("two of three replicas answer");
+        assert_eq!(read(&ring, members[1], &key).await, version);
+        let is_written_again = is_written_again(&ring, members[1], &key).await;
+        let next = put(&ring, members[1], &key, Some(version.clone())).await;
+        assert!(next.is_ok_and(|next| next != version), "nobody else wrote");
+        if is_written_again {
+            return;
+        }
+        // The third had been replaced before the first was killed.
+        ring.start(members[0]);
+        ring.settled(SOON).await;
+    }
+    panic!("in none of {ATTEMPTS} attempts anything was written again");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -56,7 +63,8 @@ async fn costs_nothing_later(ahead: usize) {
         ring.add();
     }
     ring.settled(SOON).await;
-    let keys: Vec<_> = (0..16).map(|number| format!("key-{number}")).collect();
+    let mut keys: Vec<_> = (0..16).map(|number| format!("key-{number}")).collect();
+    keys.push(key_of_first(&ring).await);
     let mut versions = Vec::new();
     for key in &keys {
         versions.push(put(&ring, 1, key, None).await.expect("the ring is in order"));
@@ -125,15 +133,59 @@ async fn read(ring: &Ring, through: usize, key: &str) -> String {
     }
 }
 
-/// The nodes that keep a key, the primary first, as the one knows that has heard of the latest set.
+/// Whether a node has a record of a key that a takeover has written again.
+async fn is_written_again(ring: &Ring, node: usize, key: &str) -> bool {
+    let request = ReadRecordsRequest { keys: vec![key.to_owned().into()] };
+    let request = addressed(&ring.id(node).await, request);
+    let records = ring.replica(node).read_records(request).await.expect("it has the key");
+    records.into_inner().records.iter().any(|record| record.epoch.is_some())
+}
+
+/// A key whose closest successor is the first node.
+async fn key_of_first(ring: &Ring) -> String {
+    let order = in_order(ring).await;
+    let mut keys = (0..100_000).map(|number| format!("first-{number}"));
+    keys.find(|key| successors(&order, key)[0] == 0).expect("some key falls to it")
+}
+
+/// The nodes that keep a key, the primary first, once these are its closest successor and the two nodes
+/// after it.
 async fn members_of(ring: &Ring, key: &str) -> Vec<usize> {
-    let mut sets = Vec::new();
-    for node in ring.running() {
-        let agreement = agreement_on(key.as_bytes(), &mut ring.client(node)).await;
-        sets.extend(agreement.replica_set);
+    let expected = successors(&in_order(ring).await, key);
+    let (position, since) = (Position::of_key(key.as_bytes()), Instant::now());
+    loop {
+        let told = state(&mut ring.client(expected[0])).await.expect("it answers");
+        let sets = told.agreements.into_iter().filter_map(|agreement| {
+            let is_of_key = key_range(&agreement.range?).contains(position);
+            agreement.replica_set.filter(|_| is_of_key)
+        });
+        let members: Vec<_> = sets.flat_map(|set| set.members).map(|node| node.address).collect();
+        let is_member = |node: &usize| members.contains(&ring.address(*node));
+        if members.len() == expected.len()
+            && members[0] == ring.address(expected[0])
+            && expected.iter().all(is_member)
+        {
+            return expected;
+        }
+        assert!(since.elapsed() < SOON, "{key} is kept by {members:?}");
+        sleep(Duration::from_millis(20)).await;
     }
-    let latest = sets.into_iter().max_by_key(|set| set.epoch).expect("somebody keeps the key");
-    let number_of = |address: &str| (0..ring.len()).find(|node| ring.address(*node) == address);
-    let members = latest.members.iter().map(|member| number_of(&member.address));
-    members.collect::<Option<_>>().expect("they are nodes of the ring")
+}
+
+/// The closest successor of a key and the two nodes after it.
+fn successors(order: &[(Position, usize)], key: &str) -> Vec<usize> {
+    let first = order.partition_point(|(position, _)| *position < Position::of_key(key.as_bytes()));
+    (0..3).map(|step| order[(first + step) % order.len()].1).collect()
+}
+
+/// All nodes that run, by their positions.
+async fn in_order(ring: &Ring) -> Vec<(Position, usize)> {
+    let mut order = Vec::new();
+    for node in ring.running() {
+        let told = state(&mut ring.client(node)).await.expect("it answers");
+        let told = told.state.and_then(|state| state.node).expect("it tells who it is");
+        order.push((position(&told.position), node));
+    }
+    order.sort_unstable();
+    order
 }

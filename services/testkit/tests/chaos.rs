@@ -10,12 +10,14 @@ use shoal_testkit::{
 
 /// For how long there are faults.
 const LENGTH: Duration = Duration::from_secs(20);
+/// Among its faults is a disk that is full while a peer's database writes. New seeds are for `make
+/// chaos`: a test should not find on one day what it did not on another.
+const SEED: u64 = 11_278_731_787_149_732_288;
 
 #[test]
 fn a_swarm_and_a_ring_keep_their_promises_under_faults_and_attacks() {
-    // The faults of a run are made again with `SHOAL_CHAOS_SEED`, if not their effects.
-    let seed = env::var("SHOAL_CHAOS_SEED").ok().and_then(|text| text.parse().ok());
-    let seed = seed.unwrap_or_else(rand::random);
+    let seed = env::var("SHOAL_CHAOS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(SEED);
+    println!("seed {seed}");
     let setup = Setup { seed, length: LENGTH, keep_logs: false };
     // A Ctrl-C does not reach the processes of a run: the run ends them.
     let interrupt = Interrupt::listen().expect("a runtime");

@@ -11,9 +11,9 @@ use shoal_core::ring::{
 };
 use shoal_proto::dht::v1 as pb;
 
-pub use crate::{calls::fuzzing::*, store::fuzzing::*};
+pub use crate::{network::calls::fuzzing::*, storage::fuzzing::*};
 use crate::{
-    store::Record,
+    storage::Record,
     wire::{self, Told},
 };
 

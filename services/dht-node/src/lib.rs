@@ -1,30 +1,16 @@
 //! The ring node: its place on the circle, and the keys that fall to it.
 
-mod calls;
-mod caretaker;
-mod dials;
-mod doubts;
 #[cfg(fuzzing)]
 pub mod fuzzing;
-mod keeper;
-mod kv;
-mod leaving;
-mod lookup;
-mod own_address;
-mod primary;
+mod membership;
+mod network;
+mod peer_store;
 mod refusal;
-mod remembered;
-mod repair;
-mod ring;
-mod router;
+mod replication;
+mod routing;
 mod service;
 mod settings;
-mod settlement;
-pub mod store;
-mod surroundings;
-mod swarms;
-mod sync;
-mod takeover;
+pub mod storage;
 mod time;
 mod wire;
 
@@ -47,19 +33,25 @@ use tonic::{Request, service::interceptor::InterceptedService};
 use tracing::info;
 
 use crate::{
-    calls::Calls,
-    caretaker::Caretaker,
-    doubts::Room,
-    keeper::{Keeper, Quota},
-    kv::Values,
-    primary::Primary,
-    ring::{Join, Ring},
-    router::Router,
+    membership::{
+        known_nodes, leaving, own_address,
+        ring::{Join, Ring},
+    },
+    network::calls::Calls,
+    peer_store::PeerStore,
+    replication::{
+        anti_entropy::AntiEntropy,
+        indeterminate::Room,
+        kv::Values,
+        local_replica::{LocalReplica, Quota},
+        primary::Primary,
+        range_cleanup::RangeCleanup,
+        reconciler::Reconciler,
+        repair,
+    },
+    routing::router::Router,
     service::{Dht, Replica},
-    settlement::Settlement,
-    store::{DataDir, Store, StoreError},
-    swarms::Swarms,
-    sync::Sync,
+    storage::{DataDir, Store, StoreError},
 };
 
 pub use settings::{LimitSettings, Settings};
@@ -127,28 +119,33 @@ pub async fn run(
     let quota = Quota { bytes: quota.bytes(), keys };
     metrics::gauge!("shoal_dht_quota_bytes").set(quota.bytes as f64);
     metrics::gauge!("shoal_dht_quota_keys").set(quota.keys as f64);
-    let keeper = Keeper::new(id, store.clone(), quota);
-    let join = Join { names: settings.join.clone(), remembered: remembered::load(&store)? };
+    let local = LocalReplica::new(id, store.clone(), quota);
+    let join = Join { names: settings.join.clone(), remembered: known_nodes::load(&store)? };
     let (ring, lookups) =
         Ring::start(me.clone(), time::unix_ms(), calls.clone(), join, &supervisor);
-    let primary = Primary::new(keeper.clone(), calls.clone(), settings.tombstones_for);
+    let primary = Primary::new(local.clone(), calls.clone(), settings.tombstones_for);
     let room = Room::default();
-    let values = Values::start(keeper.clone(), primary.clone(), calls.clone(), room, &supervisor);
-    let sync = Sync { keeper: keeper.clone(), calls: calls.clone() };
-    let caretaker = Caretaker::new(me.clone(), sync.clone(), primary.clone(), lookups.clone());
-    let settlement = Settlement { me: me.clone(), sync: sync.clone(), lookups: lookups.clone() };
-    let repairs = repair::start(sync, values.clone(), &supervisor);
-    supervisor.spawn("caretaker", caretaker.run());
-    supervisor.spawn("settlement", settlement.run());
-    supervisor.spawn("memory of contacts", remembered::follow(store, ring.view.clone()));
+    let values = Values::start(local.clone(), primary.clone(), calls.clone(), room, &supervisor);
+    let anti_entropy = AntiEntropy { local: local.clone(), calls: calls.clone() };
+    let reconciler =
+        Reconciler::new(me.clone(), anti_entropy.clone(), primary.clone(), lookups.clone());
+    let cleanup = RangeCleanup {
+        me: me.clone(),
+        anti_entropy: anti_entropy.clone(),
+        lookups: lookups.clone(),
+    };
+    let repairs = repair::start(anti_entropy, values.clone(), &supervisor);
+    supervisor.spawn("reconciler", reconciler.run());
+    supervisor.spawn("range cleanup", cleanup.run());
+    supervisor.spawn("known nodes", known_nodes::follow(store, ring.view.clone()));
     let renewals = primary.clone();
-    supervisor.spawn("renewal of leases", async move { renewals.keep(repairs).await });
+    supervisor.spawn("lease renewal", async move { renewals.keep(repairs).await });
 
     let router = Router::new(id, lookups.clone(), calls.clone(), values.clone());
     let rule = settings.advertised_addresses;
-    let swarms = Swarms::new(id, rule, lookups, calls.clone());
-    let dht = Dht { ring: ring.clone(), router, keeper: keeper.clone(), swarms, rule };
-    let replica = Replica { keeper: keeper.clone(), values };
+    let swarms = PeerStore::new(id, rule, lookups, calls.clone());
+    let dht = Dht { ring: ring.clone(), router, local: local.clone(), swarms, rule };
+    let replica = Replica { local: local.clone(), values };
     let routes = server::routes(&health)
         .add_service(DhtServiceServer::new(dht).max_decoding_message_size(MAX_REQUEST))
         .add_service(InterceptedService::new(
@@ -170,7 +167,7 @@ pub async fn run(
             () = ready(&ring, &health) => shutdown.cancelled().await,
         }
         health.close().await;
-        leaving::leave(&me, &ring, &keeper, &calls, settings.leave_patience).await;
+        leaving::leave(&me, &ring, &local, &calls, settings.leave_patience).await;
         stop.cancel();
     };
     let limits = Limits {
@@ -191,7 +188,7 @@ pub async fn run(
 async fn ready(ring: &Ring, health: &Health) {
     let mut view = ring.view.clone();
     // The ring's task ends after the server.
-    let joined = view.wait_for(|surroundings| surroundings.view.state.standing == Standing::Member);
+    let joined = view.wait_for(|snapshot| snapshot.view.state.standing == Standing::Member);
     if joined.await.is_ok() {
         health.ready().await;
     }

@@ -9,9 +9,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::{
-    kv::KvError,
-    primary::NotServing,
-    store::StoreError,
+    replication::{kv::KvError, primary::NotServing},
+    storage::StoreError,
     time::steady_ms,
     wire::{self, WireError},
 };

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use shoal_core::ring::{NodeId, Stamp, Version};
-use shoal_dht_node::store::{DataDir, Record, Store, Txn};
+use shoal_dht_node::storage::{DataDir, Record, Store, Txn};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 

@@ -9,11 +9,11 @@ use tonic::{Request, Response, Status};
 
 use super::operation::{Delete, Get, Put};
 use crate::{
-    keeper::Keeper,
-    ring::Ring,
-    router::{Operation, Router},
-    store::Key,
-    swarms::Swarms,
+    membership::ring::Ring,
+    peer_store::PeerStore,
+    replication::local_replica::LocalReplica,
+    routing::router::{Operation, Router},
+    storage::Key,
     wire::{self, Told},
 };
 
@@ -25,8 +25,8 @@ const MAX_PAGE: usize = 1000;
 pub(crate) struct Dht {
     pub(crate) ring: Ring,
     pub(crate) router: Router,
-    pub(crate) keeper: Keeper,
-    pub(crate) swarms: Swarms,
+    pub(crate) local: LocalReplica,
+    pub(crate) swarms: PeerStore,
     /// Which addresses nodes may say that they have.
     pub(crate) rule: AdvertisedAddresses,
 }
@@ -38,8 +38,8 @@ impl DhtService for Dht {
         request: Request<pb::FindSuccessorRequest>,
     ) -> Result<Response<pb::FindSuccessorResponse>, Status> {
         let position = place(request.into_inner().target)?;
-        let surroundings = self.ring.view.borrow().clone();
-        Ok(Response::new(wire::found(&surroundings.view.find_successor(position))))
+        let snapshot = self.ring.view.borrow().clone();
+        Ok(Response::new(wire::found(&snapshot.view.find_successor(position))))
     }
 
     async fn notify(
@@ -61,13 +61,13 @@ impl DhtService for Dht {
         let mut response =
             pb::GetStateResponse { state: Some(self.state()), ..pb::GetStateResponse::default() };
         if request.into_inner().details {
-            let surroundings = self.ring.view.borrow().clone();
-            response.fingers = surroundings.view.fingers.nodes().map(wire::contact).collect();
-            let custody = self.keeper.custody();
+            let snapshot = self.ring.view.borrow().clone();
+            response.fingers = snapshot.view.fingers.nodes().map(wire::contact).collect();
+            let custody = self.local.custody();
             let known = custody.known();
             response.agreements =
                 known.map(|(range, known)| wire::agreement(range, &known.present)).collect();
-            response.key_count = self.keeper.store.live_count();
+            response.key_count = self.local.store.live_count();
         }
         Ok(Response::new(response))
     }
@@ -141,8 +141,8 @@ impl DhtService for Dht {
         self.expect_node(&request)?;
         let told = Told::ByItself(observed(&request)?, self.rule);
         let state = wire::parse_state(request.into_inner().state, told)?;
-        let surroundings = self.ring.view.borrow().clone();
-        let next = surroundings.view.find_successor(state.node.position.next());
+        let snapshot = self.ring.view.borrow().clone();
+        let next = snapshot.view.find_successor(state.node.position.next());
         let response =
             pb::ProbeResponse { state: Some(self.state()), next: Some(wire::found(&next)) };
         Ok(Response::new(response))
@@ -173,8 +173,8 @@ impl DhtService for Dht {
         };
         let after = Some(request.page_token).filter(|token| !token.is_empty());
         let after = after.map(|token| wire::parse_position(&token)).transpose()?;
-        let surroundings = self.ring.view.borrow().clone();
-        let census = surroundings.view.census.clone().unwrap_or_default();
+        let snapshot = self.ring.view.borrow().clone();
+        let census = snapshot.view.census.clone().unwrap_or_default();
         let start = after.map_or(Position::from_u128(0), Position::next);
         let beyond = census.from(start).filter(|node| node.position >= start);
         let nodes: Vec<_> = beyond.take(size + 1).collect();
@@ -189,7 +189,7 @@ impl DhtService for Dht {
 impl Dht {
     /// A call that nodes make to nodes names this one.
     fn expect_node<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        wire::require_addressee(self.keeper.me, request.metadata())
+        wire::require_addressee(self.local.me, request.metadata())
     }
 
     /// A call may come from a client, unless it is direct: nodes make those.
@@ -197,7 +197,7 @@ impl Dht {
         if direct {
             self.expect_node(request)
         } else {
-            wire::check_addressee(self.keeper.me, request.metadata())
+            wire::check_addressee(self.local.me, request.metadata())
         }
     }
 

@@ -9,10 +9,10 @@ use shoal_proto::dht::v1::{self as pb, condition};
 use tonic::Status;
 
 use crate::{
-    calls::Client,
-    kv::{Condition, KvError, Values, Write, Written},
-    router::{Effect, Operation},
-    store::{Key, Record, Value},
+    network::calls::Client,
+    replication::kv::{Condition, KvError, Values, Write, Written},
+    routing::router::{Effect, Operation},
+    storage::{Key, Record, Value},
     time::{Window, unix_ms},
     wire,
 };

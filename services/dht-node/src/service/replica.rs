@@ -10,9 +10,11 @@ use shoal_proto::dht::v1::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    keeper::{Handover, Keeper, Prepared, SupplyError},
-    kv::Values,
-    store::{Key, Record},
+    replication::{
+        kv::Values,
+        local_replica::{Handover, LocalReplica, Prepared, SupplyError},
+    },
+    storage::{Key, Record},
     time::unix_ms,
     wire::{self, WireError},
 };
@@ -26,10 +28,10 @@ const MAX_KEYS: usize = 1000;
 /// Bytes of records in one answer.
 const MAX_RECORD_BYTES: usize = 2 << 20;
 
-/// Answers other nodes out of the keeper's memory.
+/// Answers other nodes out of the local's memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Replica {
-    pub(crate) keeper: Keeper,
+    pub(crate) local: LocalReplica,
     pub(crate) values: Values,
 }
 
@@ -43,7 +45,7 @@ impl ReplicaService for Replica {
         let request = request.into_inner();
         let (range, present) = wire::parse_agreement(request.present)?;
         let ballot = wire::parse_ballot(request.ballot)?;
-        let prepared = self.keeper.prepare(range, present, ballot, request.primary_agrees).await?;
+        let prepared = self.local.prepare(range, present, ballot, request.primary_agrees).await?;
         let kind = match prepared {
             Prepared::Promised(accepted) => {
                 let accepted = accepted.iter().map(|(range, proposal)| pb::AcceptedProposal {
@@ -68,7 +70,7 @@ impl ReplicaService for Replica {
         let request = request.into_inner();
         let (range, present) = wire::parse_agreement(request.present)?;
         let proposal = wire::parse_proposal(request.proposal)?;
-        let kind = match self.keeper.accept(range, present, proposal).await? {
+        let kind = match self.local.accept(range, present, proposal).await? {
             Ok(()) => Kind::Accepted(pb::Acceptance {}),
             Err(Refusal::Outbid(ballot)) => Kind::Outbid(wire::ballot(ballot)),
             Err(Refusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),
@@ -82,7 +84,7 @@ impl ReplicaService for Replica {
         request: Request<pb::LearnRequest>,
     ) -> Result<Response<pb::LearnResponse>, Status> {
         let (range, chosen) = wire::parse_agreement(request.into_inner().agreement)?;
-        let newer = self.keeper.learn(range, chosen).await?;
+        let newer = self.local.learn(range, chosen).await?;
         let superseded = Some(wire::superseded(&newer));
         Ok(Response::new(pb::LearnResponse { superseded }))
     }
@@ -92,7 +94,7 @@ impl ReplicaService for Replica {
         request: Request<pb::ListAgreementsRequest>,
     ) -> Result<Response<pb::ListAgreementsResponse>, Status> {
         let range = wire::parse_range(request.into_inner().range)?;
-        let custody = self.keeper.custody();
+        let custody = self.local.custody();
         let known = custody.over(range).into_iter();
         let known: Superseding =
             known.filter_map(|(range, known)| Some((range, known?.present.clone()))).collect();
@@ -109,13 +111,13 @@ impl ReplicaService for Replica {
         let (range, present) = wire::parse_agreement(request.agreement)?;
         let theirs = wire::parse_digest(request.digest)?;
         let purge_before = request.purge_before.map(wire::parse_timestamp).transpose()?;
-        let kind = match self.keeper.renew(range, present).await? {
+        let kind = match self.local.renew(range, present).await? {
             Ok(()) => {
                 if let Some(before) = purge_before {
-                    self.keeper.purge(range, before).await?;
+                    self.local.purge(range, before).await?;
                 }
-                let same = self.keeper.store.summary(range)? == theirs;
-                Kind::Granted(pb::Renewal { same, full: self.keeper.is_full() })
+                let same = self.local.store.summary(range)? == theirs;
+                Kind::Granted(pb::Renewal { same, full: self.local.is_full() })
             }
             Err(WriteRefusal::Sealed) => Kind::Sealed(pb::Sealed {}),
             Err(WriteRefusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),
@@ -134,7 +136,7 @@ impl ReplicaService for Replica {
         let request = request.into_inner();
         let (range, set) = wire::parse_agreement(request.agreement)?;
         let records = records_within(range, request.records)?;
-        let kind = match self.keeper.replicate(range, set, records).await? {
+        let kind = match self.local.replicate(range, set, records).await? {
             Ok(newer) => {
                 Kind::Stored(pb::Stored { newer: newer.iter().map(wire::record).collect() })
             }
@@ -156,7 +158,7 @@ impl ReplicaService for Replica {
         let (range, present) = wire::parse_agreement(request.present)?;
         let ballot = request.ballot.map(|ballot| wire::parse_ballot(Some(ballot))).transpose()?;
         let records = records_within(range, request.records)?;
-        let kind = match self.keeper.supply(&Handover { range, present, ballot }, records).await {
+        let kind = match self.local.supply(&Handover { range, present, ballot }, records).await {
             Ok(()) => Kind::Supplied(pb::Supplied {}),
             Err(SupplyError::Refused(Refusal::Outbid(by))) => Kind::Outbid(wire::ballot(by)),
             Err(SupplyError::Refused(Refusal::Superseded(by))) => {
@@ -193,7 +195,7 @@ impl ReplicaService for Replica {
         if got > MAX_RANGES {
             return Err(WireError::TooMany { what: "ranges", got, max: MAX_RANGES }.into());
         }
-        let digest = |range: KeyRange| self.keeper.store.summary(range).map(wire::digest);
+        let digest = |range: KeyRange| self.local.store.summary(range).map(wire::digest);
         let parse = |range| Ok(digest(wire::parse_range(Some(range))?)?);
         let digests = ranges.into_iter().map(parse).collect::<Result<_, Status>>()?;
         Ok(Response::new(pb::SummarizeResponse { digests }))
@@ -207,7 +209,7 @@ impl ReplicaService for Replica {
         let range = wire::parse_range(request.range)?;
         let after = Some(request.after_key).filter(|key| !key.is_empty());
         let after = after.map(Key::try_from).transpose().map_err(wire::field)?;
-        let page = self.keeper.store.stamps(range, after.as_ref(), MAX_VERSIONS)?;
+        let page = self.local.store.stamps(range, after.as_ref(), MAX_VERSIONS)?;
         let more = page.len() == MAX_VERSIONS;
         let versions = page.into_iter().map(|(key, stamp)| pb::KeyVersion {
             key: key.as_bytes().clone(),
@@ -230,7 +232,7 @@ impl ReplicaService for Replica {
         let mut bytes = 0;
         for key in keys {
             let key = Key::try_from(key).map_err(wire::field)?;
-            let Some(record) = self.keeper.store.get(&key)? else { continue };
+            let Some(record) = self.local.store.get(&key)? else { continue };
             bytes += record.size();
             if bytes > MAX_RECORD_BYTES && !records.is_empty() {
                 break;

@@ -4,7 +4,7 @@ use shoal_core::ring::{KeyRange, Stamp};
 use shoal_proto::dht::v1 as pb;
 
 use super::{WireError, at_most, field};
-use crate::store::{Digest, Key, Record, Value};
+use crate::storage::{Digest, Key, Record, Value};
 
 /// Records in one message.
 const MAX_RECORDS: usize = 65_536;

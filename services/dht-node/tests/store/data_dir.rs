@@ -7,7 +7,7 @@ use redb::TableDefinition;
 use shoal_core::ring::{
     Ballot, Contact, Custody, KeyRange, Lineage, NodeId, Position, Proposal, ReplicaSet,
 };
-use shoal_dht_node::store::{DataDir, Record, StoreError};
+use shoal_dht_node::storage::{DataDir, Record, StoreError};
 use tempfile::TempDir;
 use uuid::Uuid;
 

@@ -6,7 +6,7 @@ use std::{
 
 use proptest::prelude::*;
 use shoal_core::ring::{KeyRange, NodeId, Position, Stamp, Version};
-use shoal_dht_node::store::{Broken, Digest, Key, Record, Store, Txn, split};
+use shoal_dht_node::storage::{Broken, Digest, Key, Record, Store, Txn, split};
 use tokio::runtime::{Builder, Runtime};
 use uuid::Uuid;
 

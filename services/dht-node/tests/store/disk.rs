@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shoal_dht_node::store::{MAX_VALUE_BYTES, Merged, Record, Store, StoreError};
+use shoal_dht_node::storage::{MAX_VALUE_BYTES, Merged, Record, Store, StoreError};
 use tokio::runtime::Builder;
 
 use crate::support::{Mount, digest, everywhere, merge, open, record};

@@ -1,5 +1,5 @@
 use shoal_core::ring::{KeyRange, Position};
-use shoal_dht_node::store::{Key, MAX_VALUE_BYTES, Record, Store, Txn};
+use shoal_dht_node::storage::{Key, MAX_VALUE_BYTES, Record, Store, Txn};
 
 use crate::support::{everywhere, fresh, key, merge, record, tombstone, version};
 

@@ -12,7 +12,9 @@ use std::{
 use bytes::Bytes;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use shoal_core::ring::{KeyRange, NodeId, Position, Stamp, Version};
-use shoal_dht_node::store::{Broken, DataDir, Digest, Key, Merged, Record, Store, StoreError, Txn};
+use shoal_dht_node::storage::{
+    Broken, DataDir, Digest, Key, Merged, Record, Store, StoreError, Txn,
+};
 use tempfile::TempDir;
 use tokio::task::unconstrained;
 use uuid::Uuid;

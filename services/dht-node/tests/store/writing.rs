@@ -9,7 +9,7 @@ use std::{
 };
 
 use shoal_core::ring::{KeyRange, Position, Stamp};
-use shoal_dht_node::store::{Merged, Record, StoreError, Txn};
+use shoal_dht_node::storage::{Merged, Record, StoreError, Txn};
 use tokio::task::JoinSet;
 
 use crate::support::{

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
-    store::{Store, StoreError},
-    surroundings::Surroundings,
+    membership::snapshot::RingSnapshot,
+    storage::{Store, StoreError},
     wire,
 };
 
@@ -20,7 +20,7 @@ const NAME: &str = "contacts";
 const MAX_NODES: usize = 16;
 
 /// Keeps the node's successors, as they change, for as long as it is polled.
-pub(crate) async fn follow(store: Store, mut view: watch::Receiver<Arc<Surroundings>>) {
+pub(crate) async fn follow(store: Store, mut view: watch::Receiver<Arc<RingSnapshot>>) {
     let mut kept = Vec::new();
     loop {
         let successors = view.borrow_and_update().view.state.successors.clone();

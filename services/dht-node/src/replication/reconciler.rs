@@ -1,7 +1,7 @@
 //! Sees to it that who keeps a range is who should keep it.
 //!
 //! Ownership by the ring's pointers changes at once; who keeps a range changes by agreement. The
-//! caretaker compares the two, again and again, and has this node take over what it owns: each part by
+//! reconciler compares the two, again and again, and has this node take over what it owns: each part by
 //! itself, so that one whose members are dead keeps nobody waiting for the others.
 
 use std::{
@@ -24,12 +24,14 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use crate::{
-    lookup::Lookups,
-    primary::Primary,
-    store::StoreError,
-    surroundings::Surroundings,
-    sync::Sync,
-    takeover::{Takeover, TakeoverError},
+    membership::snapshot::RingSnapshot,
+    replication::{
+        anti_entropy::AntiEntropy,
+        primary::Primary,
+        reconfiguration::{Reconfiguration, ReconfigurationError},
+    },
+    routing::lookup::Lookups,
+    storage::StoreError,
 };
 
 /// How often everything is looked at, if nothing happens meanwhile.
@@ -41,9 +43,9 @@ pub(crate) const REPLICAS: usize = 3;
 
 /// Looks after the ranges that one node owns. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Caretaker {
+pub(crate) struct Reconciler {
     me: Contact,
-    sync: Sync,
+    anti_entropy: AntiEntropy,
     primary: Primary,
     lookups: Lookups,
     /// The highest ballot seen.
@@ -57,23 +59,28 @@ struct UnderWay {
     work: JoinSet<(KeyRange, Result<(), StoreError>)>,
 }
 
-impl Caretaker {
-    pub(crate) fn new(me: Contact, sync: Sync, primary: Primary, lookups: Lookups) -> Self {
-        Self { me, sync, primary, lookups, round: Arc::default() }
+impl Reconciler {
+    pub(crate) fn new(
+        me: Contact,
+        anti_entropy: AntiEntropy,
+        primary: Primary,
+        lookups: Lookups,
+    ) -> Self {
+        Self { me, anti_entropy, primary, lookups, round: Arc::default() }
     }
 
     /// Looks after ranges for as long as it is polled.
     pub(crate) async fn run(self) {
-        let mut surroundings = self.lookups.view.clone();
+        let mut snapshot = self.lookups.view.clone();
         let mut under_way = UnderWay::default();
         loop {
-            let view = surroundings.borrow_and_update().clone();
+            let view = snapshot.borrow_and_update().clone();
             if let Err(error) = self.look(&view, &mut under_way).await {
                 disk_fails(&error);
             }
             tokio::select! {
                 () = sleep(LOOK_EVERY) => {}
-                changed = surroundings.changed() => if changed.is_err() { return },
+                changed = snapshot.changed() => if changed.is_err() { return },
                 () = self.primary.superseded() => {}
                 Some(ended) = under_way.work.join_next() => under_way.ended(ended),
             }
@@ -82,14 +89,14 @@ impl Caretaker {
 
     async fn look(
         &self,
-        view: &Arc<Surroundings>,
+        view: &Arc<RingSnapshot>,
         under_way: &mut UnderWay,
     ) -> Result<(), StoreError> {
-        if view.founded && self.sync.keeper.custody().known().next().is_none() {
+        if view.founded && self.anti_entropy.local.custody().known().next().is_none() {
             // The first node of a ring keeps everything.
             let whole = KeyRange::whole(self.me.position);
             let set = ReplicaSet::founding(Lineage(Uuid::now_v7()), self.me.clone());
-            self.sync.keeper.learn(whole, set.clone()).await?;
+            self.anti_entropy.local.learn(whole, set.clone()).await?;
             self.primary.enter(whole, &set);
         }
         let is_member = view.view.state.standing == Standing::Member;
@@ -100,8 +107,8 @@ impl Caretaker {
     }
 
     /// Begins to take over every part of this node's range that is not kept as it should be.
-    fn take_over(&self, view: &Arc<Surroundings>, owned: KeyRange, under_way: &mut UnderWay) {
-        let custody = self.sync.keeper.custody();
+    fn take_over(&self, view: &Arc<RingSnapshot>, owned: KeyRange, under_way: &mut UnderWay) {
+        let custody = self.anti_entropy.local.custody();
         let pieces = custody.over(owned);
         let epoch =
             pieces.iter().filter_map(|(_, known)| Some(known.as_ref()?.present.epoch)).max();
@@ -114,9 +121,9 @@ impl Caretaker {
                 continue;
             };
             let members = self.members(view, &known.present);
-            let is_in_office = self.primary.is_in_office(range, &known.present);
+            let holds_term = self.primary.holds_term(range, &known.present);
             // What it kept in another ring it hands in before it takes anything over.
-            if is_in_office && is_kept_by(known, &members) || known.displaced.is_some() {
+            if holds_term && is_kept_by(known, &members) || known.displaced.is_some() {
                 continue;
             }
             // Each was believed, or it would not be known: there is a next one.
@@ -127,7 +134,7 @@ impl Caretaker {
         }
     }
 
-    fn members(&self, view: &Surroundings, present: &ReplicaSet) -> Vec<Contact> {
+    fn members(&self, view: &RingSnapshot, present: &ReplicaSet) -> Vec<Contact> {
         let has_left = |node| view.left.contains(&node);
         next_members(present, &self.me, &view.view.state.successors, has_left, REPLICAS)
     }
@@ -140,8 +147,10 @@ impl Caretaker {
     ) -> Result<(), StoreError> {
         let round = self.next_round();
         let ballot = Ballot { round, node: self.me.id };
-        let (sync, lookups, me) = (self.sync.clone(), self.lookups.clone(), self.me.clone());
-        let takeover = Takeover { sync, lookups, me, range, present, wanted, ballot };
+        let (anti_entropy, lookups, me) =
+            (self.anti_entropy.clone(), self.lookups.clone(), self.me.clone());
+        let takeover =
+            Reconfiguration { anti_entropy, lookups, me, range, present, wanted, ballot };
         match takeover.run().await {
             Ok(chosen) => {
                 metrics::counter!("shoal_dht_takeovers_total", "result" => "agreed").increment(1);
@@ -149,16 +158,16 @@ impl Caretaker {
                     self.primary.enter(range, &takeover.wanted);
                 }
             }
-            Err(TakeoverError::Store(error)) => return Err(error),
+            Err(ReconfigurationError::Store(error)) => return Err(error),
             Err(error) => {
                 metrics::counter!("shoal_dht_takeovers_total", "result" => "failed").increment(1);
                 debug!(%range, %error, "the range is not taken over yet");
                 match error {
-                    TakeoverError::Refused(Refusal::Outbid(ballot)) => {
+                    ReconfigurationError::Refused(Refusal::Outbid(ballot)) => {
                         self.round.fetch_max(ballot.round, Ordering::Relaxed);
                     }
-                    TakeoverError::Refused(Refusal::Superseded(by)) => {
-                        self.sync.keeper.learn_all(by).await?;
+                    ReconfigurationError::Refused(Refusal::Superseded(by)) => {
+                        self.anti_entropy.local.learn_all(by).await?;
                     }
                     _ => {}
                 }
@@ -179,17 +188,17 @@ impl Caretaker {
     /// Learns from the nodes around who keeps a range that this node owns and knows nothing of.
     async fn ask_who_keeps(
         self,
-        view: Arc<Surroundings>,
+        view: Arc<RingSnapshot>,
         range: KeyRange,
     ) -> Result<(), StoreError> {
         let state = &view.view.state;
         let around = state.successors.iter().chain(&state.predecessor);
         for node in around {
-            match self.sync.calls.agreements(range, node).await {
-                Ok(agreements) => self.sync.keeper.learn_all(agreements).await?,
+            match self.anti_entropy.calls.agreements(range, node).await {
+                Ok(agreements) => self.anti_entropy.local.learn_all(agreements).await?,
                 Err(error) => debug!(%error, "a neighbour does not say who keeps a range"),
             }
-            let custody = self.sync.keeper.custody();
+            let custody = self.anti_entropy.local.custody();
             if custody.over(range).iter().all(|(_, known)| known.is_some()) {
                 return Ok(());
             }

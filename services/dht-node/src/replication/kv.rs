@@ -15,11 +15,13 @@ use tokio::{
 use tracing::{Instrument as _, Span, debug};
 
 use crate::{
-    calls::{CallError, Calls},
-    doubts::{Doubts, Room},
-    keeper::Keeper,
-    primary::{NotServing, Office, Primary},
-    store::{Key, Record, StoreError, Value},
+    network::calls::{CallError, Calls},
+    replication::{
+        indeterminate::{IndeterminateWrites, Room},
+        local_replica::LocalReplica,
+        primary::{NotServing, Primary, Term},
+    },
+    storage::{Key, Record, StoreError, Value},
     time::{Window, unix_ms},
 };
 
@@ -27,7 +29,7 @@ use crate::{
 const LANES: usize = 64;
 /// Writes that wait for one lane; one more waits at its caller.
 const LANE_QUEUE: usize = 64;
-/// How often a lane tries to settle what is in doubt, while it cannot.
+/// How often a lane tries to settle what is in write, while it cannot.
 const SETTLE_EVERY: Duration = Duration::from_millis(500);
 /// A replica that had something newer is heeded, and the write tried again, so often.
 const ATTEMPTS: usize = 4;
@@ -95,7 +97,7 @@ pub(crate) enum KvError {
     )]
     Full { limit: &'static str, node: Arc<str> },
     /// Nothing happened: there is no room to remember one more, if its outcome were not known.
-    #[error("too many writes are in doubt, as their replicas do not answer")]
+    #[error("too many writes are in write, as their replicas do not answer")]
     TooManyDoubts,
     /// It may have happened, or happen yet.
     #[error("it is not known whether the key was written: {0}")]
@@ -114,8 +116,8 @@ struct Job {
 
 enum Task {
     Write(Write, Window, oneshot::Sender<Result<Written, KvError>>),
-    /// The office in which the record was found, if it was found on a replica.
-    Absorb(Record, Option<Office>, oneshot::Sender<Result<(), KvError>>),
+    /// The term in which the record was found, if it was found on a replica.
+    Absorb(Record, Option<Term>, oneshot::Sender<Result<(), KvError>>),
 }
 
 impl From<Task> for Job {
@@ -142,10 +144,10 @@ pub(crate) struct Values {
 /// What all lanes have in common.
 #[derive(Clone, Debug)]
 struct Writer {
-    keeper: Keeper,
+    local: LocalReplica,
     primary: Primary,
     calls: Calls,
-    /// For writes that are under way or in doubt.
+    /// For writes that are under way or in write.
     room: Room,
 }
 
@@ -154,7 +156,7 @@ struct Lane {
     /// Writes of this lane that were not acknowledged, and may be on the disk of some replica. Each is
     /// settled before anything else happens to its key: two that expected the same value must not
     /// both come to light.
-    doubts: Doubts,
+    indeterminate: IndeterminateWrites,
     /// When to try again.
     settle_at: Instant,
 }
@@ -162,17 +164,17 @@ struct Lane {
 impl Values {
     /// Starts the lanes, which end with the process.
     pub(crate) fn start(
-        keeper: Keeper,
+        local: LocalReplica,
         primary: Primary,
         calls: Calls,
         room: Room,
         supervisor: &Supervisor,
     ) -> Self {
-        let writer = Writer { keeper, primary, calls, room };
+        let writer = Writer { local, primary, calls, room };
         let lanes = (0..LANES).map(|_| {
             let (jobs, queue) = mpsc::channel(LANE_QUEUE);
-            let (writer, doubts) = (writer.clone(), Doubts::default());
-            let lane = Lane { writer, doubts, settle_at: Instant::now() };
+            let (writer, indeterminate) = (writer.clone(), IndeterminateWrites::default());
+            let lane = Lane { writer, indeterminate, settle_at: Instant::now() };
             supervisor.spawn("write lane", lane.work(queue));
             jobs
         });
@@ -181,10 +183,10 @@ impl Values {
 
     /// The present record of a key, if it has a value.
     pub(crate) fn get(&self, key: &Key) -> Result<Option<Record>, KvError> {
-        let office = || self.writer.primary.office(key.position()).map_err(KvError::NotServing);
-        let before = office()?;
-        let record = self.writer.keeper.store.get(key)?;
-        if office()? != before {
+        let term = || self.writer.primary.term(key.position()).map_err(KvError::NotServing);
+        let before = term()?;
+        let record = self.writer.local.store.get(key)?;
+        if term()? != before {
             return Err(KvError::NotServing(NotServing::Sealed));
         }
         Ok(record.filter(|record| record.is_live(unix_ms())))
@@ -192,7 +194,7 @@ impl Values {
 
     /// This node answers for the key at present.
     pub(crate) fn may_answer(&self, position: Position) -> bool {
-        self.writer.primary.office(position).is_ok()
+        self.writer.primary.term(position).is_ok()
     }
 
     /// Writes a key, if that begins within the window.
@@ -210,12 +212,12 @@ impl Values {
         records: Vec<Record>,
         found: Option<&ReplicaSet>,
     ) -> Result<(), KvError> {
-        let office = found.map(Office::under);
+        let term = found.map(Term::under);
         let mut answers = Vec::with_capacity(records.len());
         for record in records {
             let (done, answer) = oneshot::channel();
             let lane = self.lane(&record.key);
-            lane.send(Task::Absorb(record, office, done).into()).await.map_err(stopping)?;
+            lane.send(Task::Absorb(record, term, done).into()).await.map_err(stopping)?;
             answers.push(answer);
         }
         for answer in answers {
@@ -237,7 +239,7 @@ impl Lane {
                     Some(job) => self.run(job).await,
                     None => return,
                 },
-                () = sleep_until(self.settle_at), if !self.doubts.is_empty() => {
+                () = sleep_until(self.settle_at), if !self.indeterminate.is_empty() => {
                     self.settle_next().await;
                 }
             }
@@ -250,8 +252,8 @@ impl Lane {
             Task::Write(write, window, done) => {
                 let _ = done.send(self.write(write, window).instrument(span).await);
             }
-            Task::Absorb(record, office, done) => {
-                let _ = done.send(self.absorb(record, office).instrument(span).await);
+            Task::Absorb(record, term, done) => {
+                let _ = done.send(self.absorb(record, term).instrument(span).await);
             }
         }
     }
@@ -259,7 +261,7 @@ impl Lane {
     async fn write(&mut self, write: Write, window: Window) -> Result<Written, KvError> {
         self.settle(&write.key).await?;
         let room = self.writer.room.for_write(write.size()).ok_or(KvError::TooManyDoubts)?;
-        let Writer { keeper, primary, .. } = &self.writer;
+        let Writer { local, primary, .. } = &self.writer;
         let position = write.key.position();
         for _ in 0..ATTEMPTS {
             let (range, set) = primary.of(position).map_err(KvError::NotServing)?;
@@ -267,13 +269,13 @@ impl Lane {
             if needed > set.members.len() {
                 return Err(KvError::TooManyCopies(set.members.len()));
             }
-            let before = keeper.store.get(&write.key)?;
+            let before = local.store.get(&write.key)?;
             check(write.condition, before.as_ref())?;
             if !window.is_open() {
                 return Err(KvError::TooLate);
             }
             let above = before.as_ref().map(|record| record.stamp);
-            let version = Version::next(keeper.me, unix_ms(), set.epoch, above);
+            let version = Version::next(local.me, unix_ms(), set.epoch, above);
             let record = write.record(version);
             if self.writer.is_removed_already(&record, before.as_ref(), &set) {
                 return Ok(Written { version, durable_copies: set.members.len() });
@@ -291,7 +293,7 @@ impl Lane {
                 Err(error) => error,
             };
             if let KvError::Unknown(_) = failure {
-                self.doubts.insert(record, Office::under(&set), room);
+                self.indeterminate.insert(record, Term::under(&set), room);
                 self.settle_at = Instant::now() + SETTLE_EVERY;
             }
             return Err(failure);
@@ -299,30 +301,30 @@ impl Lane {
         Err(KvError::Unknown(TIME_AND_AGAIN.to_owned()))
     }
 
-    /// What is found elsewhere may be older than what is in doubt, which then goes before it.
-    async fn absorb(&mut self, record: Record, found: Option<Office>) -> Result<(), KvError> {
+    /// What is found elsewhere may be older than what is in write, which then goes before it.
+    async fn absorb(&mut self, record: Record, found: Option<Term>) -> Result<(), KvError> {
         self.settle(&record.key).await?;
         self.writer.absorb(record, found).await
     }
 
     /// Has what is in doubt of a key on the disks of a majority.
     ///
-    /// Not so if its office is over: the takeover that began the next one has read what a majority
+    /// Not so if its term is over: the takeover that began the next one has read what a majority
     /// has, and written again what it found on some only. What it did not find is on one replica at
     /// most, like any other write that was left there; written again under its old stamp it could
     /// come before a later one of those.
     async fn settle(&mut self, key: &Key) -> Result<(), KvError> {
-        let Some((record, office)) = self.doubts.of(key) else { return Ok(()) };
-        if !self.writer.primary.is_over(key.position(), office) {
-            let settled = self.writer.absorb(record.clone(), Some(office)).await;
+        let Some((record, term)) = self.indeterminate.of(key) else { return Ok(()) };
+        if !self.writer.primary.is_over(key.position(), term) {
+            let settled = self.writer.absorb(record.clone(), Some(term)).await;
             settled.map_err(|error| KvError::Unsettled(error.to_string()))?;
         }
-        self.doubts.settled(key);
+        self.indeterminate.settled(key);
         Ok(())
     }
 
     async fn settle_next(&mut self) {
-        let Some(key) = self.doubts.next() else { return };
+        let Some(key) = self.indeterminate.next() else { return };
         if let Err(error) = self.settle(&key).await {
             debug!(%error, "a write is in doubt still");
             self.settle_at = Instant::now() + SETTLE_EVERY;
@@ -345,16 +347,16 @@ impl Write {
 
 impl Writer {
     /// Has a record that another node has, or what a replica has that is newer, on the disks of a
-    /// majority, this one's last, unless what is there is as new. One that was found in an office
+    /// majority, this one's last, unless what is there is as new. One that was found in a term
     /// that is over is not taken.
-    async fn absorb(&self, mut record: Record, found: Option<Office>) -> Result<(), KvError> {
+    async fn absorb(&self, mut record: Record, found: Option<Term>) -> Result<(), KvError> {
         for _ in 0..ATTEMPTS {
             let serving = self.primary.of(record.key.position());
             let (range, set) = serving.map_err(KvError::NotServing)?;
-            if found.is_some_and(|office| office != Office::under(&set)) {
+            if found.is_some_and(|term| term != Term::under(&set)) {
                 return Ok(());
             }
-            let present = self.keeper.store.get(&record.key)?;
+            let present = self.local.store.get(&record.key)?;
             if present.is_some_and(|present| present.stamp >= record.stamp) {
                 return Ok(());
             }
@@ -380,7 +382,7 @@ impl Writer {
             && before.is_none_or(Record::is_tombstone)
             && self.primary.were_all_same(position, set)
             // As after any read: nobody else can have written meanwhile.
-            && self.primary.office(position) == Ok(Office::under(set))
+            && self.primary.term(position) == Ok(Term::under(set))
     }
 
     /// Whether there is room for a write, here and on the other replicas. What takes no more than what
@@ -395,7 +397,7 @@ impl Writer {
         if record.is_tombstone() || !more {
             return Ok(());
         }
-        let here = self.keeper.quota.refuses(self.keeper.store.usage(), before, record);
+        let here = self.local.quota.refuses(self.local.store.usage(), before, record);
         let there = || {
             let full = self.primary.full_replica(record.key.position(), set)?;
             Some(("limits.quota or limits.keys", full))
@@ -427,7 +429,7 @@ impl Writer {
         if tally.stored + 1 < needed {
             return tally.failed(needed);
         }
-        match self.keeper.replicate(range, set.clone(), vec![record]).await {
+        match self.local.replicate(range, set.clone(), vec![record]).await {
             Ok(Ok(mut newer)) => {
                 Ok(newer.pop().map_or(Outcome::Written(tally.stored + 1), Outcome::Newer))
             }
@@ -441,7 +443,7 @@ impl Writer {
     /// Each call goes on when enough others have answered.
     fn send(&self, range: KeyRange, set: &ReplicaSet, record: &Record) -> mpsc::Receiver<Stored> {
         let (answered, answers) = mpsc::channel(set.members.len());
-        for member in set.members.iter().filter(|member| member.id != self.keeper.me) {
+        for member in set.members.iter().filter(|member| member.id != self.local.me) {
             let (member, calls, answered) = (member.clone(), self.calls.clone(), answered.clone());
             let (set, record) = (set.clone(), [record.clone()]);
             let call = async move {
@@ -487,7 +489,7 @@ impl Tally {
             return Ok(Outcome::Newer(newer));
         }
         match self.doubt {
-            Some(doubt) => Err(KvError::Unknown(doubt)),
+            Some(write) => Err(KvError::Unknown(write)),
             None if self.stored > 0 => {
                 let got = self.stored;
                 Err(KvError::Unknown(format!("{got} of {needed} replicas have stored it")))

@@ -8,10 +8,12 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info};
 
 use crate::{
-    keeper::{Handover, LEASE, Prepared, SupplyError},
-    lookup::Lookups,
-    store::{Key, StoreError},
-    sync::{Sync, SyncError},
+    replication::{
+        anti_entropy::{AntiEntropy, AntiEntropyError},
+        local_replica::{Handover, LEASE, Prepared, SupplyError},
+    },
+    routing::lookup::Lookups,
+    storage::{Key, StoreError},
 };
 
 /// What is not agreed by then begins again: the ring may have changed.
@@ -22,7 +24,7 @@ const CONSENT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A range's next set could not be agreed on, yet.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TakeoverError {
+pub(crate) enum ReconfigurationError {
     #[error("{got} of the {needed} members needed have promised")]
     TooFew { got: usize, needed: usize },
     #[error("the primary cannot be asked, and goes on renewing its leases")]
@@ -41,7 +43,7 @@ pub(crate) enum TakeoverError {
     Store(#[from] StoreError),
 }
 
-impl From<SupplyError> for TakeoverError {
+impl From<SupplyError> for ReconfigurationError {
     fn from(error: SupplyError) -> Self {
         match error {
             SupplyError::Refused(refusal) => refusal.into(),
@@ -51,8 +53,8 @@ impl From<SupplyError> for TakeoverError {
 }
 
 /// One attempt to have the next set of a range agreed on.
-pub(crate) struct Takeover {
-    pub(crate) sync: Sync,
+pub(crate) struct Reconfiguration {
+    pub(crate) anti_entropy: AntiEntropy,
     pub(crate) lookups: Lookups,
     pub(crate) me: Contact,
     pub(crate) range: KeyRange,
@@ -67,15 +69,15 @@ struct Promise {
     accepted: Vec<(KeyRange, Proposal)>,
 }
 
-impl Takeover {
+impl Reconfiguration {
     /// Has the next set chosen, with its records in place. Returns where it was: elsewhere an earlier
     /// attempt of somebody else had to be completed.
-    pub(crate) async fn run(&self) -> Result<Vec<KeyRange>, TakeoverError> {
+    pub(crate) async fn run(&self) -> Result<Vec<KeyRange>, ReconfigurationError> {
         let deadline = Instant::now() + PATIENCE;
-        timeout_at(deadline, self.attempt()).await.map_err(|_| TakeoverError::TooLong)?
+        timeout_at(deadline, self.attempt()).await.map_err(|_| ReconfigurationError::TooLong)?
     }
 
-    async fn attempt(&self) -> Result<Vec<KeyRange>, TakeoverError> {
+    async fn attempt(&self) -> Result<Vec<KeyRange>, ReconfigurationError> {
         self.copy_in_advance().await?;
         let promises = self.promises().await?;
         let handover = self.handover(self.range, Some(self.ballot));
@@ -90,7 +92,7 @@ impl Takeover {
                 self.supply(&Handover { range, ..handover.clone() }).await?;
             }
             self.choose(range, &next).await?;
-            self.sync.keeper.learn(range, next.clone()).await?;
+            self.anti_entropy.local.learn(range, next.clone()).await?;
             self.tell_others(range, &next);
             if is_wanted {
                 self.write_again((range, &next), &doubtful).await?;
@@ -112,13 +114,13 @@ impl Takeover {
 
     /// Copies the range to the newcomers while writes go on, so that what is left to do once they stop
     /// is little. If one cannot be reached or does not take records, nothing has been stopped yet.
-    async fn copy_in_advance(&self) -> Result<(), TakeoverError> {
+    async fn copy_in_advance(&self) -> Result<(), ReconfigurationError> {
         let handover = self.handover(self.range, None);
         if self.newcomers().any(|newcomer| newcomer.id == self.me.id) {
-            self.sync.keeper.supply(&handover, Vec::new()).await?;
+            self.anti_entropy.local.supply(&handover, Vec::new()).await?;
             let present = self.present.members.iter();
             for member in present.filter(|member| !self.lookups.is_dead(member.id)) {
-                match self.sync.pull(&handover, member).await {
+                match self.anti_entropy.pull(&handover, member).await {
                     Ok(_) => break,
                     Err(error) => debug!(%error, "records are not copied in advance"),
                 }
@@ -128,15 +130,15 @@ impl Takeover {
     }
 
     /// Brings the newcomers up to date with this node. Returns how many those are.
-    async fn supply_newcomers(&self, handover: &Handover) -> Result<usize, TakeoverError> {
+    async fn supply_newcomers(&self, handover: &Handover) -> Result<usize, ReconfigurationError> {
         let others = self.newcomers().filter(|newcomer| newcomer.id != self.me.id);
         let pushes: FuturesUnordered<_> = others
-            .map(async |newcomer| match self.sync.push(handover, newcomer).await {
+            .map(async |newcomer| match self.anti_entropy.push(handover, newcomer).await {
                 Ok(_) => Ok(()),
-                Err(SyncError::Refused(refusal)) => Err(refusal.into()),
+                Err(AntiEntropyError::Refused(refusal)) => Err(refusal.into()),
                 Err(error) => {
                     self.go_on_without(newcomer, &error);
-                    Err(TakeoverError::NotSupplied(newcomer.address.clone()))
+                    Err(ReconfigurationError::NotSupplied(newcomer.address.clone()))
                 }
             })
             .collect();
@@ -146,7 +148,7 @@ impl Takeover {
 
     /// The promises of a majority: the primary's first, if it can be had, for then no lease has to
     /// run out.
-    async fn promises(&self) -> Result<Vec<Promise>, TakeoverError> {
+    async fn promises(&self) -> Result<Vec<Promise>, ReconfigurationError> {
         let (primary, others) = self.present.members.split_first().expect("a set has a member");
         let consent = self.promise(primary, primary.id == self.me.id);
         let consent = tokio::select! {
@@ -168,15 +170,16 @@ impl Takeover {
         &self,
         member: &Contact,
         primary_agrees: bool,
-    ) -> Result<Option<Promise>, TakeoverError> {
+    ) -> Result<Option<Promise>, ReconfigurationError> {
         let mut has_waited = false;
         loop {
             let prepared = if member.id == self.me.id {
                 let (range, present) = (self.range, self.present.clone());
-                self.sync.keeper.prepare(range, present, self.ballot, primary_agrees).await?
+                self.anti_entropy.local.prepare(range, present, self.ballot, primary_agrees).await?
             } else {
                 let present = (self.range, &self.present);
-                let asked = self.sync.calls.prepare(present, self.ballot, primary_agrees, member);
+                let asked =
+                    self.anti_entropy.calls.prepare(present, self.ballot, primary_agrees, member);
                 match asked.await {
                     Ok(prepared) => prepared,
                     Err(error) => {
@@ -189,7 +192,9 @@ impl Takeover {
                 Prepared::Promised(accepted) => {
                     return Ok(Some(Promise { member: member.clone(), accepted }));
                 }
-                Prepared::Leased(_) if has_waited => return Err(TakeoverError::PrimaryLives),
+                Prepared::Leased(_) if has_waited => {
+                    return Err(ReconfigurationError::PrimaryLives);
+                }
                 Prepared::Leased(wait) => {
                     has_waited = true;
                     sleep(wait.min(LEASE)).await;
@@ -209,8 +214,8 @@ impl Takeover {
         &self,
         promises: &[Promise],
         handover: &Handover,
-    ) -> Result<HashSet<Key>, TakeoverError> {
-        self.sync.keeper.supply(handover, Vec::new()).await?;
+    ) -> Result<HashSet<Key>, ReconfigurationError> {
+        self.anti_entropy.local.supply(handover, Vec::new()).await?;
         let needed = self.present.majority();
         let mut doubtful = HashSet::new();
         let mut got = promises.iter().filter(|promise| promise.member.id == self.me.id).count();
@@ -218,7 +223,7 @@ impl Takeover {
             if got >= needed {
                 break;
             }
-            match self.sync.pull(handover, &promise.member).await {
+            match self.anti_entropy.pull(handover, &promise.member).await {
                 Ok(difference) => {
                     doubtful.extend(difference.lacking_there);
                     // A newcomer lacks most of what the first has: that says nothing.
@@ -227,16 +232,16 @@ impl Takeover {
                     }
                     got += 1;
                 }
-                Err(SyncError::Store(error)) => return Err(error.into()),
-                Err(SyncError::Refused(refusal)) => return Err(refusal.into()),
-                Err(SyncError::Call(error)) => self.go_on_without(&promise.member, &error),
+                Err(AntiEntropyError::Store(error)) => return Err(error.into()),
+                Err(AntiEntropyError::Refused(refusal)) => return Err(refusal.into()),
+                Err(AntiEntropyError::Call(error)) => self.go_on_without(&promise.member, &error),
             }
         }
-        if got < needed { Err(TakeoverError::TooFew { got, needed }) } else { Ok(doubtful) }
+        if got < needed { Err(ReconfigurationError::TooFew { got, needed }) } else { Ok(doubtful) }
     }
 
     /// Brings all newcomers and a majority of the next set up to date.
-    async fn supply(&self, handover: &Handover) -> Result<(), TakeoverError> {
+    async fn supply(&self, handover: &Handover) -> Result<(), ReconfigurationError> {
         let needed = self.wanted.majority();
         let staying = self
             .wanted
@@ -244,15 +249,19 @@ impl Takeover {
             .iter()
             .filter(|member| member.id != self.me.id && self.present.holds(member.id));
         let pushes: FuturesUnordered<_> =
-            staying.map(|member| self.sync.push(handover, member)).collect();
+            staying.map(|member| self.anti_entropy.push(handover, member)).collect();
         let stayed = pushes.filter(|pushed| ready(pushed.is_ok()));
         let mut got = 1 + self.supply_newcomers(handover).await?;
         got += stayed.take(needed.saturating_sub(got)).count().await;
-        if got < needed { Err(TakeoverError::TooFewSupplied { got, needed }) } else { Ok(()) }
+        if got < needed {
+            Err(ReconfigurationError::TooFewSupplied { got, needed })
+        } else {
+            Ok(())
+        }
     }
 
     /// Has a majority of the present set accept the next one.
-    async fn choose(&self, range: KeyRange, next: &ReplicaSet) -> Result<(), TakeoverError> {
+    async fn choose(&self, range: KeyRange, next: &ReplicaSet) -> Result<(), ReconfigurationError> {
         let proposal = Proposal { ballot: self.ballot, next: next.clone() };
         let members = self.present.members.iter();
         let asked = members.map(|member| self.acceptance(range, &proposal, member)).collect();
@@ -264,11 +273,11 @@ impl Takeover {
         range: KeyRange,
         proposal: &Proposal,
         member: &Contact,
-    ) -> Result<Option<()>, TakeoverError> {
+    ) -> Result<Option<()>, ReconfigurationError> {
         let accepted = if member.id == self.me.id {
-            self.sync.keeper.accept(range, self.present.clone(), proposal.clone()).await?
+            self.anti_entropy.local.accept(range, self.present.clone(), proposal.clone()).await?
         } else {
-            match self.sync.calls.accept((range, &self.present), proposal, member).await {
+            match self.anti_entropy.calls.accept((range, &self.present), proposal, member).await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     self.go_on_without(member, &error);
@@ -288,11 +297,11 @@ impl Takeover {
         &self,
         (range, set): (KeyRange, &ReplicaSet),
         doubtful: &HashSet<Key>,
-    ) -> Result<(), TakeoverError> {
-        let keeper = &self.sync.keeper;
+    ) -> Result<(), ReconfigurationError> {
+        let local = &self.anti_entropy.local;
         let keys = doubtful.iter().filter(|key| range.contains(key.position())).cloned();
         let keys: Vec<_> = keys.collect();
-        for batch in self.sync.batches(&keys) {
+        for batch in self.anti_entropy.batches(&keys) {
             let records: Vec<_> = batch?
                 .into_iter()
                 .map(|mut record| {
@@ -302,15 +311,15 @@ impl Takeover {
                 .collect();
             let others = set.members.iter().filter(|member| member.id != self.me.id);
             let asked: FuturesUnordered<_> = others
-                .map(|member| self.sync.calls.replicate((range, set), &records, member))
+                .map(|member| self.anti_entropy.calls.replicate((range, set), &records, member))
                 .collect();
             let stored =
                 asked.filter(|answer| ready(matches!(answer, Ok(Ok(newer)) if newer.is_empty())));
             let needed = set.majority();
             let got = 1 + stored.take(needed - 1).count().await;
-            let stored_here = || keeper.replicate(range, set.clone(), records);
+            let stored_here = || local.replicate(range, set.clone(), records);
             if got < needed || stored_here().await?.is_err() {
-                return Err(TakeoverError::InDoubt { got, needed });
+                return Err(ReconfigurationError::InDoubt { got, needed });
             }
         }
         Ok(())
@@ -325,7 +334,7 @@ impl Takeover {
         others.sort_by_key(|member| member.id);
         others.dedup_by_key(|member| member.id);
         for member in others {
-            let (calls, next) = (self.sync.calls.clone(), next.clone());
+            let (calls, next) = (self.anti_entropy.calls.clone(), next.clone());
             tokio::spawn(async move {
                 if let Err(error) = calls.learn((range, &next), &member).await {
                     debug!(%range, %error, "a member is not told of the next set");
@@ -339,8 +348,8 @@ impl Takeover {
 /// refusal of those there were.
 async fn first_of<T>(
     needed: usize,
-    mut asked: FuturesUnordered<impl Future<Output = Result<Option<T>, TakeoverError>>>,
-) -> Result<Vec<T>, TakeoverError> {
+    mut asked: FuturesUnordered<impl Future<Output = Result<Option<T>, ReconfigurationError>>>,
+) -> Result<Vec<T>, ReconfigurationError> {
     let (mut answers, mut refusal) = (Vec::new(), None);
     while answers.len() < needed
         && let Some(answer) = asked.next().await
@@ -352,6 +361,6 @@ async fn first_of<T>(
     }
     match answers.len() {
         got if got >= needed => Ok(answers),
-        got => Err(refusal.unwrap_or(TakeoverError::TooFew { got, needed })),
+        got => Err(refusal.unwrap_or(ReconfigurationError::TooFew { got, needed })),
     }
 }

@@ -6,7 +6,7 @@ use shoal_core::ring::{Life, Node, NodeId, View};
 
 /// What this node knows of the ring at one moment.
 #[derive(Debug)]
-pub(crate) struct Surroundings {
+pub(crate) struct RingSnapshot {
     pub(crate) view: View,
     /// Nodes that left in order, and have not come back.
     pub(crate) left: BTreeSet<NodeId>,
@@ -16,7 +16,7 @@ pub(crate) struct Surroundings {
     pub(crate) founded: bool,
 }
 
-impl Surroundings {
+impl RingSnapshot {
     /// What the brain knows now.
     pub(crate) fn of(brain: &mut Node) -> Self {
         let view = brain.view();

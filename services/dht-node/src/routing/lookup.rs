@@ -9,7 +9,7 @@ use shoal_core::ring::{
 use tokio::{sync::watch, time::timeout};
 use tracing::{Instrument as _, info_span};
 
-use crate::{calls::Calls, surroundings::Surroundings};
+use crate::{membership::snapshot::RingSnapshot, network::calls::Calls};
 
 /// A node that was asked, and what is heard of it next.
 type Asking = Pin<Box<dyn Future<Output = (Contact, Heard)> + Send>>;
@@ -27,7 +27,7 @@ enum Heard {
 #[derive(Clone, Debug)]
 pub(crate) struct Lookups {
     pub(crate) calls: Calls,
-    pub(crate) view: watch::Receiver<Arc<Surroundings>>,
+    pub(crate) view: watch::Receiver<Arc<RingSnapshot>>,
 }
 
 impl Lookups {
@@ -45,7 +45,7 @@ impl Lookups {
     /// Returns when a node has died, as far as this one has heard.
     pub(crate) async fn death(&self, of: NodeId) {
         let mut view = self.view.clone();
-        if view.wait_for(|surroundings| surroundings.dead.contains(&of)).await.is_err() {
+        if view.wait_for(|snapshot| snapshot.dead.contains(&of)).await.is_err() {
             // The ring's task has ended, and this node ends.
             pending::<()>().await;
         }
@@ -58,9 +58,8 @@ impl Lookups {
 
     /// The closest successor of a position, and how it was found.
     pub(crate) async fn look_up(&self, of: Position) -> Result<Outcome, LookupFailure> {
-        let surroundings = self.view.borrow().clone();
-        let lookup =
-            Lookup::new(of, &surroundings.view.find_for_lookup(of), LookupSettings::default());
+        let snapshot = self.view.borrow().clone();
+        let lookup = Lookup::new(of, &snapshot.view.find_for_lookup(of), LookupSettings::default());
         let outcome = self.drive(of, lookup).await?;
         metrics::histogram!("shoal_dht_lookup_hops").record(outcome.hops as f64);
         metrics::counter!("shoal_dht_lookup_timeouts_total").increment(outcome.timeouts as u64);

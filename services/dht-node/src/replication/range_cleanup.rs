@@ -7,19 +7,21 @@ use shoal_core::ring::{Contact, KeyRange, ReplicaSet};
 use tokio::time::sleep;
 use tracing::{debug, warn};
 
-use crate::{lookup::Lookups, store::StoreError, sync::Sync};
+use crate::{
+    replication::anti_entropy::AntiEntropy, routing::lookup::Lookups, storage::StoreError,
+};
 
 /// How often it is seen to.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
 /// Settles what one node has of others' ranges.
-pub(crate) struct Settlement {
+pub(crate) struct RangeCleanup {
     pub(crate) me: Contact,
-    pub(crate) sync: Sync,
+    pub(crate) anti_entropy: AntiEntropy,
     pub(crate) lookups: Lookups,
 }
 
-impl Settlement {
+impl RangeCleanup {
     /// Sees to it again and again for as long as it is polled.
     pub(crate) async fn run(self) {
         loop {
@@ -31,7 +33,7 @@ impl Settlement {
     }
 
     async fn settle(&self) -> Result<(), StoreError> {
-        let custody = self.sync.keeper.custody();
+        let custody = self.anti_entropy.local.custody();
         for (range, known) in custody.known() {
             if known.displaced.is_some() {
                 self.hand_in(range, &known.present).await?;
@@ -41,7 +43,7 @@ impl Settlement {
                 self.ask_whether_chosen(range, &known.present).await?;
             }
         }
-        self.sync.keeper.discard(KeyRange::whole(self.me.position)).await
+        self.anti_entropy.local.discard(KeyRange::whole(self.me.position)).await
     }
 
     /// Tells the owner of a range that this node keeps who keeps it: it may know nothing of it, or
@@ -55,8 +57,8 @@ impl Settlement {
         if owner.id == present.primary().id {
             return Ok(());
         }
-        match self.sync.calls.learn((range, present), &owner).await {
-            Ok(newer) => self.sync.keeper.learn_all(newer).await?,
+        match self.anti_entropy.calls.learn((range, present), &owner).await {
+            Ok(newer) => self.anti_entropy.local.learn_all(newer).await?,
             Err(error) => debug!(%range, %error, "an owner is not told of its range"),
         }
         Ok(())
@@ -65,11 +67,11 @@ impl Settlement {
     /// Gives the primary what this node kept in a ring that was founded apart and is now part of the
     /// primary's.
     async fn hand_in(&self, range: KeyRange, present: &ReplicaSet) -> Result<(), StoreError> {
-        if let Err(error) = self.sync.hand_in(range, present.primary()).await {
+        if let Err(error) = self.anti_entropy.hand_in(range, present.primary()).await {
             debug!(%range, %error, "records of another ring are not handed in yet");
             return Ok(());
         }
-        self.sync.keeper.settle(range, present.clone()).await
+        self.anti_entropy.local.settle(range, present.clone()).await
     }
 
     /// Asks what became of an attempt for which records were handed over to this node.
@@ -79,8 +81,8 @@ impl Settlement {
         present: &ReplicaSet,
     ) -> Result<(), StoreError> {
         for member in &present.members {
-            if let Ok(agreements) = self.sync.calls.agreements(range, member).await {
-                self.sync.keeper.learn_all(agreements).await?;
+            if let Ok(agreements) = self.anti_entropy.calls.agreements(range, member).await {
+                self.anti_entropy.local.learn_all(agreements).await?;
             }
         }
         Ok(())

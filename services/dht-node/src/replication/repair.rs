@@ -4,10 +4,10 @@ use shoal_common::supervisor::Supervisor;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use crate::{
+use crate::replication::{
+    anti_entropy::{AntiEntropy, AntiEntropyError},
     kv::Values,
     primary::Difference,
-    sync::{Sync, SyncError},
 };
 
 /// Differences that wait; one more is dropped, as it will be found again.
@@ -15,14 +15,14 @@ const QUEUE: usize = 64;
 
 /// Starts the task that repairs. Returns how to tell it of differences.
 pub(crate) fn start(
-    sync: Sync,
+    anti_entropy: AntiEntropy,
     values: Values,
     supervisor: &Supervisor,
-) -> impl Fn(Difference) + Send + std::marker::Sync + use<> {
+) -> impl Fn(Difference) + Send + Sync + use<> {
     let (found, mut queue) = mpsc::channel::<Difference>(QUEUE);
     let work = async move {
         while let Some(difference) = queue.recv().await {
-            if let Err(error) = repair(&sync, &values, &difference).await {
+            if let Err(error) = repair(&anti_entropy, &values, &difference).await {
                 debug!(range = %difference.range, %error, "replicas differ still");
             }
         }
@@ -34,16 +34,16 @@ pub(crate) fn start(
 /// Takes over what another replica has newer, as writes that were never answered, and gives it what
 /// it lacks.
 async fn repair(
-    sync: &Sync,
+    anti_entropy: &AntiEntropy,
     values: &Values,
     Difference { range, set, member }: &Difference,
-) -> Result<(), SyncError> {
-    let newer = sync.newer(*range, member).await?;
+) -> Result<(), AntiEntropyError> {
+    let newer = anti_entropy.newer(*range, member).await?;
     let taken = newer.len();
     if let Err(error) = values.absorb(newer, Some(set)).await {
         debug!(%range, %error, "newer records are not taken over yet");
     }
-    let given = sync.restore((*range, set), member).await?;
+    let given = anti_entropy.restore((*range, set), member).await?;
     metrics::counter!("shoal_dht_repaired_records_total").increment((taken + given) as u64);
     Ok(())
 }

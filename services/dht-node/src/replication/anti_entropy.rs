@@ -7,9 +7,9 @@ use shoal_core::ring::{Contact, KeyRange, Refusal, ReplicaSet, Stamp};
 use tracing::debug;
 
 use crate::{
-    calls::{CallError, Calls},
-    keeper::{Handover, Keeper, SupplyError},
-    store::{Key, Record, StoreError, split},
+    network::calls::{CallError, Calls},
+    replication::local_replica::{Handover, LocalReplica, SupplyError},
+    storage::{Key, Record, StoreError, split},
 };
 
 /// Ranges compared in one call.
@@ -24,7 +24,7 @@ const BATCH_BYTES: usize = 1 << 20;
 
 /// Two nodes could not be brought together.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SyncError {
+pub(crate) enum AntiEntropyError {
     #[error(transparent)]
     Call(#[from] CallError),
     #[error(transparent)]
@@ -33,7 +33,7 @@ pub(crate) enum SyncError {
     Store(#[from] StoreError),
 }
 
-impl From<SupplyError> for SyncError {
+impl From<SupplyError> for AntiEntropyError {
     fn from(error: SupplyError) -> Self {
         match error {
             SupplyError::Refused(refusal) => Self::Refused(refusal),
@@ -53,24 +53,24 @@ pub(crate) struct Difference {
 
 /// Brings records from node to node.
 #[derive(Clone, Debug)]
-pub(crate) struct Sync {
-    pub(crate) keeper: Keeper,
+pub(crate) struct AntiEntropy {
+    pub(crate) local: LocalReplica,
     pub(crate) calls: Calls,
 }
 
-impl Sync {
+impl AntiEntropy {
     /// Takes over for the next set what `from` has newer. Returns what differed.
     pub(crate) async fn pull(
         &self,
         handover: &Handover,
         from: &Contact,
-    ) -> Result<Difference, SyncError> {
+    ) -> Result<Difference, AntiEntropyError> {
         let difference = self.compare(handover.range, from).await?;
         let mut left = &difference.lacking_here[..];
         let mut taken = 0;
         while let Some(records) = self.read(&mut left, from).await? {
             taken += records.len();
-            self.keeper.supply(handover, records).await?;
+            self.local.supply(handover, records).await?;
         }
         debug!(from = %from.address, records = taken, "took over records");
         Ok(difference)
@@ -81,7 +81,7 @@ impl Sync {
         &self,
         range: KeyRange,
         from: &Contact,
-    ) -> Result<Vec<Record>, SyncError> {
+    ) -> Result<Vec<Record>, AntiEntropyError> {
         let lacking = self.compare(range, from).await?.lacking_here;
         let mut left = &lacking[..];
         let mut newer = Vec::new();
@@ -92,7 +92,11 @@ impl Sync {
     }
 
     /// Gives `to` for the next set what this node has newer. Returns how many records that were.
-    pub(crate) async fn push(&self, handover: &Handover, to: &Contact) -> Result<usize, SyncError> {
+    pub(crate) async fn push(
+        &self,
+        handover: &Handover,
+        to: &Contact,
+    ) -> Result<usize, AntiEntropyError> {
         // What it kept of the range long ago goes first.
         self.supply(handover, &[], to).await?;
         let lacking = self.compare(handover.range, to).await?.lacking_there;
@@ -108,8 +112,8 @@ impl Sync {
         handover: &Handover,
         records: &[Record],
         to: &Contact,
-    ) -> Result<(), SyncError> {
-        self.calls.supply(handover, records, to).await?.map_err(SyncError::Refused)
+    ) -> Result<(), AntiEntropyError> {
+        self.calls.supply(handover, records, to).await?.map_err(AntiEntropyError::Refused)
     }
 
     /// Writes what this node, as the primary, has newer once more to a replica. Returns how many
@@ -118,7 +122,7 @@ impl Sync {
         &self,
         (range, set): (KeyRange, &ReplicaSet),
         to: &Contact,
-    ) -> Result<usize, SyncError> {
+    ) -> Result<usize, AntiEntropyError> {
         let lacking = self.compare(range, to).await?.lacking_there;
         let mut stored = 0;
         for batch in self.batches(&lacking) {
@@ -130,10 +134,14 @@ impl Sync {
     }
 
     /// Gives the primary of a range all that this node kept of it in a ring that was founded apart.
-    pub(crate) async fn hand_in(&self, range: KeyRange, to: &Contact) -> Result<(), SyncError> {
+    pub(crate) async fn hand_in(
+        &self,
+        range: KeyRange,
+        to: &Contact,
+    ) -> Result<(), AntiEntropyError> {
         let mut after = None;
         loop {
-            let records = self.keeper.store.records(range, after.as_ref(), BATCH_BYTES)?;
+            let records = self.local.store.records(range, after.as_ref(), BATCH_BYTES)?;
             let Some(last) = records.last() else { return Ok(()) };
             after = Some(last.key.clone());
             self.calls.hand_in(&records, to).await?;
@@ -151,7 +159,7 @@ impl Sync {
             while bytes < BATCH_BYTES
                 && let Some(key) = left.next()
             {
-                match self.keeper.store.get(key) {
+                match self.local.store.get(key) {
                     Ok(None) => {}
                     Ok(Some(record)) => {
                         bytes += record.size();
@@ -170,7 +178,7 @@ impl Sync {
         &self,
         left: &mut &[Key],
         from: &Contact,
-    ) -> Result<Option<Vec<Record>>, SyncError> {
+    ) -> Result<Option<Vec<Record>>, AntiEntropyError> {
         if left.is_empty() {
             return Ok(None);
         }
@@ -182,14 +190,18 @@ impl Sync {
         Ok(Some(records))
     }
 
-    async fn compare(&self, range: KeyRange, with: &Contact) -> Result<Difference, SyncError> {
+    async fn compare(
+        &self,
+        range: KeyRange,
+        with: &Contact,
+    ) -> Result<Difference, AntiEntropyError> {
         let mut difference = Difference::default();
         let mut open = vec![range];
         while !open.is_empty() {
             let asked: Vec<_> = open.drain(..open.len().min(RANGES)).collect();
             let theirs = self.calls.summarize(&asked, with).await?;
             for (range, theirs) in asked.into_iter().zip(theirs) {
-                let ours = self.keeper.store.summary(range)?;
+                let ours = self.local.store.summary(range)?;
                 if ours == theirs {
                     continue;
                 }
@@ -209,7 +221,7 @@ impl Sync {
         range: KeyRange,
         with: &Contact,
         difference: &mut Difference,
-    ) -> Result<(), SyncError> {
+    ) -> Result<(), AntiEntropyError> {
         let mut theirs: HashMap<Key, Stamp> = HashMap::new();
         let mut after = None;
         loop {
@@ -220,7 +232,7 @@ impl Sync {
                 break;
             }
         }
-        let ours = self.keeper.store.stamps(range, None, usize::MAX)?;
+        let ours = self.local.store.stamps(range, None, usize::MAX)?;
         for (key, ours) in ours {
             match theirs.remove(&key) {
                 Some(stamp) if stamp == ours => {}

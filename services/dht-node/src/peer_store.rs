@@ -27,10 +27,10 @@ use tokio::time::timeout;
 use tonic::Status;
 
 use crate::{
-    calls::Calls,
-    caretaker::REPLICAS,
-    lookup::Lookups,
+    network::calls::Calls,
     refusal::{self, Reason},
+    replication::reconciler::REPLICAS,
+    routing::lookup::Lookups,
 };
 
 /// A registry keeps a peer for two and a half times this: 15 minutes.
@@ -41,7 +41,7 @@ const RENEW: Duration = Duration::from_secs(5 * 60);
 const MAX_PEERS: usize = 100_000;
 /// Peers of one swarm.
 const MAX_PEERS_PER_SWARM: usize = 1000;
-/// Swarms kept by one node.
+/// PeerStore kept by one node.
 const MAX_SWARMS: usize = 100_000;
 /// Peers that announce from one address, in all swarms together.
 const MAX_PEERS_PER_ADDRESS: usize = 10_000;
@@ -55,7 +55,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The swarms that this node keeps, and the way to the others. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Swarms {
+pub(crate) struct PeerStore {
     me: NodeId,
     rule: AdvertisedAddresses,
     registry: Arc<Mutex<Registry>>,
@@ -65,7 +65,7 @@ pub(crate) struct Swarms {
     names: Names,
 }
 
-impl Swarms {
+impl PeerStore {
     pub(crate) fn new(
         me: NodeId,
         rule: AdvertisedAddresses,
@@ -140,16 +140,16 @@ impl Swarms {
             direct: true,
             source: source.to_string(),
         };
-        let keepers = self.keepers(content).await?;
-        let kept: FuturesUnordered<_> = keepers
+        let replicas = self.replicas(content).await?;
+        let kept: FuturesUnordered<_> = replicas
             .iter()
-            .map(async |keeper| {
-                if keeper.id == self.me {
+            .map(async |local| {
+                if local.id == self.me {
                     return self.keep(content, peer.clone(), request.stopped, source);
                 }
-                let mut client = self.calls.client(keeper)?;
+                let mut client = self.calls.client(local)?;
                 let kept = within(client.announce_peer(request.clone())).await?.into_inner();
-                self.calls.met(keeper);
+                self.calls.met(local);
                 let interval = kept.interval.and_then(|asked| Duration::try_from(asked).ok());
                 Ok(interval.unwrap_or(RENEW))
             })
@@ -171,16 +171,16 @@ impl Swarms {
             return Ok(GetPeersResponse { peers: self.kept(content, max_peers) });
         }
         let request = GetPeersRequest { direct: true, ..request };
-        let keepers = self.keepers(content).await?;
-        let asked: FuturesUnordered<_> = keepers
+        let replicas = self.replicas(content).await?;
+        let asked: FuturesUnordered<_> = replicas
             .iter()
-            .map(async |keeper| {
-                if keeper.id == self.me {
+            .map(async |local| {
+                if local.id == self.me {
                     return Ok(self.kept(content, max_peers));
                 }
-                let mut client = self.calls.client(keeper)?;
+                let mut client = self.calls.client(local)?;
                 let found = within(client.get_peers(request.clone())).await?.into_inner();
-                self.calls.met(keeper);
+                self.calls.met(local);
                 Ok(found.peers)
             })
             .collect();
@@ -193,7 +193,7 @@ impl Swarms {
     }
 
     /// Who keeps a content's swarm: its closest successor and the nodes after that.
-    async fn keepers(&self, content: ContentId) -> Result<Vec<Contact>, Status> {
+    async fn replicas(&self, content: ContentId) -> Result<Vec<Contact>, Status> {
         let place = Position::of_key(content.as_bytes());
         let outcome = self.lookups.look_up(place).await;
         let outcome =

@@ -27,9 +27,9 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    keeper::Quota,
+    replication::local_replica::Quota,
     service::Replica,
-    store::{DataDir, Store},
+    storage::{DataDir, Store},
 };
 
 /// A wait that is longer has no end.
@@ -91,7 +91,7 @@ where
 /// The first of the nodes is the primary of everything.
 struct Bench {
     _directories: Vec<TempDir>,
-    keepers: Vec<Keeper>,
+    replicas: Vec<LocalReplica>,
     moods: Vec<watch::Sender<Mood>>,
     set: ReplicaSet,
     primary: Primary,
@@ -100,13 +100,13 @@ struct Bench {
 }
 
 impl Bench {
-    /// With room for so many small writes in doubt.
-    async fn new(doubts: usize) -> Self {
-        Self::with_quotas(doubts, [UNLIMITED; 3]).await
+    /// With room for so many small writes in write.
+    async fn new(indeterminate: usize) -> Self {
+        Self::with_quotas(indeterminate, [UNLIMITED; 3]).await
     }
 
-    async fn with_quotas(doubts: usize, quotas: [Quota; 3]) -> Self {
-        let (mut directories, mut keepers, mut members) = (Vec::new(), Vec::new(), Vec::new());
+    async fn with_quotas(indeterminate: usize, quotas: [Quota; 3]) -> Self {
+        let (mut directories, mut replicas, mut members) = (Vec::new(), Vec::new(), Vec::new());
         let mut listeners = Vec::new();
         for quota in quotas {
             let directory = tempfile::tempdir().unwrap();
@@ -115,17 +115,17 @@ impl Bench {
             let (id, address) = (store.node_id(), listener.local_addr().unwrap());
             let position = Position::of_node(id, 0);
             members.push(Contact { position, id, address: address.to_string().into() });
-            keepers.push(Keeper::new(id, store, quota));
+            replicas.push(LocalReplica::new(id, store, quota));
             listeners.push(listener);
             directories.push(directory);
         }
         let set = ReplicaSet { lineage: Lineage(Uuid::nil()), epoch: 1, members };
         let end = CancellationToken::new();
         let mut moods = Vec::new();
-        for (keeper, listener) in keepers.iter().zip(listeners).skip(1) {
+        for (local, listener) in replicas.iter().zip(listeners).skip(1) {
             let (sender, mood) = watch::channel(Mood::Well);
-            let (_, values) = values_of(keeper, Room::default()).await;
-            let replica = ReplicaServiceServer::new(Replica { keeper: keeper.clone(), values });
+            let (_, values) = values_of(local, Room::default()).await;
+            let replica = ReplicaServiceServer::new(Replica { local: local.clone(), values });
             let routes = Routes::new(Moody { inner: replica, mood });
             let end = end.clone();
             tokio::spawn(async move {
@@ -134,30 +134,30 @@ impl Bench {
             moods.push(sender);
         }
         // A key of one byte, and a value of one.
-        let room = Room::new(doubts * 514);
-        let (primary, values) = values_of(&keepers[0], room).await;
+        let room = Room::new(indeterminate * 514);
+        let (primary, values) = values_of(&replicas[0], room).await;
         let renewals = primary.clone();
         tokio::spawn(end.clone().run_until_cancelled_owned(async move {
             renewals.keep(|_| ()).await;
         }));
         let mut bench = Self {
             _directories: directories,
-            keepers,
+            replicas,
             moods,
             set,
             primary,
             values,
             _end: end.drop_guard(),
         };
-        bench.begin_office(1).await;
+        bench.begin_term(1).await;
         bench
     }
 
     /// The primary has had a set of this epoch chosen, with all that it and the last replica had.
-    async fn begin_office(&mut self, epoch: u64) {
+    async fn begin_term(&mut self, epoch: u64) {
         self.set.epoch = epoch;
-        for keeper in &self.keepers {
-            keeper.learn(everywhere(), self.set.clone()).await.unwrap();
+        for local in &self.replicas {
+            local.learn(everywhere(), self.set.clone()).await.unwrap();
         }
         self.primary.enter(everywhere(), &self.set);
         self.until(|| self.values.may_answer(Position::from_u128(7))).await;
@@ -208,16 +208,16 @@ impl Bench {
 
     /// What a replica has of a key.
     fn on_replica(&self, replica: usize, name: &str) -> Option<Record> {
-        self.keepers[replica].store.get(&key(name)).unwrap()
+        self.replicas[replica].store.get(&key(name)).unwrap()
     }
 }
 
-async fn values_of(keeper: &Keeper, room: Room) -> (Primary, Values) {
+async fn values_of(local: &LocalReplica, room: Room) -> (Primary, Values) {
     let supervisor = Supervisor::new(Health::new(&[]).await);
-    let (id, position) = (keeper.me, Position::of_node(keeper.me, 0));
+    let (id, position) = (local.me, Position::of_node(local.me, 0));
     let calls = Calls::new(&Contact { position, id, address: "127.0.0.1:1".into() });
-    let primary = Primary::new(keeper.clone(), calls.clone(), Duration::from_secs(3600));
-    (primary.clone(), Values::start(keeper.clone(), primary, calls, room, &supervisor))
+    let primary = Primary::new(local.clone(), calls.clone(), Duration::from_secs(3600));
+    (primary.clone(), Values::start(local.clone(), primary, calls, room, &supervisor))
 }
 
 fn everywhere() -> KeyRange {
@@ -292,7 +292,7 @@ async fn what_was_in_doubt_in_an_earlier_office_is_left_to_the_takeover() {
     let left = bench.on_replica(1, "a").unwrap();
 
     // It has not read the first replica.
-    bench.begin_office(3).await;
+    bench.begin_term(3).await;
     bench.are([Mood::Deaf, Mood::Well]);
     let earlier = ReplicaSet { epoch: 1, ..bench.set.clone() };
     bench.values.absorb(vec![left.clone()], Some(&earlier)).await.unwrap();
@@ -317,7 +317,7 @@ async fn a_clock_that_was_years_ahead_binds_nobody_later() {
     let within = bench.put("a", "1", Condition::Version(ahead)).await.unwrap();
     assert!(within > ahead);
     assert!(bench.put("b", "1", Condition::None).await.unwrap().wall_ms < ahead.wall_ms);
-    bench.begin_office(3).await;
+    bench.begin_term(3).await;
     let after = bench.put("a", "2", Condition::Version(within)).await.unwrap();
     assert!(after > within && after.wall_ms < ahead.wall_ms);
     assert_eq!(bench.read("a").as_deref(), Some("2"));
@@ -326,25 +326,25 @@ async fn a_clock_that_was_years_ahead_binds_nobody_later() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_of_what_never_was_leaves_nothing_once_all_replicas_are_known_to_lack_it() {
     let mut bench = Bench::new(9).await;
-    // Left on one of them before the office began, which does not know of it.
+    // Left on one of them before the term began, which does not know of it.
     let left = bench.put("left", "0", Condition::None).await.unwrap();
     let left = Record { stamp: Stamp::of(left), ..bench.on_replica(0, "left").unwrap() };
     let left = Record { key: key("a"), ..left };
     let planted = left.clone();
-    bench.keepers[2].store.write(move |txn| txn.merge(&planted)).await.unwrap();
-    bench.begin_office(3).await;
+    bench.replicas[2].store.write(move |txn| txn.merge(&planted)).await.unwrap();
+    bench.begin_term(3).await;
     let all_same = || bench.primary.were_all_same(key("a").position(), &bench.set);
     bench.delete("a").await.unwrap();
     assert!(bench.on_replica(0, "a").is_some_and(|record| record.is_tombstone()));
     bench.until(|| bench.on_replica(2, "a").is_some_and(|record| record.is_tombstone())).await;
     bench.until(all_same).await;
 
-    let before = bench.keepers[0].store.usage();
+    let before = bench.replicas[0].store.usage();
     for name in ["a", "b", "c"] {
         let written = bench.delete(name).await.unwrap();
         assert_eq!(written.durable_copies, 3);
     }
-    assert_eq!(bench.keepers[0].store.usage(), before);
+    assert_eq!(bench.replicas[0].store.usage(), before);
     assert_eq!((bench.on_replica(1, "b"), bench.on_replica(2, "b")), (None, None));
     // What is there, or may be on a replica, is removed as ever.
     bench.delete("left").await.unwrap();

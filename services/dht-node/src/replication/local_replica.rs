@@ -14,7 +14,7 @@ use shoal_core::ring::{
     Superseding, WriteRefusal,
 };
 
-use crate::store::{Merged, Record, Store, StoreError, Usage};
+use crate::storage::{Merged, Record, Store, StoreError, Usage};
 
 /// How long a lease lasts. A crashed primary's range has no answers for as long, at most; a living
 /// one may miss three renewals in a row.
@@ -111,7 +111,7 @@ impl Quota {
 
 /// The node's memory. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Keeper {
+pub(crate) struct LocalReplica {
     pub(crate) me: NodeId,
     pub(crate) store: Store,
     pub(crate) quota: Quota,
@@ -120,7 +120,7 @@ pub(crate) struct Keeper {
     copied: Arc<Mutex<Intervals<Instant>>>,
 }
 
-impl Keeper {
+impl LocalReplica {
     pub(crate) fn new(me: NodeId, store: Store, quota: Quota) -> Self {
         Self {
             me,
@@ -376,14 +376,14 @@ mod tests {
     use shoal_core::ring::{Position, Stamp, Version};
 
     use super::*;
-    use crate::store::{DataDir, Key};
+    use crate::storage::{DataDir, Key};
 
     #[tokio::test]
     async fn a_range_is_purged_however_much_may_not_be_purged_elsewhere() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = DataDir::open(directory.path()).and_then(Store::open).expect("it is empty");
         let quota = Quota { bytes: u64::MAX, keys: u64::MAX };
-        let keeper = Keeper::new(store.node_id(), store, quota);
+        let local = LocalReplica::new(store.node_id(), store, quota);
         let half = Position::from_u128(1 << 127);
         let blocked = KeyRange { after: Position::from_u128(u128::MAX), last: half };
         let purged = KeyRange { after: half, last: blocked.after };
@@ -391,21 +391,21 @@ mod tests {
             let key = Key::try_from(Bytes::from(number.to_string())).expect("it is short");
             // The older ones are those of the blocked range.
             let wall_ms = if blocked.contains(key.position()) { 1 } else { 2 };
-            let version = Version { epoch: 1, wall_ms, counter: 0, node: keeper.me };
+            let version = Version { epoch: 1, wall_ms, counter: 0, node: local.me };
             Record { key, stamp: Stamp::of(version), value: None, expires_ms: None }
         };
         let tombstones: Vec<_> = (0..3 * BATCH as u64).map(tombstone).collect();
-        let stored = keeper.store.write(move |txn| {
+        let stored = local.store.write(move |txn| {
             tombstones.iter().try_for_each(|tombstone| txn.merge(tombstone).map(drop))
         });
         stored.await.expect("the disk has room");
-        let count = |range| keeper.store.summary(range).expect("it is readable").count;
+        let count = |range| local.store.summary(range).expect("it is readable").count;
         let (stay, go) = (count(blocked), count(purged));
         assert!(stay > BATCH as u64 && go > BATCH as u64, "{stay} and {go}");
 
-        keeper.purge(purged, 3).await.expect("the disk has room");
+        local.purge(purged, 3).await.expect("the disk has room");
         assert_eq!((count(blocked), count(purged)), (stay, go - BATCH as u64), "a batch");
-        keeper.purge(purged, 3).await.expect("the disk has room");
+        local.purge(purged, 3).await.expect("the disk has room");
         assert_eq!((count(blocked), count(purged)), (stay, 0));
     }
 }

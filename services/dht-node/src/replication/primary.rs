@@ -20,9 +20,9 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    calls::Calls,
-    keeper::{Keeper, LEASE, Renewal, Renewed},
-    store::{Digest, StoreError},
+    network::calls::Calls,
+    replication::local_replica::{LEASE, LocalReplica, Renewal, Renewed},
+    storage::{Digest, StoreError},
     time::unix_ms,
 };
 
@@ -35,12 +35,12 @@ const DIFFERENT_ROUNDS: u32 = 2;
 /// records read from a majority of the one before: what a primary knew before it restarted, or what
 /// others chose in its name, is not enough to answer from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Office {
+pub(crate) struct Term {
     lineage: Lineage,
     epoch: u64,
 }
 
-impl Office {
+impl Term {
     /// The one under a set.
     pub(crate) const fn under(set: &ReplicaSet) -> Self {
         Self { lineage: set.lineage, epoch: set.epoch }
@@ -74,12 +74,12 @@ pub(crate) struct Primary(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    keeper: Keeper,
+    local: LocalReplica,
     calls: Calls,
     tombstones_for: Duration,
     renewing: Mutex<Renewing>,
     /// What this node answers for, and until when.
-    served: watch::Sender<Arc<Intervals<(Office, Lapse)>>>,
+    served: watch::Sender<Arc<Intervals<(Term, Lapse)>>>,
     /// A set was chosen: leases are wanted at once.
     chosen: Notify,
     /// Later sets than ours were heard of.
@@ -89,12 +89,12 @@ struct Inner {
 /// What is remembered from renewal to renewal.
 #[derive(Debug, Default)]
 struct Renewing {
-    tenures: Intervals<(Office, Tenure)>,
-    /// What replicas said of themselves, by range and office.
-    replicas: HashMap<(KeyRange, Office, NodeId), Compared>,
+    tenures: Intervals<(Term, Tenure)>,
+    /// What replicas said of themselves, by range and term.
+    replicas: HashMap<(KeyRange, Term, NodeId), Compared>,
 }
 
-/// What a replica said of itself in one office.
+/// What a replica said of itself in one term.
 #[derive(Clone, Copy, Debug, Default)]
 struct Compared {
     /// Rounds in a row in which it had other records. None before the first comparison.
@@ -106,9 +106,9 @@ struct Compared {
 }
 
 impl Primary {
-    pub(crate) fn new(keeper: Keeper, calls: Calls, tombstones_for: Duration) -> Self {
+    pub(crate) fn new(local: LocalReplica, calls: Calls, tombstones_for: Duration) -> Self {
         Self(Arc::new(Inner {
-            keeper,
+            local,
             calls,
             tombstones_for,
             renewing: Mutex::default(),
@@ -120,27 +120,27 @@ impl Primary {
 
     /// The range and set under which this node may write a key.
     pub(crate) fn of(&self, position: Position) -> Result<(KeyRange, ReplicaSet), NotServing> {
-        let custody = self.0.keeper.custody();
+        let custody = self.0.local.custody();
         let (range, known) = custody.piece(position).ok_or(NotServing::NoPrimary)?;
         self.serves(position, known)?;
         Ok((range, known.present.clone()))
     }
 
-    /// The office in which this node answers for a key at present. What it reads is good to answer
+    /// The term in which this node answers for a key at present. What it reads is good to answer
     /// with if it holds the same one after the read: nobody else can have written meanwhile.
-    pub(crate) fn office(&self, position: Position) -> Result<Office, NotServing> {
-        let custody = self.0.keeper.custody();
+    pub(crate) fn term(&self, position: Position) -> Result<Term, NotServing> {
+        let custody = self.0.local.custody();
         self.serves(position, custody.at(position).ok_or(NotServing::NoPrimary)?)
     }
 
-    /// An office of this node has ended, or will not go on: there is a later set.
-    pub(crate) fn is_over(&self, position: Position, office: Office) -> bool {
-        let custody = self.0.keeper.custody();
-        custody.at(position).is_none_or(|known| Office::under(&known.present) != office)
+    /// A term of this node has ended, or will not go on: there is a later set.
+    pub(crate) fn is_over(&self, position: Position, term: Term) -> bool {
+        let custody = self.0.local.custody();
+        custody.at(position).is_none_or(|known| Term::under(&known.present) != term)
     }
 
-    /// Each replica had, at some time in this office, the same records around a position as this node.
-    /// From then on it has got nothing but what this office wrote: it knows the set, and refuses
+    /// Each replica had, at some time in this term, the same records around a position as this node.
+    /// From then on it has got nothing but what this term wrote: it knows the set, and refuses
     /// writes under earlier ones.
     pub(crate) fn were_all_same(&self, position: Position, set: &ReplicaSet) -> bool {
         set.members[1..].iter().all(|member| {
@@ -162,42 +162,42 @@ impl Primary {
     fn compared(&self, at: Position, set: &ReplicaSet, member: &Contact) -> Option<Compared> {
         let renewing = self.0.renewing.lock();
         let mut replicas = renewing.replicas.iter();
-        let of_member = replicas.find(|((range, office, id), _)| {
-            *id == member.id && *office == Office::under(set) && range.contains(at)
+        let of_member = replicas.find(|((range, term, id), _)| {
+            *id == member.id && *term == Term::under(set) && range.contains(at)
         });
         of_member.map(|(_, compared)| *compared)
     }
 
-    fn serves(&self, position: Position, known: &Agreement) -> Result<Office, NotServing> {
+    fn serves(&self, position: Position, known: &Agreement) -> Result<Term, NotServing> {
         let primary = known.present.primary();
-        if primary.id != self.0.keeper.me {
+        if primary.id != self.0.local.me {
             return Err(NotServing::Primary(primary.clone()));
         }
         if known.is_sealed() {
             return Err(NotServing::Sealed);
         }
         let served = self.0.served.borrow();
-        let (office, lapse) = served.at(position).ok_or(NotServing::NoLease)?;
-        let holds = *office == Office::under(&known.present) && lapse.is_after(Instant::now());
-        if holds { Ok(*office) } else { Err(NotServing::NoLease) }
+        let (term, lapse) = served.at(position).ok_or(NotServing::NoLease)?;
+        let holds = *term == Term::under(&known.present) && lapse.is_after(Instant::now());
+        if holds { Ok(*term) } else { Err(NotServing::NoLease) }
     }
 
-    /// Takes office: this node had the set chosen, and has its records.
+    /// Begins a term: this node had the set chosen, and has its records.
     pub(crate) fn enter(&self, range: KeyRange, set: &ReplicaSet) {
         let mut renewing = self.0.renewing.lock();
         renewing.tenures.update(range, |tenure| {
-            *tenure = Some((Office::under(set), Tenure::new(LEASE, set)));
+            *tenure = Some((Term::under(set), Tenure::new(LEASE, set)));
         });
         drop(renewing);
         self.0.chosen.notify_one();
     }
 
-    /// This node is in office for all of a range under a set.
-    pub(crate) fn is_in_office(&self, range: KeyRange, set: &ReplicaSet) -> bool {
+    /// This node holds the term of all of a range under a set.
+    pub(crate) fn holds_term(&self, range: KeyRange, set: &ReplicaSet) -> bool {
         let renewing = self.0.renewing.lock();
         let pieces = renewing.tenures.pieces(range).into_iter();
-        let mut offices = pieces.map(|(_, tenure)| tenure.map(|(office, _)| *office));
-        offices.all(|office| office == Some(Office::under(set)))
+        let mut terms = pieces.map(|(_, tenure)| tenure.map(|(term, _)| *term));
+        terms.all(|term| term == Some(Term::under(set)))
     }
 
     /// Returns when a replica told of later sets.
@@ -224,40 +224,39 @@ impl Primary {
     }
 
     async fn renew_all(&self, differences: &impl Fn(Difference)) {
-        let mine = self.in_office();
+        let mine = self.own_terms();
         let rounds: FuturesUnordered<_> =
             mine.iter().map(|(range, set)| self.renew(*range, set, differences)).collect();
         rounds.collect::<()>().await;
     }
 
-    /// The ranges that this node holds an office for. The others end.
-    fn in_office(&self) -> Vec<(KeyRange, ReplicaSet)> {
+    /// The ranges that this node holds a term for. The others end.
+    fn own_terms(&self) -> Vec<(KeyRange, ReplicaSet)> {
         let mut renewing = self.0.renewing.lock();
-        let custody = self.0.keeper.custody();
+        let custody = self.0.local.custody();
         let mut tenures = Intervals::default();
         let mut mine = Vec::new();
         for (range, known) in custody.known().filter(|(_, known)| !known.is_sealed()) {
             for (piece, tenure) in renewing.tenures.pieces(range) {
                 let set = &known.present;
-                if let Some(tenure) = tenure.filter(|(office, _)| *office == Office::under(set)) {
+                if let Some(tenure) = tenure.filter(|(term, _)| *term == Term::under(set)) {
                     tenures.update(piece, |kept| *kept = Some(tenure.clone()));
                     mine.push((piece, set.clone()));
                 }
             }
         }
         renewing.tenures = tenures;
-        let is_mine = |range, office| {
-            mine.iter().any(|(mine, set)| *mine == range && Office::under(set) == office)
-        };
-        renewing.replicas.retain(|(range, office, _), _| is_mine(*range, *office));
+        let is_mine =
+            |range, term| mine.iter().any(|(mine, set)| *mine == range && Term::under(set) == term);
+        renewing.replicas.retain(|(range, term, _), _| is_mine(*range, *term));
         self.publish(&renewing);
         mine
     }
 
     fn publish(&self, renewing: &Renewing) {
-        let mut served: Intervals<(Office, Lapse)> = Intervals::default();
-        for (range, (office, tenure)) in renewing.tenures.known() {
-            served.update(range, |known| *known = Some((*office, tenure.lapses())));
+        let mut served: Intervals<(Term, Lapse)> = Intervals::default();
+        for (range, (term, tenure)) in renewing.tenures.known() {
+            served.update(range, |known| *known = Some((*term, tenure.lapses())));
         }
         self.0.served.send_replace(Arc::new(served));
     }
@@ -294,11 +293,11 @@ impl Primary {
             Renewed::Granted(renewal) => renewal,
             Renewed::Sealed => {
                 // Whoever wants the next set may have given up: it takes a new one to go on.
-                self.resign(range, Office::under(set));
+                self.resign(range, Term::under(set));
                 return;
             }
             Renewed::Superseded(by) => {
-                if let Err(error) = self.0.keeper.learn_all(by).await {
+                if let Err(error) = self.0.local.learn_all(by).await {
                     debug!(%error, "later replica sets are not noted");
                 }
                 self.0.superseded.notify_one();
@@ -307,14 +306,14 @@ impl Primary {
         };
         let mut renewing = self.0.renewing.lock();
         renewing.tenures.update(range, |tenure| {
-            if let Some((office, tenure)) = tenure
-                && *office == Office::under(set)
+            if let Some((term, tenure)) = tenure
+                && *term == Term::under(set)
             {
                 tenure.granted(member.id, asked);
             }
         });
         self.publish(&renewing);
-        let about = (range, Office::under(set), member.id);
+        let about = (range, Term::under(set), member.id);
         let compared = renewing.replicas.entry(about).or_default();
         compared.is_full = is_full;
         compared.was_same |= is_same;
@@ -326,11 +325,11 @@ impl Primary {
         }
     }
 
-    fn resign(&self, range: KeyRange, from: Office) {
+    fn resign(&self, range: KeyRange, from: Term) {
         let mut renewing = self.0.renewing.lock();
         renewing.tenures.update(range, |tenure| {
-            // The answer may be late, and a new office have begun.
-            *tenure = tenure.take().filter(|(office, _)| *office != from);
+            // The answer may be late, and a new term have begun.
+            *tenure = tenure.take().filter(|(term, _)| *term != from);
         });
         self.publish(&renewing);
         self.0.superseded.notify_one();
@@ -340,7 +339,7 @@ impl Primary {
     fn purge_before(&self, range: KeyRange, set: &ReplicaSet) -> Option<u64> {
         let renewing = self.0.renewing.lock();
         let is_same = |member: &Contact| {
-            let about = (range, Office::under(set), member.id);
+            let about = (range, Term::under(set), member.id);
             let compared = renewing.replicas.get(&about);
             compared.is_some_and(|compared| compared.different_rounds == Some(0))
         };
@@ -352,8 +351,8 @@ impl Primary {
     /// compare once they have let go of theirs.
     async fn purged(&self, range: KeyRange, before_ms: Option<u64>) -> Result<Digest, StoreError> {
         if let Some(before_ms) = before_ms {
-            self.0.keeper.purge(range, before_ms).await?;
+            self.0.local.purge(range, before_ms).await?;
         }
-        self.0.keeper.store.summary(range)
+        self.0.local.store.summary(range)
     }
 }

@@ -6,7 +6,7 @@ use shoal_proto::dht::v1 as pb;
 
 use super::replica;
 use crate::{
-    store::{Key, Record},
+    storage::{Key, Record},
     wire,
 };
 

@@ -9,10 +9,10 @@ use tonic::{Code, Status};
 use tracing::debug;
 
 use crate::{
-    calls::{Calls, Client, never_sent},
-    kv::Values,
-    lookup::Lookups,
+    network::calls::{Calls, Client, never_sent},
     refusal::{self, Reason},
+    replication::kv::Values,
+    routing::lookup::Lookups,
     time::{Clocks, TOLERANCE, WINDOW},
 };
 

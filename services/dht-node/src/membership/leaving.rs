@@ -6,7 +6,11 @@ use shoal_core::ring::{Contact, Custody, KeyRange, ReplicaSet};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 
-use crate::{calls::Calls, keeper::Keeper, ring::Ring, surroundings::Surroundings};
+use crate::{
+    membership::{ring::Ring, snapshot::RingSnapshot},
+    network::calls::Calls,
+    replication::local_replica::LocalReplica,
+};
 
 /// How often others are asked whether they have taken over.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -16,7 +20,7 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 pub(crate) async fn leave(
     me: &Contact,
     ring: &Ring,
-    keeper: &Keeper,
+    local: &LocalReplica,
     calls: &Calls,
     patience: Duration,
 ) {
@@ -24,16 +28,16 @@ pub(crate) async fn leave(
     let deadline = Instant::now() + patience;
     let handing_over = async {
         loop {
-            let held = held(&keeper.custody(), me);
+            let held = held(&local.custody(), me);
             if held.is_empty() || is_alone(&ring.view.borrow(), me) {
                 return;
             }
-            ask_who_keeps(&held, me, keeper, calls).await;
+            ask_who_keeps(&held, me, local, calls).await;
             sleep(ASK_EVERY).await;
         }
     };
     let ended = timeout_at(deadline, handing_over).await;
-    let left = held(&keeper.custody(), me).len();
+    let left = held(&local.custody(), me).len();
     if ended.is_ok() {
         info!(ranges = left, "left the ring");
     } else {
@@ -48,8 +52,8 @@ fn held(custody: &Custody, me: &Contact) -> Vec<(KeyRange, ReplicaSet)> {
 }
 
 /// Everybody else is gone, or goes as well.
-fn is_alone(surroundings: &Surroundings, me: &Contact) -> bool {
-    let census = surroundings.view.census.iter();
+fn is_alone(snapshot: &RingSnapshot, me: &Contact) -> bool {
+    let census = snapshot.view.census.iter();
     !census.flat_map(|census| census.from(me.position)).any(|node| node.id != me.id)
 }
 
@@ -57,14 +61,14 @@ fn is_alone(surroundings: &Surroundings, me: &Contact) -> bool {
 async fn ask_who_keeps(
     held: &[(KeyRange, ReplicaSet)],
     me: &Contact,
-    keeper: &Keeper,
+    local: &LocalReplica,
     calls: &Calls,
 ) {
     for (range, set) in held {
         for member in set.members.iter().filter(|member| member.id != me.id) {
             let Ok(agreements) = calls.agreements(*range, member).await else { continue };
             for (range, set) in agreements {
-                if let Err(error) = keeper.learn(range, set).await {
+                if let Err(error) = local.learn(range, set).await {
                     debug!(%error, "a later replica set is not noted");
                 }
             }

@@ -1,7 +1,7 @@
 //! Writes whose outcome nobody knows: docs/adr/0008.
 //!
 //! Such a write may be on the disk of a replica that did not answer, and come to light. It is kept
-//! until it is settled: written again, or left to the takeover that began a later office. A write that
+//! until it is settled: written again, or left to the takeover that began a later term. A write that
 //! would find no room here if its outcome were unknown is not begun.
 
 use std::{
@@ -13,11 +13,11 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    primary::Office,
-    store::{Key, Record},
+    replication::primary::Term,
+    storage::{Key, Record},
 };
 
-/// Bytes of the writes of a process that are under way or in doubt, at most. One write of each lane,
+/// Bytes of the writes of a process that are under way or in write, at most. One write of each lane,
 /// with the largest value, takes a fourth of it.
 const ROOM_BYTES: usize = 16 << 20;
 
@@ -51,38 +51,38 @@ impl Room {
 #[derive(Debug)]
 pub(crate) struct Reserved(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
-/// A write in doubt.
+/// A write in write.
 #[derive(Debug)]
-struct Doubt {
+struct IndeterminateWrite {
     record: Record,
     /// Under which it was made.
-    office: Office,
+    term: Term,
     _room: Reserved,
 }
 
-/// The writes of one lane that are in doubt, one of a key at most: no other is begun before.
+/// The writes of one lane that are in write, one of a key at most: no other is begun before.
 #[derive(Debug, Default)]
-pub(crate) struct Doubts {
-    by_key: BTreeMap<Key, Doubt>,
+pub(crate) struct IndeterminateWrites {
+    by_key: BTreeMap<Key, IndeterminateWrite>,
     /// The one that was looked at last.
     last: Option<Key>,
 }
 
-impl Doubts {
+impl IndeterminateWrites {
     /// There are none.
     pub(crate) fn is_empty(&self) -> bool {
         self.by_key.is_empty()
     }
 
-    /// A write has become one in doubt.
-    pub(crate) fn insert(&mut self, record: Record, office: Office, room: Reserved) {
-        self.by_key.insert(record.key.clone(), Doubt { record, office, _room: room });
+    /// A write has become one in write.
+    pub(crate) fn insert(&mut self, record: Record, term: Term, room: Reserved) {
+        self.by_key.insert(record.key.clone(), IndeterminateWrite { record, term, _room: room });
         gauge().increment(1);
     }
 
-    /// What is in doubt of a key, and under which office it was written.
-    pub(crate) fn of(&self, key: &Key) -> Option<(&Record, Office)> {
-        self.by_key.get(key).map(|doubt| (&doubt.record, doubt.office))
+    /// What is in doubt of a key, and under which term it was written.
+    pub(crate) fn of(&self, key: &Key) -> Option<(&Record, Term)> {
+        self.by_key.get(key).map(|write| (&write.record, write.term))
     }
 
     /// A key's write is settled.

@@ -12,10 +12,10 @@ use std::{
 
 use shoal_common::{Address, lock::Mutex};
 
-/// Dials to one host in a row, and one more each second after that: more nodes than share a host, and
+/// DialLimiter to one host in a row, and one more each second after that: more nodes than share a host, and
 /// far fewer than a flood.
 const PER_HOST: Rate = Rate { burst: 32, every: Duration::from_secs(1) };
-/// Dials to all hosts in a row, and 32 more each second: a node that comes back to a ring of 10,000
+/// DialLimiter to all hosts in a row, and 32 more each second: a node that comes back to a ring of 10,000
 /// asks a few hundred of them at most before they answer.
 const IN_ALL: Rate = Rate { burst: 512, every: Duration::from_millis(32) };
 /// Addresses that answered, addresses that did not yet, and hosts, at most of each.
@@ -23,7 +23,7 @@ const MAX_KNOWN: usize = 65_536;
 
 /// What a node is called for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Errand {
+pub(crate) enum DialPurpose {
     /// To keep the circle. The last half of the tokens is for this alone: lookups that clients ask for
     /// do not hold it up.
     Circle,
@@ -51,10 +51,10 @@ impl Bucket {
         Self { rate, full_at: now }
     }
 
-    fn has_one(&self, errand: Errand, now: Instant) -> bool {
+    fn has_one(&self, errand: DialPurpose, now: Instant) -> bool {
         let reserved = match errand {
-            Errand::Circle => 0,
-            Errand::Other => self.rate.burst / 2,
+            DialPurpose::Circle => 0,
+            DialPurpose::Other => self.rate.burst / 2,
         };
         let lacking = self.full_at.saturating_duration_since(now);
         lacking <= self.rate.every * (self.rate.burst - reserved - 1)
@@ -72,7 +72,7 @@ impl Bucket {
 
 /// Counts dials to addresses at which nobody has answered yet.
 #[derive(Debug)]
-pub(crate) struct Dials(Mutex<State>);
+pub(crate) struct DialLimiter(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -83,7 +83,7 @@ struct State {
     all: Bucket,
 }
 
-impl Dials {
+impl DialLimiter {
     pub(crate) fn new(now: Instant) -> Self {
         Self(Mutex::new(State {
             met: HashSet::new(),
@@ -94,7 +94,7 @@ impl Dials {
     }
 
     /// Whether an address may be dialled now. If so, that is counted.
-    pub(crate) fn may_dial(&self, address: &Arc<str>, errand: Errand, now: Instant) -> bool {
+    pub(crate) fn may_dial(&self, address: &Arc<str>, errand: DialPurpose, now: Instant) -> bool {
         let mut state = self.0.lock();
         if state.met.contains(address) {
             return true;
@@ -157,8 +157,8 @@ mod tests {
     use super::*;
 
     fn dialled(
-        dials: &Dials,
-        errand: Errand,
+        dials: &DialLimiter,
+        errand: DialPurpose,
         addresses: impl Iterator<Item = String>,
         now: Instant,
     ) -> usize {
@@ -176,56 +176,56 @@ mod tests {
     #[test]
     fn thousands_of_members_on_one_host_are_dialled_a_few_times() {
         let now = Instant::now();
-        let dials = Dials::new(now);
-        assert_eq!(dialled(&dials, Errand::Circle, at("10.0.0.1"), now), 32);
+        let dials = DialLimiter::new(now);
+        assert_eq!(dialled(&dials, DialPurpose::Circle, at("10.0.0.1"), now), 32);
         let mut later = 0;
         for second in 1..=8 {
             let now = now + Duration::from_secs(second);
-            later += dialled(&dials, Errand::Circle, at("10.0.0.1"), now);
+            later += dialled(&dials, DialPurpose::Circle, at("10.0.0.1"), now);
         }
         assert_eq!(later, 8);
-        let others = dialled(&dials, Errand::Circle, at("10.0.0.2"), now);
+        let others = dialled(&dials, DialPurpose::Circle, at("10.0.0.2"), now);
         assert_eq!(others, 32, "another host has its own");
     }
 
     #[test]
     fn members_on_as_many_hosts_are_bounded_in_all() {
         let now = Instant::now();
-        let dials = Dials::new(now);
-        assert_eq!(dialled(&dials, Errand::Circle, hosts(), now), 512);
+        let dials = DialLimiter::new(now);
+        assert_eq!(dialled(&dials, DialPurpose::Circle, hosts(), now), 512);
         let later = now + Duration::from_secs(1);
-        assert_eq!(dialled(&dials, Errand::Circle, hosts(), later), 31);
+        assert_eq!(dialled(&dials, DialPurpose::Circle, hosts(), later), 31);
     }
 
     #[test]
     fn lookups_leave_half_of_the_dials_to_the_circle() {
         let now = Instant::now();
-        let dials = Dials::new(now);
-        assert_eq!(dialled(&dials, Errand::Other, at("10.0.0.1"), now), 16);
-        assert_eq!(dialled(&dials, Errand::Circle, at("10.0.0.1"), now), 16);
+        let dials = DialLimiter::new(now);
+        assert_eq!(dialled(&dials, DialPurpose::Other, at("10.0.0.1"), now), 16);
+        assert_eq!(dialled(&dials, DialPurpose::Circle, at("10.0.0.1"), now), 16);
         let later = now + Duration::from_secs(10);
-        assert_eq!(dialled(&dials, Errand::Other, at("10.0.0.1"), later), 0);
-        assert_eq!(dialled(&dials, Errand::Circle, at("10.0.0.1"), later), 10);
-        let dials = Dials::new(now);
-        assert_eq!(dialled(&dials, Errand::Other, hosts(), now), 256);
-        assert_eq!(dialled(&dials, Errand::Circle, hosts(), now), 256);
+        assert_eq!(dialled(&dials, DialPurpose::Other, at("10.0.0.1"), later), 0);
+        assert_eq!(dialled(&dials, DialPurpose::Circle, at("10.0.0.1"), later), 10);
+        let dials = DialLimiter::new(now);
+        assert_eq!(dialled(&dials, DialPurpose::Other, hosts(), now), 256);
+        assert_eq!(dialled(&dials, DialPurpose::Circle, hosts(), now), 256);
     }
 
     #[test]
     fn an_address_that_answers_costs_nothing() {
         let now = Instant::now();
-        let dials = Dials::new(now);
+        let dials = DialLimiter::new(now);
         for address in at("10.0.0.1") {
             let address = address.as_str().into();
-            assert!(dials.may_dial(&address, Errand::Other, now), "{address}");
+            assert!(dials.may_dial(&address, DialPurpose::Other, now), "{address}");
             dials.met(&address);
-            assert!(dials.may_dial(&address, Errand::Other, now));
+            assert!(dials.may_dial(&address, DialPurpose::Other, now));
         }
     }
 
     #[test]
     fn what_is_no_address_is_not_dialled() {
         let now = Instant::now();
-        assert!(!Dials::new(now).may_dial(&"nonsense".into(), Errand::Circle, now));
+        assert!(!DialLimiter::new(now).may_dial(&"nonsense".into(), DialPurpose::Circle, now));
     }
 }

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService};
 
 use crate::{
-    dials::{Dials, Errand},
+    network::dial_limiter::{DialLimiter, DialPurpose},
     refusal::{self, Reason},
     wire::{Addressee, WireError},
 };
@@ -72,7 +72,7 @@ struct Inner {
     here: IpAddr,
     channels: Mutex<HashMap<Arc<str>, Channel>>,
     timeouts: Mutex<Timeouts>,
-    dials: Dials,
+    dial_limiter: DialLimiter,
     /// Who lives where, by the roll.
     census: Mutex<Census>,
 }
@@ -85,7 +85,7 @@ impl Calls {
             here: address.and_then(|it| it.ip()).unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             channels: Mutex::default(),
             timeouts: Mutex::new(Timeouts::new(TimeoutSettings::default())),
-            dials: Dials::new(Instant::now()),
+            dial_limiter: DialLimiter::new(Instant::now()),
             census: Mutex::default(),
         }))
     }
@@ -123,7 +123,7 @@ impl Calls {
         let address = self
             .at_present(of)
             .and_then(|Contact { address, .. }| {
-                self.may_dial(&address, Errand::Other).map(|()| address)
+                self.may_dial(&address, DialPurpose::Other).map(|()| address)
             })
             .map_err(|error| refusal::status(Reason::NotServing, error.to_string()))?;
         let unreachable = || Status::unavailable(format!("{address} is no address"));
@@ -134,12 +134,12 @@ impl Calls {
     /// A node answered a client of it.
     pub(crate) fn met(&self, node: &Contact) {
         if let Ok(node) = self.at_present(node) {
-            self.0.dials.met(&node.address);
+            self.0.dial_limiter.met(&node.address);
         }
     }
 
-    fn may_dial(&self, address: &Arc<str>, errand: Errand) -> Result<(), CallError> {
-        let may_dial = self.0.dials.may_dial(address, errand, Instant::now());
+    fn may_dial(&self, address: &Arc<str>, errand: DialPurpose) -> Result<(), CallError> {
+        let may_dial = self.0.dial_limiter.may_dial(address, errand, Instant::now());
         if may_dial { Ok(()) } else { Err(CallError::NotDialled(address.clone())) }
     }
 
@@ -168,7 +168,7 @@ impl Calls {
         to: &Contact,
         call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
     ) -> Result<R, CallError> {
-        self.may_dial(&to.address, Errand::Circle)?;
+        self.may_dial(&to.address, DialPurpose::Circle)?;
         let patience = self.usual_wait(to.id);
         let asked = Instant::now();
         let answer = self.within(&to.address, patience, call).await;
@@ -189,7 +189,7 @@ impl Calls {
         to: &Contact,
         call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
     ) -> Result<R, CallError> {
-        self.may_dial(&to.address, Errand::Other)?;
+        self.may_dial(&to.address, DialPurpose::Other)?;
         let asked = Instant::now();
         let patience = LATE_PATIENCE.max(self.usual_wait(to.id));
         let answer = self.within(&to.address, patience, call).await?;
@@ -209,7 +209,7 @@ impl Calls {
         call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
     ) -> Result<R, CallError> {
         let address = self.at_present(to)?.address;
-        self.may_dial(&address, Errand::Other)?;
+        self.may_dial(&address, DialPurpose::Other)?;
         self.within(&address, DISK_PATIENCE, call).await
     }
 
@@ -223,7 +223,7 @@ impl Calls {
         let channel = self.channel(address).ok_or_else(unreachable)?;
         match timeout(patience, call(channel)).await {
             Ok(Ok(response)) => {
-                self.0.dials.met(address);
+                self.0.dial_limiter.met(address);
                 Ok(response.into_inner())
             }
             Ok(Err(status)) if never_sent(&status) => Err(unreachable()),

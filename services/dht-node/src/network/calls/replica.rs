@@ -12,8 +12,8 @@ use tonic::service::interceptor::InterceptedService;
 
 use super::{CallError, Calls, ring::parsed};
 use crate::{
-    keeper::{Handover, Prepared, Renewal, Renewed},
-    store::{Digest, Key, Record},
+    replication::local_replica::{Handover, Prepared, Renewal, Renewed},
+    storage::{Digest, Key, Record},
     wire::{self, Addressee, WireError},
 };
 

@@ -24,9 +24,9 @@ use tonic::Code;
 use tracing::{debug, info, warn};
 
 use crate::{
-    calls::{CallError, Calls},
-    lookup::Lookups,
-    surroundings::Surroundings,
+    membership::snapshot::RingSnapshot,
+    network::calls::{CallError, Calls},
+    routing::lookup::Lookups,
 };
 
 /// What waits for the brain, at most; who finds the queue full waits.
@@ -50,7 +50,7 @@ pub(crate) enum Event {
 #[derive(Clone, Debug)]
 pub(crate) struct Ring {
     events: mpsc::Sender<Event>,
-    pub(crate) view: watch::Receiver<Arc<Surroundings>>,
+    pub(crate) view: watch::Receiver<Arc<RingSnapshot>>,
 }
 
 /// Whom to join.
@@ -74,7 +74,7 @@ impl Ring {
         let now = Instant::now();
         let mut brain = Node::new(me, incarnation, NodeSettings::default(), rand::random(), now);
         let (events, queue) = mpsc::channel(QUEUE);
-        let (publish, view) = watch::channel(Arc::new(Surroundings::of(&mut brain)));
+        let (publish, view) = watch::channel(Arc::new(RingSnapshot::of(&mut brain)));
         let lookups = Lookups { calls: calls.clone(), view: view.clone() };
         let task = Task {
             brain,
@@ -124,7 +124,7 @@ struct Task {
     calls: Calls,
     lookups: Lookups,
     events: mpsc::Sender<Event>,
-    publish: watch::Sender<Arc<Surroundings>>,
+    publish: watch::Sender<Arc<RingSnapshot>>,
     /// Put to other nodes. The brain waits for an answer to each.
     questions: Jobs,
 }
@@ -171,7 +171,7 @@ impl Task {
     }
 
     fn publish(&mut self) {
-        let now = Surroundings::of(&mut self.brain);
+        let now = RingSnapshot::of(&mut self.brain);
         if let Some(census) = &now.view.census {
             self.calls.go_by(census.clone());
         }
@@ -283,7 +283,7 @@ async fn look_up(
 async fn resolve(
     join: Join,
     events: mpsc::Sender<Event>,
-    mut view: watch::Receiver<Arc<Surroundings>>,
+    mut view: watch::Receiver<Arc<RingSnapshot>>,
 ) {
     let founding = if join.names.is_empty() { Founding::Anyway } else { Founding::Smallest };
     loop {

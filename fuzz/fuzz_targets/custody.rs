@@ -116,7 +116,7 @@ fn records(keys: &[u8]) -> Vec<pb::Record> {
     keys.iter().map(record).collect()
 }
 
-/// Does what the keeper does with a request.
+/// Does what the local replica does with a request.
 fn answer(custody: &mut Custody, method: &str, request: &[u8]) {
     match parse(method, request) {
         None => {}

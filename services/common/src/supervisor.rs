@@ -270,9 +270,9 @@ mod tests {
     async fn a_task_that_lasts_as_long_as_the_process_may_not_return_before() {
         let (supervisor, health) = ready().await;
         let stop = CancellationToken::new();
-        supervisor.spawn("caretaker", async {});
+        supervisor.spawn("reconciler", async {});
         let lived = supervisor.guard(&stop, live(&stop)).await;
-        assert_eq!(lived, failure("caretaker", How::Returned));
+        assert_eq!(lived, failure("reconciler", How::Returned));
         assert!(!is_ready(&health).await);
     }
 

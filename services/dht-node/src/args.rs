@@ -18,7 +18,8 @@ smallest address begins it. Settings come from defaults, then the file, then the
 (SHOAL__SECTION__KEY), then flags. RUST_LOG filters the log; OTEL_EXPORTER_OTLP_ENDPOINT names a
 collector of traces. Look into the ring with the command shoal dht.";
 
-/// A node of shoal's ring: a distributed hash table that finds peers without a tracker, and keeps names.
+/// A node of shoal's ring: a distributed hash table that finds peers without a tracker, and stores
+/// names
 #[derive(Debug, Parser)]
 #[command(name = "shoal-dht-node", version, after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -28,31 +29,32 @@ pub(crate) struct Args {
     pub(crate) flags: Flags,
 }
 
-/// Shaped like the settings. The values are read with all others, to tell all mistakes at once.
+/// The same structure as the settings. The values are parsed together, to report all mistakes at
+/// once.
 #[derive(Debug, Flatten, Serialize)]
 pub(crate) struct Flags {
-    /// Where to listen for clients and other nodes [default: 0.0.0.0:7071]
+    /// Address to listen on for clients and other nodes [default: 0.0.0.0:7071]
     #[arg(long, value_name = "ADDR:PORT", global = true)]
     listen: Option<String>,
-    /// Where /metrics and gRPC health are served in plaintext [default: 0.0.0.0:9071]
+    /// Address of /metrics and gRPC health, in plaintext [default: 0.0.0.0:9071]
     #[arg(long, value_name = "ADDR:PORT|off")]
     admin: Option<String>,
-    /// What is kept from run to run [default: shoal-dht-data]
+    /// Data directory [default: shoal-dht-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
-    /// A node of the ring to join, or a name that many have; may be repeated
+    /// A node of the ring to join, or a name with several addresses; may be repeated
     #[arg(long, value_name = "HOST:PORT")]
     join: Option<Vec<String>>,
-    /// Where others dial this node [default: the address of the interface that leads to them]
+    /// Address that other nodes dial [default: that of the interface that routes to them]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
-    /// How long a removed key is remembered, so that no replica brings it back [default: 1day]
+    /// How long a removed key is remembered, so that no replica restores it [default: 1day]
     #[arg(long, value_name = "DURATION")]
     tombstones_for: Option<String>,
-    /// How long a node that leaves waits for others to take over what it keeps [default: 50s]
+    /// How long a leaving node waits for others to take over its ranges [default: 50s]
     #[arg(long, value_name = "DURATION")]
     leave_patience: Option<String>,
-    /// Addresses that nodes and peers of swarms may announce: where they are observed, or any
+    /// Addresses that nodes and peers of swarms may advertise: the one they are observed at, or any
     /// [default: observed]
     #[arg(long, value_name = "observed|any")]
     advertised_addresses: Option<String>,
@@ -64,17 +66,17 @@ pub(crate) struct Flags {
 
 #[derive(Debug, Flatten, Serialize)]
 struct LimitFlags {
-    /// Connections open at a time [default: 20000]
+    /// Open connections [default: 20000]
     #[arg(long = "limits-connections", value_name = "N")]
     connections: Option<String>,
-    /// Of them, those from one source, an IPv4 address or an IPv6 /64; half if not given
+    /// Open connections from one source, an IPv4 address or an IPv6 /64 [default: half of all]
     #[arg(long = "limits-connections-per-source", value_name = "N")]
     connections_per_source: Option<String>,
-    /// Kept on disk before clients are refused more, about; the file may be twice as large
-    /// [default: 256MiB]
+    /// Approximate bytes on disk after which writes of clients are refused; the file may be twice
+    /// as large [default: 256MiB]
     #[arg(long = "limits-quota", value_name = "SIZE")]
     quota: Option<String>,
-    /// Keys kept before clients are refused more [default: 1000000]
+    /// Keys after which writes of clients are refused [default: 1000000]
     #[arg(long = "limits-keys", value_name = "N")]
     keys: Option<String>,
 }

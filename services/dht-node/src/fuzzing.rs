@@ -1,5 +1,5 @@
-//! Entrances of the fuzz targets, which alone are built with `--cfg fuzzing`: private parsers, from
-//! bytes on. Each gives none if it refuses what came.
+//! Entry points for fuzz targets, built only with `--cfg fuzzing`: private parsers. Each returns
+//! none if it refuses its input.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -17,16 +17,16 @@ use crate::{
     wire::{self, Told},
 };
 
-/// Whoever tells of others is on this host, so that most of it is taken.
+/// A sender on this host, so that most hearsay is accepted.
 const HERE: Told = Told::From(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
-/// The state of a node that sends it unasked, seen under a number: a `NotifyRequest`.
+/// The state of a node that sends it unasked, from this address: a `NotifyRequest`.
 pub fn notified(message: Bytes, observed: IpAddr) -> Option<State> {
     let request = pb::NotifyRequest::decode(message).ok()?;
     wire::parse_state(request.state, Told::ByItself(observed, AdvertisedAddresses::Any)).ok()
 }
 
-/// News and the hashes of what the sender knows: a `GossipRequest`.
+/// Gossip and the digest of the sender's membership list: a `GossipRequest`.
 pub fn gossip(message: Bytes) -> Option<(Vec<Entry>, Option<RollDigest>)> {
     let request = pb::GossipRequest::decode(message).ok()?;
     let entries = wire::parse_rumours(request.rumours, HERE).ok()?;
@@ -53,23 +53,23 @@ pub fn answer(question: &Question, message: Bytes) -> Option<Answer> {
     })
 }
 
-/// What a node knows of a position: a `FindSuccessorResponse`.
+/// A node's answer about a position: a `FindSuccessorResponse`.
 pub fn found(message: Bytes) -> Option<Found> {
     wire::parse_found(pb::FindSuccessorResponse::decode(message).ok()?, HERE).ok()
 }
 
-/// What a node that keeps a range is asked.
+/// A request to a member of a replica set.
 #[derive(Debug)]
 pub enum Asked {
-    /// To promise.
+    /// Prepare.
     Prepare(KeyRange, ReplicaSet, Ballot),
-    /// To accept.
+    /// Accept.
     Accept(KeyRange, ReplicaSet, Proposal),
-    /// To take notice.
+    /// Learn.
     Learn(KeyRange, ReplicaSet),
-    /// To store what the primary writes.
+    /// Store what the primary writes.
     Replicate(KeyRange, ReplicaSet, Vec<Record>),
-    /// To keep what is handed over.
+    /// Store what is transferred for the next set.
     Supply(KeyRange, ReplicaSet, Option<Ballot>, Vec<Record>),
 }
 

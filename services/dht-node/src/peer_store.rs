@@ -1,5 +1,6 @@
-//! Who takes part in which swarm: soft state, without the disk. A peer is kept by the closest
-//! successor of the content and the nodes after it, for 15 minutes unless it announces anew.
+//! The peers of swarms, as BEP 5 stores them: soft state in memory. A peer is stored on the closest
+//! successor of the content and the nodes after it, for 15 minutes unless it announces itself
+//! again.
 
 use std::{
     collections::HashMap,
@@ -35,25 +36,25 @@ use crate::{
 
 /// A registry keeps a peer for two and a half times this: 15 minutes.
 const INTERVAL: Duration = Duration::from_secs(6 * 60);
-/// When a peer is told to announce again: twice before it is forgotten.
+/// The interval at which a peer announces itself again: twice before it expires.
 const RENEW: Duration = Duration::from_secs(5 * 60);
 /// Peers of all swarms together, at most about 1 kB each.
 const MAX_PEERS: usize = 100_000;
 /// Peers of one swarm.
 const MAX_PEERS_PER_SWARM: usize = 1000;
-/// PeerStore kept by one node.
+/// Swarms stored on one node.
 const MAX_SWARMS: usize = 100_000;
-/// Peers that announce from one address, in all swarms together.
+/// Peers that announce themselves from one address, in all swarms together.
 const MAX_PEERS_PER_ADDRESS: usize = 10_000;
-/// Peers named in an answer, and the most.
+/// Peers in an answer, by default and at most.
 const DEFAULT_SAMPLE: usize = 50;
 const MAX_SAMPLE: usize = 200;
-/// Names of nodes that are looked up to know one again that passes an announce on.
+/// Names of nodes that are resolved to recognise a node that forwards an announce.
 const MAX_NAMES: usize = 64;
-/// Longest wait for another node that keeps a swarm.
+/// Longest wait for another node that stores a swarm.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The swarms that this node keeps, and the way to the others. Cheap to clone.
+/// The swarms that this node stores, and the way to the others. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct PeerStore {
     me: NodeId,
@@ -61,7 +62,7 @@ pub(crate) struct PeerStore {
     registry: Arc<Mutex<Registry>>,
     lookups: Lookups,
     calls: Calls,
-    /// Of nodes that advertise names.
+    /// Addresses of nodes that advertise names.
     names: Names,
 }
 
@@ -101,8 +102,8 @@ impl PeerStore {
         false
     }
 
-    /// Keeps a peer, here if the call is direct, else where it belongs. It belongs to the host that it
-    /// is announced from: the node that passes it on names that host.
+    /// Stores a peer, on this node if the call is direct, else on the nodes of the swarm. It
+    /// belongs to the host that announced it, which a forwarding node names.
     pub(crate) async fn announce(
         &self,
         request: AnnouncePeerRequest,
@@ -158,7 +159,8 @@ impl PeerStore {
         any(kept).map(|asked| response(asked.into_iter().min().unwrap_or(RENEW)))
     }
 
-    /// A sample of a swarm's peers, those kept here if the call is direct, else of all who keep it.
+    /// A sample of a swarm's peers, from this node if the call is direct, else from all nodes that
+    /// store it.
     pub(crate) async fn peers(&self, request: GetPeersRequest) -> Result<GetPeersResponse, Status> {
         let mut violations = Violations::default();
         let content = violations.take("content_id", request.content_id.parse::<ContentId>());
@@ -192,7 +194,7 @@ impl PeerStore {
         Ok(GetPeersResponse { peers })
     }
 
-    /// Who keeps a content's swarm: its closest successor and the nodes after that.
+    /// The nodes that store a content's swarm: its closest successor and the nodes after it.
     async fn replicas(&self, content: ContentId) -> Result<Vec<Contact>, Status> {
         let place = Position::of_key(content.as_bytes());
         let outcome = self.lookups.look_up(place).await;
@@ -235,7 +237,7 @@ async fn within<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, S
     timeout(PATIENCE, call).await.map_err(silent)?
 }
 
-/// What those said that answered; an error if none did.
+/// The answers of the nodes that answered; an error if none did.
 fn any<T>(answers: Vec<Result<T, Status>>) -> Result<Vec<T>, Status> {
     let mut answered = Vec::new();
     let mut failed = None;

@@ -1,4 +1,4 @@
-//! Why a call failed, in a form that callers can act on: a gRPC code, words, and a reason in an
+//! Why a call failed, in a form that callers can act on: a gRPC code, a message, and a reason in an
 //! `ErrorInfo` detail.
 
 use std::{collections::HashMap, time::Duration};
@@ -15,24 +15,24 @@ use crate::{
     wire::{self, WireError},
 };
 
-/// Who made the reasons up.
+/// The domain of the reasons.
 const DOMAIN: &str = "shoal.dht.v1";
-/// Under these names a refusal tells who answers for the key instead.
+/// Metadata: the node that serves the key instead.
 const PRIMARY_ID: &str = "primary_node_id";
 const PRIMARY_ADDRESS: &str = "primary_address";
-/// Under this name a refusal tells what time it is there, in milliseconds since the Unix epoch.
+/// Metadata: the time at the refusing node, in milliseconds since the Unix epoch.
 const CLOCK: &str = "clock_unix_ms";
-/// When to try again what is being settled.
+/// The retry delay while an earlier write is being resolved.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// What a caller needs to know to try again.
+/// What a caller has to know before a retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// Nothing happened; another node, or this one soon, will answer.
     NotServing,
-    /// Nothing happened; too few of the key's replicas live.
+    /// Nothing happened; too few of the key's replicas are alive.
     TooFewReplicas,
-    /// Nothing happened; the call had waited for too long somewhere.
+    /// Nothing happened; the call was delayed for too long.
     TooLate,
     /// It may have happened.
     OutcomeUnknown,
@@ -59,7 +59,7 @@ impl Reason {
     }
 }
 
-/// A refusal for this reason.
+/// A refusal with this reason.
 pub(crate) fn status(reason: Reason, message: impl Into<String>) -> Status {
     with_metadata(reason, message, HashMap::new())
 }
@@ -74,7 +74,7 @@ fn with_metadata(
     Status::with_error_details(reason.code(), message, details)
 }
 
-/// The node is not the primary, and names who is.
+/// The node is not the primary, and names the primary.
 fn elsewhere(message: String, primary: &Contact) -> Status {
     let names = [
         (PRIMARY_ID.to_owned(), primary.id.to_string()),
@@ -83,13 +83,13 @@ fn elsewhere(message: String, primary: &Contact) -> Status {
     with_metadata(Reason::NotServing, message, names.into())
 }
 
-/// What time it is where the call was refused, by the steady clock there.
+/// The time at the refusing node, by its steady clock.
 pub(crate) fn clock(status: &Status) -> Option<u64> {
     let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
     info.metadata.get(CLOCK)?.parse().ok()
 }
 
-/// Who answers for the key instead, by the word of who refuses.
+/// The node that serves the key instead, according to the refusing node.
 pub(crate) fn primary(status: &Status) -> Option<Contact> {
     let mut info = status.get_details_error_info().filter(|info| info.domain == DOMAIN)?;
     let node_id = info.metadata.remove(PRIMARY_ID)?;
@@ -116,7 +116,7 @@ impl From<KvError> for Status {
             KvError::NotServing(NotServing::NoLease) | KvError::Unsettled(_) => {
                 status(Reason::NotServing, message)
             }
-            KvError::TooManyDoubts => {
+            KvError::TooManyIndeterminate => {
                 let message = format!("{message}; bring those back, or try again later");
                 status(Reason::NotServing, message)
             }

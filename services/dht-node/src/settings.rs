@@ -12,51 +12,51 @@ use shoal_common::{
     units::{self, ByteSize},
 };
 
-/// What follows the leaving: open calls are ended, and the last tasks.
+/// The time after leaving in which open calls and the last tasks end.
 const GRACE_AFTER_LEAVING: Duration = Duration::from_secs(8);
 
-/// The settings of a ring node, as a TOML file holds them.
+/// The settings of a ring node, as in a TOML file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Where to listen for clients and other nodes.
+    /// The address to listen on for clients and other nodes.
     pub listen: Address,
-    /// Where operators look in.
+    /// The admin port: metrics and health.
     pub admin: Admin,
-    /// What is kept from run to run.
+    /// The data directory.
     pub data_dir: PathBuf,
-    /// Nodes of the ring to join. A name may stand for many addresses.
+    /// Nodes of the ring to join. A name may have many addresses.
     pub join: Vec<Address>,
-    /// Where others dial this node, if not at the address of the interface that leads to them.
+    /// The address that other nodes dial, if not that of the interface that routes to them.
     pub advertise: Option<Address>,
-    /// How long a removed key is remembered, so that no replica brings it back.
+    /// How long a tombstone is kept, so that no replica restores the removed value.
     #[serde(with = "units::duration")]
     pub tombstones_for: Duration,
-    /// How long a node that leaves waits for others to take over what it keeps.
+    /// How long a leaving node waits for others to take over its ranges.
     #[serde(with = "units::duration")]
     pub leave_patience: Duration,
-    /// Which addresses other nodes, and peers of swarms, may say that they have.
+    /// Which addresses other nodes, and peers of swarms, may advertise.
     pub advertised_addresses: AdvertisedAddresses,
-    /// What is granted at most.
+    /// Resource limits.
     pub limits: LimitSettings,
     /// The log.
     pub log: Log,
 }
 
-/// What a node grants at most.
+/// Resource limits of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LimitSettings {
-    /// Connections open at a time.
+    /// Open connections.
     pub connections: u32,
-    /// Of them, those from one source, an IPv4 address or an IPv6 /64; none is half of them.
+    /// Open connections from one source, an IPv4 address or an IPv6 /64; none means half of all.
     pub connections_per_source: Option<u32>,
-    /// What the node keeps on its disk before it refuses clients more, about. It goes on to take what
-    /// it is handed as a replica, and removals. The database's file may be twice as large, for pages
-    /// that are free; so this is a fourth of the chart's volume of 1 GiB.
+    /// Approximate bytes on disk after which writes of clients are refused. Records that the node
+    /// receives as a replica, and removals, are still accepted. The database file may be twice as
+    /// large because of free pages; so this is a fourth of the chart's volume of 1 GiB.
     pub quota: ByteSize,
-    /// The same of keys, those counted that were removed and are remembered still. As many with small
-    /// values fill the default quota.
+    /// The same for keys, including removed keys whose tombstones are kept. This many keys with
+    /// small values fill the default quota.
     pub keys: u64,
 }
 

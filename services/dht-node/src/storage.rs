@@ -1,7 +1,7 @@
-//! Everything of a ring node that touches the disk: records, and what else a node has to remember.
+//! The disk of a ring node: records, and the other state that has to survive a restart.
 //!
-//! Reads see what is committed, at once. Writes are jobs that one thread runs in turn; a job may look
-//! before it writes, so it is also where is decided, in order, who may write what.
+//! Reads see committed state immediately. Writes are jobs that one thread runs in order; a job can
+//! read before it writes, so conflicts between writers are decided there, in order.
 
 mod custody;
 mod data_dir;
@@ -41,10 +41,10 @@ pub use self::{
 
 /// The store of a node. Clones are handles to one store.
 ///
-/// Reads are calls into `redb` that wait for no write, and take microseconds: an async handler may
-/// make them. Those of many records, as it is said there, belong on a blocking thread.
+/// Reads are calls into `redb` that wait for no write and take microseconds: an async handler may
+/// make them. Reads of many records belong on a blocking thread, as their documentation says.
 ///
-/// The last handle to be dropped waits for the writes that are queued.
+/// Dropping the last handle waits for the queued writes.
 #[derive(Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -78,17 +78,18 @@ impl Store {
         self.inner.data_dir.node_id()
     }
 
-    /// Has the writer run a job, and waits until what it wrote is on disk.
+    /// Has the writer run a job, and waits until its writes are on disk.
     ///
-    /// Jobs run in turn, each seeing what those before it did: a job looks, decides, writes. What it
-    /// wrote is kept whatever it answers. It writes a few MiB at most, since others wait for it.
+    /// Jobs run in order, and each sees the effects of earlier ones: a job reads, decides, and
+    /// writes. Its writes are kept whatever it returns. It should write a few MiB at most, because
+    /// other jobs wait for it.
     ///
-    /// Jobs that queue up are committed together or not at all: if one of them panics or the disk
-    /// fails, each caller is told, and nothing counts. (If nothing but the fsync failed, it may count
+    /// Queued jobs are committed together or not at all: if one of them panics or the disk fails,
+    /// each caller gets an error, and nothing is kept. (If only the fsync failed, it may be kept
     /// all the same.) A full disk refuses writes until there is room.
     ///
-    /// The queue is bounded; while it is full this waits. Of a caller that gives up, the job either
-    /// never runs or counts.
+    /// The queue is bounded; this waits while it is full. If the caller gives up, the job either
+    /// never runs or is kept.
     pub async fn write<R, F>(&self, job: F) -> Result<R, StoreError>
     where
         F: FnOnce(&mut Txn<'_>) -> Result<R, Broken> + Send + 'static,
@@ -100,14 +101,14 @@ impl Store {
         answer.await.map_err(|_| StoreError::Closed)?
     }
 
-    /// Returns when the thread that writes is gone: from then on every write fails.
+    /// Returns when the writer thread has ended: all later writes fail.
     pub async fn writer_ended(&self) {
         if let Some(queue) = &self.inner.queue {
             queue.closed().await;
         }
     }
 
-    /// What is kept under a key, tombstones and expired records included.
+    /// The record of a key, which may be a tombstone or expired.
     pub fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         self.database().read(|transaction| {
             let row = transaction.open_table(RECORDS)?.get(&*place_of(key))?;
@@ -115,12 +116,12 @@ impl Store {
         })
     }
 
-    /// What is agreed about who keeps what, as it is on disk.
+    /// The agreed replica sets, as they are on disk.
     pub fn custody(&self) -> Arc<Custody> {
         self.inner.custody.borrow().clone()
     }
 
-    /// What [`Txn::put_meta`] remembered under a name.
+    /// The value that [`Txn::put_meta`] stored under a name.
     pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.database().read(|transaction| {
             let bytes = transaction.open_table(META)?.get(name)?;
@@ -128,7 +129,7 @@ impl Store {
         })
     }
 
-    /// What is kept in all.
+    /// Totals of the store.
     pub fn usage(&self) -> Usage {
         self.database().tree().usage()
     }
@@ -144,14 +145,14 @@ impl Store {
         records - tombstones
     }
 
-    /// What the records of a range amount to, exactly. Reads those of up to two leaves of the
-    /// circle's 4,096; the others are summed up already.
+    /// The exact digest of the records of a range. Reads the records of up to two of the circle's
+    /// 4,096 leaves; the others are already summed up.
     pub fn summary(&self, range: KeyRange) -> Result<Digest, StoreError> {
         self.database().summary(range)
     }
 
-    /// Up to `max` keys of a range and their stamps, clockwise, from the one after `after` on. None
-    /// if there are no more. Reads the records: for a blocking thread.
+    /// Up to `max` keys of a range with their stamps, clockwise after `after`; empty if there are
+    /// no more. Reads the records: for a blocking thread.
     pub fn stamps(
         &self,
         range: KeyRange,
@@ -169,8 +170,8 @@ impl Store {
         Ok(stamps)
     }
 
-    /// Records of a range, clockwise, from the one after `after` on, whose keys and values have about
-    /// `max_bytes`: the last may exceed them. None if there are no more. For a blocking thread.
+    /// Records of a range, clockwise after `after`, until their keys and values reach `max_bytes`;
+    /// empty if there are no more. For a blocking thread.
     pub fn records(
         &self,
         range: KeyRange,
@@ -187,10 +188,10 @@ impl Store {
         Ok(records)
     }
 
-    /// Up to `max` tombstones of a range written, and values expired, before `before_ms` (milliseconds
-    /// since the Unix epoch): to be purged, by [`Txn::purge`], if no replica can be without them any
-    /// more. They come leaf by leaf, clockwise, the oldest of each leaf first: replicas with the same
-    /// records of the range get the same, whatever else they hold.
+    /// Up to `max` tombstones of a range written before `before_ms`, and values that expired before
+    /// it (milliseconds since the Unix epoch). [`Txn::purge`] removes them once every replica has
+    /// them. They are returned leaf by leaf, clockwise, the oldest of each leaf first: replicas
+    /// with the same records of the range get the same ones, whatever else they hold.
     pub fn purgeable(
         &self,
         range: KeyRange,

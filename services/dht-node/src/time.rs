@@ -1,4 +1,4 @@
-//! The wall clock, one that nobody sets, and those of other nodes.
+//! The wall clock, a steady clock, and the clocks of other nodes.
 
 use std::{
     collections::HashMap,
@@ -10,30 +10,32 @@ pub(crate) use shoal_common::clock::unix_ms;
 use shoal_common::lock::Mutex;
 use shoal_core::ring::NodeId;
 
-/// How long a write may be on its way before it begins.
+/// How long a write may be in transit before it begins.
 pub(crate) const WINDOW: Duration = Duration::from_secs(2);
-/// A window may seem to be so much longer, as clocks differ, before whoever set it is told.
+/// How much longer a window may appear to be, because clocks differ, before its sender is told the
+/// time.
 pub(crate) const TOLERANCE: Duration = Duration::from_secs(1);
 /// Nodes whose clocks are remembered, at most.
 const MAX_CLOCKS: usize = 65_536;
 
-/// Milliseconds since the Unix epoch, as the wall clock was set when this was first asked. Nobody sets
-/// this one meanwhile: while a wall clock is set back, what was late comes in time again.
+/// Milliseconds since the Unix epoch: the wall clock as it was at the first call, advanced by a
+/// monotonic clock. With a wall clock, setting the clock back would make a delayed write timely
+/// again.
 pub(crate) fn steady_ms() -> u64 {
     static FIRST: LazyLock<(u64, Instant)> = LazyLock::new(|| (unix_ms(), Instant::now()));
     let (first_ms, since) = *FIRST;
     first_ms.saturating_add(millis(since.elapsed()))
 }
 
-/// When a write may begin, by this node's [steady clock](steady_ms). What a network held back for longer does not happen
-/// any more: whoever asked for it may have gone on to write something else.
+/// When a write may begin, by this node's [steady clock](steady_ms). A write that the network
+/// delayed for longer is rejected: its sender may have written something else in the meantime.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
     not_after_ms: u64,
 }
 
 impl Window {
-    /// It is open until then, if somebody has set that, or for the usual time.
+    /// A window until this time, if there is one, else of the default length.
     pub(crate) fn until(not_after_ms: Option<u64>) -> Self {
         Self {
             not_after_ms: not_after_ms
@@ -41,7 +43,7 @@ impl Window {
         }
     }
 
-    /// Not so if it is over, or ends so far away that another clock was meant.
+    /// False if it is over, or ends so far in the future that another clock was meant.
     pub(crate) fn is_open(self) -> bool {
         self.is_open_at(steady_ms())
     }
@@ -52,19 +54,19 @@ impl Window {
     }
 }
 
-/// How far the steady clocks of other nodes are ahead of this one's, where they said so.
+/// How far the steady clocks of other nodes are ahead of this one, where they have reported it.
 #[derive(Debug, Default)]
 pub(crate) struct Clocks(Mutex<HashMap<NodeId, i64>>);
 
 impl Clocks {
-    /// When a window that opens now is over, by the clock of another node.
+    /// The end of a window that opens now, by the clock of another node.
     pub(crate) fn end_of_window_at(&self, node: NodeId) -> u64 {
         let clocks = self.0.lock();
         let ahead = clocks.get(&node).copied().unwrap_or_default();
         steady_ms().saturating_add_signed(ahead).saturating_add(millis(WINDOW))
     }
 
-    /// A node has just said what time it is there. It is later there by now.
+    /// A node has just reported its time. Its clock has advanced since.
     pub(crate) fn note(&self, node: NodeId, steady_ms_there: u64) {
         let mut clocks = self.0.lock();
         if clocks.len() >= MAX_CLOCKS {
@@ -90,7 +92,7 @@ mod tests {
         let ends = |ms: i64| Window::until(steady_ms().checked_add_signed(ms)).is_open();
         assert!(!ends(-1) && ends(1_000) && ends(2_500) && !ends(60_000));
         assert!(!Window::until(Some(0)).is_open() && !Window::until(Some(u64::MAX)).is_open());
-        // Of a clock that stands at its end.
+        // A clock at its maximum.
         assert!(Window::until(Some(u64::MAX)).is_open_at(u64::MAX - 1));
     }
 

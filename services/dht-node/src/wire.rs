@@ -1,4 +1,4 @@
-//! Between the wire's messages and what the node works with: parsed at the edge, then trusted.
+//! Conversion between wire messages and the node's own types: parsed at the edge, then trusted.
 
 mod addressee;
 mod agreement;
@@ -28,7 +28,7 @@ pub(crate) use record::{
     record,
 };
 
-/// A message that breaks the protocol.
+/// A message that violates the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {
     #[error("{0} is missing")]
@@ -53,23 +53,23 @@ pub(crate) enum WireError {
     OutOfOrder(&'static str),
 }
 
-/// Any error as that of a field.
+/// Any error as the error of a field.
 pub(crate) fn field(error: impl Display) -> WireError {
     WireError::Field(error.to_string())
 }
 
-/// Refuses more than `max` of something.
+/// Refuses more than `max` items.
 fn at_most<T>(what: &'static str, items: Vec<T>, max: usize) -> Result<Vec<T>, WireError> {
     let got = items.len();
     if got <= max { Ok(items) } else { Err(WireError::TooMany { what, got, max }) }
 }
 
-/// Milliseconds since the Unix epoch as a point in time.
+/// Milliseconds since the Unix epoch as a timestamp.
 pub(crate) fn timestamp(ms: u64) -> Timestamp {
     Timestamp { seconds: (ms / 1000).cast_signed(), nanos: (ms % 1000 * 1_000_000) as i32 }
 }
 
-/// A point in time as milliseconds since the Unix epoch.
+/// A timestamp as milliseconds since the Unix epoch.
 pub(crate) fn parse_timestamp(timestamp: Timestamp) -> Result<u64, WireError> {
     let Timestamp { seconds, nanos } = timestamp;
     let ms = || {

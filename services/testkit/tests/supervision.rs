@@ -117,11 +117,11 @@ fn a_ring_node_ends_with_each_of_its_tasks() {
         "ring",
         "names to join by",
         "write lane",
-        "caretaker",
-        "settlement",
-        "renewal of leases",
+        "reconciler",
+        "range cleanup",
+        "lease renewal",
         "repair",
-        "memory of contacts",
+        "known nodes",
     ];
     each_is_fatal("shoal-dht-node", &["--data-dir", "DATA"], &tasks);
 }

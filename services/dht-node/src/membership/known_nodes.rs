@@ -1,4 +1,5 @@
-//! Whom a node comes back through after a restart, if it was told of nobody to join.
+//! The nodes through which this node rejoins the ring after a restart, if it has no address to
+//! join.
 
 use std::sync::Arc;
 
@@ -14,12 +15,12 @@ use crate::{
     wire,
 };
 
-/// Their name among what the store remembers.
+/// The name under which the store keeps them.
 const NAME: &str = "contacts";
-/// Nodes remembered, at most.
+/// Nodes kept, at most.
 const MAX_NODES: usize = 16;
 
-/// Keeps the node's successors, as they change, for as long as it is polled.
+/// Stores the node's successors when they change, while it is polled.
 pub(crate) async fn follow(store: Store, mut view: watch::Receiver<Arc<RingSnapshot>>) {
     let mut kept = Vec::new();
     loop {
@@ -43,7 +44,7 @@ async fn keep(store: &Store, nodes: &[Contact]) -> Result<(), StoreError> {
     store.write(move |txn| txn.put_meta(NAME, &bytes)).await
 }
 
-/// Where the nodes kept were reached. It is a hint: what cannot be read is left out.
+/// The addresses of the stored nodes. They are hints: an entry that cannot be read is left out.
 pub(crate) fn load(store: &Store) -> Result<Vec<Arc<str>>, StoreError> {
     let bytes = store.meta(NAME)?.unwrap_or_default();
     let stored = ListNodesResponse::decode(&bytes[..]).unwrap_or_default();

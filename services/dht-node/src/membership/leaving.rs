@@ -1,4 +1,5 @@
-//! Leaving the ring in order: others take over what this node keeps, and it stays until they have.
+//! Leaving the ring in order: other nodes take over this node's ranges, and it stays until they
+//! have.
 
 use std::time::Duration;
 
@@ -12,11 +13,11 @@ use crate::{
     replication::local_replica::LocalReplica,
 };
 
-/// How often others are asked whether they have taken over.
+/// How often the others are asked whether they have taken over.
 const ASK_EVERY: Duration = Duration::from_millis(250);
 
-/// Tells the ring, and waits until no set holds this node any more, nobody else is there, or
-/// `patience` is over. What is then still kept stays on the disk.
+/// Announces the departure, and waits until no replica set includes this node, no other node is
+/// left, or `patience` is over. Ranges that it still holds then stay on the disk.
 pub(crate) async fn leave(
     me: &Contact,
     ring: &Ring,
@@ -51,13 +52,13 @@ fn held(custody: &Custody, me: &Contact) -> Vec<(KeyRange, ReplicaSet)> {
     known.map(|(range, known)| (range, known.present.clone())).collect()
 }
 
-/// Everybody else is gone, or goes as well.
+/// All other nodes are gone, or are leaving as well.
 fn is_alone(snapshot: &RingSnapshot, me: &Contact) -> bool {
     let census = snapshot.view.census.iter();
     !census.flat_map(|census| census.from(me.position)).any(|node| node.id != me.id)
 }
 
-/// Whoever agrees on a set without this node tells it so; but the message may be lost.
+/// The primary of a set without this node tells it so, but that message may be lost.
 async fn ask_who_keeps(
     held: &[(KeyRange, ReplicaSet)],
     me: &Contact,

@@ -1,14 +1,14 @@
-//! Where others dial this node, if it was not told.
+//! The address that this node advertises, if none is configured.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use shoal_common::Address;
 
-/// An address that no host has (RFC 5737): the way to it is the default route.
+/// An address that no host has (RFC 5737): it is routed by the default route.
 const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
-/// The address to advertise for a node that listens on `listening`: that of the interface through
-/// which it reaches the first of `others`, or the world, or loopback.
+/// The address to advertise for a node that listens on `listening`: that of the interface that
+/// routes to the first of `others`, else of the default route, else loopback.
 pub(crate) fn find(listening: SocketAddr, others: &[SocketAddr]) -> Address {
     let listening_address = Address::from(listening);
     if !listening_address.is_unspecified() {
@@ -19,7 +19,7 @@ pub(crate) fn find(listening: SocketAddr, others: &[SocketAddr]) -> Address {
     listening_address.or_observed(local.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
 }
 
-/// The address that packets to `other` would come from. Connecting a UDP socket sends nothing.
+/// The source address of packets to `other`. Connecting a UDP socket sends nothing.
 fn source_towards(other: SocketAddr) -> Option<IpAddr> {
     let any: SocketAddr =
         if other.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" }.parse().expect("it is an address");

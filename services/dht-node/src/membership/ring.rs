@@ -1,5 +1,5 @@
-//! The task that owns the ring's brain: it makes the calls that the brain wants made, and publishes
-//! what others may see.
+//! The task that owns the ring's state machine: it makes the calls that the state machine asks for,
+//! and publishes what other parts may see.
 
 use std::{
     collections::BTreeSet,
@@ -29,36 +29,36 @@ use crate::{
     routing::lookup::Lookups,
 };
 
-/// What waits for the brain, at most; who finds the queue full waits.
+/// Events that wait for the state machine; a sender waits while the queue is full.
 const QUEUE: usize = 1024;
-/// How often names are resolved anew while this node looks for a ring, and when it has one.
+/// How often names are resolved while this node looks for a ring, and after it has joined one.
 const RESOLVE_EVERY: Duration = Duration::from_secs(1);
 const RESOLVE_RARELY: Duration = Duration::from_secs(10);
-/// How often a node that is in no ring says what it waits for.
+/// How often a node without a ring logs what it waits for.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// What the brain is told.
+/// An event for the state machine.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Something happened.
+    /// An input.
     Input(Box<Input>),
-    /// A node tells news, from there, and wants some.
+    /// Gossip from this source, which expects gossip in return.
     Gossip(Source, Vec<Entry>, Option<RollDigest>, oneshot::Sender<Vec<Entry>>),
 }
 
-/// Speaks to the brain. Cheap to clone.
+/// Sends events to the ring task. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Ring {
     events: mpsc::Sender<Event>,
     pub(crate) view: watch::Receiver<Arc<RingSnapshot>>,
 }
 
-/// Whom to join.
+/// The nodes to join through.
 #[derive(Clone, Debug)]
 pub(crate) struct Join {
-    /// As given, to be resolved.
+    /// As configured, to be resolved.
     pub(crate) names: Vec<Address>,
-    /// Nodes remembered from before a restart.
+    /// Nodes stored before a restart.
     pub(crate) remembered: Vec<Arc<str>>,
 }
 
@@ -90,12 +90,12 @@ impl Ring {
         (Self { events, view }, lookups)
     }
 
-    /// A node sent its state, from there.
+    /// A node at this source sent its state.
     pub(crate) async fn notified(&self, source: Source, state: State) {
         self.tell(Input::Notified(source, state)).await;
     }
 
-    /// A node tells news, from there, and is told some.
+    /// A node at this source sent gossip. Returns gossip for it.
     pub(crate) async fn gossiped(
         &self,
         source: Source,
@@ -125,7 +125,7 @@ struct Task {
     lookups: Lookups,
     events: mpsc::Sender<Event>,
     publish: watch::Sender<Arc<RingSnapshot>>,
-    /// Put to other nodes. The brain waits for an answer to each.
+    /// Questions to other nodes. The state machine waits for an answer to each.
     questions: Jobs,
 }
 
@@ -149,7 +149,7 @@ impl Task {
                 Some(Event::Input(input)) => self.brain.handle(now, *input, &mut outputs),
                 Some(Event::Gossip(source, entries, digest, reply)) => {
                     let news = self.brain.gossiped(now, &source, &entries, digest.as_ref());
-                    // Who asked may have gone.
+                    // The caller may have gone.
                     let _ = reply.send(news);
                 }
             }
@@ -159,7 +159,7 @@ impl Task {
         }
     }
 
-    /// Says what this node waits for, if it is in no ring.
+    /// Logs what this node waits for, if it has no ring.
     fn report(&self) {
         if let Some(wait) = self.brain.wait(Instant::now()) {
             warn!(
@@ -223,7 +223,7 @@ impl Task {
     }
 }
 
-/// What comes of a question; nothing if the node is not dialled, which says nothing of it.
+/// The outcome of a question; none if the node was not dialled, which says nothing about it.
 async fn ask(calls: &Calls, node: Contact, question: Question, asked: Instant) -> Option<Input> {
     let answer = match &question {
         Question::State => calls.state(&node).await.map(Answer::State),
@@ -241,7 +241,7 @@ async fn ask(calls: &Calls, node: Contact, question: Question, asked: Instant) -
             debug!(%error, "a node is not asked");
             None
         }
-        // It lives, and does not believe where this node says it is.
+        // It is alive, and does not accept the address that this node advertises.
         Err(CallError::Refused(address, refusal))
             if matches!(question, Question::Notify(_) | Question::Probe(_))
                 && refusal.code() == Code::InvalidArgument =>
@@ -279,7 +279,7 @@ async fn look_up(
     Input::LookedUp(purpose, outcome.ok())
 }
 
-/// Resolves names again and again: pods come and go.
+/// Resolves names periodically: pods come and go.
 async fn resolve(
     join: Join,
     events: mpsc::Sender<Event>,
@@ -287,7 +287,8 @@ async fn resolve(
 ) {
     let founding = if join.names.is_empty() { Founding::Anyway } else { Founding::Smallest };
     loop {
-        // Where a node was before a restart says little about where others are now.
+        // The addresses that this node knew before a restart say little about where the others are
+        // now.
         let remembered = join.remembered.iter().filter(|_| join.names.is_empty());
         let mut addresses: BTreeSet<Arc<str>> = remembered.cloned().collect();
         let mut unresolved = BTreeSet::new();

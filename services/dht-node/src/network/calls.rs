@@ -30,50 +30,52 @@ use crate::{
     wire::{Addressee, WireError},
 };
 
-/// Speaks to one node. Each of its calls names that node.
+/// A client of one node. Each of its calls names that node.
 pub(crate) type Client = DhtServiceClient<InterceptedService<Channel, Addressee>>;
 
-/// Channels kept open, at most; one that is not in use is then dropped.
+/// Channels kept open, at most; beyond that, one that is not in use is closed.
 const MAX_CHANNELS: usize = 1024;
 /// Longest wait for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(1500);
-/// Longest wait for what is mostly answered far sooner, while others are asked as well.
+/// Longest wait for an answer that usually comes far sooner, while other nodes are asked as well.
 const LATE_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest wait for records to be read or stored: disks are slower than round trips.
 const DISK_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Why another node's answer is not to be had.
+/// Why another node has not answered.
 #[derive(Clone, Debug, thiserror::Error)]
 pub(crate) enum CallError {
     /// No answer in time.
     #[error("{0} does not answer")]
     Silent(Arc<str>),
-    /// It is known from hearsay, and too many such addresses were dialled lately.
-    #[error("{0} is not dialled now: nobody has answered there yet, nor at others of its host")]
+    /// It is known from hearsay, and too many such addresses were dialled recently.
+    #[error(
+        "{0} is not dialled now: no node has answered there yet, nor at other addresses of its host"
+    )]
     NotDialled(Arc<str>),
-    /// Nobody listens there, so the call had no effect.
+    /// Nothing listens there, so the call had no effect.
     #[error("{0} cannot be reached")]
     Unreachable(Arc<str>),
     /// It refuses.
     #[error("{0} refuses: {message}", message = .1.message())]
     Refused(Arc<str>, Box<Status>),
-    /// What it says makes no sense.
-    #[error("{0} answers wrongly: {1}")]
+    /// Its answer is invalid.
+    #[error("{0} sent an invalid answer: {1}")]
     Garbage(Arc<str>, WireError),
 }
 
-/// Makes calls, and keeps channels and round trips for the next ones. Cheap to clone.
+/// Makes calls, and keeps channels and round-trip times for later calls. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Calls(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    /// Where this node is; unspecified if it advertises a name.
+    /// The IP address of this node; unspecified if it advertises a name.
     here: IpAddr,
     channels: Mutex<HashMap<Arc<str>, Channel>>,
     timeouts: Mutex<Timeouts>,
     dial_limiter: DialLimiter,
-    /// Who lives where, by the roll.
+    /// The nodes that are alive, by the membership list.
     census: Mutex<Census>,
 }
 
@@ -90,21 +92,22 @@ impl Calls {
         }))
     }
 
-    /// Says where nodes are now.
+    /// Updates where nodes are.
     pub(crate) fn go_by(&self, census: Census) {
         *self.0.census.lock() = census;
     }
 
-    /// Where nodes of the ring are, by the roll.
+    /// The addresses of the nodes of the ring, by the membership list.
     pub(crate) fn nodes(&self) -> Vec<Address> {
         let census = self.0.census.lock().clone();
         let nodes = census.from(Position::from_u128(0));
         nodes.filter_map(|node| node.address.parse().ok()).collect()
     }
 
-    /// A member of a replica set where it is now: nodes that were started again may have other
-    /// addresses than when the set was agreed on, or each other's. Who told of the set is not known
-    /// any more, so it leads to no host's own addresses, unless this node has one of those.
+    /// The present address of a member of a replica set: nodes that restarted may have other
+    /// addresses than when the set was agreed on, or each other's. The source of the set is no
+    /// longer known, so an address that leads to a host itself is not used, unless this node has
+    /// one of those.
     fn at_present(&self, member: &Contact) -> Result<Contact, CallError> {
         let census = self.0.census.lock();
         let known = census.owner_of(member.position).filter(|known| known.id == member.id);
@@ -117,8 +120,8 @@ impl Calls {
         leads_somewhere.then(|| member.clone()).ok_or_else(unreachable)
     }
 
-    /// A client of another node, and of nobody else who has its address now. If the node answers,
-    /// [`Calls::met`] is to be told.
+    /// A client of another node that no other node accepts, even if it has the address now. If the
+    /// node answers, [`Calls::met`] must be called.
     pub(crate) fn client(&self, of: &Contact) -> Result<Client, Status> {
         let address = self
             .at_present(of)
@@ -131,7 +134,7 @@ impl Calls {
         Ok(DhtServiceClient::with_interceptor(channel, Addressee(of.id)))
     }
 
-    /// A node answered a client of it.
+    /// A node answered one of its clients.
     pub(crate) fn met(&self, node: &Contact) {
         if let Ok(node) = self.at_present(node) {
             self.0.dial_limiter.met(&node.address);
@@ -161,8 +164,8 @@ impl Calls {
         Some(channel)
     }
 
-    /// Makes a call that is answered from memory, to find out whether a node lives. How long it may
-    /// take follows from how long such calls took before.
+    /// Makes a call that is answered from memory, to find out whether a node is alive. The timeout
+    /// follows from the round-trip times of earlier calls.
     async fn quick<R>(
         &self,
         to: &Contact,
@@ -182,8 +185,8 @@ impl Calls {
     }
 
     /// Makes a call that is answered from memory, and waits longer than the caller will do without
-    /// asking others: see [`Calls::usual_wait`]. Many are made, and to count each that comes to nothing
-    /// would have [`Calls::quick`] wait ever longer for a dead node.
+    /// asking other nodes: see [`Calls::usual_wait`]. There are many of these, and if each failure
+    /// counted, [`Calls::quick`] would wait ever longer for a dead node.
     async fn unhurried<R>(
         &self,
         to: &Contact,
@@ -197,7 +200,7 @@ impl Calls {
         Ok(answer)
     }
 
-    /// How long a node's answer may take, by how long its answers took before.
+    /// How long a node's answer may take, by its earlier answers.
     pub(crate) fn usual_wait(&self, of: NodeId) -> Duration {
         self.0.timeouts.lock().timeout(of)
     }
@@ -233,15 +236,15 @@ impl Calls {
         }
     }
 
-    /// A connection whose packets are lost waits ever longer before it sends them again: the next
-    /// call shall try a new one.
+    /// A connection that loses packets waits ever longer before it retransmits: the next call uses
+    /// a new one.
     fn silent(&self, address: &Arc<str>) -> CallError {
         self.0.channels.lock().remove(address);
         CallError::Silent(address.clone())
     }
 }
 
-/// The connection failed before the request was on its way.
+/// The connection failed before the request was sent.
 pub(crate) fn never_sent(status: &Status) -> bool {
     let mut error = status.source();
     while let Some(cause) = error {

@@ -1,8 +1,8 @@
-//! How often this node dials an address at which nobody has answered it yet.
+//! Limits how often this node dials an address at which no node has answered yet.
 //!
-//! A node that is known from hearsay alone may not exist, and its address may be a victim's: anybody may
-//! name thousands of them. So each call to such an address costs a token of its host and one of all
-//! hosts. The first answer gives them back, and calls to that address are free from then on.
+//! A node that is known from hearsay alone may not exist, and its address may be that of a victim:
+//! anybody can name thousands of them. So each call to such an address costs a token of its host
+//! and one of all hosts. The first answer returns them, and later calls to that address are free.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,37 +12,37 @@ use std::{
 
 use shoal_common::{Address, lock::Mutex};
 
-/// DialLimiter to one host in a row, and one more each second after that: more nodes than share a host, and
+/// Dials to one host: a burst, and then one each second. More than the nodes that share a host, and
 /// far fewer than a flood.
 const PER_HOST: Rate = Rate { burst: 32, every: Duration::from_secs(1) };
-/// DialLimiter to all hosts in a row, and 32 more each second: a node that comes back to a ring of 10,000
-/// asks a few hundred of them at most before they answer.
+/// Dials to all hosts: a burst, and then 32 each second. A node that returns to a ring of 10,000
+/// asks a few hundred nodes at most before they answer.
 const IN_ALL: Rate = Rate { burst: 512, every: Duration::from_millis(32) };
-/// Addresses that answered, addresses that did not yet, and hosts, at most of each.
+/// Addresses that have answered, addresses that have not, and hosts: at most this many of each.
 const MAX_KNOWN: usize = 65_536;
 
-/// What a node is called for.
+/// The purpose of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum DialPurpose {
-    /// To keep the circle. The last half of the tokens is for this alone: lookups that clients ask for
-    /// do not hold it up.
+    /// Ring maintenance. Half of the tokens are reserved for it, so that lookups of clients do not
+    /// delay it.
     Circle,
-    /// Lookups, and what the nodes that keep a range ask each other.
+    /// Lookups, and calls between the members of a replica set.
     Other,
 }
 
-/// So many at once, and then one at a time.
+/// A token bucket: a burst, and then one at a time.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     burst: u32,
     every: Duration,
 }
 
-/// Tokens: counted in the time that it took to earn them.
+/// Tokens, counted in the time that it took to earn them.
 #[derive(Clone, Copy, Debug)]
 struct Bucket {
     rate: Rate,
-    /// From then on it is full.
+    /// The time at which it is full again.
     full_at: Instant,
 }
 
@@ -70,14 +70,14 @@ impl Bucket {
     }
 }
 
-/// Counts dials to addresses at which nobody has answered yet.
+/// Counts dials to addresses at which no node has answered yet.
 #[derive(Debug)]
 pub(crate) struct DialLimiter(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
     met: HashSet<Arc<str>>,
-    /// Tokens that addresses at which nobody has answered have cost.
+    /// Tokens that each unanswered address has cost.
     unmet: HashMap<Arc<str>, u32>,
     hosts: HashMap<String, Bucket>,
     all: Bucket,
@@ -93,7 +93,7 @@ impl DialLimiter {
         }))
     }
 
-    /// Whether an address may be dialled now. If so, that is counted.
+    /// Whether an address may be dialled now. If so, the dial is counted.
     pub(crate) fn may_dial(&self, address: &Arc<str>, errand: DialPurpose, now: Instant) -> bool {
         let mut state = self.0.lock();
         if state.met.contains(address) {
@@ -121,7 +121,7 @@ impl DialLimiter {
         true
     }
 
-    /// Somebody answered at an address.
+    /// A node answered at an address.
     pub(crate) fn met(&self, address: &Arc<str>) {
         let mut state = self.0.lock();
         if state.met.contains(address) {
@@ -141,7 +141,7 @@ impl DialLimiter {
     }
 }
 
-/// An address that is forgotten while it is unmet gets no tokens back.
+/// An address that is forgotten before it has answered gets no tokens back.
 fn forget_any(unmet: &mut HashMap<Arc<str>, u32>) {
     if let Some(other) = unmet.keys().next().cloned() {
         unmet.remove(&other);

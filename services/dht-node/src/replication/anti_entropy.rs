@@ -1,5 +1,5 @@
-//! Bringing two nodes' records of a range together: Merkle-style, so that what is equal costs one
-//! digest, and what differs is found in a few round trips.
+//! Anti-entropy: synchronises the records of a range between two nodes. A Merkle-style comparison
+//! costs one digest if they are equal, and finds what differs in a few round trips.
 
 use std::collections::HashMap;
 
@@ -14,15 +14,15 @@ use crate::{
 
 /// Ranges compared in one call.
 const RANGES: usize = 64;
-/// A range with so few records here is compared key by key. What the other says that it has does not
-/// decide how deep the comparison goes.
+/// A range with at most this many records on this node is compared key by key. The other node's
+/// count does not decide how deep the comparison goes.
 const FEW: u64 = 256;
-/// Keys asked for in one call.
+/// Keys requested in one call.
 const KEYS: usize = 1000;
 /// Bytes of records sent in one call, at most.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// Two nodes could not be brought together.
+/// Two nodes could not be synchronised.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AntiEntropyError {
     #[error(transparent)]
@@ -42,16 +42,16 @@ impl From<SupplyError> for AntiEntropyError {
     }
 }
 
-/// What differs between this node and another.
+/// How the records of this node and another differ.
 #[derive(Debug, Default)]
 pub(crate) struct Difference {
-    /// Keys of which the other has something newer.
+    /// Keys for which the other node has a newer record.
     pub(crate) lacking_here: Vec<Key>,
-    /// Keys of which this node has something newer.
+    /// Keys for which this node has a newer record.
     pub(crate) lacking_there: Vec<Key>,
 }
 
-/// Brings records from node to node.
+/// Transfers records between nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct AntiEntropy {
     pub(crate) local: LocalReplica,
@@ -59,7 +59,7 @@ pub(crate) struct AntiEntropy {
 }
 
 impl AntiEntropy {
-    /// Takes over for the next set what `from` has newer. Returns what differed.
+    /// Fetches, for the next set, the records that are newer on `from`. Returns what differed.
     pub(crate) async fn pull(
         &self,
         handover: &Handover,
@@ -76,7 +76,7 @@ impl AntiEntropy {
         Ok(difference)
     }
 
-    /// What `from` has newer, not stored yet.
+    /// The records that are newer on `from`, not stored yet.
     pub(crate) async fn newer(
         &self,
         range: KeyRange,
@@ -91,13 +91,14 @@ impl AntiEntropy {
         Ok(newer)
     }
 
-    /// Gives `to` for the next set what this node has newer. Returns how many records that were.
+    /// Sends, for the next set, the records that are newer on this node to `to`. Returns how many
+    /// there were.
     pub(crate) async fn push(
         &self,
         handover: &Handover,
         to: &Contact,
     ) -> Result<usize, AntiEntropyError> {
-        // What it kept of the range long ago goes first.
+        // Records that it kept as a former member are discarded first.
         self.supply(handover, &[], to).await?;
         let lacking = self.compare(handover.range, to).await?.lacking_there;
         for batch in self.batches(&lacking) {
@@ -116,8 +117,8 @@ impl AntiEntropy {
         self.calls.supply(handover, records, to).await?.map_err(AntiEntropyError::Refused)
     }
 
-    /// Writes what this node, as the primary, has newer once more to a replica. Returns how many
-    /// records that were.
+    /// Writes the records that are newer on this node, the primary, to a replica again. Returns how
+    /// many there were.
     pub(crate) async fn restore(
         &self,
         (range, set): (KeyRange, &ReplicaSet),
@@ -133,7 +134,8 @@ impl AntiEntropy {
         Ok(stored)
     }
 
-    /// Gives the primary of a range all that this node kept of it in a ring that was founded apart.
+    /// Sends the primary of a range all records that this node kept of it in a ring that was
+    /// founded separately.
     pub(crate) async fn hand_in(
         &self,
         range: KeyRange,
@@ -148,7 +150,7 @@ impl AntiEntropy {
         }
     }
 
-    /// This node's records of some keys, as many at a time as fit into a message.
+    /// This node's records of some keys, in batches that fit into a message.
     pub(crate) fn batches(
         &self,
         keys: &[Key],
@@ -172,8 +174,8 @@ impl AntiEntropy {
         })
     }
 
-    /// The next records of the keys that are left, as many as fit into a message; none if no key is
-    /// left.
+    /// The next records of the remaining keys, as many as fit into a message; none if no key
+    /// remains.
     async fn read(
         &self,
         left: &mut &[Key],
@@ -184,7 +186,8 @@ impl AntiEntropy {
         }
         let asked = &left[..left.len().min(KEYS)];
         let records = self.calls.records(asked, from).await?;
-        // They come in the order asked for. A record that is gone meanwhile is left out.
+        // They are returned in the order of the request. A record that no longer exists is left
+        // out.
         let last = records.last().and_then(|last| asked.iter().position(|key| *key == last.key));
         *left = &left[last.map_or(asked.len(), |last| last + 1)..];
         Ok(Some(records))

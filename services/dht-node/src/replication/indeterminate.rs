@@ -1,8 +1,9 @@
-//! Writes whose outcome nobody knows: docs/adr/0008.
+//! Writes with an unknown outcome: docs/adr/0008.
 //!
-//! Such a write may be on the disk of a replica that did not answer, and come to light. It is kept
-//! until it is settled: written again, or left to the takeover that began a later term. A write that
-//! would find no room here if its outcome were unknown is not begun.
+//! Such a write may be on the disk of a replica that did not answer, and may become visible later.
+//! It is kept until it is resolved: written again, or left to the reconfiguration that began a
+//! later term. A write for which there would be no memory here, if its outcome stayed unknown, is
+//! not started.
 
 use std::{
     collections::BTreeMap,
@@ -17,14 +18,14 @@ use crate::{
     storage::{Key, Record},
 };
 
-/// Bytes of the writes of a process that are under way or in write, at most. One write of each lane,
-/// with the largest value, takes a fourth of it.
+/// Bytes of all writes of a process that are in progress or indeterminate. One write of each queue
+/// with the largest value takes a fourth of it.
 const ROOM_BYTES: usize = 16 << 20;
 
-/// Bytes that a write takes beside its key and value: so there are 32,768 writes at most.
+/// Bytes that a write takes in addition to its key and value: 32,768 writes at most.
 const ENTRY_BYTES: usize = 512;
 
-/// The room that all lanes of a process share.
+/// The memory that all queues of a process share.
 #[derive(Clone, Debug)]
 pub(crate) struct Room(Arc<Semaphore>);
 
@@ -35,36 +36,36 @@ impl Default for Room {
 }
 
 impl Room {
-    /// Room for so many bytes.
+    /// A budget of this many bytes.
     pub(crate) fn new(bytes: usize) -> Self {
         Self(Arc::new(Semaphore::new(bytes)))
     }
 
-    /// Sets room aside for a write of so many bytes of key and value, if there is enough.
+    /// Reserves memory for a write with this many bytes of key and value, if there is enough.
     pub(crate) fn for_write(&self, bytes: usize) -> Option<Reserved> {
         let bytes = u32::try_from(bytes + ENTRY_BYTES).ok()?;
         self.0.clone().try_acquire_many_owned(bytes).ok().map(Reserved)
     }
 }
 
-/// Room for one write, free again once this is dropped.
+/// Memory for one write, released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reserved(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
 
-/// A write in write.
+/// A write with an unknown outcome.
 #[derive(Debug)]
 struct IndeterminateWrite {
     record: Record,
-    /// Under which it was made.
+    /// The term in which it was started.
     term: Term,
     _room: Reserved,
 }
 
-/// The writes of one lane that are in write, one of a key at most: no other is begun before.
+/// The indeterminate writes of one queue, at most one per key: no other is started before.
 #[derive(Debug, Default)]
 pub(crate) struct IndeterminateWrites {
     by_key: BTreeMap<Key, IndeterminateWrite>,
-    /// The one that was looked at last.
+    /// The key that was returned last.
     last: Option<Key>,
 }
 
@@ -74,25 +75,25 @@ impl IndeterminateWrites {
         self.by_key.is_empty()
     }
 
-    /// A write has become one in write.
+    /// The outcome of a write is unknown.
     pub(crate) fn insert(&mut self, record: Record, term: Term, room: Reserved) {
         self.by_key.insert(record.key.clone(), IndeterminateWrite { record, term, _room: room });
         gauge().increment(1);
     }
 
-    /// What is in doubt of a key, and under which term it was written.
+    /// The indeterminate write of a key, and the term in which it was started.
     pub(crate) fn of(&self, key: &Key) -> Option<(&Record, Term)> {
         self.by_key.get(key).map(|write| (&write.record, write.term))
     }
 
-    /// A key's write is settled.
+    /// The write of a key is resolved.
     pub(crate) fn settled(&mut self, key: &Key) {
         if self.by_key.remove(key).is_some() {
             gauge().decrement(1);
         }
     }
 
-    /// One key after another, each in its turn.
+    /// The keys in turn.
     pub(crate) fn next(&mut self) -> Option<Key> {
         let last = self.last.take();
         let after = last.as_ref().map_or(Unbounded, Excluded);

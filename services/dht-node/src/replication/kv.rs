@@ -1,8 +1,9 @@
-//! Values: reads and writes of keys for which this node is the primary.
+//! Reads and writes of the keys for which this node is the primary.
 //!
-//! Writes of a key are made one after another, by the lane that its position falls to. A write is on
-//! the disks of other replicas before it is on this one's, and is read only from there. One that may be
-//! on some of them only is settled before anything else happens to its key.
+//! The writes of a key are executed one after another, in the write queue that its position maps
+//! to. A write is on the disks of other replicas before it is on this node's disk, and reads are
+//! served only from there. A write that may be on some replicas only is resolved before anything
+//! else happens to its key.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,19 +26,19 @@ use crate::{
     time::{Window, unix_ms},
 };
 
-/// Writes of different keys that may be under way at a time.
+/// Write queues: writes of different keys that may be in progress at the same time.
 const LANES: usize = 64;
-/// Writes that wait for one lane; one more waits at its caller.
+/// Writes that wait in one queue; the next caller waits for room.
 const LANE_QUEUE: usize = 64;
-/// How often a lane tries to settle what is in write, while it cannot.
+/// How often a queue retries to resolve indeterminate writes.
 const SETTLE_EVERY: Duration = Duration::from_millis(500);
-/// A replica that had something newer is heeded, and the write tried again, so often.
+/// How often a write is retried after a replica reported a newer record.
 const ATTEMPTS: usize = 4;
 
-/// What must hold for a write to happen.
+/// The condition of a write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// Nothing.
+    /// None.
     None,
     /// The key has no value.
     Absent,
@@ -45,7 +46,7 @@ pub(crate) enum Condition {
     Version(Version),
 }
 
-/// A write to be made.
+/// A write to be executed.
 #[derive(Clone, Debug)]
 pub(crate) struct Write {
     pub(crate) key: Key,
@@ -53,11 +54,11 @@ pub(crate) struct Write {
     pub(crate) value: Option<Value>,
     pub(crate) expires_ms: Option<u64>,
     pub(crate) condition: Condition,
-    /// Copies without which it counts as failed, if more than a majority.
+    /// The write fails with fewer durable copies than this, if it is more than a majority.
     pub(crate) min_copies: usize,
 }
 
-/// A write that was made.
+/// A write that was executed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Written {
     pub(crate) version: Version,
@@ -87,30 +88,28 @@ pub(crate) enum KvError {
     /// Nothing happened: there are not so many replicas.
     #[error("the key has {0} replicas; ask for no more copies")]
     TooManyCopies(usize),
-    /// Nothing happened: an earlier write of the key is in doubt still.
-    #[error("it is not known yet whether an earlier write of the key happened: {0}")]
+    /// Nothing happened: an earlier write of the key is still indeterminate.
+    #[error("an earlier write of the key still has an unknown outcome: {0}")]
     Unsettled(String),
-    /// Nothing happened: a replica keeps as much as it may.
-    #[error(
-        "the ring node {node} keeps as much as its {limit} allows; remove keys, raise that, or add \
-         nodes"
-    )]
+    /// Nothing happened: a replica has used up its quota.
+    #[error("ring node {node} has reached its {limit}; remove keys, raise the limit, or add nodes")]
     Full { limit: &'static str, node: Arc<str> },
-    /// Nothing happened: there is no room to remember one more, if its outcome were not known.
-    #[error("too many writes are in write, as their replicas do not answer")]
-    TooManyDoubts,
-    /// It may have happened, or happen yet.
-    #[error("it is not known whether the key was written: {0}")]
+    /// Nothing happened: there is no memory to track one more write whose outcome might stay
+    /// unknown.
+    #[error("too many writes have an unknown outcome, because their replicas do not answer")]
+    TooManyIndeterminate,
+    /// The write may have happened, or may still happen.
+    #[error("the outcome of the write is unknown: {0}")]
     Unknown(String),
     /// The disk failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// What a lane does next.
+/// The next job of a queue.
 struct Job {
     task: Task,
-    /// Of who wants it done.
+    /// The span of the caller.
     span: Span,
 }
 
@@ -126,43 +125,43 @@ impl From<Task> for Job {
     }
 }
 
-/// What became of a record sent to the replicas.
+/// The outcome of sending a record to the replicas.
 enum Outcome {
-    /// It is on so many disks.
+    /// It is on this many disks.
     Written(usize),
-    /// Another replica has something newer, and too few have stored this.
+    /// Another replica has a newer record, and too few have stored this one.
     Newer(Record),
 }
 
-/// Reads and writes. Cheap to clone.
+/// Executes reads and writes. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Values {
     writer: Writer,
     lanes: Arc<[mpsc::Sender<Job>]>,
 }
 
-/// What all lanes have in common.
+/// State shared by all queues.
 #[derive(Clone, Debug)]
 struct Writer {
     local: LocalReplica,
     primary: Primary,
     calls: Calls,
-    /// For writes that are under way or in write.
+    /// Memory for writes that are in progress or indeterminate.
     room: Room,
 }
 
 struct Lane {
     writer: Writer,
-    /// Writes of this lane that were not acknowledged, and may be on the disk of some replica. Each is
-    /// settled before anything else happens to its key: two that expected the same value must not
-    /// both come to light.
+    /// Writes of this queue that were not acknowledged and may be on the disk of some replica. Each
+    /// is resolved before anything else happens to its key: two writes with the same expected
+    /// version must not both become visible.
     indeterminate: IndeterminateWrites,
     /// When to try again.
     settle_at: Instant,
 }
 
 impl Values {
-    /// Starts the lanes, which end with the process.
+    /// Starts the queues, which end with the process.
     pub(crate) fn start(
         local: LocalReplica,
         primary: Primary,
@@ -192,12 +191,12 @@ impl Values {
         Ok(record.filter(|record| record.is_live(unix_ms())))
     }
 
-    /// This node answers for the key at present.
+    /// This node serves the key at present.
     pub(crate) fn may_answer(&self, position: Position) -> bool {
         self.writer.primary.term(position).is_ok()
     }
 
-    /// Writes a key, if that begins within the window.
+    /// Writes a key, if the write can begin within the window.
     pub(crate) async fn write(&self, write: Write, window: Window) -> Result<Written, KvError> {
         let (done, answer) = oneshot::channel();
         let lane = self.lane(&write.key);
@@ -205,8 +204,8 @@ impl Values {
         answer.await.map_err(stopping)?
     }
 
-    /// Takes over records that another node has, where they are newer: writes that were never
-    /// answered, found on a replica of a set; or of another ring.
+    /// Adopts records of another node where they are newer: unacknowledged writes found on a
+    /// replica, or the records of a ring that merges with this one.
     pub(crate) async fn absorb(
         &self,
         records: Vec<Record>,
@@ -247,7 +246,7 @@ impl Lane {
     }
 
     async fn run(&mut self, Job { task, span }: Job) {
-        // Who asked may have gone.
+        // The caller may have gone.
         match task {
             Task::Write(write, window, done) => {
                 let _ = done.send(self.write(write, window).instrument(span).await);
@@ -260,7 +259,7 @@ impl Lane {
 
     async fn write(&mut self, write: Write, window: Window) -> Result<Written, KvError> {
         self.settle(&write.key).await?;
-        let room = self.writer.room.for_write(write.size()).ok_or(KvError::TooManyDoubts)?;
+        let room = self.writer.room.for_write(write.size()).ok_or(KvError::TooManyIndeterminate)?;
         let Writer { local, primary, .. } = &self.writer;
         let position = write.key.position();
         for _ in 0..ATTEMPTS {
@@ -301,18 +300,19 @@ impl Lane {
         Err(KvError::Unknown(TIME_AND_AGAIN.to_owned()))
     }
 
-    /// What is found elsewhere may be older than what is in write, which then goes before it.
+    /// A record found elsewhere may be older than an indeterminate write, which therefore goes
+    /// first.
     async fn absorb(&mut self, record: Record, found: Option<Term>) -> Result<(), KvError> {
         self.settle(&record.key).await?;
         self.writer.absorb(record, found).await
     }
 
-    /// Has what is in doubt of a key on the disks of a majority.
+    /// Brings an indeterminate write of a key to the disks of a majority.
     ///
-    /// Not so if its term is over: the takeover that began the next one has read what a majority
-    /// has, and written again what it found on some only. What it did not find is on one replica at
-    /// most, like any other write that was left there; written again under its old stamp it could
-    /// come before a later one of those.
+    /// Not if its term is over: the reconfiguration that began the next term has read a majority,
+    /// and has rewritten what it found on some replicas only. What it did not find is on one
+    /// replica at most, as any other abandoned write; rewritten under its old stamp it could become
+    /// visible before a later one of those.
     async fn settle(&mut self, key: &Key) -> Result<(), KvError> {
         let Some((record, term)) = self.indeterminate.of(key) else { return Ok(()) };
         if !self.writer.primary.is_over(key.position(), term) {
@@ -346,9 +346,9 @@ impl Write {
 }
 
 impl Writer {
-    /// Has a record that another node has, or what a replica has that is newer, on the disks of a
-    /// majority, this one's last, unless what is there is as new. One that was found in a term
-    /// that is over is not taken.
+    /// Brings a record of another node, or a newer record that a replica reports, to the disks of a
+    /// majority, this node's disk last, unless this node's record is as new. A record that was
+    /// found in a term that is over is not adopted.
     async fn absorb(&self, mut record: Record, found: Option<Term>) -> Result<(), KvError> {
         for _ in 0..ATTEMPTS {
             let serving = self.primary.of(record.key.position());
@@ -368,9 +368,9 @@ impl Writer {
         Err(KvError::Unknown(TIME_AND_AGAIN.to_owned()))
     }
 
-    /// A removal of what is not there leaves no tombstone, if no replica can have something of the key
-    /// that this node lacks and that a tombstone would keep from coming to light: what was in doubt is
-    /// settled, and what was left by others each replica has shown not to have.
+    /// Removing a missing key leaves no tombstone, if no replica can have a record of the key that
+    /// this node lacks and that a tombstone would have to hide: indeterminate writes are resolved,
+    /// and each replica has shown that it has nothing that others left.
     fn is_removed_already(
         &self,
         record: &Record,
@@ -381,12 +381,12 @@ impl Writer {
         record.is_tombstone()
             && before.is_none_or(Record::is_tombstone)
             && self.primary.were_all_same(position, set)
-            // As after any read: nobody else can have written meanwhile.
+            // As after any read: no other node can have written in between.
             && self.primary.term(position) == Ok(Term::under(set))
     }
 
-    /// Whether there is room for a write, here and on the other replicas. What takes no more than what
-    /// it replaces is always taken, and so is a removal.
+    /// Whether there is room for a write, on this node and on the other replicas. A write that
+    /// takes no more room than the record it replaces is always accepted, and so is a removal.
     fn check_quota(
         &self,
         record: &Record,
@@ -411,7 +411,8 @@ impl Writer {
         }
     }
 
-    /// Sends a record to the other replicas, and stores it here once enough of them have it.
+    /// Sends a record to the other replicas, and stores it on this node once enough of them have
+    /// it.
     async fn replicate(
         &self,
         range: KeyRange,
@@ -440,7 +441,7 @@ impl Writer {
         }
     }
 
-    /// Each call goes on when enough others have answered.
+    /// Each call continues after enough others have answered.
     fn send(&self, range: KeyRange, set: &ReplicaSet, record: &Record) -> mpsc::Receiver<Stored> {
         let (answered, answers) = mpsc::channel(set.members.len());
         for member in set.members.iter().filter(|member| member.id != self.local.me) {
@@ -448,7 +449,7 @@ impl Writer {
             let (set, record) = (set.clone(), [record.clone()]);
             let call = async move {
                 let answer = calls.replicate((range, &set), &record, &member).await;
-                // Who is no longer waited for is not heard.
+                // The receiver is gone once enough have answered.
                 let _ = answered.send(answer).await;
             };
             tokio::spawn(call.in_current_span());
@@ -457,17 +458,17 @@ impl Writer {
     }
 }
 
-/// A replica's answer to a write: what it has that is newer.
+/// A replica's answer to a write: its newer records.
 type Stored = Result<Result<Vec<Record>, WriteRefusal>, CallError>;
 
-/// What the other replicas answered.
+/// The answers of the other replicas.
 #[derive(Debug, Default)]
 struct Tally {
     stored: usize,
     newer: Option<Record>,
-    /// Some refused because the set is not the present one, or takes no writes.
+    /// Some rejected it because the set is not the present one, or takes no writes.
     sealed: bool,
-    /// Some may have stored it without saying so.
+    /// Some may have stored it without an answer.
     doubt: Option<String>,
 }
 
@@ -502,12 +503,12 @@ impl Tally {
 
 const TIME_AND_AGAIN: &str = "other replicas have newer values time and again";
 
-/// The lanes end with the node: what they had not begun may have happened all the same.
+/// The queues end with the node: a job that had not begun may have been executed all the same.
 fn stopping<T>(_: T) -> KvError {
     KvError::Unknown("the node stops".to_owned())
 }
 
-/// Whether the condition holds for what is there.
+/// Whether the condition holds for the present record.
 fn check(condition: Condition, present: Option<&Record>) -> Result<(), KvError> {
     let live = present.filter(|record| record.is_live(unix_ms()));
     let version = live.map(|record| record.stamp.version);

@@ -1,7 +1,8 @@
-//! What this node has promised, and what it keeps: every change of either goes through here.
+//! The replica on this node: its promises as a Paxos acceptor, and its records. Every change of
+//! either is made here.
 //!
-//! A promise and a write of the same range never pass each other: both are jobs of the store's one
-//! writer, which does them in order and has them on disk before anybody hears of them.
+//! A promise and a write of the same range are never reordered: both are jobs of the store's single
+//! writer, which runs them in order and has them on disk before it answers.
 
 use std::{
     sync::Arc,
@@ -16,41 +17,41 @@ use shoal_core::ring::{
 
 use crate::storage::{Merged, Record, Store, StoreError, Usage};
 
-/// How long a lease lasts. A crashed primary's range has no answers for as long, at most; a living
-/// one may miss three renewals in a row.
+/// How long a lease lasts. This is the longest time for which the range of a crashed primary is
+/// unavailable because of leases; a live primary may lose three renewals in a row.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
 
-/// How long what was copied here in advance is taken for what it was copied from. Far less than
-/// tombstones are kept: nothing can have been removed and forgotten meanwhile.
+/// How long records that were copied in advance count as a copy of their source. Tombstones are
+/// kept far longer: nothing can have been removed and purged in between.
 const FRESH_FOR: Duration = Duration::from_secs(600);
 
-/// Ranges told apart that were copied in advance. Beyond, all are copied anew.
+/// Ranges copied in advance that are tracked. If there are more, all are copied again.
 const MAX_COPIED: usize = 1024;
 
-/// Records that are discarded or purged before others have their turn.
+/// Records that are discarded or purged before other jobs have a turn.
 const BATCH: usize = 1000;
 
-/// The answer to a request to promise.
+/// The answer to a prepare request.
 #[derive(Clone, Debug)]
 pub(crate) enum Prepared {
-    /// The node promises, and had accepted these before.
+    /// The node promises, and had accepted these proposals before.
     Promised(Vec<(KeyRange, Proposal)>),
-    /// It does not.
+    /// The node refuses.
     Refused(Refusal),
-    /// The primary holds a lease for so long.
+    /// The primary holds a lease for this long.
     Leased(Duration),
 }
 
-/// Records are on their way to members of the next set.
+/// Records are transferred to members of the next set.
 #[derive(Clone, Debug)]
 pub(crate) struct Handover {
     pub(crate) range: KeyRange,
     pub(crate) present: ReplicaSet,
-    /// Of who holds the promises of a majority; none in advance.
+    /// The ballot that holds the promises of a majority; none for a copy in advance.
     pub(crate) ballot: Option<Ballot>,
 }
 
-/// Records that are handed over are not taken.
+/// Transferred records are refused.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SupplyError {
     #[error(transparent)]
@@ -59,7 +60,7 @@ pub(crate) enum SupplyError {
     Store(#[from] StoreError),
 }
 
-/// The answer to a primary that asks for a lease.
+/// The answer to a primary that renews its lease.
 #[derive(Clone, Debug)]
 pub(crate) enum Renewed {
     /// Granted.
@@ -70,28 +71,28 @@ pub(crate) enum Renewed {
     Superseded(Superseding),
 }
 
-/// What a replica says of itself when it grants a lease.
+/// What a replica reports when it grants a lease.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Renewal {
     /// It has the same records as the primary.
     pub(crate) is_same: bool,
-    /// Its quota is used up.
+    /// It has used up its quota.
     pub(crate) is_full: bool,
 }
 
-/// What a node keeps, at most, of what clients write. What is handed to it as a replica is not bounded
-/// by it: that was acknowledged elsewhere.
+/// The most that a node stores of what clients write. Records that it receives as a replica are not
+/// limited by it: they were acknowledged elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quota {
-    /// On disk, about.
+    /// Approximate bytes on disk.
     pub(crate) bytes: u64,
     /// Records, tombstones included.
     pub(crate) keys: u64,
 }
 
 impl Quota {
-    /// The setting that does not allow a write which makes `before` to `after`, if one does not. Writes
-    /// under way are not counted, so a few more may pass.
+    /// The setting that forbids a write which replaces `before` by `after`, if one does. Writes in
+    /// progress are not counted, so a few more may pass.
     pub(crate) fn refuses(
         &self,
         usage: Usage,
@@ -109,14 +110,14 @@ impl Quota {
     }
 }
 
-/// The node's memory. Cheap to clone.
+/// The replica on this node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct LocalReplica {
     pub(crate) me: NodeId,
     pub(crate) store: Store,
     pub(crate) quota: Quota,
     leases: Arc<Mutex<Leases>>,
-    /// Since when all that lies in a range of which this node is no member was copied there.
+    /// Since when the records of a range of which this node is no member are a full copy.
     copied: Arc<Mutex<Intervals<Instant>>>,
 }
 
@@ -137,7 +138,7 @@ impl LocalReplica {
         usage.bytes >= self.quota.bytes || usage.records >= self.quota.keys
     }
 
-    /// What is agreed, as it is on disk.
+    /// The agreed replica sets, as they are on disk.
     pub(crate) fn custody(&self) -> Arc<Custody> {
         self.store.custody()
     }
@@ -162,7 +163,7 @@ impl LocalReplica {
         let promise =
             self.store.write(move |txn| Ok(txn.custody().prepare(range, &present, ballot)));
         Ok(match promise.await? {
-            // A lease granted meanwhile counts; one asked for from now on is not granted.
+            // A lease granted in the meantime counts; a lease requested from now on is not granted.
             Ok(accepted) => match leased() {
                 Some(wait) => Prepared::Leased(wait),
                 None => Prepared::Promised(accepted),
@@ -181,13 +182,13 @@ impl LocalReplica {
         self.store.write(move |txn| Ok(txn.custody().accept(range, &present, &proposal))).await
     }
 
-    /// Takes notice of a set that was chosen.
+    /// Learns a set that was chosen.
     pub(crate) async fn learn(
         &self,
         range: KeyRange,
         chosen: ReplicaSet,
     ) -> Result<Superseding, StoreError> {
-        // Mostly it is known already, and nothing has to be written.
+        // Usually it is known already, and nothing has to be written.
         let known = self.custody();
         let is_known = |known: Option<&Agreement>| {
             known.is_some_and(|known| !chosen.supersedes(&known.present))
@@ -198,7 +199,7 @@ impl LocalReplica {
         self.store.write(move |txn| Ok(txn.custody().learn(range, &chosen))).await
     }
 
-    /// Takes notice of sets that were chosen.
+    /// Learns sets that were chosen.
     pub(crate) async fn learn_all(&self, chosen: Superseding) -> Result<(), StoreError> {
         for (range, set) in chosen {
             self.learn(range, set).await?;
@@ -221,7 +222,7 @@ impl LocalReplica {
             return Ok(Err(WriteRefusal::NoMember));
         }
         self.leases.lock().grant(Instant::now(), range);
-        // After the grant: who promises looks for leases after the promise is on disk.
+        // After the grant: a promise looks for leases once it is on disk.
         let custody = self.custody();
         let known = custody.over(range).into_iter().map(|(_, known)| known);
         let (mut is_sealed, mut is_known) = (false, true);
@@ -236,7 +237,8 @@ impl LocalReplica {
         })
     }
 
-    /// Stores what the primary writes under `set`, where nothing newer is there. Returns what is.
+    /// Stores what the primary writes under `set`, unless a newer record is there. Returns the
+    /// newer ones.
     pub(crate) async fn replicate(
         &self,
         range: KeyRange,
@@ -258,8 +260,8 @@ impl LocalReplica {
         stored.await
     }
 
-    /// Keeps what is handed over for the next set, wherever it is newer than what is there. What
-    /// this node kept of the range as a member long ago goes first.
+    /// Stores records that are transferred for the next set, where they are newer. Records that
+    /// this node kept as a former member are discarded first.
     pub(crate) async fn supply(
         &self,
         handover: &Handover,
@@ -308,7 +310,8 @@ impl LocalReplica {
         Ok(())
     }
 
-    /// Discards what this node kept of a range as a member, and nobody needs it for any more.
+    /// Discards records of a range that this node kept as a former member and that no attempt
+    /// needs.
     pub(crate) async fn discard(&self, range: KeyRange) -> Result<(), StoreError> {
         loop {
             let remains = self.custody().remains(range).into_iter();
@@ -332,8 +335,8 @@ impl LocalReplica {
         }
     }
 
-    /// Forgets tombstones and expired values of a range that are older than `before_ms`, a batch of
-    /// them: every replica has them, and forgets the same ones when it is told the same.
+    /// Purges a batch of tombstones and expired values of a range that are older than `before_ms`:
+    /// every replica has them, and purges the same ones for the same request.
     pub(crate) async fn purge(&self, range: KeyRange, before_ms: u64) -> Result<(), StoreError> {
         let purged = self.store.purgeable(range, before_ms, BATCH)?;
         if purged.is_empty() {
@@ -348,7 +351,8 @@ impl LocalReplica {
         purge.await
     }
 
-    /// What this node kept of a range in a ring that was founded apart is handed in.
+    /// The records of a range from a ring that was founded separately have been merged into this
+    /// one.
     pub(crate) async fn settle(
         &self,
         range: KeyRange,
@@ -362,7 +366,7 @@ impl LocalReplica {
     }
 }
 
-/// The parts of a range where records may lie that were not just copied there.
+/// The parts of a range with records that are not a fresh copy.
 fn stale(copied: &Mutex<Intervals<Instant>>, range: KeyRange) -> Vec<KeyRange> {
     let copied = copied.lock();
     let pieces = copied.pieces(range).into_iter();

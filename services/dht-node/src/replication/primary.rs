@@ -1,5 +1,5 @@
-//! The ranges this node answers for alone: leases from the other replicas, renewed all the time, and
-//! with each renewal a comparison of records.
+//! The ranges that this node serves as the primary: leases from the other replicas, renewed
+//! continuously, and a comparison of records with each renewal.
 
 use std::{
     collections::HashMap,
@@ -26,14 +26,15 @@ use crate::{
     time::unix_ms,
 };
 
-/// How often leases are renewed: three renewals may be missed.
+/// How often leases are renewed: three renewals in a row may be lost.
 const RENEW_EVERY: Duration = Duration::from_millis(500);
-/// Records that differ in so many renewals in a row are not just under way.
+/// Records that differ in this many renewals in a row are not just in flight.
 const DIFFERENT_ROUNDS: u32 = 2;
 
-/// A primary's time under one set. It begins when this process has had the set chosen, with all its
-/// records read from a majority of the one before: what a primary knew before it restarted, or what
-/// others chose in its name, is not enough to answer from.
+/// A primary's term: its leadership of a range under one replica set. It begins when this process
+/// has had the set chosen and has read all records from a majority of the previous set. What a
+/// primary knew before a restart, or a set that others completed in its name, is not enough to
+/// serve from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Term {
     lineage: Lineage,
@@ -41,13 +42,13 @@ pub(crate) struct Term {
 }
 
 impl Term {
-    /// The one under a set.
+    /// The term under a set.
     pub(crate) const fn under(set: &ReplicaSet) -> Self {
         Self { lineage: set.lineage, epoch: set.epoch }
     }
 }
 
-/// Records of a range differ between this node and another replica.
+/// The records of a range differ between this node and another replica.
 #[derive(Clone, Debug)]
 pub(crate) struct Difference {
     pub(crate) range: KeyRange,
@@ -55,20 +56,20 @@ pub(crate) struct Difference {
     pub(crate) member: Contact,
 }
 
-/// Why this node does not answer for a key at present.
+/// Why this node does not serve a key at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum NotServing {
     /// This node is the primary, to its knowledge.
     Primary(Contact),
-    /// Nobody is known to be.
+    /// No primary is known.
     NoPrimary,
     /// The next set is being chosen.
     Sealed,
-    /// Too few replicas are heard from.
+    /// Too few replicas have renewed their leases.
     NoLease,
 }
 
-/// What makes this node a primary. Cheap to clone.
+/// The state of this node as a primary. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Primary(Arc<Inner>);
 
@@ -78,30 +79,30 @@ struct Inner {
     calls: Calls,
     tombstones_for: Duration,
     renewing: Mutex<Renewing>,
-    /// What this node answers for, and until when.
+    /// The ranges that this node serves, and until when.
     served: watch::Sender<Arc<Intervals<(Term, Lapse)>>>,
-    /// A set was chosen: leases are wanted at once.
+    /// A set was chosen: its leases are needed at once.
     chosen: Notify,
-    /// Later sets than ours were heard of.
+    /// A later set than ours was reported.
     superseded: Notify,
 }
 
-/// What is remembered from renewal to renewal.
+/// State kept from one renewal to the next.
 #[derive(Debug, Default)]
 struct Renewing {
     tenures: Intervals<(Term, Tenure)>,
-    /// What replicas said of themselves, by range and term.
+    /// What each replica reported, by range and term.
     replicas: HashMap<(KeyRange, Term, NodeId), Compared>,
 }
 
-/// What a replica said of itself in one term.
+/// What a replica reported in one term.
 #[derive(Clone, Copy, Debug, Default)]
 struct Compared {
-    /// Rounds in a row in which it had other records. None before the first comparison.
+    /// Consecutive rounds in which its records differed. None before the first comparison.
     different_rounds: Option<u32>,
-    /// It had the same records once.
+    /// Its records were the same at least once.
     was_same: bool,
-    /// Its quota is used up.
+    /// It has used up its quota.
     is_full: bool,
 }
 
@@ -118,7 +119,7 @@ impl Primary {
         }))
     }
 
-    /// The range and set under which this node may write a key.
+    /// The range and the set under which this node may write a key.
     pub(crate) fn of(&self, position: Position) -> Result<(KeyRange, ReplicaSet), NotServing> {
         let custody = self.0.local.custody();
         let (range, known) = custody.piece(position).ok_or(NotServing::NoPrimary)?;
@@ -126,21 +127,21 @@ impl Primary {
         Ok((range, known.present.clone()))
     }
 
-    /// The term in which this node answers for a key at present. What it reads is good to answer
-    /// with if it holds the same one after the read: nobody else can have written meanwhile.
+    /// The term in which this node serves a key at present. A value that was read is valid if the
+    /// node still holds the same term after the read: no other node can have written in between.
     pub(crate) fn term(&self, position: Position) -> Result<Term, NotServing> {
         let custody = self.0.local.custody();
         self.serves(position, custody.at(position).ok_or(NotServing::NoPrimary)?)
     }
 
-    /// A term of this node has ended, or will not go on: there is a later set.
+    /// A term of this node has ended, or cannot continue because a later set exists.
     pub(crate) fn is_over(&self, position: Position, term: Term) -> bool {
         let custody = self.0.local.custody();
         custody.at(position).is_none_or(|known| Term::under(&known.present) != term)
     }
 
-    /// Each replica had, at some time in this term, the same records around a position as this node.
-    /// From then on it has got nothing but what this term wrote: it knows the set, and refuses
+    /// Each replica has had, at some time in this term, the same records around a position as this
+    /// node. Since then it has received only writes of this term: it knows the set, and rejects
     /// writes under earlier ones.
     pub(crate) fn were_all_same(&self, position: Position, set: &ReplicaSet) -> bool {
         set.members[1..].iter().all(|member| {
@@ -148,7 +149,7 @@ impl Primary {
         })
     }
 
-    /// A replica of a position whose quota is used up.
+    /// A replica of a position that has used up its quota.
     pub(crate) fn full_replica<'a>(
         &self,
         position: Position,
@@ -182,7 +183,7 @@ impl Primary {
         if holds { Ok(*term) } else { Err(NotServing::NoLease) }
     }
 
-    /// Begins a term: this node had the set chosen, and has its records.
+    /// Begins a term: this node has had the set chosen, and has its records.
     pub(crate) fn enter(&self, range: KeyRange, set: &ReplicaSet) {
         let mut renewing = self.0.renewing.lock();
         renewing.tenures.update(range, |tenure| {
@@ -192,7 +193,7 @@ impl Primary {
         self.0.chosen.notify_one();
     }
 
-    /// This node holds the term of all of a range under a set.
+    /// This node holds a term for the whole range under a set.
     pub(crate) fn holds_term(&self, range: KeyRange, set: &ReplicaSet) -> bool {
         let renewing = self.0.renewing.lock();
         let pieces = renewing.tenures.pieces(range).into_iter();
@@ -200,13 +201,13 @@ impl Primary {
         terms.all(|term| term == Some(Term::under(set)))
     }
 
-    /// Returns when a replica told of later sets.
+    /// Returns when a replica has reported a later set.
     pub(crate) async fn superseded(&self) {
         self.0.superseded.notified().await;
     }
 
-    /// Renews leases for as long as it is polled; reports records that differ. No round waits for the
-    /// one before: while one replica is silent, the leases of the others would run out.
+    /// Renews leases while it is polled, and reports records that differ. A round does not wait for
+    /// the one before: otherwise one silent replica would let the leases of the others expire.
     pub(crate) async fn keep(&self, differences: impl Fn(Difference)) {
         let mut rounds = FuturesUnordered::new();
         loop {
@@ -230,7 +231,7 @@ impl Primary {
         rounds.collect::<()>().await;
     }
 
-    /// The ranges that this node holds a term for. The others end.
+    /// The ranges for which this node holds a term. All other terms end.
     fn own_terms(&self) -> Vec<(KeyRange, ReplicaSet)> {
         let mut renewing = self.0.renewing.lock();
         let custody = self.0.local.custody();
@@ -292,7 +293,8 @@ impl Primary {
         let Renewal { is_same, is_full } = match renewed {
             Renewed::Granted(renewal) => renewal,
             Renewed::Sealed => {
-                // Whoever wants the next set may have given up: it takes a new one to go on.
+                // The node that prepared the next set may have given up: a new set is needed to
+                // continue.
                 self.resign(range, Term::under(set));
                 return;
             }
@@ -328,14 +330,14 @@ impl Primary {
     fn resign(&self, range: KeyRange, from: Term) {
         let mut renewing = self.0.renewing.lock();
         renewing.tenures.update(range, |tenure| {
-            // The answer may be late, and a new term have begun.
+            // The answer may be late, and a new term may have begun.
             *tenure = tenure.take().filter(|(term, _)| *term != from);
         });
         self.publish(&renewing);
         self.0.superseded.notify_one();
     }
 
-    /// Tombstones older than this may go: every replica was found to have the same records.
+    /// Tombstones older than this may be purged: every replica was found to have the same records.
     fn purge_before(&self, range: KeyRange, set: &ReplicaSet) -> Option<u64> {
         let renewing = self.0.renewing.lock();
         let is_same = |member: &Contact| {
@@ -347,8 +349,8 @@ impl Primary {
         set.members[1..].iter().all(is_same).then_some(before_ms)
     }
 
-    /// The digest of a range once tombstones older than `before_ms` are gone: the other replicas
-    /// compare once they have let go of theirs.
+    /// The digest of a range without tombstones older than `before_ms`: the other replicas purge
+    /// theirs before they compare.
     async fn purged(&self, range: KeyRange, before_ms: Option<u64>) -> Result<Digest, StoreError> {
         if let Some(before_ms) = before_ms {
             self.0.local.purge(range, before_ms).await?;

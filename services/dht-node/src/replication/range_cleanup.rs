@@ -1,5 +1,6 @@
-//! Sees to what this node has of other nodes' ranges: what it keeps and does not own, it tells the owner
-//! of; what it kept in a ring that was founded apart, it hands in; what it no longer keeps, it discards.
+//! Cleans up what this node holds of other nodes' ranges: it tells the owner about ranges that this
+//! node holds and does not own, merges records of a ring that was founded separately, and discards
+//! records that it no longer has to keep.
 
 use std::time::Duration;
 
@@ -11,10 +12,10 @@ use crate::{
     replication::anti_entropy::AntiEntropy, routing::lookup::Lookups, storage::StoreError,
 };
 
-/// How often it is seen to.
+/// How often the ranges are checked.
 const SETTLE_EVERY: Duration = Duration::from_secs(1);
 
-/// Settles what one node has of others' ranges.
+/// Cleans up the ranges of one node.
 pub(crate) struct RangeCleanup {
     pub(crate) me: Contact,
     pub(crate) anti_entropy: AntiEntropy,
@@ -22,7 +23,7 @@ pub(crate) struct RangeCleanup {
 }
 
 impl RangeCleanup {
-    /// Sees to it again and again for as long as it is polled.
+    /// Checks the ranges periodically while it is polled.
     pub(crate) async fn run(self) {
         loop {
             if let Err(error) = self.settle().await {
@@ -46,8 +47,8 @@ impl RangeCleanup {
         self.anti_entropy.local.discard(KeyRange::whole(self.me.position)).await
     }
 
-    /// Tells the owner of a range that this node keeps who keeps it: it may know nothing of it, or
-    /// come from a ring that was founded apart.
+    /// Tells the owner of a range that this node holds which set keeps it: the owner may not know,
+    /// or may come from a ring that was founded separately.
     async fn tell_owner(&self, range: KeyRange, present: &ReplicaSet) -> Result<(), StoreError> {
         let owned = self.lookups.view.borrow().view.state.owned();
         if owned.is_some_and(|owned| owned.contains(range.last)) {
@@ -64,8 +65,8 @@ impl RangeCleanup {
         Ok(())
     }
 
-    /// Gives the primary what this node kept in a ring that was founded apart and is now part of the
-    /// primary's.
+    /// Sends the primary the records that this node kept in a ring that was founded separately and
+    /// is now merged into the primary's ring.
     async fn hand_in(&self, range: KeyRange, present: &ReplicaSet) -> Result<(), StoreError> {
         if let Err(error) = self.anti_entropy.hand_in(range, present.primary()).await {
             debug!(%range, %error, "records of another ring are not handed in yet");
@@ -74,7 +75,7 @@ impl RangeCleanup {
         self.anti_entropy.local.settle(range, present.clone()).await
     }
 
-    /// Asks what became of an attempt for which records were handed over to this node.
+    /// Asks for the outcome of an attempt for which records were transferred to this node.
     async fn ask_whether_chosen(
         &self,
         range: KeyRange,

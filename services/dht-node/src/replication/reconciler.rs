@@ -1,8 +1,8 @@
-//! Sees to it that who keeps a range is who should keep it.
+//! Reconciles the replica set of each range with the nodes that should hold it.
 //!
-//! Ownership by the ring's pointers changes at once; who keeps a range changes by agreement. The
-//! reconciler compares the two, again and again, and has this node take over what it owns: each part by
-//! itself, so that one whose members are dead keeps nobody waiting for the others.
+//! Ownership by the ring's pointers changes at once; the replica set of a range changes by
+//! agreement. The reconciler compares the two periodically and has this node take over what it
+//! owns, each part separately, so that a part whose members are dead does not delay the others.
 
 use std::{
     sync::{
@@ -34,25 +34,25 @@ use crate::{
     storage::StoreError,
 };
 
-/// How often everything is looked at, if nothing happens meanwhile.
+/// How often everything is checked, if nothing happens in between.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// Wait after a takeover that failed, so that two nodes that outbid each other do not go on so.
+/// The pause after a failed attempt, so that two nodes do not outbid each other forever.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-/// Nodes in a replica set (the textbook's owner, and the first and second successor).
+/// Members of a replica set: the textbook's owner, and its first and second successor.
 pub(crate) const REPLICAS: usize = 3;
 
-/// Looks after the ranges that one node owns. Cheap to clone.
+/// Reconciles the ranges that this node owns. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Reconciler {
     me: Contact,
     anti_entropy: AntiEntropy,
     primary: Primary,
     lookups: Lookups,
-    /// The highest ballot seen.
+    /// The highest round seen.
     round: Arc<AtomicU64>,
 }
 
-/// What is under way for parts of the node's range.
+/// The attempts in progress for parts of the node's range.
 #[derive(Default)]
 struct UnderWay {
     ranges: Vec<KeyRange>,
@@ -69,7 +69,7 @@ impl Reconciler {
         Self { me, anti_entropy, primary, lookups, round: Arc::default() }
     }
 
-    /// Looks after ranges for as long as it is polled.
+    /// Reconciles ranges while it is polled.
     pub(crate) async fn run(self) {
         let mut snapshot = self.lookups.view.clone();
         let mut under_way = UnderWay::default();
@@ -93,7 +93,7 @@ impl Reconciler {
         under_way: &mut UnderWay,
     ) -> Result<(), StoreError> {
         if view.founded && self.anti_entropy.local.custody().known().next().is_none() {
-            // The first node of a ring keeps everything.
+            // The first node of a ring holds everything.
             let whole = KeyRange::whole(self.me.position);
             let set = ReplicaSet::founding(Lineage(Uuid::now_v7()), self.me.clone());
             self.anti_entropy.local.learn(whole, set.clone()).await?;
@@ -106,7 +106,8 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Begins to take over every part of this node's range that is not kept as it should be.
+    /// Starts to take over every part of this node's range whose replica set is not as it should
+    /// be.
     fn take_over(&self, view: &Arc<RingSnapshot>, owned: KeyRange, under_way: &mut UnderWay) {
         let custody = self.anti_entropy.local.custody();
         let pieces = custody.over(owned);
@@ -122,11 +123,11 @@ impl Reconciler {
             };
             let members = self.members(view, &known.present);
             let holds_term = self.primary.holds_term(range, &known.present);
-            // What it kept in another ring it hands in before it takes anything over.
+            // Records from another ring are merged before this node takes anything over.
             if holds_term && is_kept_by(known, &members) || known.displaced.is_some() {
                 continue;
             }
-            // Each was believed, or it would not be known: there is a next one.
+            // Each epoch was accepted as credible, or it would not be known: there is a next one.
             let Some(next) = epoch.unwrap_or_default().checked_add(1) else { continue };
             let present = known.present.clone();
             let wanted = ReplicaSet { epoch: next, members, ..present.clone() };
@@ -178,14 +179,15 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Above all rounds seen. Others believe it a millisecond after they believed those.
+    /// Above all rounds seen. Others accept it a millisecond after they accepted those.
     fn next_round(&self) -> u64 {
         let next = |round: u64| Some(round.saturating_add(1));
         let before = self.round.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         before.unwrap_or_else(|round| round).saturating_add(1)
     }
 
-    /// Learns from the nodes around who keeps a range that this node owns and knows nothing of.
+    /// Asks the neighbours for the replica set of a range that this node owns and knows nothing
+    /// about.
     async fn ask_who_keeps(
         self,
         view: Arc<RingSnapshot>,
@@ -222,7 +224,7 @@ impl UnderWay {
         self.work.spawn(async move {
             let outcome = work.await;
             if outcome.is_err() {
-                // It begins anew once this has ended.
+                // The next attempt starts after this one has ended.
                 sleep(LOOK_EVERY).await;
             }
             (range, outcome)
@@ -242,7 +244,8 @@ fn disk_fails(error: &StoreError) {
     warn!(%error, "ranges are not looked after: the disk fails");
 }
 
-/// The present set is the wanted one, and takes writes. The order of the others does not matter.
+/// The present set is the wanted one, and takes writes. The order of the other members does not
+/// matter.
 fn is_kept_by(known: &Agreement, wanted: &[Contact]) -> bool {
     let present = &known.present;
     !known.is_sealed()

@@ -1,4 +1,4 @@
-//! Becoming the primary of a range, or changing its replicas: docs/adr/0006.
+//! Reconfiguration: a node becomes the primary of a range, or changes its replicas (docs/adr/0006).
 
 use std::{collections::HashSet, fmt::Display, future::ready, sync::Arc, time::Duration};
 
@@ -16,28 +16,28 @@ use crate::{
     storage::{Key, StoreError},
 };
 
-/// What is not agreed by then begins again: the ring may have changed.
+/// An attempt that takes longer starts again: the ring may have changed.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a living primary is waited for before others are asked without its consent, so that its
-/// leases have to run out.
+/// How long a live primary is given to agree before the others are asked without its consent, in
+/// which case its leases must expire first.
 const CONSENT_PATIENCE: Duration = Duration::from_millis(500);
 
-/// A range's next set could not be agreed on, yet.
+/// The next set of a range could not be agreed on yet.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReconfigurationError {
     #[error("{got} of the {needed} members needed have promised")]
     TooFew { got: usize, needed: usize },
-    #[error("the primary cannot be asked, and goes on renewing its leases")]
+    #[error("the primary does not answer, but keeps renewing its leases")]
     PrimaryLives,
     #[error(transparent)]
     Refused(#[from] Refusal),
-    #[error("records cannot be brought to {0}")]
+    #[error("records cannot be sent to {0}")]
     NotSupplied(Arc<str>),
-    #[error("records can be brought to {got} of the {needed} members needed")]
+    #[error("records can be sent to {got} of the {needed} members needed")]
     TooFewSupplied { got: usize, needed: usize },
-    #[error("what was in doubt can be written again on {got} of the {needed} members needed")]
+    #[error("indeterminate records can be rewritten on {got} of the {needed} members needed")]
     InDoubt { got: usize, needed: usize },
-    #[error("it takes too long")]
+    #[error("the attempt timed out")]
     TooLong,
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -52,7 +52,7 @@ impl From<SupplyError> for ReconfigurationError {
     }
 }
 
-/// One attempt to have the next set of a range agreed on.
+/// One attempt to agree on the next set of a range.
 pub(crate) struct Reconfiguration {
     pub(crate) anti_entropy: AntiEntropy,
     pub(crate) lookups: Lookups,
@@ -63,15 +63,15 @@ pub(crate) struct Reconfiguration {
     pub(crate) ballot: Ballot,
 }
 
-/// A member's promise, and what it had accepted before.
+/// A member's promise, and the proposals that it had accepted before.
 struct Promise {
     member: Contact,
     accepted: Vec<(KeyRange, Proposal)>,
 }
 
 impl Reconfiguration {
-    /// Has the next set chosen, with its records in place. Returns where it was: elsewhere an earlier
-    /// attempt of somebody else had to be completed.
+    /// Has the next set chosen, with its records in place. Returns the ranges where it was; in the
+    /// others an earlier attempt of another node had to be completed.
     pub(crate) async fn run(&self) -> Result<Vec<KeyRange>, ReconfigurationError> {
         let deadline = Instant::now() + PATIENCE;
         timeout_at(deadline, self.attempt()).await.map_err(|_| ReconfigurationError::TooLong)?
@@ -83,7 +83,8 @@ impl Reconfiguration {
         let handover = self.handover(self.range, Some(self.ballot));
         let doubtful = self.read_from(&promises, &handover).await?;
         let accepted = promises.into_iter().flat_map(|promise| promise.accepted);
-        // What does not come after the present set was never accepted in earnest, nor can be chosen.
+        // A proposal that does not follow the present set was never validly accepted, and cannot be
+        // chosen.
         let accepted = accepted.filter(|(_, accepted)| accepted.next.comes_after(&self.present));
         let mut chosen = Vec::new();
         for (range, next) in proposals(self.range, accepted, &self.wanted) {
@@ -107,13 +108,14 @@ impl Reconfiguration {
         Handover { range, present: self.present.clone(), ballot }
     }
 
-    /// The members of the next set that are none of the present one.
+    /// The members of the next set that are not members of the present one.
     fn newcomers(&self) -> impl Iterator<Item = &Contact> {
         self.wanted.members.iter().filter(|member| !self.present.holds(member.id))
     }
 
-    /// Copies the range to the newcomers while writes go on, so that what is left to do once they stop
-    /// is little. If one cannot be reached or does not take records, nothing has been stopped yet.
+    /// Copies the range to the new members while writes continue, so that little is left to copy
+    /// while they are stopped. If a new member cannot be reached or refuses records, no write has
+    /// been stopped yet.
     async fn copy_in_advance(&self) -> Result<(), ReconfigurationError> {
         let handover = self.handover(self.range, None);
         if self.newcomers().any(|newcomer| newcomer.id == self.me.id) {
@@ -129,7 +131,7 @@ impl Reconfiguration {
         self.supply_newcomers(&handover).await.map(drop)
     }
 
-    /// Brings the newcomers up to date with this node. Returns how many those are.
+    /// Brings the new members up to date with this node. Returns how many there are.
     async fn supply_newcomers(&self, handover: &Handover) -> Result<usize, ReconfigurationError> {
         let others = self.newcomers().filter(|newcomer| newcomer.id != self.me.id);
         let pushes: FuturesUnordered<_> = others
@@ -146,8 +148,8 @@ impl Reconfiguration {
         Ok(supplied.len())
     }
 
-    /// The promises of a majority: the primary's first, if it can be had, for then no lease has to
-    /// run out.
+    /// The promises of a majority. The primary is asked first, because no lease has to expire if it
+    /// agrees.
     async fn promises(&self) -> Result<Vec<Promise>, ReconfigurationError> {
         let (primary, others) = self.present.members.split_first().expect("a set has a member");
         let consent = self.promise(primary, primary.id == self.me.id);
@@ -164,8 +166,8 @@ impl Reconfiguration {
         Ok(promises)
     }
 
-    /// A member's promise, or none if it cannot be asked. A lease is waited for once: if it is renewed
-    /// meanwhile, the primary lives and is to be asked again.
+    /// A member's promise, or none if it cannot be asked. A lease is waited for once: if it is
+    /// renewed in the meantime, the primary is alive and is asked again.
     async fn promise(
         &self,
         member: &Contact,
@@ -208,8 +210,8 @@ impl Reconfiguration {
         debug!(range = %self.range, member = %member.address, %error, "a member is not heard");
     }
 
-    /// Reads what this node lacks from a majority of the present set, itself included if it is one
-    /// of those that promised. Returns the keys of which these had different versions.
+    /// Reads the records that this node lacks from a majority of the present set, which includes
+    /// this node if it has promised. Returns the keys for which the members had different stamps.
     async fn read_from(
         &self,
         promises: &[Promise],
@@ -226,7 +228,7 @@ impl Reconfiguration {
             match self.anti_entropy.pull(handover, &promise.member).await {
                 Ok(difference) => {
                     doubtful.extend(difference.lacking_there);
-                    // A newcomer lacks most of what the first has: that says nothing.
+                    // A new member lacks most of what the first member has: that means nothing.
                     if got > 0 {
                         doubtful.extend(difference.lacking_here);
                     }
@@ -240,7 +242,7 @@ impl Reconfiguration {
         if got < needed { Err(ReconfigurationError::TooFew { got, needed }) } else { Ok(doubtful) }
     }
 
-    /// Brings all newcomers and a majority of the next set up to date.
+    /// Brings all new members and a majority of the next set up to date.
     async fn supply(&self, handover: &Handover) -> Result<(), ReconfigurationError> {
         let needed = self.wanted.majority();
         let staying = self
@@ -289,10 +291,11 @@ impl Reconfiguration {
         Ok(Some(()))
     }
 
-    /// Writes again, under the set that is chosen now, what was not the same on all that was read: a
-    /// write that was never answered, or one that a majority has, which another majority was read for.
-    /// A write on a replica that was not read may have been made after it by somebody who did not read
-    /// it either, and must not come to light later. Versions stay, as clients may know them.
+    /// Writes again, under the set that was just chosen, every record that was not the same on all
+    /// members that were read: a write that was never acknowledged, or one that a different
+    /// majority has. A replica that was not read may hold a later write of another primary that did
+    /// not read this one either, and that write must not become visible later. Versions do not
+    /// change, because clients may know them.
     async fn write_again(
         &self,
         (range, set): (KeyRange, &ReplicaSet),
@@ -325,8 +328,8 @@ impl Reconfiguration {
         Ok(())
     }
 
-    /// Tells everybody concerned of a set that is chosen. Nothing waits for that: who does not hear it
-    /// learns it from whoever speaks of the range next.
+    /// Tells all members about a chosen set. Nothing waits for this: a node that misses it learns
+    /// the set from the next message about the range.
     fn tell_others(&self, range: KeyRange, next: &ReplicaSet) {
         let mut others = self.present.members.clone();
         others.extend(next.members.iter().cloned());
@@ -344,8 +347,8 @@ impl Reconfiguration {
     }
 }
 
-/// The first answers of so many members: nothing waits for one that is dead. Without enough, one
-/// refusal of those there were.
+/// The first answers, as many as needed: nothing waits for a dead member. If there are too few, one
+/// of the refusals.
 async fn first_of<T>(
     needed: usize,
     mut asked: FuturesUnordered<impl Future<Output = Result<Option<T>, ReconfigurationError>>>,

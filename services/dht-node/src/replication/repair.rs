@@ -1,4 +1,4 @@
-//! Anti-entropy: brings replicas together whose records were found to differ.
+//! Repair: synchronises replicas whose records were found to differ.
 
 use shoal_common::supervisor::Supervisor;
 use tokio::sync::mpsc;
@@ -10,10 +10,10 @@ use crate::replication::{
     primary::Difference,
 };
 
-/// Differences that wait; one more is dropped, as it will be found again.
+/// Differences that wait; the next one is dropped, because it will be found again.
 const QUEUE: usize = 64;
 
-/// Starts the task that repairs. Returns how to tell it of differences.
+/// Starts the repair task. Returns a function that reports differences to it.
 pub(crate) fn start(
     anti_entropy: AntiEntropy,
     values: Values,
@@ -31,8 +31,8 @@ pub(crate) fn start(
     move |difference| drop(found.try_send(difference))
 }
 
-/// Takes over what another replica has newer, as writes that were never answered, and gives it what
-/// it lacks.
+/// Adopts newer records of another replica, as writes that were never acknowledged, and sends it
+/// the records that it lacks.
 async fn repair(
     anti_entropy: &AntiEntropy,
     values: &Values,

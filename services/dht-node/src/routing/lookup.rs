@@ -1,4 +1,4 @@
-//! Lookups: the brain's questions put to other nodes.
+//! Lookups: sends the questions of the lookup state machine to other nodes.
 
 use std::{future::pending, pin::Pin, sync::Arc};
 
@@ -11,19 +11,19 @@ use tracing::{Instrument as _, info_span};
 
 use crate::{membership::snapshot::RingSnapshot, network::calls::Calls};
 
-/// A node that was asked, and what is heard of it next.
+/// A pending question, and its outcome.
 type Asking = Pin<Box<dyn Future<Output = (Contact, Heard)> + Send>>;
 
-/// What is heard of a node that was asked.
+/// The outcome of a question to a node.
 enum Heard {
     Answer(Found),
-    /// It will not answer, or not with sense.
+    /// It will not answer, or its answer is invalid.
     Nothing,
     /// Its answer takes longer than usual.
     NothingYet(Asking),
 }
 
-/// Looks positions up from this node. Cheap to clone.
+/// Looks up positions from this node. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Lookups {
     pub(crate) calls: Calls,
@@ -31,22 +31,22 @@ pub(crate) struct Lookups {
 }
 
 impl Lookups {
-    /// The closest successor of a position among all nodes that this one has heard of: mostly right,
-    /// and whoever it is knows better.
+    /// The closest successor of a position among all nodes that this node has heard of: usually
+    /// right, and the node itself knows better.
     pub(crate) fn hinted(&self, of: Position) -> Option<Contact> {
         self.view.borrow().view.census.as_ref()?.owner_of(of).cloned()
     }
 
-    /// A node has died, as far as this one has heard.
+    /// A node has died, as far as this node has heard.
     pub(crate) fn is_dead(&self, node: NodeId) -> bool {
         self.view.borrow().dead.contains(&node)
     }
 
-    /// Returns when a node has died, as far as this one has heard.
+    /// Returns when a node has died, as far as this node has heard.
     pub(crate) async fn death(&self, of: NodeId) {
         let mut view = self.view.clone();
         if view.wait_for(|snapshot| snapshot.dead.contains(&of)).await.is_err() {
-            // The ring's task has ended, and this node ends.
+            // The ring task has ended, and this node ends.
             pending::<()>().await;
         }
     }
@@ -56,7 +56,7 @@ impl Lookups {
         Ok(self.look_up(of).await?.owner)
     }
 
-    /// The closest successor of a position, and how it was found.
+    /// The closest successor of a position, and the path of the lookup.
     pub(crate) async fn look_up(&self, of: Position) -> Result<Outcome, LookupFailure> {
         let snapshot = self.view.borrow().clone();
         let lookup = Lookup::new(of, &snapshot.view.find_for_lookup(of), LookupSettings::default());
@@ -66,7 +66,7 @@ impl Lookups {
         Ok(outcome)
     }
 
-    /// Asks whom the lookup wants asked, until it is over.
+    /// Sends the questions of a lookup until it is over.
     pub(crate) async fn drive(
         &self,
         of: Position,
@@ -79,8 +79,8 @@ impl Lookups {
             }
             if let Some(outcome) = lookup.outcome() {
                 if !asked.is_empty() {
-                    // Answers of no more use are not cancelled: HTTP/2 servers hang up on clients
-                    // that reset many streams.
+                    // Answers that are no longer needed are not cancelled: HTTP/2 servers
+                    // disconnect clients that reset many streams.
                     tokio::spawn(asked.for_each(async |_| ()));
                 }
                 return outcome.clone();
@@ -97,7 +97,7 @@ impl Lookups {
         }
     }
 
-    /// Asks a node. It is heard of twice if its answer takes longer than usual.
+    /// Asks a node. There are two outcomes if its answer takes longer than usual.
     fn ask(&self, of: Position, node: Contact) -> Asking {
         let hop = info_span!("hop", addr = %node.address);
         let asked = node.clone();

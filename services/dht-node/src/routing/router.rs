@@ -1,4 +1,4 @@
-//! Calls that any node answers: looks up whose the key is, and asks that node.
+//! Requests that any node accepts: finds the owner of the key, and forwards the request to it.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -16,32 +16,32 @@ use crate::{
     time::{Clocks, TOLERANCE, WINDOW},
 };
 
-/// While a range changes hands its calls are tried again for so long: a lease runs out, the next set
-/// is agreed, and there is time left.
+/// How long a request is retried while a range changes hands: a lease expires, the next set is
+/// agreed on, and some time is left.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Waits between tries.
+/// Pauses between retries.
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 const MAX_WAIT: Duration = Duration::from_millis(250);
 /// Owners remembered, at most.
 const MAX_PROVEN: usize = 65_536;
-/// Longest wait for one node's answer. A write that has not begun there by then never will.
+/// Longest wait for one node's answer. A write that has not begun by then is never executed there.
 const ANSWER_PATIENCE: Duration = WINDOW.saturating_add(TOLERANCE);
 
-/// What the node that answers for a key is asked to do.
+/// A request to the node that serves a key.
 pub(crate) trait Operation: Sync {
-    /// What it answers.
+    /// Its answer.
     type Answer: Send;
 
-    /// Where the key lies.
+    /// The position of the key.
     fn position(&self) -> Position;
 
-    /// What it does to the key.
+    /// Its effect on the key.
     fn effect(&self) -> Effect;
 
-    /// Does it here, if this node answers for the key.
+    /// Executes it on this node, if this node serves the key.
     fn here(&self, values: &Values) -> impl Future<Output = Result<Self::Answer, Status>> + Send;
 
-    /// Has another node do it, until then by the clock there, if it has an effect.
+    /// Has another node execute it; a write only until this time by the clock of that node.
     fn there(
         &self,
         client: Client,
@@ -49,26 +49,26 @@ pub(crate) trait Operation: Sync {
     ) -> impl Future<Output = Result<Self::Answer, Status>> + Send;
 }
 
-/// What an operation does to its key.
+/// The effect of an operation on its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
     /// It reads.
     None,
-    /// Done again it changes nothing, if nobody else has written meanwhile.
+    /// Repeating it changes nothing, unless another client has written in between.
     Same,
-    /// It happens once at most.
+    /// It may happen once at most.
     Once,
 }
 
-/// Finds the nodes that answer for keys. Cheap to clone.
+/// Finds the nodes that serve keys. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Router {
     me: NodeId,
     pub(crate) lookups: Lookups,
     calls: Calls,
     pub(crate) values: Values,
-    /// Owners that lookups found: they are asked without one where the roll names them. Whom the roll
-    /// knows from hearsay alone is not.
+    /// Owners that lookups found: they are asked without a lookup where the membership list names
+    /// them. Nodes that are known from hearsay alone are not.
     proven: Arc<Mutex<HashSet<NodeId>>>,
     clocks: Arc<Clocks>,
 }
@@ -78,7 +78,7 @@ impl Router {
         Self { me, lookups, calls, values, proven: Arc::default(), clocks: Arc::default() }
     }
 
-    /// Has the node that answers for the key do it.
+    /// Has the node that serves the key execute the operation.
     pub(crate) async fn route<O: Operation>(&self, operation: &O) -> Result<O::Answer, Status> {
         let deadline = Instant::now() + PATIENCE;
         let mut backoff = Backoff::new(FIRST_WAIT, MAX_WAIT);
@@ -109,8 +109,8 @@ impl Router {
         }
     }
 
-    /// Asks a key's owner. One that has not taken over yet names the primary until then, which is
-    /// asked in its place, if that is before the deadline.
+    /// Asks the owner of a key. An owner that has not taken over yet names the present primary,
+    /// which is asked instead, if the deadline allows.
     async fn ask_owner<O: Operation>(
         &self,
         owner: &Contact,
@@ -143,7 +143,7 @@ impl Router {
                 let message = format!("{} does not answer", owner.address);
                 Err(refusal::status(Reason::OutcomeUnknown, message))
             }),
-            // What it had begun to write by then, it may have written.
+            // It may have completed a write that had begun by then.
             () = self.lookups.death(owner.id), if operation.effect() == Effect::None => dead(),
         };
         if answer.is_ok() {
@@ -176,20 +176,20 @@ impl Router {
     }
 }
 
-/// Whether and when an operation that failed is tried again.
+/// Whether and when a failed operation is retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repeat {
     Never,
     Soon,
-    /// It may happen yet: not before that is ruled out. Otherwise it could undo what is written after it
-    /// was acknowledged.
+    /// It may still happen: it is not retried before that is ruled out. Otherwise it could undo a
+    /// write that follows the acknowledged retry.
     OnceItIsOver,
 }
 
 fn repeat(status: &Status, effect: Effect) -> Repeat {
     match refusal::reason(status) {
         Some(Reason::NotServing | Reason::TooFewReplicas | Reason::TooLate) => Repeat::Soon,
-        // Whoever does not know has begun, and what comes later has a later version.
+        // A node that does not know the outcome has begun, and a later write has a later version.
         Some(Reason::OutcomeUnknown) if effect != Effect::Once => Repeat::Soon,
         None if status.code() != Code::Unavailable => Repeat::Never,
         None if effect == Effect::None || never_sent(status) => Repeat::Soon,

@@ -1,4 +1,4 @@
-//! `shoal.dht.v1.DhtService`: what clients ask, and what nodes ask to keep the circle.
+//! `shoal.dht.v1.DhtService`: requests of clients, and calls of nodes that maintain the ring.
 
 use std::net::IpAddr;
 
@@ -27,7 +27,7 @@ pub(crate) struct Dht {
     pub(crate) router: Router,
     pub(crate) local: LocalReplica,
     pub(crate) swarms: PeerStore,
-    /// Which addresses nodes may say that they have.
+    /// Which addresses nodes may advertise.
     pub(crate) rule: AdvertisedAddresses,
 }
 
@@ -187,12 +187,12 @@ impl DhtService for Dht {
 }
 
 impl Dht {
-    /// A call that nodes make to nodes names this one.
+    /// A call between nodes names its addressee.
     fn expect_node<T>(&self, request: &Request<T>) -> Result<(), Status> {
         wire::require_addressee(self.local.me, request.metadata())
     }
 
-    /// A call may come from a client, unless it is direct: nodes make those.
+    /// A call may come from a client, unless it is direct: only nodes make those.
     fn check<T>(&self, request: &Request<T>, direct: bool) -> Result<(), Status> {
         if direct {
             self.expect_node(request)
@@ -205,7 +205,7 @@ impl Dht {
         wire::state(&self.ring.view.borrow().view.state)
     }
 
-    /// Does it here, or where it belongs.
+    /// Executes it on this node, or on the node that serves the key.
     async fn run<O: Operation>(
         &self,
         operation: &O,
@@ -219,7 +219,7 @@ impl Dht {
     }
 }
 
-/// Where a call came from.
+/// The source address of a call.
 fn observed<T>(request: &Request<T>) -> Result<IpAddr, Status> {
     let remote = request.remote_addr().map(|remote| remote.ip());
     remote.ok_or_else(|| Status::internal("the connection has no address"))

@@ -1,4 +1,4 @@
-//! What is done with keys, here or by the node that answers for them.
+//! Operations on keys, executed on this node or on the node that serves the key.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
     wire,
 };
 
-/// The longest life of a value that does not stay: ten years.
+/// The longest time to live of a value: ten years.
 const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Reads a key.
@@ -238,7 +238,7 @@ mod tests {
         ] {
             assert!(window_of(Some(Timestamp { seconds, nanos })).is_err());
         }
-        // The last time that milliseconds tell.
+        // The last time that milliseconds can express.
         let last = wire::timestamp(u64::MAX);
         assert!(window_of(Some(last)).is_ok_and(|window| !window.is_open()));
         assert_eq!(wire::parse_timestamp(last), Ok(u64::MAX));

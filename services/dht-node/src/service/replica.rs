@@ -1,4 +1,4 @@
-//! `shoal.dht.v1.ReplicaService`: what nodes that keep a range ask each other.
+//! `shoal.dht.v1.ReplicaService`: calls between the members of a replica set.
 
 use std::{error::Error, time::Duration};
 
@@ -19,7 +19,7 @@ use crate::{
     wire::{self, WireError},
 };
 
-/// Ranges summarized in one call.
+/// Ranges summarised in one call.
 const MAX_RANGES: usize = 64;
 /// Keys and versions in one answer.
 const MAX_VERSIONS: usize = 4096;
@@ -28,7 +28,7 @@ const MAX_KEYS: usize = 1000;
 /// Bytes of records in one answer.
 const MAX_RECORD_BYTES: usize = 2 << 20;
 
-/// Answers other nodes out of the local's memory.
+/// Answers other nodes from the local replica.
 #[derive(Clone, Debug)]
 pub(crate) struct Replica {
     pub(crate) local: LocalReplica,
@@ -176,7 +176,7 @@ impl ReplicaService for Replica {
     ) -> Result<Response<pb::HandInResponse>, Status> {
         let mut records = wire::parse_records(request.into_inner().records)?;
         for record in &mut records {
-            // Epochs of rings that were founded apart cannot be compared. Times can, but for those of a
+            // Epochs of separately founded rings cannot be compared. Times can, except those of a
             // clock that was ahead.
             let version = record.stamp.version;
             let wall_ms = version.wall_ms.min(unix_ms());
@@ -253,7 +253,7 @@ fn records_within(range: KeyRange, records: Vec<pb::Record>) -> Result<Vec<Recor
     }
 }
 
-/// A refusal that has nothing in the answer: whoever asks holds this node for another.
+/// A refusal that the answer cannot express: the caller takes this node for another.
 fn refusal_status(refusal: &impl Error) -> Status {
     Status::failed_precondition(refusal.to_string())
 }

@@ -1,4 +1,4 @@
-//! What is agreed about who keeps what, on disk.
+//! The agreed replica sets and promises, on disk.
 
 use prost::Message as _;
 use shoal_core::ring::{Custody, NodeId};
@@ -11,14 +11,14 @@ use super::{
 };
 use crate::wire;
 
-/// Its name among what a node remembers.
+/// The name under which they are stored.
 pub(super) const CUSTODY: &str = "custody";
 
 pub(super) fn encode(custody: &Custody) -> Vec<u8> {
     wire::custody(custody).encode_to_vec()
 }
 
-/// What was agreed when the node was last stopped.
+/// The agreed sets and promises when the node was last stopped.
 pub(super) fn load(database: &Database, node: NodeId) -> Result<Custody, StoreError> {
     database.read(|transaction| {
         let Some(bytes) = transaction.open_table(META)?.get(CUSTODY)? else {

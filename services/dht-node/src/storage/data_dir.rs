@@ -1,4 +1,4 @@
-//! The data directory of a node: whose it is, in which format, and that one process has it.
+//! The data directory of a node: its identity, its format, and a lock that gives it to one process.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{StoreError, error::cannot};
 
-/// What the file `format` says. It comes before anything that depends on it.
+/// The content of the file `format`. It is checked before anything that depends on it.
 const FORMAT: &str = "shoal ring 1";
 
 /// A data directory, locked for this process.
@@ -22,7 +22,7 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Opens a data directory, or makes one and gives the node its identity.
+    /// Opens a data directory, or creates one with a new identity.
     pub fn open(directory: &Path) -> Result<Self, StoreError> {
         let directory = std::path::absolute(directory).map_err(cannot("find", directory))?;
         fs::create_dir_all(&directory).map_err(cannot("create", &directory))?;
@@ -32,7 +32,7 @@ impl DataDir {
         Ok(Self { directory, node_id, _lock: lock })
     }
 
-    /// The identity of this node, whatever its address. Made when the directory was.
+    /// The identity of this node, whatever its address. Created with the directory.
     pub const fn node_id(&self) -> NodeId {
         self.node_id
     }
@@ -46,7 +46,7 @@ fn database_in(directory: &Path) -> PathBuf {
     directory.join("ring.redb")
 }
 
-/// Locks a directory, for as long as the answer lives.
+/// Locks a directory while the returned file is open.
 fn lock(directory: &Path) -> Result<File, StoreError> {
     let path = directory.join("lock");
     let mut options = File::options();
@@ -75,8 +75,8 @@ fn node_id(directory: &Path) -> Result<NodeId, StoreError> {
     let path = directory.join("node-id");
     match read(&path)? {
         Some(found) => found.trim_end().parse().map_err(|_| StoreError::NodeId(path)),
-        // The id comes before the database. Under another id the records would lie elsewhere on the
-        // ring, and nobody would look for them here.
+        // The id is stored before the database. Under another id the records would be at another
+        // place on the ring, where no node would look for them.
         None if database_in(directory).exists() => Err(StoreError::NodeId(path)),
         None => {
             let id = NodeId::new(Uuid::new_v4());
@@ -85,7 +85,7 @@ fn node_id(directory: &Path) -> Result<NodeId, StoreError> {
     }
 }
 
-/// The text of a small file, if it is there. What is no UTF-8 is shown as far as it is.
+/// The text of a small file, if it exists, with replacement characters for invalid UTF-8.
 fn read(path: &Path) -> Result<Option<String>, StoreError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
@@ -94,7 +94,7 @@ fn read(path: &Path) -> Result<Option<String>, StoreError> {
     }
 }
 
-/// Writes a small file all or nothing, to survive a power cut.
+/// Writes a small file atomically, so that it survives a power cut.
 fn write_whole(path: &Path, text: &str) -> Result<(), StoreError> {
     let fresh = path.with_extension("new");
     let mut file = File::create(&fresh).map_err(cannot("create", &fresh))?;

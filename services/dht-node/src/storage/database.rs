@@ -1,4 +1,4 @@
-//! What a node keeps, in one `redb` file, and the sums over it.
+//! The records of a node in one `redb` file, and their sums.
 
 use std::{
     fs::File,
@@ -22,31 +22,31 @@ use super::{
     record::{Key, POSITION_BYTES, Row, end_of, parse_end, parse_place, place_of},
 };
 
-/// redb would take 1 GiB.
+/// redb would use 1 GiB.
 const CACHE_BYTES: usize = 8 << 20;
 
 /// Records by their place: position and key.
 pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
-/// Versions of the records that come to an end, by their leaf (two bytes, big-endian), the end's time
-/// (eight bytes, big-endian) and their place.
+/// Versions of records that end, by leaf (two bytes, big-endian), end time (eight bytes,
+/// big-endian) and place.
 pub(super) const ENDS: TableDefinition<&[u8], &[u8; Version::BYTES]> =
     TableDefinition::new("ends-by-leaf");
 
-/// The same without leaves, as versions before wrote it. Where it is found, [`ENDS`] is made anew.
+/// The same without leaves, as earlier versions wrote it. If it exists, [`ENDS`] is rebuilt.
 const OLD_ENDS: TableDefinition<&[u8], &[u8; Version::BYTES]> = TableDefinition::new("ends");
 
-/// What else a node has to remember, by name.
+/// Other persistent state of a node, by name.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
-/// The number of the last batch of writes. It tells which sums belong to what a reader sees.
+/// The number of the last batch of writes, which tells which sums belong to a reader's view.
 pub(super) const BATCH: TableDefinition<(), u64> = TableDefinition::new("batch");
 
-/// Where to begin or end among the places of records.
+/// A bound among the places of records.
 type Place = Bound<Vec<u8>>;
 
-/// The database, and the sums over it. An error of the disk closes it for good: it is then opened
-/// anew, and until then there is none.
+/// The database and its sums. A disk error closes redb permanently: it is then reopened, and is
+/// unavailable until then.
 pub(super) struct Database {
     path: PathBuf,
     redb: RwLock<Result<redb::Database, StoreError>>,
@@ -60,8 +60,8 @@ impl Database {
         Ok(Self { path: path.to_owned(), redb: RwLock::new(Ok(redb)), tree: RwLock::new(tree) })
     }
 
-    /// Opens and sums up the file anew: what is committed is known only then. Meanwhile readers are
-    /// told that they have to come back.
+    /// Reopens and sums up the file: only this tells what is committed. Readers are told to try
+    /// again in the meantime.
     pub(super) fn reopen(&self) -> Result<(), StoreError> {
         let closed = Err(StoreError::Reopening(self.path.clone()));
         let old = mem::replace(&mut *self.redb.write(), closed);
@@ -93,14 +93,14 @@ impl Database {
         self.tree.write()
     }
 
-    /// Begins to write. For one thread.
+    /// Begins a write transaction. For one thread.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, StoreError> {
         let redb = self.redb.read();
         let redb = redb.as_ref().map_err(Clone::clone)?;
         redb.begin_write().map_err(|error| StoreError::database(&self.path, error))
     }
 
-    /// Looks at what is committed.
+    /// Reads committed state.
     pub(super) fn read<T>(
         &self,
         look: impl FnOnce(&ReadTransaction) -> Result<T, Fault>,
@@ -110,10 +110,10 @@ impl Database {
         looked.map_err(|fault| StoreError::database(&self.path, fault))
     }
 
-    /// What the records of a range amount to.
+    /// The digest of the records of a range.
     pub(super) fn summary(&self, range: KeyRange) -> Result<Digest, StoreError> {
         loop {
-            // Again only if a batch was committed between the first two steps of a summary.
+            // Repeated only if a batch was committed between the first two steps of a summary.
             if let Some(sum) = self.read(|transaction| self.sum(transaction, range))? {
                 return Ok(sum);
             }
@@ -144,8 +144,7 @@ impl Database {
     }
 }
 
-/// Shows the records of a range, clockwise, from the one after `after` on. A key that is not in the
-/// range is none to go on after.
+/// Visits the records of a range, clockwise after `after`. A key outside the range is ignored.
 pub(super) fn scan(
     transaction: &ReadTransaction,
     range: KeyRange,
@@ -218,7 +217,7 @@ pub(super) fn ended(
     Ok(found)
 }
 
-/// Where the records of a span lie.
+/// The places of the records of a span.
 pub(super) fn bounds_of(span: Span) -> (Place, Place) {
     let to = span.last.checked_add(1);
     let place = |position: u128| position.to_be_bytes().to_vec();
@@ -241,7 +240,7 @@ fn batch_of(transaction: &ReadTransaction) -> Result<u64, Fault> {
 
 fn open(path: &Path) -> Result<(redb::Database, Tree), Fault> {
     let redb = redb::Builder::new().set_cache_size(CACHE_BYTES).create(path)?;
-    // Not at each start: a full disk could not be opened.
+    // Not at every start: otherwise a full disk could not be opened.
     if let Err(TableError::TableDoesNotExist(_)) = redb.begin_read()?.open_table(BATCH) {
         create_tables(&redb)?;
     }
@@ -261,7 +260,7 @@ fn create_tables(redb: &redb::Database) -> Result<(), Fault> {
     Ok(transaction.commit()?)
 }
 
-/// Makes the index of ends anew from the records.
+/// Rebuilds the index of ends from the records.
 fn order_ends_by_leaf(redb: &redb::Database) -> Result<(), Fault> {
     let transaction = redb.begin_write()?;
     transaction.delete_table(OLD_ENDS)?;
@@ -290,9 +289,10 @@ fn sum_up(transaction: &ReadTransaction) -> Result<Tree, Fault> {
     Ok(tree)
 }
 
-/// Has the next reads ask the disk. What an fsync failed to write may still be in memory, as if it had
-/// been written (Rebello et al., "Can Applications Recover from fsync Failures?", ATC 2020).
+/// Makes the next reads go to the disk. Pages that an fsync failed to write may still be in memory,
+/// as if they had been written (Rebello et al., "Can Applications Recover from fsync Failures?",
+/// ATC 2020).
 fn forget_cached(path: &Path) {
-    // Where that is not possible, memory is all there is to go by.
+    // If that is not possible, memory is the only source.
     let _ = File::open(path).map(|file| rustix::fs::fadvise(file, 0, None, Advice::DontNeed));
 }

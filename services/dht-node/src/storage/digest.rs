@@ -1,8 +1,8 @@
-//! Digests: what two nodes compare to find where their records differ, without sending them.
+//! Digests: two nodes compare them to find where their records differ, without sending the records.
 //!
-//! The circle is cut into 4,096 leaves by the first 12 bits of a position. What a leaf holds is summed
-//! up in memory, in an order that does not matter, so that a write changes one sum. What is not a
-//! whole leaf is summed up from the database.
+//! The circle is divided into 4,096 leaves by the first 12 bits of a position. The records of a
+//! leaf are summed up in memory by an operation whose order does not matter, so that a write
+//! changes one sum. Parts of a leaf are summed up from the database.
 
 use std::{
     mem::take,
@@ -13,23 +13,23 @@ use shoal_core::ring::{KeyRange, Position, Stamp};
 
 use super::record::{Key, footprint};
 
-/// Bits of a position that name its leaf. The index of ends on disk is ordered by leaves, too.
+/// Bits of a position that select its leaf. The index of ends on disk is ordered by leaf, too.
 const LEAF_BITS: u32 = 12;
 
 const LEAVES: usize = 1 << LEAF_BITS;
 
-/// Bits by which one level of [`split`] is finer than the one above.
+/// Bits by which one level of [`split`] is finer than the previous one.
 const LEVEL_BITS: u32 = 4;
 
 /// Parts of a range, at most.
 const MAX_PARTS: usize = 1 << LEVEL_BITS;
 
-/// What a set of records amounts to: two nodes that hold the same keys with the same stamps get the
-/// same, whatever the order in which they got them.
+/// The digest of a set of records: two nodes that hold the same keys with the same stamps have the
+/// same digest, in whatever order they received them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Digest {
-    /// The XOR, over all records, of the first 128 bits of BLAKE3(epoch, version, key). The epoch has
-    /// 8 bytes, the highest first, and the version those of
+    /// The XOR, over all records, of the first 128 bits of BLAKE3(epoch, version, key). The epoch
+    /// has 8 bytes, big-endian, and the version is
     /// [`Version::to_bytes`](shoal_core::ring::Version::to_bytes).
     pub hash: u128,
     /// Records, tombstones and expired ones included.
@@ -54,18 +54,18 @@ impl AddAssign for Digest {
     }
 }
 
-/// What a write did to one leaf.
+/// The change that a write made to one leaf.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Change {
     leaf: u16,
-    /// The XOR of what went and what came.
+    /// The XOR of the removed and the added record.
     hash: u128,
     records: i64,
     tombstones: i64,
     bytes: i64,
 }
 
-/// What a record was before a change, or is after it.
+/// A record before or after a change.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Side {
     pub(super) stamp: Stamp,
@@ -74,19 +74,19 @@ pub(super) struct Side {
     pub(super) row_bytes: usize,
 }
 
-/// What a store keeps in all.
+/// Totals of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Records, tombstones and expired ones included.
     pub records: u64,
     /// Of those, tombstones.
     pub tombstones: u64,
-    /// Bytes on disk, about: [`Record::footprint`](super::Record::footprint) of all records.
+    /// Approximate bytes on disk: [`Record::footprint`](super::Record::footprint) of all records.
     pub bytes: u64,
 }
 
 impl Change {
-    /// A record came, went or was replaced.
+    /// A record was added, removed or replaced.
     pub(super) fn new(key: &Key, before: Option<Side>, after: Option<Side>) -> Self {
         let hash =
             |side: Option<Side>| side.map_or(0, |side| Digest::of(key.as_bytes(), side.stamp).hash);
@@ -105,13 +105,13 @@ impl Change {
     }
 }
 
-/// The sums of all leaves, as of some batch of writes.
+/// The sums of all leaves after a batch of writes.
 pub(super) struct Tree {
     leaves: Vec<Digest>,
     usage: Usage,
-    /// The last batch that is summed up.
+    /// The last batch that is included.
     batch: u64,
-    /// What the batch after that does. It may be committed already, or never be.
+    /// The changes of the next batch, which may be committed already, or never.
     pending: Vec<Change>,
 }
 
@@ -122,7 +122,7 @@ impl Tree {
         Self { leaves, usage: Usage::default(), batch, pending: Vec::new() }
     }
 
-    /// Sums up a record that is there.
+    /// Adds an existing record.
     pub(super) fn count(&mut self, position: Position, key: &Key, side: Side) {
         self.leaves[leaf_of(position.to_u128())] += Digest::of(key.as_bytes(), side.stamp);
         self.usage.records += 1;
@@ -130,22 +130,22 @@ impl Tree {
         self.usage.bytes += footprint(key.as_bytes().len(), side.row_bytes);
     }
 
-    /// The last batch that is summed up.
+    /// The last batch that is included.
     pub(super) const fn batch(&self) -> u64 {
         self.batch
     }
 
-    /// What there is in all.
+    /// The totals.
     pub(super) const fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// Takes down what the next batch does, before it is committed.
+    /// Records the changes of the next batch before it is committed.
     pub(super) fn prepare(&mut self, changes: Vec<Change>) {
         self.pending = changes;
     }
 
-    /// The batch that was prepared is committed.
+    /// The prepared batch was committed.
     pub(super) fn apply(&mut self) {
         for change in take(&mut self.pending) {
             let leaf = &mut self.leaves[usize::from(change.leaf)];
@@ -159,7 +159,7 @@ impl Tree {
         self.batch += 1;
     }
 
-    /// The sum of some leaves after a batch. None if that is long past.
+    /// The sum of some leaves after a batch; none if that batch is too old.
     pub(super) fn sum(&self, leaves: Range<usize>, batch: u64) -> Option<Digest> {
         let pending = match batch.checked_sub(self.batch)? {
             0 => &[][..],
@@ -184,12 +184,12 @@ pub(super) const fn leaf_of(position: u128) -> usize {
     (position >> (128 - LEAF_BITS)) as usize
 }
 
-/// The first position of a leaf. After the last leaf comes the first.
+/// The first position of a leaf. The first leaf follows the last one.
 const fn start_of(leaf: usize) -> u128 {
     (leaf as u128) << (128 - LEAF_BITS)
 }
 
-/// Positions from the first to the last, both included, that do not pass zero.
+/// Positions from the first to the last, inclusive, that do not wrap around.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Span {
     pub(super) first: u128,
@@ -213,7 +213,7 @@ pub(super) fn spans(range: KeyRange) -> impl Iterator<Item = Span> {
     [Some(one), other].into_iter().flatten()
 }
 
-/// A span as whole leaves, and what is left at its ends.
+/// A span as whole leaves, and the rest at both ends.
 pub(super) fn cover(span: Span) -> (Range<usize>, impl Iterator<Item = Span>) {
     let is_start = start_of(leaf_of(span.first)) == span.first;
     let is_end = start_of(leaf_of(span.last) + 1).wrapping_sub(1) == span.last;
@@ -229,14 +229,14 @@ pub(super) fn cover(span: Span) -> (Range<usize>, impl Iterator<Item = Span>) {
     (begin..end.max(begin), ends.into_iter().flatten())
 }
 
-/// Up to 16 parts of a range that make it up, clockwise, for descending into where two nodes differ.
+/// Splits a range into up to 16 parts, clockwise, to descend to where two nodes differ.
 ///
-/// They end where leaves do, or sixteenths of leaves, or sixteenths of those. One part, the range
-/// itself, comes back only of a range of a single position.
+/// The parts end where leaves do, or sixteenths of leaves, or sixteenths of those. A range of a
+/// single position is returned as one part.
 pub fn split(range: KeyRange) -> Vec<KeyRange> {
     let first = range.first();
     let length = first.distance_to(range.last);
-    // The coarsest level of which the range touches two cells: it then touches 16 at most, or both
+    // The coarsest level at which the range touches two cells: it then touches at most 16, or both
     // ends of one.
     let bits = (LEVEL_BITS..=128)
         .step_by(LEVEL_BITS as usize)
@@ -257,7 +257,7 @@ pub fn split(range: KeyRange) -> Vec<KeyRange> {
     }
 }
 
-/// The number of a position's cell, of 2^`bits` cells.
+/// The number of a position's cell, out of 2^`bits` cells.
 const fn cell(position: Position, bits: u32) -> u128 {
     position.to_u128() >> (128 - bits)
 }

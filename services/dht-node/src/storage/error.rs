@@ -1,4 +1,4 @@
-//! What can go wrong on disk, in words for the operator.
+//! Errors of the disk, with messages for the operator.
 
 use std::{
     io,
@@ -6,32 +6,32 @@ use std::{
     sync::Arc,
 };
 
-/// The store could not do what it was asked for. Cheap to clone: writes that share a commit share
-/// its failure.
+/// The store could not do what was requested. Cheap to clone: writes that share a commit share its
+/// error.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No space, or the user's disk quota is used up. Reads go on, and so do writes once there is
+    /// The disk or the user's disk quota is full. Reads continue, and writes continue once there is
     /// room.
     #[error("no space is left on the disk of {}; free some, or give it a bigger one", .0.display())]
     Full(PathBuf),
     /// A read-only file system, or missing permissions.
     #[error("cannot {action} {}: {source}; make it accessible to this user", .path.display())]
     Denied {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// Any other answer of the file system.
+    /// Any other error of the file system.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: Arc<io::Error>,
     },
     /// The database is damaged, or could not be read or written.
@@ -39,37 +39,37 @@ pub enum StoreError {
     Database {
         /// Its file.
         path: PathBuf,
-        /// What redb says.
+        /// The error of redb.
         source: Arc<redb::Error>,
     },
-    /// A row of the database is not what this version writes.
+    /// The database holds a row that this version does not write.
     #[error("the database {} is damaged: it holds {what}; restore it, or have the ring fill an empty directory", .path.display())]
     Damaged {
         /// Its file.
         path: PathBuf,
-        /// What was found.
+        /// The row.
         what: &'static str,
     },
-    /// The disk failed before, and what is on it is being found out.
+    /// The disk failed before, and the database is being reopened.
     #[error("the database {} is being opened again after an error of its disk; try again soon", .0.display())]
     Reopening(PathBuf),
     /// Another process has it open.
     #[error("{} is in use by another shoal process; stop that, or choose another directory", .0.display())]
     InUse(PathBuf),
-    /// The directory's format is not one this version reads.
+    /// This version does not read the directory's format.
     #[error("{} has the format {found:?}, not {expected:?}; use the shoal that wrote it, or an empty directory", .path.display())]
     Format {
         /// The file that names the format.
         path: PathBuf,
-        /// What it says.
+        /// Its content.
         found: String,
-        /// What it should say.
+        /// The expected content.
         expected: &'static str,
     },
-    /// The directory does not tell whose it is.
+    /// The directory has no identity.
     #[error("{} does not hold the id of this node; restore it, or use an empty directory", .0.display())]
     NodeId(PathBuf),
-    /// Something went wrong inside shoal with a write that was to share a commit with this one.
+    /// A write that was to share a commit with this one failed inside shoal.
     #[error("a write beside this one failed inside shoal, and neither was kept; try again")]
     Aborted,
     /// The writer has ended.
@@ -78,7 +78,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Sorts an error of the file system.
+    /// Classifies an error of the file system.
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
@@ -92,7 +92,7 @@ impl StoreError {
         }
     }
 
-    /// Sorts what went wrong with the database at `path`.
+    /// Classifies an error of the database at `path`.
     pub(super) fn database(path: &Path, fault: impl Into<Fault>) -> Self {
         match fault.into() {
             Fault::Redb(redb::Error::Io(source)) => Self::io("use", path, source),
@@ -108,7 +108,7 @@ impl StoreError {
     }
 }
 
-/// What went wrong with the database, before its path is known.
+/// An error of the database, before its path is known.
 #[derive(Debug)]
 pub(super) enum Fault {
     Redb(redb::Error),
@@ -128,7 +128,7 @@ impl<E: Into<redb::Error>> From<E> for Fault {
     }
 }
 
-/// For `map_err`: says what was done to what.
+/// For `map_err`: adds the operation and the path.
 pub(super) fn cannot(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::io(action, &path, source)

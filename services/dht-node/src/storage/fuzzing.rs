@@ -1,4 +1,4 @@
-//! Entrances of the fuzz targets to rows of the database. Each gives none if it is damaged.
+//! Entry points for fuzz targets: rows of the database. Each returns none if its input is damaged.
 
 use prost::Message as _;
 use shoal_core::ring::{Custody, NodeId};
@@ -17,13 +17,13 @@ pub fn row(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(row.encode())
 }
 
-/// Reads the place of a record. Gives it again, if its key lies there.
+/// Reads the place of a record. Returns it again, if its key belongs there.
 pub fn place(bytes: &[u8]) -> Option<Vec<u8>> {
     let (position, key) = parse_place(bytes)?;
     (key.position() == position).then(|| place_of(&key))
 }
 
-/// Reads where the end of a record is noted, and writes it again.
+/// Reads an entry of the index of ends, and writes it again.
 pub fn end(bytes: &[u8]) -> Option<Vec<u8>> {
     let (leaf, position, key) = parse_end(bytes)?;
     let (_, time) = bytes.split_first_chunk::<2>()?;
@@ -32,12 +32,12 @@ pub fn end(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(end_of(leaf, ends_ms, &place))
 }
 
-/// Writes what is agreed, as it is kept.
+/// Writes the agreed replica sets as on disk.
 pub fn keep_custody(custody: &Custody) -> Vec<u8> {
     custody::encode(custody)
 }
 
-/// Reads what is agreed, as it was kept.
+/// Reads the agreed replica sets as on disk.
 pub fn kept_custody(bytes: &[u8], node: NodeId) -> Option<Custody> {
     wire::parse_custody(pb::Custody::decode(bytes).ok()?, node).ok()
 }

@@ -1,4 +1,4 @@
-//! Keys, values and records, and how records lie in the database.
+//! Keys, values and records, and their format in the database.
 
 use bytes::Bytes;
 use shoal_core::ring::{Position, Stamp, Version};
@@ -11,21 +11,22 @@ pub const MAX_KEY_BYTES: usize = 256;
 /// Bytes of a value, at most.
 pub const MAX_VALUE_BYTES: usize = 64 << 10;
 
-/// The first byte of a row, so that rows of several versions can lie side by side.
+/// The first byte of a row, so that rows of several formats can be stored side by side.
 const ENCODING: u8 = 1;
 
 /// Bytes of a position.
 pub(super) const POSITION_BYTES: usize = size_of::<u128>();
 
-/// Bytes of a row before its epoch, expiry or value: the encoding, the version, the flags.
+/// Bytes of a row before its epoch, expiry or value: the format, the version, the flags.
 const HEAD_BYTES: usize = 2 + Version::BYTES;
 
-/// Bytes that redb and the index of ends take for each record beside its row and twice its place.
+/// Bytes that redb and the index of ends use for each record in addition to its row and twice its
+/// place.
 const ENTRY_BYTES: usize = 64;
 
 const HAS_VALUE: u8 = 1;
 const HAS_EXPIRY: u8 = 2;
-/// It was written again, under a later epoch than its version's.
+/// It was written again, under a later epoch than that of its version.
 const HAS_EPOCH: u8 = 4;
 
 /// A key or a value is empty or too long.
@@ -39,12 +40,12 @@ pub enum SizeError {
     Value(usize),
 }
 
-/// What a value is found by: from 1 to [`MAX_KEY_BYTES`] bytes.
+/// The key of a value: from 1 to [`MAX_KEY_BYTES`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Bytes);
 
 impl Key {
-    /// Its place on the ring. Hashes the key.
+    /// Its position on the ring. Hashes the key.
     pub fn position(&self) -> Position {
         Position::of_key(&self.0)
     }
@@ -66,7 +67,7 @@ impl TryFrom<Bytes> for Key {
     }
 }
 
-/// What is kept under a key: up to [`MAX_VALUE_BYTES`] bytes.
+/// The value of a key: up to [`MAX_VALUE_BYTES`] bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Value(Bytes);
 
@@ -88,16 +89,17 @@ impl TryFrom<Bytes> for Value {
     }
 }
 
-/// What a key's last writer, to a node's knowledge, wrote.
+/// The last write of a key, to a node's knowledge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The key.
     pub key: Key,
     /// The version of this write, and which of two records of the key is the newer.
     pub stamp: Stamp,
-    /// The value; none if the key was deleted: a tombstone, which keeps older values from coming back.
+    /// The value; none if the key was removed: a tombstone, which prevents older values from
+    /// returning.
     pub value: Option<Value>,
-    /// Milliseconds since the Unix epoch when the value expires, if it does.
+    /// Milliseconds since the Unix epoch at which the value expires, if it does.
     pub expires_ms: Option<u64>,
 }
 
@@ -107,12 +109,12 @@ impl Record {
         self.value.is_some() && self.expires_ms.is_none_or(|expires_ms| now_ms < expires_ms)
     }
 
-    /// It says that the key was removed.
+    /// The key was removed.
     pub const fn is_tombstone(&self) -> bool {
         self.value.is_none()
     }
 
-    /// Bytes that it takes on disk, about.
+    /// Approximate bytes on disk.
     pub fn footprint(&self) -> u64 {
         footprint(self.key.0.len(), self.row().len())
     }
@@ -131,7 +133,7 @@ impl Record {
     }
 }
 
-/// A record without its key, as it lies in the database.
+/// A record without its key, as in the database.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Row<'a> {
     pub(super) stamp: Stamp,
@@ -139,8 +141,8 @@ pub(super) struct Row<'a> {
     pub(super) expires_ms: Option<u64>,
 }
 
-/// Bytes that a key and a row take on disk, about: redb gives a large row a page of a power of two,
-/// and has small ones share pages that are half full on average.
+/// Approximate bytes of a key and a row on disk: redb gives a large row a page of a power of two,
+/// and small rows share pages that are half full on average.
 pub(super) const fn footprint(key: usize, row: usize) -> u64 {
     (2 * (POSITION_BYTES + key) + row + ENTRY_BYTES).next_power_of_two() as u64
 }
@@ -172,7 +174,7 @@ impl<'a> Row<'a> {
         row
     }
 
-    /// None if these are not the bytes of a record.
+    /// None if the bytes are not a record.
     pub(super) fn parse(row: &'a [u8]) -> Option<Self> {
         let (&encoding, rest) = row.split_first()?;
         let (version, rest) = rest.split_first_chunk()?;
@@ -196,9 +198,9 @@ impl<'a> Row<'a> {
         Some(Self { stamp, value, expires_ms })
     }
 
-    /// Milliseconds since the Unix epoch when the record came to its end, or will: of a tombstone
-    /// when it was written, of a value when it expires. A version's time may lie after its expiry,
-    /// and hides older versions from then on.
+    /// Milliseconds since the Unix epoch at which the record ends: for a tombstone the time of its
+    /// write, for a value its expiry. A version's time may be later than its expiry; older versions
+    /// are hidden from then on.
     fn ends_ms(&self) -> Option<u64> {
         let written_ms = self.stamp.version.wall_ms;
         match (self.value, self.expires_ms) {
@@ -207,7 +209,7 @@ impl<'a> Row<'a> {
         }
     }
 
-    /// What the sums need to know of it.
+    /// The part that the sums need.
     pub(super) fn side(&self) -> Side {
         let (stamp, is_tombstone) = (self.stamp, self.value.is_none());
         Side { stamp, is_tombstone, ends_ms: self.ends_ms(), row_bytes: self.len() }
@@ -223,15 +225,15 @@ impl<'a> Row<'a> {
     }
 }
 
-/// The number at the beginning of a part of a row, which it takes away.
+/// Takes a number from the beginning of a row.
 fn number(row: &mut &[u8]) -> Option<u64> {
     let (number, rest) = row.split_first_chunk()?;
     *row = rest;
     Some(u64::from_be_bytes(*number))
 }
 
-/// Where a key lies in the database: its position, then itself, so that neighbours on the ring are
-/// neighbours on disk.
+/// The place of a key in the database: its position, then the key, so that neighbours on the ring
+/// are neighbours on disk.
 pub(super) fn place_of(key: &Key) -> Vec<u8> {
     let mut place = Vec::with_capacity(POSITION_BYTES + key.0.len());
     place.extend(key.position().to_u128().to_be_bytes());
@@ -239,20 +241,20 @@ pub(super) fn place_of(key: &Key) -> Vec<u8> {
     place
 }
 
-/// The position and the key that lie at a place of the database.
+/// The position and the key at a place of the database.
 pub(super) fn parse_place(place: &[u8]) -> Option<(Position, Key)> {
     let (position, key) = place.split_first_chunk()?;
     let key = Bytes::copy_from_slice(key).try_into().ok()?;
     Some((Position::from_u128(u128::from_be_bytes(*position)), key))
 }
 
-/// Where the end of a record of a leaf is noted: by the leaf, then its time, then its place. So the
-/// oldest of a range are found without looking at those of others.
+/// The entry of a record's end in the index of ends: its leaf, then its time, then its place. So
+/// the oldest records of a range are found without reading those of other ranges.
 pub(super) fn end_of(leaf: usize, ends_ms: u64, place: &[u8]) -> Vec<u8> {
     [&(leaf as u16).to_be_bytes()[..], &ends_ms.to_be_bytes(), place].concat()
 }
 
-/// The leaf of the record whose end is noted there, its position and its key.
+/// The leaf, position and key of an entry of the index of ends.
 pub(super) fn parse_end(end: &[u8]) -> Option<(usize, Position, Key)> {
     let (leaf, rest) = end.split_first_chunk()?;
     let (_, place) = rest.split_at_checked(size_of::<u64>())?;

@@ -1,4 +1,4 @@
-//! What a job can do to the store, before the batch it belongs to is committed.
+//! A batch of writes before it is committed, as a job sees it.
 
 use std::{cmp::Ordering, sync::Arc};
 
@@ -14,14 +14,14 @@ use super::{
     record::{Row, end_of, parse_place, place_of},
 };
 
-/// The batch cannot be committed: a job gives up, and all callers of the batch are told why.
+/// The batch cannot be committed: the job gives up, and all callers of the batch get the reason.
 #[derive(Debug)]
 pub struct Broken(());
 
-/// What became of a record that was to be stored.
+/// The outcome of storing a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Merged {
-    /// It is the last write of its key, and kept.
+    /// It is the last write of its key, and was stored.
     Stored,
     /// The store holds a later write, with this stamp.
     Older(Stamp),
@@ -29,7 +29,7 @@ pub enum Merged {
     Same,
 }
 
-/// A batch of writes on its way to disk. A job sees what the jobs before it did, committed or not.
+/// A batch of writes. A job sees the effects of earlier jobs, committed or not.
 pub struct Txn<'t> {
     database: &'t Database,
     transaction: &'t WriteTransaction,
@@ -44,13 +44,13 @@ pub struct Txn<'t> {
     failure: Option<StoreError>,
 }
 
-/// What the jobs of a batch wrote.
+/// The changes of a batch.
 #[derive(Default)]
 pub(super) struct Written {
     pub(super) changes: Vec<Change>,
     pub(super) records: u64,
     pub(super) bytes: usize,
-    /// What is agreed, if that changed.
+    /// The agreed replica sets, if they changed.
     pub(super) custody: Option<Arc<Custody>>,
 }
 
@@ -79,7 +79,7 @@ impl<'t> Txn<'t> {
         self.written.bytes
     }
 
-    /// The jobs are through: what they wrote, if they did and nothing failed.
+    /// The jobs are finished: returns their changes, if there are any and nothing failed.
     pub(super) fn finish(mut self) -> Result<Option<Written>, StoreError> {
         if self.custody != self.custody_before {
             let _ = self.put_meta(CUSTODY, &custody::encode(&self.custody));
@@ -103,12 +103,12 @@ impl<'t> Txn<'t> {
         self.failure.is_some()
     }
 
-    /// What is agreed about who keeps what, to look up and to change.
+    /// The agreed replica sets, to read and to change.
     pub fn custody(&mut self) -> &mut Custody {
         Arc::make_mut(&mut self.custody)
     }
 
-    /// What is kept under a key, tombstones and expired records included.
+    /// The record of a key, which may be a tombstone or expired.
     pub fn get(&mut self, key: &Key) -> Result<Option<Record>, Broken> {
         self.attempt(|txn| {
             let Some(row) = txn.records.get(&*place_of(key))? else { return Ok(None) };
@@ -116,7 +116,7 @@ impl<'t> Txn<'t> {
         })
     }
 
-    /// Keeps a record if it is a later write than what is there: the last writer wins.
+    /// Stores a record if it is newer than the present one: the last writer wins.
     pub fn merge(&mut self, record: &Record) -> Result<Merged, Broken> {
         self.attempt(|txn| {
             let place = place_of(&record.key);
@@ -134,8 +134,8 @@ impl<'t> Txn<'t> {
         })
     }
 
-    /// Forgets a key, if this is still the version of its last write: a tombstone or an expired value
-    /// that no replica can be without any more. Tells whether it was.
+    /// Purges a key, if its last write still has this version: a tombstone or an expired value that
+    /// every replica has. Returns whether it was purged.
     pub fn purge(&mut self, key: &Key, version: Version) -> Result<bool, Broken> {
         self.attempt(|txn| {
             let place = place_of(key);
@@ -148,9 +148,9 @@ impl<'t> Txn<'t> {
         })
     }
 
-    /// Forgets up to `max` records of a range that is no longer this node's, and tells how many:
-    /// fewer than `max` if none is left. A long range is forgotten in several jobs, so that others
-    /// get their turn.
+    /// Discards up to `max` records of a range that this node no longer keeps, and returns how
+    /// many: fewer than `max` if none is left. A long range is discarded by several jobs, so that
+    /// others have a turn.
     pub fn discard(&mut self, range: KeyRange, max: usize) -> Result<usize, Broken> {
         self.attempt(|txn| {
             let mut places = Vec::new();
@@ -171,12 +171,12 @@ impl<'t> Txn<'t> {
         })
     }
 
-    /// What is remembered under a name.
+    /// The value stored under a name.
     pub fn meta(&mut self, name: &str) -> Result<Option<Vec<u8>>, Broken> {
         self.attempt(|txn| Ok(txn.meta.get(name)?.map(|bytes| bytes.value().to_vec())))
     }
 
-    /// Remembers something small under a name, in place of what was there.
+    /// Stores a small value under a name, replacing the present one.
     pub fn put_meta(&mut self, name: &str, bytes: &[u8]) -> Result<(), Broken> {
         self.attempt(|txn| {
             txn.meta.insert(name, bytes)?;
@@ -199,7 +199,7 @@ impl<'t> Txn<'t> {
         })
     }
 
-    /// What is at a place.
+    /// The record at a place.
     fn before(&self, place: &[u8]) -> Result<Option<Side>, Fault> {
         let row = self.records.get(place)?;
         row.map(|row| Ok(parse(row.value())?.side())).transpose()

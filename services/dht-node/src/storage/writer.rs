@@ -1,7 +1,7 @@
-//! The one writer: an OS thread that runs jobs in turn and commits many at once.
+//! The single writer: an OS thread that runs jobs in order and commits many at once.
 //!
-//! A commit costs an fsync, whatever it holds. While the disk is busy with one, jobs queue up, and all
-//! of them share the next. Whoever handed in a job is answered when its commit is on disk.
+//! A commit costs an fsync, whatever its size. Jobs that queue up during a commit share the next
+//! one. A caller is answered when the commit of its job is on disk.
 
 use std::{
     io,
@@ -23,31 +23,31 @@ use super::{
     txn::{Broken, Txn, Written},
 };
 
-/// Jobs that wait, at most. Whoever brings one more waits for room, so a slow disk slows down those
-/// who write. Together they hold 32 MiB of values at most.
+/// Jobs that wait, at most; the next caller waits for room, so that a slow disk slows down its
+/// writers. Together they hold 32 MiB of values at most.
 const QUEUE: usize = 512;
 
-/// Jobs of one commit, at most: those at the end of a full queue wait for two commits, not for more.
+/// Jobs of one commit: the last jobs of a full queue wait for two commits, not more.
 const MAX_JOBS: usize = QUEUE;
 
-/// Bytes after which a batch takes no more jobs. redb buffers half of its cache of 8 MiB and would
+/// Bytes after which a batch takes no more jobs. redb buffers half of its cache of 8 MiB, and would
 /// write pages before the commit.
 const MAX_BYTES: usize = 4 << 20;
 
-/// After an error of the disk writes are refused for so long, unless room comes up before: each try
-/// that fails has the whole database read again.
+/// After a disk error, writes are refused for this long, unless room appears earlier: each failed
+/// attempt reads the whole database again.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// So many more bytes free than when the disk was full are room.
+/// This many more free bytes than when the disk was full count as room.
 const ROOM_BYTES: u64 = 1 << 20;
 
-/// A job in the queue, and who waits for it.
+/// A job in the queue, and its caller.
 pub(super) trait Work: Send {
     fn run(&mut self, txn: &mut Txn<'_>);
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>);
 }
 
-/// The way to the writer.
+/// Sends jobs to the writer.
 pub(super) type Queue = mpsc::Sender<Box<dyn Work>>;
 
 pub(super) struct Job<F, R> {
@@ -69,7 +69,7 @@ where
     R: Send,
 {
     fn run(&mut self, txn: &mut Txn<'_>) {
-        // Nobody waits any more: what was given up before its turn is no work.
+        // No caller waits any more: a job that was given up before its turn does not run.
         if let Some(run) = self.run.take().filter(|_| !self.reply.is_closed()) {
             self.done = run(txn).ok();
         }
@@ -77,7 +77,7 @@ where
 
     fn answer(self: Box<Self>, outcome: Result<(), StoreError>) {
         let Self { done, reply, .. } = *self;
-        // The caller may have given up; its write counts all the same.
+        // The caller may have given up; its write is kept all the same.
         let _ = reply.send(outcome.and_then(|()| done.ok_or(StoreError::Aborted)));
     }
 }
@@ -111,7 +111,7 @@ pub(super) fn start(
 
 struct Writer {
     database: Arc<Database>,
-    /// As it is on disk.
+    /// As on disk.
     custody: watch::Sender<Arc<Custody>>,
     queue: mpsc::Receiver<Box<dyn Work>>,
     pause: Option<Pause>,
@@ -131,7 +131,7 @@ impl Writer {
         }
     }
 
-    /// Runs and commits the jobs of a batch: the one that is there, and those that queue up.
+    /// Runs and commits a batch: the job that is there, and the jobs that queue up.
     fn write(&mut self, batch: &mut Vec<Box<dyn Work>>) -> Result<(), StoreError> {
         self.check_pause()?;
         let database = Arc::clone(&self.database);
@@ -140,7 +140,7 @@ impl Writer {
             Ok(Some(written)) => self.commit(transaction, written),
             Ok(None) => Ok(()),
             Err(error) => {
-                // A rollback fails if the disk did.
+                // A rollback fails if the disk has failed.
                 if transaction.abort().is_err() {
                     self.recover(&error);
                 }
@@ -157,7 +157,7 @@ impl Writer {
         }
     }
 
-    /// A read that failed may have closed the database since the last batch.
+    /// A failed read may have closed the database since the last batch.
     fn begin(&mut self) -> Result<WriteTransaction, StoreError> {
         self.database.begin_write().or_else(|error| {
             self.recover(&error);
@@ -211,7 +211,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Opens the database anew after an error of the disk, which closes it for readers too.
+    /// Reopens the database after a disk error, which closes it for readers as well.
     fn recover(&mut self, error: &StoreError) {
         let path = self.database.path();
         let free_bytes = free_bytes(path);
@@ -235,7 +235,7 @@ fn report_counts(database: &Database) {
     metrics::gauge!("shoal_dht_stored_bytes").set(bytes as f64);
 }
 
-/// Bytes that the disk of a file has for us, if it says so.
+/// Free bytes on the disk of a file, if the system reports them.
 fn free_bytes(path: &Path) -> Option<u64> {
     let disk = rustix::fs::statvfs(path.parent()?).ok()?;
     Some(disk.f_bavail * disk.f_frsize)

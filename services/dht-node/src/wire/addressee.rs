@@ -1,7 +1,7 @@
-//! Whom a call is meant for.
+//! The node that a call is meant for.
 //!
-//! A promise counts as the one of the node that was asked. After a restart another node may be where
-//! that one was, even the caller itself, which would then make a majority alone.
+//! A promise counts as a promise of the node that was asked. After a restart another node may have
+//! its address, even the caller itself, which would then form a majority alone.
 
 use shoal_common::ring::ADDRESSEE;
 use shoal_core::ring::NodeId;
@@ -21,19 +21,19 @@ impl Interceptor for Addressee {
     }
 }
 
-/// Refuses what is meant for another node than this one. A call that names none is taken: clients do
-/// not know whom they reach.
+/// Refuses a call that is meant for another node than this one. A call that names none is accepted:
+/// clients do not know which node they reach.
 pub(crate) fn check_addressee(me: NodeId, metadata: &MetadataMap) -> Result<(), Status> {
     let Some(id) = metadata.get(ADDRESSEE) else { return Ok(()) };
     if id.to_str().is_ok_and(|id| id.parse() == Ok(me)) {
         return Ok(());
     }
-    // Nothing has happened, and whoever asked may find out who has the address of whom now.
+    // Nothing has happened, and the caller may find out which node has this address now.
     Err(refusal::status(Reason::NotServing, format!("another node is here: {me}")))
 }
 
-/// Refuses what is not expressly meant for this node: what nodes ask each other changes what they
-/// believe, or is answered in this node's own name.
+/// Refuses a call that does not name this node: calls between nodes change what they know, or are
+/// answered in this node's name.
 pub(crate) fn require_addressee(me: NodeId, metadata: &MetadataMap) -> Result<(), Status> {
     if metadata.get(ADDRESSEE).is_none() {
         return Err(Status::invalid_argument(format!(

@@ -1,4 +1,4 @@
-//! Replica sets, and how nodes agree on them.
+//! Replica sets, and the agreement on them.
 
 use shoal_core::ring::{
     Agreement, Ballot, Custody, KeyRange, Lineage, NodeId, Proposal, ReplicaSet, Superseding,
@@ -14,7 +14,7 @@ use super::{
 
 /// Members of a set.
 const MAX_MEMBERS: usize = 7;
-/// Sets told of in one message.
+/// Sets in one message.
 const MAX_SETS: usize = 1024;
 
 pub(crate) fn agreement(of: KeyRange, set: &ReplicaSet) -> pb::Agreement {
@@ -92,7 +92,7 @@ pub(crate) fn parse_promise(promise: pb::Promise) -> Result<Vec<(KeyRange, Propo
         .collect()
 }
 
-/// What a node remembers of agreements, as it is kept on disk.
+/// The agreed sets and promises of a node, as stored on disk.
 pub(crate) fn custody(custody: &Custody) -> pb::Custody {
     let known = custody.known().map(|(range, known)| pb::KnownAgreement {
         present: Some(agreement(range, &known.present)),
@@ -104,8 +104,8 @@ pub(crate) fn custody(custody: &Custody) -> pb::Custody {
     pb::Custody { agreements: known.collect() }
 }
 
-/// What was agreed, as it was kept. Absurd counts, which earlier versions took from anybody, would
-/// disable a range for ever: no next set could go before them.
+/// The stored sets and promises. Absurd counts, which earlier versions accepted from anybody, would
+/// disable a range forever: no next set could follow them.
 pub(crate) fn parse_custody(stored: pb::Custody, node: NodeId) -> Result<Custody, WireError> {
     let mut custody = Custody::new(node);
     for mut known in stored.agreements {
@@ -126,7 +126,7 @@ pub(crate) fn parse_custody(stored: pb::Custody, node: NodeId) -> Result<Custody
     Ok(custody)
 }
 
-/// Replaces absurd counts of what was kept. A promise stays one, above all that were given in earnest.
+/// Replaces absurd stored counts. A promise stays one, above all valid ballots.
 fn mend_counts(known: &mut pb::KnownAgreement) -> bool {
     let present = known.present.as_mut().and_then(|present| present.replica_set.as_mut());
     let accepted = known.accepted.as_mut();
@@ -170,7 +170,7 @@ mod tests {
             prop_assert_eq!(told.is_ok(), is_credible(epoch) && is_credible(round));
         }
 
-        /// Whatever an earlier version has kept, there is a next epoch and a next round.
+        /// Whatever an earlier version has stored, there is a next epoch and a next round.
         #[test]
         fn what_is_on_the_disk_disables_no_range(
             epoch: u64,

@@ -1,4 +1,4 @@
-//! Nodes, their neighbours, and news of them.
+//! Nodes, their neighbours, and gossip about them.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -18,27 +18,27 @@ const MAX_NODES: usize = 128;
 /// Rumours in one message.
 const MAX_RUMOURS: usize = 256;
 
-/// Who tells of a node, by which its address is judged.
+/// The source of a node's address, which decides how it is judged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Told {
-    /// The node itself, in a call from this host: the address is what the setting accepts of it, and
-    /// an unspecified host stands for where it is seen.
+    /// The node itself, in a call from this host: the setting decides whether the address is
+    /// accepted, and an unspecified host stands for the observed one.
     ByItself(IpAddr, AdvertisedAddresses),
-    /// A node on this host: the address is worth something to others.
+    /// A node on this host: its addresses are useful to others.
     From(IpAddr),
-    /// Whoever agreed with it on a replica set, perhaps long ago.
+    /// A node that agreed with it on a replica set, perhaps long ago.
     InAgreement,
 }
 
 impl Told {
-    /// In an answer of whoever was dialled at HOST:PORT.
+    /// An answer from the node that was dialled at HOST:PORT.
     pub(crate) fn at(address: &str) -> Self {
         let address: Option<Address> = address.parse().ok();
-        // Of a name it is not known here whether it stands for this host.
+        // Whether a name stands for this host is not known here.
         Self::From(address.and_then(|it| it.ip()).unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
     }
 
-    /// How the same one's word of others is judged.
+    /// How the same node's hearsay about others is judged.
     const fn of_others(self) -> Self {
         match self {
             Self::ByItself(seen, _) => Self::From(seen),
@@ -60,7 +60,7 @@ pub(crate) fn contact(contact: &Contact) -> pb::NodeInfo {
 pub(crate) fn parse_contact(info: Option<pb::NodeInfo>, told: Told) -> Result<Contact, WireError> {
     let info = info.ok_or(WireError::Missing("the node"))?;
     let id: NodeId = info.node_id.parse().map_err(field)?;
-    // What is told of it further, and kept, has no room for another place.
+    // The gossip that is forwarded and stored has no field for another address.
     if info.index != 0 {
         let words = format!("node {id} stands at its place 0 alone, not at {}", info.index);
         return Err(WireError::Field(words));
@@ -72,7 +72,7 @@ pub(crate) fn parse_contact(info: Option<pb::NodeInfo>, told: Told) -> Result<Co
     dialable(right, id, &info.address, told)
 }
 
-/// A node named by its id and address alone.
+/// A node given by its id and address alone.
 pub(crate) fn parse_named(id: &str, address: &str) -> Result<Contact, WireError> {
     let id: NodeId = id.parse().map_err(field)?;
     dialable(Position::of_node(id, 0), id, address, Told::InAgreement)
@@ -101,7 +101,7 @@ fn dialable(
     Ok(Contact { position, id, address: address.to_string().into() })
 }
 
-/// A node that somebody tells of; none if its address leads nowhere from here.
+/// A node known from hearsay; none if its address leads nowhere from here.
 fn parse_hearsay(info: Option<pb::NodeInfo>, told: Told) -> Result<Option<Contact>, WireError> {
     match parse_contact(info, told.of_others()) {
         Ok(contact) => Ok(Some(contact)),
@@ -183,9 +183,9 @@ pub(crate) fn rumour(entry: &Entry) -> pb::Rumour {
     }
 }
 
-/// News of nodes. What has an absurd incarnation is left out: the node spoken of could not refute it.
-/// A node whose clock is far ahead, and its message with it, would else not be heard at all. So is what
-/// leads nowhere from here.
+/// Gossip about nodes. An entry with an absurd incarnation is left out, because the node that it is
+/// about could not refute it; refusing the whole message would silence a node whose clock is far
+/// ahead. An address that leads nowhere from here is left out as well.
 pub(crate) fn parse_rumours(rumours: Vec<pb::Rumour>, told: Told) -> Result<Vec<Entry>, WireError> {
     let rumours = at_most("rumours", rumours, MAX_RUMOURS)?.into_iter();
     let rumours = rumours.filter(|rumour| is_credible(rumour.incarnation));
@@ -202,7 +202,7 @@ pub(crate) fn parse_rumours(rumours: Vec<pb::Rumour>, told: Told) -> Result<Vec<
     rumours.filter_map(|rumour| parse(rumour).transpose()).collect()
 }
 
-/// The hashes of all a node says of others; none if it sent none.
+/// The digest of a node's membership list; none if it sent none.
 pub(crate) fn parse_roll_digest(hashes: Vec<u64>) -> Result<Option<RollDigest>, WireError> {
     if hashes.is_empty() {
         return Ok(None);

@@ -1,43 +1,43 @@
-//! Which counts of other nodes are believed.
+//! Which counters of other nodes are credible.
 //!
-//! Epochs, rounds of ballots and incarnations only ever grow, and the higher one goes before. Whoever
-//! could tell the highest of all would have the last word for ever. None grows faster than time: an
-//! incarnation begins as the time of its node's start, in milliseconds since the Unix epoch; an epoch
-//! takes an agreement, of several round trips and fsyncs; a round is an attempt at one, with a wait of
-//! 50 ms after it. So none is ever above the time in milliseconds since the Unix epoch, but for what
-//! clocks differ, and what is above is refused. There is always a next one: what is highest now is not
-//! a millisecond later.
+//! Epochs, rounds of ballots and incarnations only ever grow, and the higher one wins. A node that
+//! could claim the highest of all would win forever. None grows faster than time: an incarnation
+//! begins as the start time of its node, in milliseconds since the Unix epoch; an epoch takes an
+//! agreement, with several round trips and fsyncs; a round is an attempt at one, with a pause of 50
+//! ms after it. So none is ever above the time in milliseconds since the Unix epoch, apart from
+//! differences between clocks, and a higher one is refused. There is always a next one: the highest
+//! value now is not the highest a millisecond later.
 
 use std::time::Duration;
 
 use super::WireError;
 use crate::time::unix_ms;
 
-/// How far a count may be ahead of this node's clock: as clocks are that were set to the wrong time
-/// zone, or the wrong day.
+/// How far a counter may be ahead of this node's clock: as far as a clock that was set to the wrong
+/// time zone, or the wrong day.
 pub(super) const MAX_AHEAD: Duration = Duration::from_secs(24 * 3600);
 
-/// In place of an absurd count that an earlier version took, and has on the disk. All nodes put the
-/// same in its place, it is above what rings come to (an agreement a millisecond for 34 years), and
-/// below what is believed.
+/// Replaces an absurd counter that an earlier version accepted and stored. All nodes use the same
+/// value. It is above what rings reach (an agreement each millisecond for 34 years), and below what
+/// is credible.
 const IN_PLACE_OF_ABSURD: u64 = 1 << 40;
 
-/// The highest count that is believed at present.
+/// The highest credible counter at present.
 fn highest_count() -> u64 {
     unix_ms().max(IN_PLACE_OF_ABSURD).saturating_add(MAX_AHEAD.as_millis() as u64)
 }
 
-/// A count may have come about by now.
+/// Whether the counter can have been reached by now.
 pub(crate) fn is_credible(count: u64) -> bool {
     count <= highest_count()
 }
 
-/// The count, if it may have come about by now.
+/// The counter, if it can have been reached by now.
 pub(crate) fn credible(what: &'static str, got: u64) -> Result<u64, WireError> {
     if is_credible(got) { Ok(got) } else { Err(WireError::Absurd { what, got }) }
 }
 
-/// The count, or what stands in place of an absurd one. Tells whether it was absurd.
+/// The counter, or the replacement of an absurd one. Returns whether it was absurd.
 pub(super) fn mend(count: &mut u64) -> bool {
     let is_absurd = !is_credible(*count);
     if is_absurd {

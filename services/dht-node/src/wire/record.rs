@@ -53,7 +53,7 @@ pub(crate) fn digest(digest: Digest) -> pb::Digest {
     pb::Digest { hash: digest.hash.to_be_bytes().to_vec().into(), count: digest.count }
 }
 
-/// The digests of so many ranges: each is compared with what this node has of its range.
+/// One digest per requested range: each is compared with this node's digest of its range.
 pub(crate) fn parse_digests(
     digests: Vec<pb::Digest>,
     asked: usize,
@@ -64,8 +64,8 @@ pub(crate) fn parse_digests(
     digests.into_iter().map(|digest| parse_digest(Some(digest))).collect()
 }
 
-/// A page of the keys of a range and their stamps: clockwise, from the one after `after` on, and not
-/// empty if more are said to follow. What is left out would be taken for removed.
+/// A page of the keys of a range and their stamps: clockwise, after `after`, and not empty if more
+/// are announced. A missing key would be taken for removed.
 pub(crate) fn parse_stamps(
     response: pb::ListVersionsResponse,
     range: KeyRange,
@@ -89,7 +89,7 @@ pub(crate) fn parse_stamps(
     Ok((stamps, response.more))
 }
 
-/// Records of some of the keys that were asked about, in their order.
+/// Records of some of the requested keys, in their order.
 pub(crate) fn parse_records_of<'a>(
     records: Vec<pb::Record>,
     mut asked: impl Iterator<Item = &'a Key>,
@@ -122,7 +122,7 @@ mod tests {
         pb::KeyVersion { key: key.as_bytes().clone(), version: version.to_string(), epoch: None }
     }
 
-    /// Five keys, clockwise from `after` on, which lies between two of them.
+    /// Five keys, clockwise after `after`, which lies between two of them.
     fn keys() -> (Position, Vec<Key>) {
         let key = |name: u8| Key::try_from(bytes::Bytes::from(vec![name])).expect("it is short");
         let mut keys: Vec<_> = (1..=5).map(key).collect();

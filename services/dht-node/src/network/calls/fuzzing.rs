@@ -1,4 +1,4 @@
-//! Entrances of the fuzz targets to what members of a replica set answer.
+//! Entry points for fuzz targets: answers of members of a replica set.
 
 use bytes::Bytes;
 use shoal_core::ring::KeyRange;
@@ -14,8 +14,8 @@ use crate::{
 pub const ANSWERED: [&str; 8] =
     ["Prepare", "Accept", "Learn", "Renew", "Replicate", "Supply", "ListVersions", "ReadRecords"];
 
-/// Parses the response of a method of `ReplicaService` to a question about a range, or about the keys
-/// of records.
+/// Parses the response of a method of `ReplicaService` to a request about a range, or about the
+/// keys of records.
 pub fn is_answer(method: &str, message: Bytes, range: KeyRange, records: &[Record]) -> bool {
     let keys = || records.iter().map(|record| &record.key);
     let parsed = || {

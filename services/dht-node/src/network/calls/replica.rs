@@ -1,4 +1,4 @@
-//! What the nodes that keep a range ask each other.
+//! Calls between the members of a replica set.
 
 use shoal_common::{channel::Channel, units::duration};
 use shoal_core::ring::{
@@ -20,7 +20,7 @@ use crate::{
 /// The largest message of records: below tonic's limit of 4 MiB.
 const MAX_MESSAGE: usize = 4 << 20;
 
-/// A client that speaks to this node, and not to another one that has its address now.
+/// A client of this node that no other node accepts, even if it has the address now.
 fn client(
     channel: Channel,
     to: &Contact,
@@ -151,7 +151,7 @@ impl Calls {
         parsed(&of.address, wire::parse_digests(response.digests, ranges.len()))
     }
 
-    /// Keys and stamps of a range, from a key on; and whether there are more.
+    /// Keys and stamps of a range after a key, and whether there are more.
     pub(crate) async fn stamps(
         &self,
         range: KeyRange,
@@ -165,7 +165,7 @@ impl Calls {
         parsed(&of.address, wire::parse_stamps(response, range, after))
     }
 
-    /// Records of some of the keys: as many as fit into a message.
+    /// Records of some of the keys, as many as fit into a message.
     pub(crate) async fn records(
         &self,
         keys: &[Key],

@@ -1,4 +1,4 @@
-//! What nodes ask each other to keep the circle.
+//! Calls that maintain the ring.
 
 use std::sync::Arc;
 
@@ -9,14 +9,14 @@ use shoal_proto::dht::v1::{self as pb, dht_service_client::DhtServiceClient, tar
 use super::{CallError, Calls, Client};
 use crate::wire::{self, Addressee, Told};
 
-/// A client that speaks to this node, and not to another one that has its address now.
+/// A client of this node that no other node accepts, even if it has the address now.
 fn client(channel: Channel, to: &Contact) -> Client {
     DhtServiceClient::with_interceptor(channel, Addressee(to.id))
 }
 
 impl Calls {
-    /// What a node says of a position. It may take longer than usual: who has no time asks others
-    /// meanwhile.
+    /// A node's answer about a position. It may take longer than usual; a caller that cannot wait
+    /// asks other nodes in the meantime.
     pub(crate) async fn find_successor(
         &self,
         of: Position,
@@ -43,7 +43,7 @@ impl Calls {
         parsed(&of.address, wire::parse_state(response.state, Told::at(&of.address)))
     }
 
-    /// The state of whoever is at an address.
+    /// The state of the node at an address.
     pub(crate) async fn state_at(&self, address: &Arc<str>) -> Result<State, CallError> {
         let request = pb::GetStateRequest::default();
         let call = async |channel| DhtServiceClient::new(channel).get_state(request).await;

@@ -247,7 +247,7 @@ async fn a_write_that_could_not_be_remembered_is_not_begun_and_those_in_doubt_co
     }
     assert_eq!(value_of(bench.on_replica(1, "a")).as_deref(), Some("1"));
     let refused = bench.put("c", "1", Condition::None).await;
-    assert!(matches!(refused, Err(KvError::TooManyDoubts)), "{refused:?}");
+    assert!(matches!(refused, Err(KvError::TooManyIndeterminate)), "{refused:?}");
     assert_eq!(bench.on_replica(1, "c"), None);
     assert_eq!((bench.read("a").as_deref(), bench.read("b")), (Some("0"), None));
 

@@ -6,9 +6,9 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 use shoal_common::fuzzing::Receiver;
-use shoal_core::ring::{Agreement, Custody, Version};
+use shoal_core::ring::{Agreement, Configurations, Version};
 use shoal_dht_node::fuzzing::{
-    ANSWERED, ASKED, Asked, asked, is_answer, keep_custody, kept_custody,
+    ANSWERED, ASKED, Asked, asked, is_answer, keep_configurations, kept_configurations,
 };
 use shoal_fuzz::{
     receive,
@@ -35,24 +35,24 @@ enum Ask {
 }
 
 fuzz_target!(|steps: Vec<Step>| {
-    let mut custody = Custody::new(id(ME));
+    let mut configurations = Configurations::new(id(ME));
     for step in steps {
-        let before = custody.clone();
-        take(&mut custody, step);
+        let before = configurations.clone();
+        take(&mut configurations, step);
         for place in (0..NODES).map(|number| contact(number).position) {
-            check(before.at(place), custody.at(place));
+            check(before.at(place), configurations.at(place));
         }
     }
 });
 
-fn take(custody: &mut Custody, step: Step) {
+fn take(configurations: &mut Configurations, step: Step) {
     match step {
         Step::Ask { range, set, ask } => {
             let (method, request) = request(range, &set, ask);
-            answer(custody, method, &request);
+            answer(configurations, method, &request);
         }
         Step::AskBytes { method, bytes } => {
-            answer(custody, ASKED[usize::from(method) % ASKED.len()], &bytes);
+            answer(configurations, ASKED[usize::from(method) % ASKED.len()], &bytes);
         }
         Step::AnswerBytes { method, bytes, range } => {
             let method = ANSWERED[usize::from(method) % ANSWERED.len()];
@@ -62,12 +62,12 @@ fn take(custody: &mut Custody, step: Step) {
         Step::Settle { range, set } => {
             let request = pb::LearnRequest { agreement: set.of(range) };
             if let Some(Asked::Learn(range, set)) = parse("Learn", &request.encode_to_vec()) {
-                custody.settle(range, &set);
+                configurations.settle(range, &set);
             }
         }
         Step::Restart => {
-            let kept = kept_custody(&keep_custody(custody), id(ME));
-            assert_eq!(kept.as_ref(), Some(&*custody), "what was kept is read");
+            let kept = kept_configurations(&keep_configurations(configurations), id(ME));
+            assert_eq!(kept.as_ref(), Some(&*configurations), "what was kept is read");
         }
     }
 }
@@ -117,30 +117,30 @@ fn records(keys: &[u8]) -> Vec<pb::Record> {
 }
 
 /// Does what the local replica does with a request.
-fn answer(custody: &mut Custody, method: &str, request: &[u8]) {
+fn answer(configurations: &mut Configurations, method: &str, request: &[u8]) {
     match parse(method, request) {
         None => {}
         Some(Asked::Prepare(range, present, ballot)) => {
-            let _ = custody.prepare(range, &present, ballot);
+            let _ = configurations.prepare(range, &present, ballot);
         }
         Some(Asked::Accept(range, present, proposal)) => {
-            let _ = custody.accept(range, &present, &proposal);
+            let _ = configurations.accept(range, &present, &proposal);
         }
-        Some(Asked::Learn(range, chosen)) => drop(custody.learn(range, &chosen)),
+        Some(Asked::Learn(range, chosen)) => drop(configurations.learn(range, &chosen)),
         Some(Asked::Replicate(range, set, records)) => {
             for position in records.iter().map(|record| record.key.position()) {
-                if !range.contains(position) || custody.write(position, range, &set).is_err() {
+                if !range.contains(position) || configurations.write(position, range, &set).is_err() {
                     continue;
                 }
-                let known = custody.at(position).expect("its set was learnt");
+                let known = configurations.at(position).expect("its set was learnt");
                 assert!(!known.is_sealed() && set.holds(id(ME)), "a write it must not take");
                 assert_eq!(known.present.epoch, set.epoch);
             }
         }
         Some(Asked::Supply(range, present, ballot, _)) => {
             drop(match ballot {
-                Some(ballot) => custody.supply(range, &present, ballot),
-                None => custody.copy(range, &present),
+                Some(ballot) => configurations.supply(range, &present, ballot),
+                None => configurations.copy(range, &present),
             });
         }
     }

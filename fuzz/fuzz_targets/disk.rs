@@ -6,7 +6,7 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use shoal_core::content::PieceIndex;
-use shoal_dht_node::fuzzing::{end, keep_custody, kept_custody, place, row};
+use shoal_dht_node::fuzzing::{end, keep_configurations, kept_configurations, place, row};
 use shoal_fuzz::{frugally, ring::id};
 use shoal_peer::fuzzing::{
     check_columns, fingerprints, held_log, read_columns, read_held_log, read_rows,
@@ -24,7 +24,7 @@ enum Found<'a> {
     Record(&'a [u8]),
     Place(&'a [u8]),
     End(&'a [u8]),
-    Custody(&'a [u8]),
+    Configurations(&'a [u8]),
 }
 
 fuzz_target!(|found: Found| {
@@ -54,9 +54,9 @@ fuzz_target!(|found: Found| {
         Found::Record(bytes) => assert_same(bytes, row),
         Found::Place(bytes) => assert_same(bytes, place),
         Found::End(bytes) => assert_same(bytes, end),
-        Found::Custody(bytes) => {
-            let Some(kept) = kept_custody(bytes, id(7)) else { return };
-            assert_eq!(kept_custody(&keep_custody(&kept), id(7)), Some(kept));
+        Found::Configurations(bytes) => {
+            let Some(kept) = kept_configurations(bytes, id(7)) else { return };
+            assert_eq!(kept_configurations(&keep_configurations(&kept), id(7)), Some(kept));
         }
     }
 });

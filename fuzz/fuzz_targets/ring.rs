@@ -13,7 +13,7 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 use shoal_common::fuzzing::Receiver;
 use shoal_core::ring::{
-    Founding, Input, Life, Node, NodeSettings, Output, Roll, RollDigest, Seeds, Silence, Source,
+    Founding, Input, Life, Node, NodeSettings, Output, Membership, MembershipDigest, Seeds, Silence, Source,
     Standing,
 };
 use shoal_dht_node::fuzzing::{gossip, notified};
@@ -102,9 +102,9 @@ fn input(node: &mut Node, now: Instant, what: What, waiting: &mut Vec<Output>) -
             let rumours = rumours.into_iter().map(Rumour::message).collect();
             let digest = match digest {
                 Digest::None => Vec::new(),
-                Digest::Own => node.roll().digest().hashes().to_vec(),
-                Digest::Zero => vec![0; RollDigest::BUCKETS],
-                Digest::Short => vec![0; RollDigest::BUCKETS - 1],
+                Digest::Own => node.membership().digest().hashes().to_vec(),
+                Digest::Zero => vec![0; MembershipDigest::BUCKETS],
+                Digest::Short => vec![0; MembershipDigest::BUCKETS - 1],
             };
             hear(node, now, &pb::GossipRequest { rumours, digest }.encode_to_vec())
         }
@@ -149,7 +149,7 @@ fn hear(node: &mut Node, now: Instant, bytes: &[u8]) -> Option<Input> {
     let path = "/shoal.dht.v1.DhtService/Gossip";
     let (entries, digest) = receive(path, Receiver::Server, bytes, gossip)?;
     let news = node.gossiped(now, &Source::of_ip(SEEN), &entries, digest.as_ref());
-    assert!(news.len() <= 2 * Roll::MAX_RUMOURS, "{} are told", news.len());
+    assert!(news.len() <= 2 * Membership::MAX_RUMOURS, "{} are told", news.len());
     None
 }
 
@@ -162,16 +162,16 @@ fn check(node: &mut Node, waiting: &[Output]) {
     let distances: Vec<_> = distances.collect();
     assert!(distances.is_sorted_by(|a, b| a < b) && !distances.contains(&0), "{state:?}");
     assert!(state.predecessor.is_none_or(|node| node.position != me.position));
-    let Some(own) = node.roll().own() else {
+    let Some(own) = node.membership().own() else {
         return assert_eq!(state.standing, Standing::Leaving, "it forgot itself");
     };
     let is_alive = own.life == Life::Alive;
     assert_eq!(is_alive, state.standing != Standing::Leaving, "others have it live or die");
     assert!(own.incarnation < u64::MAX, "it cannot refute the next report");
-    let (own, entries) = (own.clone(), node.roll().len());
-    let census = node.view().census.expect("there is gossip");
-    assert_eq!(census.len(), entries);
-    assert_eq!(census.owner_of(me.position).is_some_and(|owner| *owner == own.contact), is_alive);
+    let (own, entries) = (own.clone(), node.membership().len());
+    let live_nodes = node.view().live_nodes.expect("there is gossip");
+    assert_eq!(live_nodes.len(), entries);
+    assert_eq!(live_nodes.owner_of(me.position).is_some_and(|owner| *owner == own.contact), is_alive);
     for asked in waiting {
         let Output::Ask(other, _) = asked else { continue };
         assert_ne!(other.position, me.position, "it asks itself: {asked:?}");

@@ -1,4 +1,4 @@
-//! `HOST:PORT`: what people write, what services advertise, and what is dialled.
+//! `HOST:PORT`: as people write it, services advertise it, and clients dial it.
 
 use std::{
     fmt,
@@ -8,10 +8,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-/// The longest name that DNS carries (RFC 1035).
+/// The longest DNS name (RFC 1035).
 const MAX_NAME_BYTES: usize = 253;
 
-/// A host, by name or by number, and a port.
+/// A host, by name or IP address, and a port.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Address {
@@ -26,7 +26,7 @@ enum Host {
 }
 
 impl Address {
-    /// The longest address written out: a name, a colon and five digits.
+    /// The longest address as text: a name, a colon and five digits.
     pub const MAX_BYTES: usize = MAX_NAME_BYTES + 6;
 
     /// The port.
@@ -34,7 +34,7 @@ impl Address {
         self.port
     }
 
-    /// The host without brackets, as resolvers want it.
+    /// The host without brackets, as resolvers expect it.
     pub fn host(&self) -> String {
         match &self.host {
             Host::Name(name) => name.clone(),
@@ -42,7 +42,7 @@ impl Address {
         }
     }
 
-    /// The host's number, unless it is a name.
+    /// The host's IP address, unless it is a name.
     pub const fn ip(&self) -> Option<IpAddr> {
         match self.host {
             Host::Ip(ip) => Some(ip),
@@ -50,20 +50,20 @@ impl Address {
         }
     }
 
-    /// The host is a name of this very host, whatever DNS says of it (RFC 6761).
+    /// The host is a name of the local host, whatever DNS says about it (RFC 6761).
     pub(crate) fn is_localhost(&self) -> bool {
         let Host::Name(name) = &self.host else { return false };
         let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
         name == "localhost" || name.ends_with(".localhost")
     }
 
-    /// The host is 0.0.0.0 or `[::]`: "the address you see me under" when advertised, "all of them"
+    /// The host is 0.0.0.0 or `[::]`: "the address you observe" when advertised, "all addresses"
     /// when listened on.
     pub const fn is_unspecified(&self) -> bool {
         matches!(self.host, Host::Ip(ip) if ip.is_unspecified())
     }
 
-    /// This address, its host replaced by the observed one if it is unspecified.
+    /// This address, with the observed host if its host is unspecified.
     #[must_use]
     pub fn or_observed(self, observed: IpAddr) -> Self {
         if self.is_unspecified() {
@@ -79,7 +79,7 @@ impl Address {
         Self { port, ..self }
     }
 
-    /// Where a process on the same machine reaches who listens here.
+    /// The address at which a process on the same machine reaches a listener on this one.
     #[must_use]
     pub fn or_loopback(self) -> Self {
         match self.ip() {
@@ -106,7 +106,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Why a text is no [`Address`].
+/// Why a text is not an [`Address`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Longer than [`Address::MAX_BYTES`].
@@ -115,13 +115,13 @@ pub enum AddressError {
     /// No colon before a port.
     #[error("{0:?} has no port; write HOST:PORT, such as 10.0.0.1:7070 or [::1]:7070")]
     NoPort(String),
-    /// The port is no number from 0 to 65535.
+    /// The port is not a number from 0 to 65535.
     #[error("{0:?} is no port; write a number from 0 to 65535 after the last colon")]
     Port(String),
-    /// An IPv6 number without brackets.
+    /// An IPv6 address without brackets.
     #[error("{0:?} needs brackets around the IPv6 host, as in [::1]:7070")]
     NoBrackets(String),
-    /// Neither a name nor a number.
+    /// Neither a name nor an IP address.
     #[error("{0:?} is no host; write a name, an IPv4 number, or an IPv6 number in brackets")]
     Host(String),
 }
@@ -163,7 +163,7 @@ fn parse_host(host: &str, whole: &str) -> Result<Host, AddressError> {
     let is_name = host.len() <= MAX_NAME_BYTES
         && host.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
         && !host.starts_with('.');
-    // Digits and dots alone are a mistyped number, never a name.
+    // Digits and dots alone are a mistyped IP address, never a name.
     let is_number = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     if is_name && !is_number { Ok(Host::Name(host.to_owned())) } else { Err(refuse()) }
 }

@@ -1,4 +1,4 @@
-//! The port for operators: `/metrics` and gRPC health, plaintext.
+//! The admin port: `/metrics` and gRPC health, in plaintext.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -19,12 +19,12 @@ use crate::{
 /// Bounds of the histogram buckets of every `..._seconds` metric: 0.5 ms to 60 s.
 const SECONDS: [f64; 12] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0];
-/// How long a connection may be quiet: two scrapes of Prometheus, which makes one a minute by default.
+/// How long a connection may be quiet: two scrapes of Prometheus, whose default is one a minute.
 const IDLE_PATIENCE: Duration = Duration::from_secs(120);
-/// How often recorded samples are folded into the buckets when nobody scrapes.
+/// How often recorded samples are folded into the buckets without a scrape.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// Where the admin port listens: `ADDR:PORT` or `off`.
+/// The address of the admin port: `ADDR:PORT` or `off`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Admin {
@@ -68,7 +68,7 @@ impl From<Admin> for String {
 /// The admin port could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// Its address is taken.
+    /// Its address is in use.
     #[error(transparent)]
     Bind(#[from] BindError),
     /// Another metrics recorder is installed.
@@ -76,10 +76,10 @@ pub enum AdminError {
     Metrics(#[from] BuildError),
 }
 
-/// Records metrics from now on and serves them until `shutdown`, under a supervisor whose process is
-/// ending by then. Call it before anything counts.
+/// Records metrics from now on and serves them until `shutdown`, under a supervisor whose process
+/// is ending by then. Must be called before anything is counted.
 ///
-/// Returns the address listened on, which tells the port that 0 stood for.
+/// Returns the actual address, which contains the port if 0 was given.
 pub async fn start(
     admin: &Admin,
     supervisor: &Supervisor,
@@ -91,7 +91,7 @@ pub async fn start(
     let recorder = recorder()?;
     let listener = server::bind(address).await?;
     let bound = listener.local_addr().map_or_else(|_| address.clone(), Address::from);
-    // Processor time, memory, file descriptors: `process_...`, named as Prometheus' clients name them.
+    // Processor time, memory, file descriptors: `process_...`, named as in Prometheus' clients.
     let process = Collector::default();
     process.describe();
     let metrics = recorder.clone();
@@ -104,7 +104,7 @@ pub async fn start(
     );
     let limits = Limits {
         max_connections: 64,
-        // Calls are short here, and a probe that finds no place has the process killed.
+        // Calls are short here, and a probe that finds no place gets the process killed.
         when_full: WhenFull::CloseOldest,
         idle_patience: Some(IDLE_PATIENCE),
         http1: true,
@@ -128,7 +128,7 @@ async fn keep_up(recorder: PrometheusHandle) {
     }
 }
 
-/// The process's one recorder; several services in one process, as in tests, share it.
+/// The process's single recorder; several services in one process, as in tests, share it.
 fn recorder() -> Result<PrometheusHandle, BuildError> {
     static RECORDER: Mutex<Option<PrometheusHandle>> = Mutex::new(None);
     let mut recorder = RECORDER.lock();

@@ -1,4 +1,5 @@
-//! Which advertised addresses are believed: the defence against being sent to dial a third party.
+//! Which advertised addresses are accepted: this prevents a stranger from making us dial a third
+//! party.
 
 use std::net::IpAddr;
 
@@ -6,18 +7,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::Address;
 
-/// Which addresses a service accepts from those that advertise them.
+/// Which addresses a service accepts from the hosts that advertise them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&str")]
 pub enum AdvertisedAddresses {
-    /// The number under which the sender is seen, with any port.
+    /// The IP address at which the sender is observed, with any port.
     #[default]
     Observed,
-    /// Names and other numbers too: for networks that translate addresses.
+    /// Names and other IP addresses too: for networks that translate addresses.
     Any,
 }
 
-/// The text is no word for [`AdvertisedAddresses`].
+/// The text is not an [`AdvertisedAddresses`].
 #[derive(Debug, thiserror::Error)]
 #[error("{0:?} is neither observed nor any")]
 pub struct AdvertisedAddressesError(String);
@@ -46,25 +47,25 @@ impl From<AdvertisedAddresses> for &'static str {
 /// An address is not accepted from the host that advertises it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAccepted {
-    /// It is not where the sender is seen.
+    /// It is not where the sender is observed.
     #[error(
         "{advertised} is not where you are seen, which is {observed}; advertise that number or none \
          (0.0.0.0), or have advertised_addresses set to any there"
     )]
     NotObserved {
-        /// What the sender advertises.
+        /// The advertised address.
         advertised: Address,
-        /// Where its connection comes from.
+        /// The source of the sender's connection.
         observed: IpAddr,
     },
-    /// It leads other hosts to themselves or nowhere.
+    /// It leads other hosts to themselves, or nowhere.
     #[error("{0} cannot be reached from another host; advertise one that can")]
     HostLocal(Address),
 }
 
 impl AdvertisedAddresses {
-    /// Where a host is dialled that advertises `address` itself and is seen under `observed`. An
-    /// unspecified host stands for the observed one.
+    /// The address to dial for a host that advertises `address` itself and is observed at
+    /// `observed`. An unspecified host stands for the observed one.
     pub fn accept(self, address: Address, observed: IpAddr) -> Result<Address, NotAccepted> {
         let observed = observed.to_canonical();
         let address = address.or_observed(observed);
@@ -84,8 +85,8 @@ impl AdvertisedAddresses {
     }
 }
 
-/// Whether an address is worth anything that `teacher` names as a third party's: what only leads
-/// somewhere on one host or one link is learnt on this host alone.
+/// Whether an address that `teacher` names as that of a third party is of any use: an address that
+/// works on one host or link only is accepted on this host alone.
 pub fn may_learn(address: &Address, teacher: IpAddr) -> bool {
     let is_nowhere = |ip: IpAddr| match ip.to_canonical() {
         IpAddr::V4(ip) => ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast(),

@@ -1,4 +1,4 @@
-//! Peers as they announce themselves, checked field by field.
+//! Announced peers, checked field by field.
 
 use std::net::IpAddr;
 
@@ -10,8 +10,8 @@ use crate::{Address, address::AddressError, advertised::AdvertisedAddresses, sta
 /// The longest name of a region, zone or node, as that of a DNS label.
 const MAX_LOCATION_BYTES: usize = 63;
 
-/// The peer, if nothing about it is wrong and its address is accepted by the rule. An unspecified host
-/// becomes the observed one.
+/// The peer, if it is valid and its address is accepted by the rule. An unspecified host is
+/// replaced by the observed one.
 pub fn peer(
     peer: pb::PeerInfo,
     source: IpAddr,
@@ -40,7 +40,7 @@ fn dialable(address: &str, source: IpAddr, rule: AdvertisedAddresses) -> Result<
     rule.accept(address, source).map_err(|refused| refused.to_string())
 }
 
-/// The peer as others are told of it.
+/// The peer as it is told to others.
 pub fn info(Peer { id, address, location, complete }: Peer) -> pb::PeerInfo {
     let Location { region, zone, node } = location;
     pb::PeerInfo {

@@ -1,10 +1,10 @@
-//! How long to wait before trying again.
+//! The pause before a retry.
 
 use std::time::Duration;
 
 use rand::{Rng, RngExt as _};
 
-/// Exponential backoff, capped and jittered: retries of many processes must not come at once.
+/// Exponential backoff, capped and jittered: retries of many processes must not coincide.
 #[derive(Clone, Debug)]
 pub struct Backoff {
     first: Duration,
@@ -13,19 +13,19 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits around `first`, then twice as long each time, never longer than `cap`.
+    /// Pauses around `first`, then doubling, never longer than `cap`.
     pub const fn new(first: Duration, cap: Duration) -> Self {
         Self { first, cap, next: first }
     }
 
-    /// The next wait: uniformly from half of the undithered one to all of it.
+    /// The next pause: uniformly from half of the unjittered one to all of it.
     pub fn next(&mut self, rng: &mut impl Rng) -> Duration {
         let full = self.next.min(self.cap);
         self.next = full.saturating_mul(2);
         full.mul_f64(rng.random_range(0.5..=1.0))
     }
 
-    /// It worked: the next wait is the first again.
+    /// Success: the next pause is the first again.
     pub const fn reset(&mut self) {
         self.next = self.first;
     }

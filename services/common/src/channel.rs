@@ -1,4 +1,4 @@
-//! Client channels: the one place that makes them, so that mutual TLS can become a setting.
+//! Client channels: the single place that creates them, so that mutual TLS can become a setting.
 
 use std::{
     error::Error,
@@ -24,23 +24,23 @@ use crate::{
 
 /// A gRPC channel to one process, for use with a generated client. Cheap to clone.
 ///
-/// It carries the current span's trace context in every call, and bounds what a response may take.
+/// It adds the current span's trace context to every call, and bounds the memory of a response.
 #[derive(Clone, Debug)]
 pub struct Channel {
     inner: transport::Channel,
     flow: Arc<Flow>,
 }
 
-/// How a channel behaves.
+/// Options of a channel.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
     /// Longest wait for the head of a response; a stream may take longer to end.
     pub call_timeout: Duration,
-    /// How often an idle connection is asked for a sign of life while calls are open.
+    /// How often an idle connection is pinged while calls are open.
     pub keepalive_interval: Duration,
-    /// How long such a sign may take before the connection counts as dead.
+    /// How long a ping may take before the connection counts as dead.
     pub keepalive_timeout: Duration,
     /// Windows and frames.
     pub http2: Http2,
@@ -67,7 +67,7 @@ pub struct ConnectError {
 }
 
 impl ConnectError {
-    /// What the innermost layer said: "connection refused", not "transport error".
+    /// The innermost error: "connection refused", not "transport error".
     pub fn reason(&self) -> &str {
         &self.reason
     }
@@ -87,7 +87,7 @@ impl Channel {
         Self::dial(&set_up(endpoint, options), &target).await
     }
 
-    /// Connects when first used, and again whenever the connection is lost.
+    /// Connects on first use, and again whenever the connection is lost.
     pub fn lazy(address: &Address, options: &Options) -> Self {
         Self::new(endpoint(address, options).connect_lazy())
     }
@@ -123,7 +123,7 @@ fn set_up(endpoint: Endpoint, options: &Options) -> Endpoint {
         .max_frame_size(options.http2.max_frame_size)
 }
 
-/// The cause behind all others, in words.
+/// The root cause, in words.
 pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
     let mut error = error;
     while let Some(source) = error.source() {
@@ -150,7 +150,8 @@ impl Service<Request<Body>> for Channel {
     }
 }
 
-/// The head of a response, whose body is bounded if the method is ours and not the data plane's.
+/// The head of a response, whose body is bounded if the method is one of ours and not the data
+/// plane's.
 #[derive(Debug)]
 pub struct Answer {
     inner: ResponseFuture,

@@ -1,7 +1,7 @@
 //! Settings: defaults, then a TOML file, then `SHOAL__SECTION__KEY` in the environment, then flags.
 //!
-//! All that is wrong is told at once: each setting given is first tried alone, upon the defaults;
-//! then those that are good are looked at together.
+//! All errors are reported at once: each given setting is first tried alone, on top of the
+//! defaults; then the valid ones are checked together.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -16,19 +16,19 @@ use config::{Config, Environment, File, FileFormat, Source, Value, ValueKind};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value as Json;
 
-/// How a process ends that was started wrongly (`EX_USAGE` of BSD's sysexits).
+/// The exit status of a process that was started wrongly (`EX_USAGE` of BSD's sysexits).
 const EXIT_USAGE: u8 = 64;
 
-/// What a variable of ours starts with.
+/// The prefix of our environment variables.
 const PREFIX: &str = "SHOAL";
-/// What stands between the parts of a variable's name, as a key may hold a single underscore.
+/// The separator in a variable's name, because a key may contain a single underscore.
 const SEPARATOR: &str = "__";
 
-/// Everything that is wrong with the settings given.
+/// All errors in the given settings.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConfigError(Vec<Problem>);
 
-/// One setting that is wrong.
+/// One wrong setting.
 #[derive(Debug, PartialEq, Eq)]
 struct Problem {
     origin: String,
@@ -44,18 +44,18 @@ impl fmt::Display for ConfigError {
 
 impl Error for ConfigError {}
 
-/// Settings that are good alone and do not go together.
+/// Settings that are valid alone and conflict with each other.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// Their keys. What is said of them means nothing if one of them is wrong by itself.
+    /// Their keys. The conflict is not reported if one of them is wrong by itself.
     pub keys: &'static [&'static str],
     /// What is wrong, and what to do.
     pub reason: String,
 }
 
-/// A setting that somebody gave.
+/// A given setting.
 struct Given {
-    /// Where it stands, as people would look for it.
+    /// Where it is given, as people would look for it.
     origin: String,
     /// Its path, joined by dots.
     key: String,
@@ -86,7 +86,7 @@ pub fn render(settings: &impl Serialize) -> String {
     toml::to_string_pretty(settings).expect("settings are tables of plain values")
 }
 
-/// How a `main` that failed should end: 64 if the settings were wrong, else 1.
+/// The exit status of a `main` that failed: 64 if the settings were wrong, else 1.
 pub fn exit_code(error: &(dyn Error + 'static)) -> ExitCode {
     if error.is::<ConfigError>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
 }
@@ -137,7 +137,7 @@ where
 }
 
 impl Given {
-    /// Looks whether the key exists and the value is good for it.
+    /// Checks that the key exists and accepts the value.
     fn check<T: DeserializeOwned>(&mut self, known: &Json) -> Result<(), String> {
         let pointer = format!("/{}", self.key.replace('.', "/"));
         match known.pointer(&pointer) {
@@ -149,7 +149,7 @@ impl Given {
         deserialize::<T>(std::slice::from_ref(self)).map(drop)
     }
 
-    /// What has no lists, an environment and flags, separates their items by commas.
+    /// The environment and flags have no lists, and separate items by commas.
     fn split_list(&mut self) {
         if let ValueKind::String(text) = &self.value.kind {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
@@ -168,7 +168,7 @@ fn deserialize<T: DeserializeOwned>(given: &[Given]) -> Result<T, String> {
         .map_err(reason)
 }
 
-/// What is wrong, without the key and the origin, which are told anyway.
+/// The error, without the key and the origin, which are reported separately.
 fn reason(error: config::ConfigError) -> String {
     match error {
         config::ConfigError::At { error, .. } => reason(*error),
@@ -205,7 +205,7 @@ fn from_flags(flags: &impl Serialize) -> Vec<Given> {
     flatten(settings, |key| format!("--{}", key.replace(['.', '_'], "-")))
 }
 
-/// The settings in a table and the tables in it, in the order of their keys.
+/// The settings in a table and its subtables, in the order of their keys.
 fn flatten(table: HashMap<String, Value>, origin: impl Fn(&str) -> String) -> Vec<Given> {
     let mut given = Vec::new();
     let mut tables = vec![(String::new(), table)];
@@ -357,7 +357,7 @@ mod tests {
         assert_eq!(told("verbose = true"), ["name one"]);
         let both = told("verbose = true\nnonsense = 1");
         assert_eq!(both, ["there is no such setting", "name one"]);
-        // With a mistake in it, it is not known whether it goes together with the others.
+        // If it has an error, conflicts with others are unknown.
         assert_eq!(told("verbose = true\ntrackers = [\"a\"]").len(), 1);
     }
 

@@ -1,5 +1,5 @@
-//! Faults on request, for tests of whole processes, by files in the directory that `SHOAL_FAULTS` names.
-//! Only built with the feature `faults`.
+//! Fault injection for tests of whole processes, by files in the directory that `SHOAL_FAULTS`
+//! names. Only built with the feature `faults`.
 //!
 //! - A task panics once there is a file of its name.
 //! - The wall clock is ahead by the milliseconds that the file `clock` holds, or behind.
@@ -18,10 +18,10 @@ use std::{
 use tokio::time::sleep;
 use tracing::warn;
 
-/// How often it is looked for the file.
+/// How often the file is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// A task that panics when it is wanted to.
+/// A task that panics on request.
 pub(crate) async fn struck(name: &'static str, task: impl Future<Output = ()>) {
     match env::var_os("SHOAL_FAULTS") {
         None => task.await,
@@ -41,7 +41,7 @@ async fn sought(file: PathBuf) {
     }
 }
 
-/// How far a test wants the wall clock to be ahead.
+/// How far a test moves the wall clock ahead.
 pub(crate) fn clock_ahead_ms() -> i64 {
     static AHEAD: OnceLock<&AtomicI64> = OnceLock::new();
     let ahead = AHEAD.get_or_init(|| {

@@ -1,4 +1,4 @@
-//! `grpc.health.v1` for a service, and the question of a container's health check.
+//! `grpc.health.v1` for a service, and the client of a container's health check.
 
 use std::sync::{
     Arc,
@@ -21,13 +21,13 @@ use crate::{
     status::words,
 };
 
-/// The name under which a process is healthy for as long as it answers.
+/// The name under which a process is healthy while it answers.
 pub const LIVENESS: &str = "liveness";
 
 /// Whether a process is alive, and whether it is ready.
 ///
 /// The service `""` (asked by default) and the process's own services are healthy while it is
-/// ready; [`LIVENESS`] always is. A clone reports to the same place.
+/// ready; [`LIVENESS`] always is. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Health {
     reporter: HealthReporter,
@@ -48,27 +48,27 @@ impl Health {
         health
     }
 
-    /// The process takes requests from now on, unless it is [closed](Self::close).
+    /// The process accepts requests from now on, unless it is [closed](Self::close).
     pub async fn ready(&self) {
         self.set(ServingStatus::Serving).await;
-        // Looked at after the change: whoever closes meanwhile has the last word.
+        // Checked after the change, so that a concurrent close wins.
         if self.has_closed.load(Ordering::SeqCst) {
             self.set(ServingStatus::NotServing).await;
         }
     }
 
-    /// Nobody should send requests any longer, whatever is reported from now on.
+    /// No more requests should be sent, whatever is reported later.
     pub async fn close(&self) {
         self.has_closed.store(true, Ordering::SeqCst);
         self.set(ServingStatus::NotServing).await;
     }
 
-    /// The full names of the gRPC services that the process serves.
+    /// The full names of the gRPC services of the process.
     pub fn services(&self) -> &[&'static str] {
         &self.services
     }
 
-    /// The gRPC service that answers.
+    /// The gRPC health service.
     pub(crate) fn server(&self) -> HealthServer<HealthService> {
         HealthServer::new(HealthService::from_health_reporter(self.reporter.clone()))
     }
@@ -88,13 +88,13 @@ pub const fn name_of<S: NamedService>() -> &'static str {
 /// Why a process is not healthy.
 #[derive(Debug, thiserror::Error)]
 pub enum Unhealthy {
-    /// Nobody answers.
+    /// It does not answer.
     #[error(transparent)]
     Unreachable(#[from] channel::ConnectError),
-    /// Somebody answers, but not the question.
+    /// It answers with an error.
     #[error("{address} cannot tell its health: {}", words(.status))]
     Failed {
-        /// Who was asked.
+        /// Its address.
         address: Address,
         /// The answer.
         status: Box<tonic::Status>,

@@ -1,23 +1,23 @@
-//! HTTP/2 numbers, the same on both ends of a connection.
+//! HTTP/2 parameters, the same on both ends of a connection.
 
-/// How much may be under way on a connection.
+/// How much may be in flight on a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Http2 {
-    /// Bytes that a stream may have in flight.
+    /// Bytes in flight on a stream.
     pub stream_window: u32,
-    /// Bytes that all streams of a connection may have in flight together.
+    /// Bytes in flight on all streams of a connection together.
     pub connection_window: u32,
-    /// Largest frame accepted, in bytes.
+    /// The largest accepted frame, in bytes.
     pub max_frame_size: u32,
 }
 
 impl Http2 {
-    /// For small messages: what a stranger can make us buffer stays small.
+    /// For small messages: a stranger can make us buffer little.
     pub const CONTROL: Self =
         Self { stream_window: 64 << 10, connection_window: 1 << 20, max_frame_size: 16 << 10 };
 
-    /// For what a peer lets others send: links, and on them blocks of those that cannot be dialled. A
-    /// stranger that sends what is not read yet fills no more than a window for each connection.
+    /// For what a peer lets others send: links, and on them blocks of peers that cannot be dialled.
+    /// Data of a stranger that is not read yet fills no more than one window per connection.
     pub const LINK: Self =
         Self { stream_window: 256 << 10, connection_window: 256 << 10, max_frame_size: 1 << 20 };
 

@@ -1,4 +1,4 @@
-//! What every service of shoal does alike: settings, telemetry, gRPC servers and channels, health,
+//! What all services of shoal share: settings, telemetry, gRPC servers and channels, health,
 //! shutdown.
 
 pub mod address;

@@ -1,11 +1,12 @@
-//! The locks of the standard library, with one policy for all of them: a thread that panics while it
-//! holds one has left its data half changed, so nobody may go on with them, and the process ends.
+//! The locks of the standard library, with one policy for all of them: a thread that panics while
+//! it holds a lock has left its data half changed, so no thread may use them any more, and the
+//! process ends.
 //!
-//! Whoever comes to such a lock next panics as well, and [`poisoned`] tells the process's
-//! [`Supervisor`](crate::supervisor::Supervisor), which has it report that it is not ready and fail. See
-//! [ADR 11](../../../docs/adr/0011-a-poisoned-lock-ends-the-process.md).
+//! The next thread that takes such a lock panics as well, and [`poisoned`] tells the process's
+//! [`Supervisor`](crate::supervisor::Supervisor), which reports that the process is not ready, and
+//! fails. See [ADR 11](../../../docs/adr/0011-a-poisoned-lock-ends-the-process.md).
 
-// The one place that may name them.
+// The only place that may name them.
 #![allow(clippy::disallowed_types)]
 
 pub use std::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
@@ -19,7 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 static POISONED: LazyLock<CancellationToken> = LazyLock::new(CancellationToken::new);
 
-/// Cancelled once somebody came to a lock whose holder had panicked, or a [`Change`] was cut short.
+/// Cancelled once a thread has found a lock whose holder had panicked, or a [`Change`] was
+/// interrupted.
 pub fn poisoned() -> &'static CancellationToken {
     &POISONED
 }
@@ -39,7 +41,7 @@ impl<T> Mutex<T> {
         enter(self.0.lock())
     }
 
-    /// Whether nobody holds it at the moment, for tests.
+    /// Whether it is not held at the moment, for tests.
     pub fn is_free(&self) -> bool {
         self.0.try_lock().is_ok()
     }
@@ -71,7 +73,7 @@ impl<T> RwLock<T> {
     }
 }
 
-/// [`sync::Condvar`]. Waiting panics if a holder of the mutex has panicked meanwhile.
+/// [`sync::Condvar`]. Waiting panics if a holder of the mutex has panicked in the meantime.
 #[derive(Debug, Default)]
 pub struct Condvar(sync::Condvar);
 
@@ -81,7 +83,7 @@ impl Condvar {
         enter(self.0.wait(guard))
     }
 
-    /// See [`sync::Condvar::wait_timeout`]. Whether the time is over, the caller's clock tells.
+    /// See [`sync::Condvar::wait_timeout`]. The caller's clock tells whether the time is over.
     pub fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -96,8 +98,8 @@ impl Condvar {
     }
 }
 
-/// A change that goes on while no lock is held, such as a mark that is set now and cleared later. A
-/// panic that drops it leaves that half done, and ends the process as a poisoned lock does.
+/// A change that spans a time without a lock, such as a mark that is set now and cleared later. A
+/// panic that drops it leaves the change half done, and ends the process as a poisoned lock does.
 #[derive(Debug)]
 pub struct Change;
 
@@ -112,7 +114,7 @@ impl Drop for Change {
 fn enter<G>(entered: LockResult<G>) -> G {
     entered.unwrap_or_else(|poison| {
         POISONED.cancel();
-        // A second panic while the first unwinds would abort the process before it could say why.
+        // A second panic during unwinding would abort the process before it could report the cause.
         assert!(thread::panicking(), "a thread panicked while it held this lock");
         poison.into_inner()
     })

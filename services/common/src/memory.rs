@@ -1,4 +1,5 @@
-//! What the allocator keeps of freed memory: some while it is used again, and nothing once it is not.
+//! How the allocator treats freed memory: it keeps some while it is used again, and nothing once it
+//! is not.
 
 #[cfg(target_env = "gnu")]
 use std::ffi::c_int;
@@ -9,28 +10,28 @@ use std::{
 
 use tokio::{runtime::Handle, time::sleep};
 
-/// Until what was in use has been freed, and for as long no second time: others wait meanwhile for
-/// memory.
+/// Until the memory in use has been freed, and the pause before the next time: other threads wait
+/// for memory in the meantime.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// Free bytes at the end of a heap, of which each thread that moves blocks has one, that stay there to be
-/// used again. More than a connection for blocks may have in flight, see [`Http2::BULK`]: its bytes come
-/// and go all the time.
+/// Free bytes that stay at the end of a heap to be used again; each thread that moves blocks has a
+/// heap. More than a connection for blocks may have in flight, see [`Http2::BULK`]: its memory is
+/// allocated and freed all the time.
 ///
 /// [`Http2::BULK`]: crate::http2::Http2::BULK
 #[cfg(target_env = "gnu")]
 const KEPT_BYTES: c_int = 8 << 20;
-/// A longer block of memory comes from the system and goes back there when it is freed. A piece that is
-/// assembled in memory and a message are not longer.
+/// A longer block of memory is mapped from the system and unmapped when it is freed. A piece that
+/// is assembled in memory and a message are not longer.
 #[cfg(target_env = "gnu")]
 const MAPPED_FROM_BYTES: c_int = 4 << 20;
 
-/// Has the allocator keep some memory that was freed. By itself glibc gives back all beyond 128 KiB, or
-/// beyond twice the longest block that happened to be mapped before: on a thread that moves blocks that
-/// is most of what it uses, and each page is then zeroed by the system again.
+/// Makes the allocator keep some freed memory. By default glibc gives back everything beyond 128
+/// KiB, or beyond twice the longest block that happened to be mapped before: on a thread that moves
+/// blocks that is most of its memory, and the system then zeroes each page again.
 #[cfg(target_env = "gnu")]
 pub fn keep_some() {
-    // As glibc's malloc.h has them.
+    // As in glibc's malloc.h.
     const TRIM_THRESHOLD: c_int = -1;
     const MMAP_THRESHOLD: c_int = -3;
     // SAFETY: it is declared as glibc declares it, and may be called at any time.
@@ -41,12 +42,12 @@ pub fn keep_some() {
     mallopt(MMAP_THRESHOLD, MAPPED_FROM_BYTES);
 }
 
-/// Other allocators know for themselves.
+/// Other allocators need no advice.
 #[cfg(not(target_env = "gnu"))]
 pub fn keep_some() {}
 
-/// Gives back what the allocator holds and nobody uses. It takes some milliseconds: call it where
-/// blocking is fine.
+/// Gives unused memory of the allocator back to the system. It takes some milliseconds: call it
+/// where blocking is allowed.
 #[cfg(target_env = "gnu")]
 pub fn give_back() {
     // SAFETY: it is declared as glibc declares it, and may be called at any time.
@@ -60,7 +61,7 @@ pub fn give_back() {
 #[cfg(not(target_env = "gnu"))]
 pub fn give_back() {}
 
-/// Gives memory back in a moment, on a thread of its own. Outside a runtime it does nothing.
+/// Gives memory back after a moment, on a thread of its own. Outside a runtime it does nothing.
 pub(crate) fn give_back_soon() {
     static WAITING: AtomicBool = AtomicBool::new(false);
     let Ok(runtime) = Handle::try_current() else { return };
@@ -70,7 +71,7 @@ pub(crate) fn give_back_soon() {
     runtime.spawn(async {
         sleep(PAUSE).await;
         WAITING.store(false, Ordering::Relaxed);
-        // A runtime that is ending has no threads for it, and no need.
+        // A runtime that is ending has no threads for it, and does not need it.
         let _ = tokio::task::spawn_blocking(give_back).await;
     });
 }

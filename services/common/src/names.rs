@@ -1,5 +1,5 @@
-//! What a name stands for: a headless Service or an alias has an address for each replica behind it,
-//! and they change while we run.
+//! DNS names: a headless Service or an alias has an address for each replica, and they change over
+//! time.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -20,23 +20,22 @@ use crate::{
     lock::{Mutex, MutexGuard},
 };
 
-/// A name is looked up again after so long: what Kubernetes' DNS lets others keep an answer is 5 to
-/// 30 s.
+/// How long an answer is cached: Kubernetes' DNS allows 5 to 30 s.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// Longest wait for the resolver.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Addresses taken of one name, at most.
+/// Addresses used of one name, at most.
 const MAX_ADDRESSES: usize = 1000;
 
-/// Names remembered, at most; of more, some are forgotten.
+/// Names cached; beyond that, some are evicted.
 const MAX_NAMES: usize = 1024;
 
-/// Up to so many trackers are all announced to; of more, two.
+/// Up to this many trackers all receive announces; of more, two.
 const ASK_ALL: usize = 3;
 
-/// A name cannot be looked up.
+/// A name cannot be resolved.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{host} cannot be looked up: {reason}")]
 pub struct LookUpError {
@@ -44,12 +43,12 @@ pub struct LookUpError {
     reason: String,
 }
 
-/// What looks names up.
+/// A resolver.
 type Resolver = dyn Fn(Address) -> Resolving + Send + Sync;
 type Resolving = Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send>>;
 
-/// Looks names up, and remembers for a while what they stand for. Cheap to clone; clones share what
-/// they remember, which is bounded: strangers may name some.
+/// Resolves names, and caches the answers. Cheap to clone; clones share the cache, which is
+/// bounded, because strangers may name hosts.
 #[derive(Clone)]
 pub struct Names {
     resolver: Arc<Resolver>,
@@ -68,7 +67,7 @@ impl fmt::Debug for Names {
 }
 
 impl Default for Names {
-    /// Names of the system: its hosts file and DNS.
+    /// The system's names: hosts file and DNS.
     fn default() -> Self {
         Self::by(|name| async move {
             Ok(tokio::net::lookup_host((name.host(), name.port())).await?.collect())
@@ -77,7 +76,7 @@ impl Default for Names {
 }
 
 impl Names {
-    /// Names as `resolver` knows them.
+    /// Names as `resolver` resolves them.
     pub fn by<F>(resolver: impl Fn(Address) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
@@ -86,8 +85,8 @@ impl Names {
         Self { resolver, known: Arc::default() }
     }
 
-    /// The addresses behind a name, in order; a number stands for itself. What was known goes on
-    /// while it cannot be looked up.
+    /// The addresses of a name, in order; an IP address stands for itself. The last answer is used
+    /// while the name cannot be resolved.
     pub async fn addresses(&self, name: &Address) -> Result<Vec<Address>, LookUpError> {
         if name.ip().is_some() {
             return Ok(vec![name.clone()]);
@@ -97,7 +96,7 @@ impl Names {
             if now.duration_since(known.since) < FRESH {
                 return Ok(known.addresses.clone());
             }
-            // One looks it up again; others use what is known meanwhile.
+            // One caller resolves it again; the others use the cached answer.
             known.since = now;
         }
         match self.look_up(name).await {
@@ -139,8 +138,8 @@ impl Names {
     }
 }
 
-/// The trackers that know the swarm of a content: all of few, of many the two that win a rendezvous
-/// hash, so that every peer picks the same.
+/// The trackers for the swarm of a content: all of few, of many the two that win a rendezvous hash,
+/// so that every peer selects the same.
 pub fn trackers_of(content: ContentId, trackers: &[Address]) -> Vec<Address> {
     let mut chosen = trackers.to_vec();
     chosen.sort();
@@ -167,7 +166,7 @@ mod tests {
         (0..count).map(|n| format!("10.0.0.{n}:7070").parse().unwrap()).collect()
     }
 
-    /// Names that answer as `answer` has it, and how often they were looked up.
+    /// Names that are answered by `answer`, and how often they were resolved.
     fn names(
         answer: impl Fn(usize) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
     ) -> (Names, Arc<AtomicUsize>) {

@@ -15,7 +15,7 @@ use crate::{
     text,
 };
 
-/// What every service understands on its command line, beside the flags for its settings.
+/// The command line that all services share, beside the flags for their settings.
 #[derive(Debug, Args)]
 pub struct CommandLine {
     #[command(subcommand)]
@@ -23,7 +23,7 @@ pub struct CommandLine {
     /// TOML file with settings
     #[arg(long, value_name = "FILE", env = "SHOAL_CONFIG", global = true)]
     config: Option<PathBuf>,
-    /// Print the settings that would hold, and exit
+    /// Print the resulting settings, and exit
     #[arg(long)]
     check_config: bool,
 }
@@ -34,35 +34,35 @@ enum Command {
     Health,
 }
 
-/// How long work on blocking threads may go on after the end: enough for a write that was begun.
+/// How long work on blocking threads may continue after the end: enough for a write that has begun.
 const BLOCKING_GRACE: Duration = Duration::from_secs(1);
 
 /// The flags of the section `log`.
 #[derive(Debug, Args, Serialize)]
 pub struct LogFlags {
-    /// How a log line looks: human or json [default: human]
+    /// Format of log lines: human or json [default: human]
     #[arg(long = "log-format", value_name = "FORMAT")]
     format: Option<String>,
 }
 
 /// The settings of a service.
 pub trait Settings: Default + Serialize + DeserializeOwned {
-    /// Where it listens.
+    /// The address it listens on.
     fn listen(&self) -> &Address;
     /// Its log.
     fn log(&self) -> &Log;
-    /// How long it may take to end once it is told to.
+    /// How long it may take to end when it is told to.
     fn grace(&self) -> Duration {
         shutdown::GRACE
     }
-    /// What does not go together.
+    /// Conflicting settings.
     fn conflicts(&self) -> Vec<Conflict> {
         Vec::new()
     }
 }
 
-/// Runs `main` on a runtime made by `runtime`. What is still at work on blocking threads once it has
-/// ended is given a second, and then abandoned: the process ends with `main`.
+/// Runs `main` on a runtime made by `runtime`. Work that is still running on blocking threads when
+/// `main` has ended gets one more second, and is then abandoned.
 pub fn block_on<T>(mut runtime: Builder, main: impl Future<Output = T>) -> io::Result<T> {
     let runtime = runtime.enable_all().build()?;
     let outcome = runtime.block_on(main);
@@ -72,7 +72,7 @@ pub fn block_on<T>(mut runtime: Builder, main: impl Future<Output = T>) -> io::R
 
 /// Runs the service `name` as its command line says, on a runtime made by `runtime`.
 ///
-/// `flags` are shaped like the settings. `serve` is called when it is to serve, and ends soon after
+/// `flags` have the same structure as the settings. `serve` is called to serve, and ends soon after
 /// its token is cancelled. The process exits with 64 if the settings are wrong, and 1 on failure.
 pub fn run<S: Settings>(
     name: &'static str,

@@ -1,5 +1,5 @@
-//! The ring of `shoal.dht.v1` as its clients see it: any node will do, and what it tells of the nodes
-//! around it is enough to go round it when it dies. A name may stand for many nodes.
+//! A client of the ring (`shoal.dht.v1`). Any node works as a bootstrap: the client learns about
+//! its neighbours, and routes around failed nodes. A name may have many nodes.
 
 use std::{fmt, time::Duration};
 
@@ -21,32 +21,32 @@ use crate::{
 /// A client of one node.
 pub type Client = DhtServiceClient<Channel>;
 
-/// A node that has not said in so long what it is holds up nobody any further.
+/// A node that has not told its state in this time delays the client no further.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Nodes behind a name whose silence is explained one by one.
+/// Nodes of a name whose failure is reported individually.
 const MAX_REASONS: usize = 3;
 
-/// Nodes around the one that answers, remembered for when it does not: as many successors as a node
-/// keeps in a ring of a few hundred.
+/// Neighbours remembered in case the node that answers fails: as many successors as a node keeps in
+/// a ring of a few hundred.
 const MAX_LEARNT: usize = 16;
 
-/// Why a node refuses a call that had no effect, as its `ErrorInfo` says: it does not answer for the
-/// key, or not yet.
+/// The `ErrorInfo` reason of a refused call that had no effect: the node does not serve the key, or
+/// not yet.
 pub const NOT_SERVING: &str = "NOT_SERVING";
-/// Another such reason: the call had been held up for too long somewhere.
+/// Another such reason: the call was delayed for too long.
 pub const TOO_LATE: &str = "TOO_LATE";
 
-/// The metadata that names the node a call is meant for, by its id. Calls that ring nodes make to each
-/// other bear it: another node may have the address by now.
+/// The metadata key of the id of the node that a call is meant for. Calls between ring nodes have
+/// it: another node may have the address by now.
 pub const ADDRESSEE: &str = "shoal-addressee";
 
 /// A ring, known by some of its nodes.
 pub struct Ring {
-    /// Those that were named. They are asked when nobody else is left.
+    /// The configured nodes. They are asked when no other is left.
     seeds: Vec<Address>,
     names: Names,
-    /// Those around the one that answered last.
+    /// The neighbours of the node that answered last.
     learnt: Vec<Address>,
     current: Option<Node>,
 }
@@ -54,20 +54,20 @@ pub struct Ring {
 /// A node that has just answered.
 #[derive(Clone)]
 pub struct Node {
-    /// Where it is.
+    /// Its address.
     pub address: Address,
-    /// The name that it was found behind, if that is how it was found.
+    /// The name that it was found by, if any.
     pub name: Option<Address>,
-    /// To ask it more.
+    /// A client for further calls.
     pub client: Client,
 }
 
-/// A node that is of no use at present.
+/// A node that cannot be used at present.
 #[derive(Clone, Debug)]
 pub struct PassedOver {
-    /// Where it was looked for. A name is passed over when nobody behind it is of use.
+    /// Its address. A name is listed if none of its nodes can be used.
     pub address: Address,
-    /// Why it is of no use.
+    /// The reason.
     pub reason: String,
 }
 
@@ -78,20 +78,20 @@ impl fmt::Display for PassedOver {
 }
 
 impl Ring {
-    /// The ring behind these nodes.
+    /// The ring of these nodes.
     pub fn new(seeds: Vec<Address>) -> Self {
         Self::by(seeds, Names::default())
     }
 
-    /// The ring behind these nodes, their names looked up by `names`.
+    /// The ring of these nodes, whose names are resolved by `names`.
     pub fn by(mut seeds: Vec<Address>, names: Names) -> Self {
-        // So that many who are told of the same nodes do not all ask the same one.
+        // So that many clients with the same nodes do not all ask the same one.
         seeds.shuffle(&mut rand::rng());
         Self { seeds, names, learnt: Vec::new(), current: None }
     }
 
-    /// A node of the ring that answers: the same as the last time if it still does, else another.
-    /// Those that do not are named in `passed_over`; it is none if none answers before the deadline.
+    /// A node of the ring that answers: the previous one if it still does, else another. Failed
+    /// ones are listed in `passed_over`; none is returned if none answers before the deadline.
     pub async fn node(
         &mut self,
         deadline: Instant,
@@ -113,7 +113,7 @@ impl Ring {
         None
     }
 
-    /// A node at an address or behind a name, but none of those that were asked already.
+    /// A node at an address or of a name, except those that were asked already.
     async fn node_behind(
         &mut self,
         candidate: &Address,
@@ -156,7 +156,7 @@ impl Ring {
         Err(in_short(reasons))
     }
 
-    /// The node that was given out last is of no use: another one is to be asked first.
+    /// The node that was returned last cannot be used: another one is asked first.
     pub fn pass_over(&mut self) {
         if let Some(node) = self.current.take() {
             self.forget(&node.address);
@@ -175,20 +175,20 @@ impl Ring {
         candidates
     }
 
-    /// A seed is asked again some time, after the others.
+    /// A seed is asked again later, after the others.
     fn forget(&mut self, address: &Address) {
         self.learnt.retain(|learnt| learnt != address);
         self.seeds.sort_by_key(|seed| seed == address);
     }
 }
 
-/// A refusal after which it is certain that nothing was written, although it may be if tried again.
+/// A refusal after which it is certain that nothing was written, although a retry may write.
 pub fn nothing_happened(status: &Status) -> bool {
     let info = status.get_details_error_info();
     info.is_some_and(|info| [NOT_SERVING, TOO_LATE].contains(&info.reason.as_str()))
 }
 
-/// Asks a node about itself, over the connection that there is or a new one.
+/// Asks a node for its state, over the present connection or a new one.
 async fn ask(address: &Address, connected: Option<Node>) -> Result<(Client, NodeState), String> {
     let mut client = if let Some(node) = connected {
         node.client
@@ -205,7 +205,7 @@ async fn ask(address: &Address, connected: Option<Node>) -> Result<(Client, Node
     }
 }
 
-/// What several nodes said, as far as it is worth reading.
+/// The errors of several nodes, as far as they are worth reading.
 fn in_short(mut reasons: Vec<String>) -> String {
     let others = reasons.len().saturating_sub(MAX_REASONS);
     reasons.truncate(MAX_REASONS);
@@ -216,7 +216,7 @@ fn in_short(mut reasons: Vec<String>) -> String {
     }
 }
 
-/// The nodes next to one, those that can be dialled.
+/// The neighbours of a node that can be dialled.
 fn around(state: &NodeState) -> Vec<Address> {
     let neighbours = state.successors.iter().chain(&state.predecessor);
     let dialable = |node: &NodeInfo| {
@@ -281,7 +281,7 @@ mod tests {
             let found = passed_over.iter().find(|node| node.address == *address);
             found.expect("it is named").reason.clone()
         };
-        // Whoever is named by number as well is asked once.
+        // A node that is named by IP address as well is asked once.
         let others = if passed_over[0].address == name { 2 } else { 1 };
         let reason = about(&name);
         assert!(reason.ends_with(&format!(", and {others} more")), "{reason}");

@@ -1,5 +1,5 @@
-//! What happens around every call. On both sides: trace context, and bounds of what is received. On the
-//! server's: a span, a count and a duration, and bounds of what is sent.
+//! What happens around every call. On both sides: trace context, and limits for received messages.
+//! On the server: a span, a count and a duration, and limits for sent messages.
 
 mod budget;
 #[cfg(any(test, fuzzing))]
@@ -35,7 +35,7 @@ pub(crate) fn inject_context(headers: &mut HeaderMap) {
     });
 }
 
-/// The context that a request's metadata bears.
+/// The trace context in a request's metadata.
 fn extract_context(headers: &HeaderMap) -> Context {
     global::get_text_map_propagator(|propagator| propagator.extract(&Metadata(headers)))
 }

@@ -1,10 +1,11 @@
-//! gRPC servers: the one place that makes them, so that mutual TLS can become a setting.
+//! gRPC servers: the single place that creates them, so that mutual TLS can become a setting.
 //!
-//! A simple service calls [`serve`]. One that spreads its connections over several runtimes takes
-//! them from [`accept`] and has each served by [`serve_connection`] on a runtime of its choice.
+//! A simple service calls [`serve`]. A service that spreads its connections over several runtimes
+//! takes them from [`accept`] and has each served by [`serve_connection`] on a runtime of its
+//! choice.
 //!
-//! What strangers can take is bounded here for all services: places for connections, the length, time
-//! and memory of requests, and responses that nobody reads.
+//! All limits for strangers are enforced here, for all services: connections, the length, time and
+//! memory of requests, and responses that are not read.
 
 mod connection;
 mod http;
@@ -31,35 +32,37 @@ pub use crate::rpc::Budget;
 
 use crate::{address::Address, health::Health, http2::Http2, rpc::RpcLayer};
 
-/// What a server grants its clients.
+/// The limits of a server for its clients.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Connections open at a time. If there is one more, an idle one is closed, or else the new one.
+    /// Open connections. If there is one more, an idle one is closed, or else the new one.
     pub max_connections: usize,
-    /// Of them, those from one source: an IPv4 address or an IPv6 /64. None is half of all.
+    /// Of these, from one source: an IPv4 address or an IPv6 /64. None means half of all.
     pub max_connections_of_source: Option<usize>,
-    /// Whose connection is closed then.
+    /// Which connection is closed then.
     pub when_full: WhenFull,
-    /// How long a connection may be without a call, if that is limited.
+    /// How long a connection may have no call, if limited.
     pub idle_patience: Option<Duration>,
-    /// A caller that takes nothing of a response for so long, or twice as long, is hung up on.
+    /// A caller that reads nothing of a response for this long, up to twice as long, is
+    /// disconnected.
     pub stall_patience: Duration,
-    /// Calls open at a time on one connection; one more waits at the client.
+    /// Open calls on one connection; further ones wait at the client.
     pub max_streams: u32,
-    /// Longest time from a request's head to its response's head, if limited.
-    /// A call that streams its request has none before the last message.
+    /// Longest time from a request's head to its response's head, if limited. A call that streams
+    /// its request has no limit before the last message.
     pub request_timeout: Option<Duration>,
-    /// How often a quiet connection is asked for a sign of life.
+    /// How often a quiet connection is pinged.
     pub keepalive_interval: Duration,
-    /// How long such a sign may take before the connection counts as dead.
+    /// How long a ping may take before the connection counts as dead.
     pub keepalive_timeout: Duration,
-    /// How long calls may go on after a shutdown.
+    /// How long calls may continue after a shutdown.
     pub drain: Duration,
     /// Windows and frames.
     pub http2: Http2,
-    /// HTTP/1 is understood too.
+    /// HTTP/1 is accepted too.
     pub http1: bool,
-    /// What messages may take; the process's, unless callers are trusted more than strangers.
+    /// The memory budget of messages; the process's, unless callers are more trusted than
+    /// strangers.
     pub budget: Arc<Budget>,
 }
 
@@ -89,7 +92,7 @@ impl Limits {
     }
 }
 
-/// A listening socket could not be had.
+/// A listening socket could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {reason}; choose another address or stop who holds it")]
 pub struct BindError {
@@ -104,8 +107,8 @@ pub async fn bind(address: &Address) -> Result<TcpListener, BindError> {
         .map_err(|reason| BindError { address: address.clone(), reason })
 }
 
-/// What every server answers: health, and reflection (v1 and v1alpha) of the services that
-/// `health` names. Add those services to it.
+/// What every server has: health, and reflection (v1 and v1alpha) of the services that `health`
+/// names. Those services must be added to it.
 pub fn routes(health: &Health) -> Routes {
     Routes::new(health.server())
         .add_service(reflection(health).build_v1().expect(VALID))
@@ -124,8 +127,8 @@ fn reflection(health: &Health) -> tonic_reflection::server::Builder<'static> {
     health.services().iter().fold(builder, |builder, name| builder.with_service_name(*name))
 }
 
-/// The routes with a span, a count and a duration for every call, as [`serve`] has them: for who
-/// serves connections with another server.
+/// The routes with a span, a count and a duration for every call, as in [`serve`]: for connections
+/// that are served by another server.
 pub fn observed(
     routes: Routes,
 ) -> impl Service<
@@ -139,7 +142,8 @@ pub fn observed(
     RpcLayer.layer(routes.prepare())
 }
 
-/// Serves what `listener` accepts until `shutdown`, then ends open calls within the drain time.
+/// Serves the connections of `listener` until `shutdown`, then ends open calls within the drain
+/// time.
 pub async fn serve(
     listener: TcpListener,
     routes: Routes,

@@ -10,22 +10,22 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// What a shell reports for a process that SIGINT ended.
+/// The exit status that a shell reports for a process ended by SIGINT.
 const EXIT_IMPATIENT: i32 = 130;
 
-/// The process did not end in its time.
+/// The process did not end in time.
 const EXIT_LATE: i32 = 1;
 
 /// How long a service may take to end, usually: Kubernetes sends SIGKILL after 30 s.
 pub const GRACE: Duration = Duration::from_secs(25);
 
-/// The same for a command, which somebody waits for. A peer in it takes up to 7 s to say farewell.
+/// The same for a command, whose user waits. A peer in it takes up to 7 s to leave its swarms.
 pub const GRACE_OF_COMMAND: Duration = Duration::from_secs(10);
 
 /// A token that is cancelled by SIGTERM or SIGINT. A second signal ends the process at once, and so
 /// does the end of `grace` after the first.
 ///
-/// The signals have a thread of their own, so that this holds whatever the process is busy with.
+/// The signals have a thread of their own, so that this works whatever the process is busy with.
 pub fn on_signal(grace: Duration) -> io::Result<CancellationToken> {
     let runtime = Builder::new_current_thread().enable_all().build()?;
     let (mut terminate, mut interrupt) = {
@@ -33,7 +33,7 @@ pub fn on_signal(grace: Duration) -> io::Result<CancellationToken> {
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
     };
     let token = CancellationToken::new();
-    // Should the thread ever panic, the process ends in order.
+    // If the thread panicked, the process would end in order.
     let cancel = token.clone().drop_guard();
     let listen = async move {
         let mut next = async || {

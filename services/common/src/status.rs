@@ -1,4 +1,4 @@
-//! Refusals: the one way in which errors become gRPC statuses with details, and back into words.
+//! Refusals: errors as gRPC statuses with details, and back as words.
 
 use std::{error::Error as _, fmt::Display, time::Duration};
 
@@ -7,29 +7,29 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
 use crate::{channel, text::printable};
 
-/// What is wrong with a request, field by field, so that the caller learns all of it at once.
+/// All errors of a request, field by field, so that the caller learns all of them at once.
 #[derive(Debug, Default)]
 pub struct Violations(Vec<FieldViolation>);
 
 impl Violations {
-    /// Notes that `field` is wrong.
+    /// Adds an error of `field`.
     pub fn add(&mut self, field: &str, description: impl Display) {
         self.0.push(FieldViolation::new(field, description.to_string()));
     }
 
-    /// The value, or a note that `field` is wrong.
+    /// The value, or an error of `field`.
     pub fn take<T, E: Display>(&mut self, field: &str, parsed: Result<T, E>) -> Option<T> {
         parsed.map_err(|error| self.add(field, error)).ok()
     }
 
-    /// The text, or a note that `field` is too long.
+    /// The text, or an error if `field` is too long.
     pub fn short(&mut self, field: &str, text: String, max_bytes: usize) -> Option<String> {
         let bytes = text.len();
         let short = (bytes <= max_bytes).then_some(text);
         self.take(field, short.ok_or_else(|| format!("at most {max_bytes} bytes, not {bytes}")))
     }
 
-    /// INVALID_ARGUMENT with a `BadRequest` detail, if anything was noted.
+    /// INVALID_ARGUMENT with a `BadRequest` detail, if there is an error.
     pub fn refuse(self) -> Result<(), Status> {
         if self.0.is_empty() { Ok(()) } else { Err(self.into()) }
     }
@@ -50,18 +50,18 @@ impl From<Violations> for Status {
     }
 }
 
-/// RESOURCE_EXHAUSTED: a limit is reached; the caller may try again after a while.
+/// RESOURCE_EXHAUSTED: a limit is reached; the caller may retry later.
 pub fn exhausted(message: impl Into<String>, retry_after: Duration) -> Status {
     retry(Code::ResourceExhausted, message, retry_after)
 }
 
-/// UNAVAILABLE: not now; the caller may try again after a while.
+/// UNAVAILABLE: the caller may retry later.
 pub fn unavailable(message: impl Into<String>, retry_after: Duration) -> Status {
     retry(Code::Unavailable, message, retry_after)
 }
 
-/// Why a call failed: the other side's words, or those of the layer that it failed in. They can be
-/// shown.
+/// Why a call failed: the message of the other side, or of the layer that failed. It is safe to
+/// print.
 pub fn words(status: &Status) -> String {
     let words = match status.source() {
         Some(source) => channel::innermost(source),

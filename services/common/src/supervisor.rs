@@ -1,9 +1,10 @@
-//! The tasks and threads that own state, by name: if one of them ends by itself, so does the process.
+//! The tasks and threads that own state, by name: if one of them ends unexpectedly, the process
+//! ends.
 //!
-//! A task that panics takes its state with it. Those who send to it see a closed queue, the rest of
-//! the process goes on, and its health says that all is well. Therefore whatever owns state runs under
-//! a [`Supervisor`]. When it ends without being told to, the process reports that it is not ready,
-//! says so at ERROR with the task's name, ends what it can within [`DRAIN`], and fails.
+//! A task that panics loses its state. Its senders see a closed queue, the rest of the process
+//! continues, and its health reports that all is well. Therefore everything that owns state runs
+//! under a [`Supervisor`]. If it ends without being told to, the process reports that it is not
+//! ready, logs the task's name at ERROR, ends what it can within [`DRAIN`], and fails.
 //!
 //! | what | runs as | what a panic means | what a return means |
 //! |---|---|---|---|
@@ -24,15 +25,15 @@ use crate::{
     lock::{self, Mutex, MutexGuard},
 };
 
-/// How long a process may take to end what is under way once a part of it has failed: the 2 s that
-/// servers give to open calls, and a second more.
+/// How long a process may take to end its work after a part of it has failed: the 2 s that servers
+/// give to open calls, and one more second.
 pub const DRAIN: Duration = Duration::from_secs(3);
 
-/// How long lasting tasks may take to end once the process does. Most have to be polled once more; the
-/// admin server tells whoever watches its health.
+/// How long lasting tasks may take to end with the process. Most have to be polled once more; the
+/// admin server informs the watchers of its health.
 const LAST_POLL: Duration = Duration::from_secs(1);
 
-/// Watches over the tasks and threads of a process that own state. A clone is the same one.
+/// Supervises the tasks and threads of a process that own state. Clones share their state.
 #[derive(Clone, Debug)]
 pub struct Supervisor(Arc<Inner>);
 
@@ -41,13 +42,13 @@ struct Inner {
     health: Health,
     /// Cancelled when tasks may return.
     ending: CancellationToken,
-    /// Cancelled once `failure` is there.
+    /// Cancelled once `failure` is set.
     failed: CancellationToken,
     failure: Mutex<Option<Failure>>,
     tasks: TaskTracker,
 }
 
-/// A task or thread that owns state ended, and nobody had told it to.
+/// A task or thread that owns state ended without being told to.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{task} {how}; the process cannot go on without it, start it again")]
 pub struct Failure {
@@ -81,7 +82,7 @@ impl How {
 }
 
 impl Supervisor {
-    /// Watches over a process, and tells its health.
+    /// Supervises a process, and reports its health.
     pub fn new(health: Health) -> Self {
         Self(Arc::new(Inner {
             health,
@@ -111,7 +112,7 @@ impl Supervisor {
         tokio::spawn(self.lasting(name, task));
     }
 
-    /// A task that lasts as long as the process, and sees by itself when that ends; to be spawned.
+    /// A task that lasts as long as the process, and notices the end itself; to be spawned.
     pub fn lasting<F>(
         &self,
         name: &'static str,
@@ -132,7 +133,7 @@ impl Supervisor {
         }
     }
 
-    /// A task that may end when its work is done, but not by a panic; to be spawned.
+    /// A task that may end when its work is done, but must not panic; to be spawned.
     pub fn job<F>(&self, name: &'static str, task: F) -> impl Future<Output = ()> + Send + use<F>
     where
         F: Future<Output = ()> + Send + 'static,
@@ -141,7 +142,7 @@ impl Supervisor {
         #[cfg(feature = "faults")]
         let task = crate::faults::struck(name, task);
         async move {
-            // What the task leaves behind is not looked at again: the process ends.
+            // The state of the task is not used again: the process ends.
             if let Err(payload) = AssertUnwindSafe(task).catch_unwind().await {
                 supervisor.fail(name.into(), How::panicked(&*payload));
             }
@@ -173,7 +174,7 @@ impl Supervisor {
             () = failed => {
                 self.0.health.close().await;
                 stop.cancel();
-                // The failure is what is told; of a life that was cut short nothing better is known.
+                // The failure is returned; an interrupted life has nothing better to report.
                 let _ = timeout(DRAIN, life).await;
                 Ok(())
             }
@@ -192,8 +193,8 @@ impl Supervisor {
     fn fail(&self, task: Cow<'static, str>, how: How) {
         error!(task = &*task, error = %how, "a part of the process failed, so the process ends");
         let mut failure = self.failure();
-        // One is told. A task that panics closes its queues before the panic is caught, so tasks that
-        // return for that reason may be noticed first.
+        // One is reported. A task that panics closes its queues before the panic is caught, so
+        // tasks that return for that reason may be noticed first.
         let is_worse = |known: &Failure| known.how == How::Returned && how != How::Returned;
         if failure.as_ref().is_none_or(is_worse) {
             *failure = Some(Failure { task, how });
@@ -207,7 +208,7 @@ impl Supervisor {
     }
 }
 
-/// Jobs of one owner, who can wait for them. A clone is the same group.
+/// Jobs of one owner, which can wait for them. Clones share the group.
 #[derive(Clone, Debug)]
 pub struct Jobs {
     supervisor: Supervisor,
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(lived, failure("engine", How::Panicked("at piece 7".to_owned())));
         assert!(stop.is_cancelled());
         assert!(!is_ready(&health).await);
-        // Whatever is late to say that it is ready does not bring it back.
+        // A late report of readiness does not revive it.
         health.ready().await;
         assert!(!is_ready(&health).await);
     }
@@ -283,7 +284,7 @@ mod tests {
         let (tell, told) = oneshot::channel::<()>();
         supervisor.spawn("listener", async { drop(told.await) });
         let life = async {
-            // It is seen that the listener ended before the panic of who told it.
+            // The end of the listener is seen before the panic of its sender.
             supervisor.0.failed.cancelled().await;
             supervisor.jobs().spawn("teller", async { panic!("gone") });
             pending().await

@@ -1,4 +1,4 @@
-//! Logs to stderr, and traces to an OpenTelemetry collector if one is named.
+//! Logs to stderr, and traces to an OpenTelemetry collector if one is configured.
 
 use std::{
     env,
@@ -27,32 +27,32 @@ use tracing_subscriber::{
 
 use crate::text::Printable;
 
-/// Traces go to the collector that this variable names, over gRPC.
+/// The variable that names the collector of traces, over gRPC.
 const ENDPOINT: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 
 /// The settings of a service's logs, its section `log`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Log {
-    /// How a line looks.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
-/// How a log line looks.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
     /// For people.
     #[default]
     Human,
-    /// One JSON object a line, for collectors.
+    /// One JSON object per line, for collectors.
     Json,
 }
 
 /// Telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// `RUST_LOG` is no filter.
+    /// `RUST_LOG` is not a valid filter.
     #[error("RUST_LOG is no log filter")]
     Filter(#[from] tracing_subscriber::filter::FromEnvError),
     /// The collector's address cannot be used.
@@ -66,13 +66,13 @@ pub enum TelemetryError {
     Twice(#[from] TryInitError),
 }
 
-/// Sends what is still to be sent when it is dropped; keep it until the end of `main`.
+/// Sends the remaining traces when it is dropped; keep it until the end of `main`.
 #[must_use = "traces are sent only while it lives"]
 #[derive(Debug)]
 pub struct Telemetry(Option<Exporting>);
 
-/// Traces on their way to the collector, from a thread of their own: who waits for them at the end
-/// of a process with one thread would wait for itself.
+/// Traces on their way to the collector, from a thread of their own: in a process with one thread,
+/// waiting for them at the end would be a deadlock.
 #[derive(Debug)]
 struct Exporting {
     provider: SdkTracerProvider,
@@ -89,8 +89,8 @@ impl Drop for Telemetry {
     }
 }
 
-/// Starts logging, at `level` unless `RUST_LOG` says otherwise, and tracing, whatever is logged, if
-/// the variable `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector.
+/// Starts logging, at `level` unless `RUST_LOG` says otherwise, and tracing, independent of the log
+/// level, if the variable `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector.
 pub fn init(
     service: &'static str,
     log: &Log,
@@ -105,7 +105,7 @@ pub fn init(
     let lines = lines.with_filter(filter);
     let exporting = export(service)?;
     let spans = exporting.as_ref().map(|Exporting { provider, .. }| {
-        // Spans of the exporter's own connection would be exported in turn, forever.
+        // Spans of the exporter's own connection would themselves be exported, forever.
         let is_ours = |metadata: &Metadata<'_>| {
             metadata.target().starts_with("shoal") && *metadata.level() <= Level::INFO
         };
@@ -117,7 +117,7 @@ pub fn init(
     Ok(Telemetry(exporting))
 }
 
-/// Fields as `name=value`, whose values come from strangers as often as not.
+/// Fields as `name=value`, whose values often come from strangers.
 struct SafeFields;
 
 impl<'writer> FormatFields<'writer> for SafeFields {

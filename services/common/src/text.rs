@@ -1,15 +1,15 @@
-//! Text that others made, on its way to a terminal or a log.
+//! Text from other parties, made safe for a terminal or a log.
 //!
-//! A name, a message or a version can hold commands for a terminal, start a line of its own, or turn
-//! round what is shown after it. What could is written out as `\u{1b}` instead.
+//! A name, a message or a version can contain terminal commands, start a line of its own, or
+//! reverse the text after it. Such characters are escaped as `\u{1b}`.
 
 use std::{
     borrow::Cow,
     fmt::{self, Write as _},
 };
 
-/// Whether a terminal or a reader could take the character for something else than a sign: control
-/// characters (C0, DEL, C1), ends of lines and paragraphs, and what changes the direction of text
+/// Whether a terminal or a reader could take the character for something else than a glyph: control
+/// characters (C0, DEL, C1), line and paragraph separators, and what changes the direction of text
 /// (Unicode TR 9; "Trojan Source", 2021).
 fn is_unsafe(c: char) -> bool {
     c.is_control()
@@ -23,12 +23,12 @@ fn is_unsafe(c: char) -> bool {
         )
 }
 
-/// The text as part of a line: nothing in it starts another, or is more than a sign.
+/// The text as part of a line: it cannot start another line, or be more than glyphs.
 pub fn printable(text: &str) -> Cow<'_, str> {
     escape(text, is_unsafe, |c, out| write!(out, "\\u{{{:x}}}", u32::from(c)))
 }
 
-/// Writes all text on as [`printable`] gives it, without a copy of what is safe already.
+/// Writes text as [`printable`] returns it, without a copy of what is safe already.
 #[derive(Debug)]
 pub struct Printable<W>(pub W);
 
@@ -38,12 +38,13 @@ impl<W: fmt::Write> fmt::Write for Printable<W> {
     }
 }
 
-/// The same for lines that we made: they stay lines.
+/// The same for lines of our own: line breaks stay.
 pub fn lines(text: &str) -> Cow<'_, str> {
     escape(text, |c| is_unsafe(c) && c != '\n', |c, out| write!(out, "\\u{{{:x}}}", u32::from(c)))
 }
 
-/// JSON on one line, with what is unsafe in its strings as escapes of JSON. It means the same.
+/// JSON on one line, with unsafe characters in its strings escaped as JSON allows. Its meaning does
+/// not change.
 pub fn json(text: &str) -> Cow<'_, str> {
     // All unsafe characters are below U+10000.
     escape(text, is_unsafe, |c, out| write!(out, "\\u{:04x}", u32::from(c)))

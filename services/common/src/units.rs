@@ -35,16 +35,16 @@ pub struct ByteSize(u64);
 #[serde(try_from = "String", into = "String")]
 pub struct Rate(NonZeroU64);
 
-/// Why a text is no size or rate.
+/// Why a text is not a size or a rate.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// It does not start with a number.
     #[error("{0:?} does not start with a number such as 64 or 1.5")]
     Number(String),
-    /// The unit is none of a size.
+    /// The unit is not one of a size.
     #[error("{0:?} is no unit of size; use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB")]
     Size(String),
-    /// The unit is none of a rate.
+    /// The unit is not one of a rate.
     #[error(
         "{0:?} is no unit of rate; use kbit, mbit, gbit, or B/s, kB/s, MB/s, MiB/s and the like"
     )]
@@ -52,7 +52,7 @@ pub enum UnitError {
     /// It exceeds 2^64 - 1 bytes.
     #[error("{0:?} is too large")]
     TooLarge(String),
-    /// A rate under one byte a second.
+    /// A rate below one byte a second.
     #[error("a rate is at least one byte a second")]
     Zero,
 }
@@ -70,7 +70,7 @@ impl ByteSize {
 }
 
 impl Rate {
-    /// This many bytes a second, unless it is none.
+    /// This many bytes a second, unless it is zero.
     pub const fn new(bytes_per_s: u64) -> Option<Self> {
         match NonZeroU64::new(bytes_per_s) {
             Some(rate) => Some(Self(rate)),
@@ -112,7 +112,7 @@ impl FromStr for Rate {
     }
 }
 
-/// The largest unit of which it is a whole multiple, so that it reads back the same.
+/// The largest unit of which it is a whole multiple, so that it parses back to the same.
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let whole =
@@ -135,16 +135,16 @@ struct Decimal {
 }
 
 impl Decimal {
-    /// The whole part of the product.
+    /// The integer part of the product.
     fn times(&self, multiple: u64, text: &str) -> Result<u64, UnitError> {
         let product = u128::from(self.digits) * u128::from(multiple);
-        // More decimals than a `u128` has digits leave nothing of the product.
+        // With more decimals than a `u128` has digits, nothing of the product is left.
         let whole = 10_u128.checked_pow(self.decimals).map_or(0, |power| product / power);
         u64::try_from(whole).map_err(|_| UnitError::TooLarge(text.to_owned()))
     }
 }
 
-/// The number that `text` starts with, and the unit after it. No unit means bytes.
+/// The number at the start of `text`, and the unit after it. No unit means bytes.
 fn split(text: &str) -> Result<(Decimal, &str), UnitError> {
     let text = text.trim();
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

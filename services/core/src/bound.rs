@@ -6,11 +6,11 @@
 //! P2P             max{ F/us, F/dmin, N*F/(us + sum ui) }
 //! ```
 //!
-//! The network's inside is taken to be fast: only the access links, in bytes a second, count.
+//! The inside of the network is assumed to be fast: only the access links count, in bytes a second.
 
 use std::{fmt, num::NonZeroU64, time::Duration};
 
-/// A file, and the access links between those who have it and those who want it.
+/// A file, and the access links of the server and of the peers that want it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Distribution {
     /// F: bytes of the file.
@@ -25,12 +25,12 @@ pub struct Distribution {
     pub slowest_down_per_s: Option<NonZeroU64>,
 }
 
-/// A least time, and what it is due to.
+/// A lower bound, and the term that determines it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
     /// No distribution is faster. [`Duration::MAX`] if it is longer than that.
     pub time: Duration,
-    /// The term of the maximum that is the largest.
+    /// The largest term of the maximum.
     pub term: Term,
 }
 
@@ -60,13 +60,14 @@ impl fmt::Display for Term {
 }
 
 impl Distribution {
-    /// Every peer fetches from the server: it grows linearly with N.
+    /// All peers fetch from the server: it grows linearly with N.
     pub fn client_server(&self) -> Bound {
         let copies = self.copies() / to_f64(self.server_up_per_s);
         self.largest([(copies, Term::ServerCopies)])
     }
 
-    /// Peers pass on what they have: it stays under F/u, however large N, if all uplinks are u.
+    /// Peers redistribute what they have: it stays under F/u, however large N, if all uplinks are
+    /// u.
     pub fn peer_to_peer(&self) -> Bound {
         let server = to_f64(self.server_up_per_s);
         self.largest([

@@ -1,7 +1,7 @@
-//! The protocol brains of shoal, without I/O, clock or global randomness.
+//! The protocol state machines of shoal, without I/O, clock or global randomness.
 //!
-//! Time and a seeded random number generator are handed in, so the same code runs in production and
-//! in the deterministic simulator.
+//! Time and a seeded random number generator are parameters, so the same code runs in production
+//! and in the deterministic simulator.
 
 pub mod bound;
 pub mod content;

@@ -1,10 +1,10 @@
-//! Who a peer is, wherever it is reached.
+//! The identity of a peer, whatever its address.
 
 use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-/// A peer's identity: a UUID kept in its data directory, so a new address keeps it.
+/// A peer's identity: a UUID stored in its data directory, so that a new address keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(Uuid);
 
@@ -26,7 +26,7 @@ impl fmt::Display for PeerId {
     }
 }
 
-/// The text is no UUID.
+/// The text is not a UUID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a peer id is a UUID such as 2f1e0c5a-7c1b-4d0e-9d3a-5a4c4cbb6a10")]
 pub struct PeerIdError;

@@ -1,9 +1,9 @@
-//! The tracker's swarms: who takes part in which, for as long as they say so.
+//! The tracker's swarms: the peers of each, for as long as they announce themselves.
 //!
-//! An announce costs O(numwant), and the logarithm of what is kept. Invariant: each peer of each
-//! swarm has exactly one entry in the queue of expiries, and its swarm's pools hold it as its
-//! location says. A peer that announces does not move in that queue; it is asked for its last
-//! announce when its turn comes.
+//! An announce costs O(numwant), and the logarithm of the number of peers. Invariant: each peer of
+//! each swarm has exactly one entry in the expiry queue, and its swarm's pools hold it according to
+//! its location. A peer that announces does not move in that queue; its last announce is checked
+//! when its turn comes.
 
 mod pool;
 mod swarm;
@@ -24,27 +24,30 @@ use rand::{Rng, RngExt as _};
 use crate::{PeerId, content::ContentId};
 use swarm::{Entry, Swarm};
 
-/// An interval is stretched or shrunk by up to this part, so that peers do not announce all at once.
+/// An interval is stretched or shrunk by up to this part, so that peers do not announce at the same
+/// time.
 const JITTER: f64 = 0.1;
-/// A peer is forgotten after two missed announces; the half is for jitter and for delay.
+/// A peer expires after two missed announces; the half is for jitter and delay.
 const MISSED_INTERVALS: f64 = 2.5;
 /// The shortest interval: of a peer that waits for the entry of its former address to expire.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What a registry grants.
+/// The limits of a registry.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The time between two announces of a peer, before jitter.
     pub interval: Duration,
-    /// Swarms kept.
+    /// Swarms.
     pub max_swarms: usize,
-    /// Peers kept in all swarms of a [`Tally`] together, each counted once a swarm: what bounds memory.
+    /// Peers in all swarms of a [`Tally`] together, each counted once per swarm: this bounds
+    /// memory.
     pub max_peers: usize,
-    /// Peers kept in a swarm.
+    /// Peers of a swarm.
     pub max_peers_per_swarm: usize,
-    /// Peers kept, in all swarms together, that announce from one address (of IPv6: one /64).
+    /// Peers, in all swarms together, that announce from one address (of IPv6: one /64).
     pub max_peers_per_address: usize,
-    /// The part of a handout, in percent, that goes to peers of the asker's node and zone first.
+    /// The part of a handout, in percent, that is filled with peers of the asking peer's node and
+    /// zone first.
     pub near_percent: usize,
 }
 
@@ -59,10 +62,10 @@ pub struct Location {
     pub node: String,
 }
 
-/// How to reach a peer, and what it is.
+/// A peer's identity, address and state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Who.
+    /// Its identity.
     pub id: PeerId,
     /// HOST:PORT to dial.
     pub address: String,
@@ -72,14 +75,14 @@ pub struct Peer {
     pub complete: bool,
 }
 
-/// A peer says that it takes part in a swarm.
+/// A peer announces that it is part of a swarm.
 #[derive(Clone, Debug)]
 pub struct Announce {
     /// The swarm's content.
     pub content: ContentId,
     /// The peer.
     pub peer: Peer,
-    /// The address that the announce came from.
+    /// The source address of the announce.
     pub source: IpAddr,
     /// Peers wanted.
     pub numwant: usize,
@@ -88,15 +91,15 @@ pub struct Announce {
 /// The answer to an [`Announce`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Handout {
-    /// Others of the swarm, chosen at random.
+    /// Other peers of the swarm, chosen at random.
     pub peers: Vec<Peer>,
-    /// Peers of the swarm, the asker included.
+    /// Peers of the swarm, including the announcing one.
     pub counts: Counts,
     /// When to announce again, jittered.
     pub interval: Duration,
 }
 
-/// How many peers a swarm has.
+/// The number of peers of a swarm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Those that hold every piece.
@@ -122,7 +125,7 @@ pub enum Refusal {
     PeersOfAddress(usize),
 }
 
-/// How many peers the registries have together that share it.
+/// The number of peers of all registries that share it.
 #[derive(Clone, Debug, Default)]
 pub struct Tally(Arc<AtomicUsize>);
 
@@ -132,13 +135,13 @@ impl Tally {
     }
 }
 
-/// All swarms of a tracker, or a part of them.
+/// All swarms of a tracker, or a shard of them.
 #[derive(Debug)]
 pub struct Registry {
     settings: Settings,
     started: Instant,
     swarms: BTreeMap<ContentId, Swarm>,
-    /// When to look at a peer again.
+    /// When to check each peer again.
     expiries: BTreeSet<(Instant, ContentId, PeerId)>,
     /// Peers by the address they announce from. None is zero.
     sources: HashMap<IpAddr, usize>,
@@ -146,7 +149,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// A registry without swarms, started at `now`, one of those that share the tally.
+    /// A registry without swarms, started at `now`, that shares the tally.
     pub fn new(settings: Settings, tally: Tally, now: Instant) -> Self {
         Self {
             settings,
@@ -158,11 +161,11 @@ impl Registry {
         }
     }
 
-    /// Keeps the peer until it misses two announces, and names others to it.
+    /// Stores the peer until it misses two announces, and returns others.
     ///
-    /// An entry belongs to the address that it was announced from. An announce of the same id from
-    /// another one changes nothing before the entry expires, as ids are public; it is answered, and
-    /// asked to come again when that will have happened.
+    /// An entry belongs to the address that it was announced from. Because ids are public, an
+    /// announce of the same id from another address changes nothing before the entry expires; it is
+    /// answered, and asked to announce again when that will have happened.
     pub fn announce(
         &mut self,
         now: Instant,
@@ -207,8 +210,8 @@ impl Registry {
         self.swarms.entry(content).or_default().insert(entry);
     }
 
-    /// Forgets a peer that leaves a swarm, if it says so from where it announced: ids are public.
-    /// Returns what is left of the swarm.
+    /// Removes a peer that leaves a swarm, if it says so from the address that it announced from:
+    /// ids are public. Returns the remaining counts of the swarm.
     pub fn stop(
         &mut self,
         now: Instant,
@@ -226,7 +229,7 @@ impl Registry {
         self.swarms.get(&content).map(Swarm::counts).unwrap_or_default()
     }
 
-    /// A swarm's counts and a random sample of its peers, if anybody takes part in it.
+    /// A swarm's counts and a random sample of its peers, if it has any.
     pub fn swarm(
         &mut self,
         now: Instant,
@@ -252,7 +255,7 @@ impl Registry {
         following.take(max).map(|(content, swarm)| (*content, swarm.counts())).collect()
     }
 
-    /// Forgets the peers that missed their announces.
+    /// Removes the peers that missed their announces.
     pub fn expire(&mut self, now: Instant) {
         while let Some(&(look_at, content, peer)) = self.expiries.first()
             && look_at <= now
@@ -271,22 +274,22 @@ impl Registry {
         }
     }
 
-    /// It started less than an interval ago, and may not know everybody yet.
+    /// It started less than an interval ago, and may not know all peers yet.
     pub fn is_warming(&self, now: Instant) -> bool {
         now < self.started + self.settings.interval
     }
 
-    /// How many swarms there are.
+    /// The number of swarms.
     pub fn swarm_count(&self) -> usize {
         self.swarms.len()
     }
 
-    /// How many peers there are, each counted once a swarm.
+    /// The number of peers, each counted once per swarm.
     pub fn peer_count(&self) -> usize {
         self.expiries.len()
     }
 
-    /// Checks the limits that a peer could break that is not known yet.
+    /// Checks the limits that a new peer could exceed.
     fn admit(&self, content: ContentId, source: IpAddr) -> Result<(), Refusal> {
         let Settings { max_swarms, max_peers, .. } = self.settings;
         let Settings { max_peers_per_swarm, max_peers_per_address, .. } = self.settings;
@@ -332,7 +335,7 @@ impl Registry {
     }
 }
 
-/// Who answers for an address: an IPv6 network of 64 bits belongs to one machine or site.
+/// The owner of an address: an IPv6 network of 64 bits belongs to one machine or site.
 fn subscriber(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V4(ip) => ip.into(),

@@ -1,39 +1,40 @@
-//! The ring: who stands where on the circle, whose a key is, and who keeps it.
+//! The ring: positions of nodes on the circle, ownership of keys, and agreement on replica sets.
 //!
 //! A key belongs to its closest successor: the node at its position or the next one clockwise
-//! (Stoica et al., "Chord", ToN 2003). Membership follows the corrected protocol (Zave, "How to Make
-//! Chord Correct", 2017).
+//! (Stoica et al., "Chord", ToN 2003). The ring is maintained by the corrected protocol (Zave, "How
+//! to Make Chord Correct", 2017).
 
-mod census;
+mod chord;
+mod configurations;
 mod contact;
-mod custody;
+mod failure_detector;
 mod fingers;
 mod intervals;
 mod leases;
+mod live_nodes;
 mod lookup;
-mod member;
+mod membership;
 mod message;
 mod node;
 mod placement;
 mod position;
-mod roll;
-mod silent;
+mod routing_table;
 mod source;
 mod timeouts;
 mod version;
-mod view;
 
-pub use census::Census;
-pub use contact::{Contact, NodeId, NodeIdError};
-pub use custody::{
-    Agreement, Ballot, Custody, Lineage, Proposal, Refusal, ReplicaSet, Superseding, WriteRefusal,
-    next_members, proposals,
+pub use chord::{ChordNode, JoinError, Next};
+pub use configurations::{
+    Agreement, Ballot, Configurations, Lineage, Proposal, Refusal, ReplicaSet, Superseding,
+    WriteRefusal, next_members, proposals,
 };
+pub use contact::{Contact, NodeId, NodeIdError};
 pub use fingers::{FingerBase, Fingers};
 pub use intervals::Intervals;
-pub use leases::{Lapse, Leases, Tenure};
+pub use leases::{LeaderLease, LeaseExpiry, Leases};
+pub use live_nodes::LiveNodes;
 pub use lookup::{Failure as LookupFailure, Lookup, LookupSettings, Outcome};
-pub use member::{JoinError, Member, Next};
+pub use membership::{Digest as MembershipDigest, Entry, Life, Membership};
 pub use message::{Found, Standing, State};
 pub use node::{
     Answer, Awaited, Founding, Input, Node, NodeSettings, Output, Purpose, Question, Seeds,
@@ -41,11 +42,10 @@ pub use node::{
 };
 pub use placement::replicas;
 pub use position::{Bits, KeyRange, Position};
-pub use roll::{Digest as RollDigest, Entry, Life, Roll};
+pub use routing_table::RoutingTable;
 pub use source::Source;
 pub use timeouts::{TimeoutSettings, Timeouts};
 pub use version::{Stamp, Version, VersionError};
-pub use view::View;
 
 #[cfg(test)]
 mod testing;

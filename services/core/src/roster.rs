@@ -1,8 +1,8 @@
-//! Whom to dial, whom to let in, and whom to ban.
+//! The peer list: which peers to dial, to accept, and to ban.
 //!
-//! For each content the roster keeps the peers it was told of. It has the shell dial some of them
-//! until there are enough neighbours, backs off from those that cannot be reached, and keeps at most
-//! one link to each. It is told of every link, so it never holds more than its limits.
+//! For each content it keeps the peers that trackers and the ring have named. It has the shell dial
+//! some of them until there are enough neighbours, backs off from those that cannot be reached, and
+//! keeps at most one link to each. It is told about every link, so its limits always hold.
 
 mod bans;
 mod destinations;
@@ -27,42 +27,42 @@ use crate::{PeerId, swarm::ContentKey};
 
 pub use self::origin::Origin;
 
-/// Limits and times of the roster.
+/// Limits and times of the peer list.
 #[derive(Clone, Debug)]
 pub struct RosterSettings {
-    /// Links for one content, at most (the textbook's subset of 50 peers).
+    /// Links for one content (the textbook's subset of 50 peers).
     pub max_neighbours: usize,
-    /// Of these, places that only those get whom we dial: whoever dials us shall not have all.
+    /// Of these, places reserved for peers that we dial: peers that dial us must not take all.
     pub dialled_places: usize,
-    /// Links for one content with peers of one host that dialled us. Many may share a number behind
-    /// NAT: half of all places.
+    /// Links for one content with peers of one host that dialled us. Many may share an address
+    /// behind NAT: half of all places.
     pub max_neighbours_per_host: usize,
-    /// Dialling stops at so many, so that a peer that comes later still finds open doors. BitTorrent
-    /// clients dial to 30 and let in up to 55 (Cohen 2003).
+    /// No peer is dialled beyond this number of links, so that later peers still find free places.
+    /// BitTorrent clients dial up to 30 peers and accept up to 55 (Cohen 2003).
     pub dial_until: usize,
-    /// Links of the process, at most; of those that dialled us, half may be of one host.
+    /// Links of the process; of those that dialled us, half may be of one host.
     pub max_links: usize,
-    /// Dials for one content that began within [`RosterSettings::dial_turn`], at most. Four times as many
-    /// may be under way.
+    /// Dials for one content that began within [`RosterSettings::dial_turn`]. Four times as many
+    /// may be in progress.
     pub max_dials: usize,
-    /// How long a dial keeps others from beginning: peers that take a connection and never answer shall
-    /// not hold up one that does.
+    /// How long a dial prevents others from beginning: peers that accept a connection and never
+    /// answer must not delay one that does.
     pub dial_turn: Duration,
-    /// Candidates remembered for one content, at most.
+    /// Candidates remembered for one content.
     pub max_candidates: usize,
     /// Of these, with addresses of one host. Half.
     pub max_candidates_per_host: usize,
-    /// Wait after a first failed dial; doubled for each further one.
+    /// The pause after the first failed dial; doubled for each further one.
     pub first_backoff: Duration,
-    /// The longest wait between two dials.
+    /// The longest pause between two dials.
     pub max_backoff: Duration,
-    /// A candidate that failed so often in a row is forgotten until it is named again.
+    /// A candidate that failed this often in a row is forgotten until it is named again.
     pub max_failures: u32,
-    /// Dials to one host that may fail at once, whichever its ports, contents and ids; then they are
-    /// as rare as [`RosterSettings::host_failures_per_s`]. Enough for the peers of one machine that
-    /// end together.
+    /// Failed dials to one host, whatever their ports, contents and ids, after which further dials
+    /// are limited to [`RosterSettings::host_failures_per_s`]. Enough for the peers of one machine
+    /// that end together.
     pub host_failures: f64,
-    /// Further ones, each second.
+    /// Further dials to such a host each second.
     pub host_failures_per_s: f64,
     /// How long a ban lasts.
     pub ban: Duration,
@@ -99,28 +99,28 @@ impl Default for RosterSettings {
 /// A peer that may become a neighbour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Who.
+    /// Its identity.
     pub peer: PeerId,
     /// HOST:PORT to dial.
     pub address: String,
-    /// Holds every piece, as far as is known.
+    /// It holds every piece, as far as is known.
     pub complete: bool,
 }
 
 /// A peer whose link came up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// Who it says it is.
+    /// Its claimed identity.
     pub peer: PeerId,
-    /// HOST:PORT where it may be dialled; none if that is not known.
+    /// HOST:PORT where it can be dialled; none if unknown.
     pub address: Option<String>,
-    /// It holds every piece, as it says.
+    /// It claims to hold every piece.
     pub complete: bool,
-    /// What is proven of it.
+    /// What is proven about it.
     pub origin: Origin,
 }
 
-/// Who dialled a link.
+/// Which side dialled a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
     /// We did.
@@ -129,12 +129,12 @@ pub enum Direction {
     Inbound,
 }
 
-/// What becomes of a new link.
+/// The decision about a new link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It stays.
+    /// It is kept.
     Keep,
-    /// It stays, in the place of the one there was with this peer.
+    /// It is kept, and replaces the present link with this peer.
     Replace,
     /// It is closed.
     Refuse(Refusal),
@@ -143,19 +143,19 @@ pub enum Admission {
 /// Why a link is closed at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The peer or its address is banned, as far as it is known again.
+    /// The peer or its address is banned, as far as it can be recognised.
     #[error("the peer is banned")]
     Banned,
-    /// It is this very peer.
+    /// The peer is this peer itself.
     #[error("a peer does not link to itself")]
     Myself,
-    /// There is a link with this peer already, and that one stays.
+    /// There is a link with this peer already, and that one is kept.
     #[error("there is a link between the two peers already")]
     Duplicate,
-    /// No room for another neighbour.
+    /// There is no room for another neighbour.
     #[error("the peer has all the neighbours it takes")]
     Full,
-    /// No room for another neighbour of the same host.
+    /// There is no room for another neighbour of the same host.
     #[error("the peer has all the neighbours of your host that it takes")]
     Crowded,
     /// The content is no longer here.
@@ -173,12 +173,12 @@ pub struct Roster {
     links: usize,
     /// Links that hosts made to us. None is zero.
     inbound: HashMap<Host, usize>,
-    /// Nobody is to be dialled before; now, after anything that may have changed that.
+    /// No peer is due to be dialled before; set to now by any event that may change that.
     due: Option<Instant>,
 }
 
 impl Roster {
-    /// An empty roster of the peer `me`.
+    /// An empty list of the peer `me`.
     pub fn new(settings: RosterSettings, me: PeerId) -> Self {
         Self {
             settings,
@@ -192,19 +192,19 @@ impl Roster {
         }
     }
 
-    /// Keeps neighbours for a content from now on.
+    /// Begins to keep neighbours for a content.
     pub fn add_content(&mut self, content: ContentKey, complete: bool) {
         self.contents.entry(content).or_default().complete = complete;
     }
 
-    /// The content is whole: complete peers are no longer dialled for it.
+    /// The content is complete: complete peers are no longer dialled for it.
     pub fn completed(&mut self, content: ContentKey) {
         if let Some(hood) = self.contents.get_mut(&content) {
             hood.complete = true;
         }
     }
 
-    /// Forgets a content; its links are closed by the shell.
+    /// Forgets a content; the shell closes its links.
     pub fn remove_content(&mut self, content: ContentKey) {
         let Some(hood) = self.contents.remove(&content) else { return };
         self.links -= hood.linked;
@@ -217,7 +217,7 @@ impl Roster {
         }
     }
 
-    /// Hears of a peer, from a tracker or the ring.
+    /// A tracker or the ring named a peer.
     pub fn learn(&mut self, now: Instant, content: ContentKey, candidate: Candidate) {
         let origin = Origin::Dialled(candidate.address.clone());
         if candidate.peer == self.me || self.is_banned(now, &origin) {
@@ -229,7 +229,7 @@ impl Roster {
         }
     }
 
-    /// A peer of a content gave its manifest from this address, and so is there.
+    /// A peer of a content gave its manifest from this address, and so is reachable.
     pub fn answered(&mut self, now: Instant, content: ContentKey, address: &str) {
         let Some(hood) = self.contents.get_mut(&content) else { return };
         let mut entries = hood.entries.values_mut();
@@ -239,7 +239,8 @@ impl Roster {
         }
     }
 
-    /// The peers to dial now, in random order but for those that answered; they count as being dialled from here on.
+    /// The peers to dial now, in random order, except that those that answered come first. Their
+    /// dials count as in progress from here on.
     pub fn dials(&mut self, now: Instant, rng: &mut impl Rng) -> Vec<(ContentKey, Candidate)> {
         if self.due.is_none_or(|due| due > now) {
             return Vec::new();
@@ -274,12 +275,12 @@ impl Roster {
         dials
     }
 
-    /// When [`Roster::dials`] may have more to say without being told anything.
+    /// When [`Roster::dials`] may return more without a further event.
     pub const fn next_deadline(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Links that may be added, beside those that dials under way may become.
+    /// Links that may be added, in addition to those that dials in progress may become.
     fn free_links(&self, now: Instant) -> usize {
         let young = self.contents.values().map(|hood| hood.young_dials(now, &self.settings));
         self.settings.max_links.saturating_sub(self.links + young.sum::<usize>())
@@ -305,8 +306,8 @@ impl Roster {
         all.filter_map(due).min()
     }
 
-    /// A dial came to nothing; no link was made. If another peer than was looked for `answers`, it takes
-    /// the place of the one that does not.
+    /// A dial failed; no link was made. If another peer than the expected one `answers`, it
+    /// replaces the expected one.
     pub fn dial_failed(
         &mut self,
         now: Instant,
@@ -340,16 +341,16 @@ impl Roster {
             hood.entries.remove(&peer);
             return;
         }
-        // The address has the time from which it may be dialled again.
+        // The address knows when it may be dialled again.
         entry.state = State::Waiting(now);
     }
 
-    /// Whether a link that came up stays.
+    /// Decides about a link that came up.
     ///
-    /// Of two links between the same peers, dialled by either, the one that the peer with the
-    /// smaller id dialled stays, so both ends keep the same. Of two dialled by the same peer the
-    /// newer stays: the older is dead, or its end would not have been dialled again. Ids are public:
-    /// a link from another host never takes the place of one that there is.
+    /// Of two links between the same peers, one dialled by each, the one that the peer with the
+    /// smaller id dialled is kept, so both ends keep the same. Of two dialled by the same peer the
+    /// newer is kept: the older is dead, or its end would not have dialled again. Ids are public: a
+    /// link from another host never replaces a present one.
     pub fn admit(&mut self, now: Instant, content: ContentKey, arrival: Arrival) -> Admission {
         let Arrival { peer, address, complete, origin } = arrival;
         self.due = Some(now);
@@ -430,7 +431,7 @@ impl Roster {
         is_crowded.then_some(Refusal::Crowded)
     }
 
-    /// Refuses a link. If we dialled, its peer is left alone for a while.
+    /// Refuses a link. If we dialled, the peer is not dialled again for a while.
     fn refuse(
         &mut self,
         now: Instant,
@@ -460,7 +461,8 @@ impl Roster {
         }
     }
 
-    /// A link that was kept, and not replaced, is gone. The peer may be dialled again in a while.
+    /// A link that was kept, and not replaced, has ended. The peer may be dialled again after a
+    /// while.
     pub fn link_down(&mut self, now: Instant, content: ContentKey, peer: PeerId) {
         let Some(hood) = self.contents.get_mut(&content) else { return };
         let until = now + self.settings.first_backoff;
@@ -472,7 +474,7 @@ impl Roster {
         }
     }
 
-    /// Bans by what is proven of an offender. The shell closes its links.
+    /// Bans an offender by what is proven about it. The shell closes its links.
     pub fn ban(&mut self, now: Instant, origin: Origin) {
         self.bans.insert(now, origin, &self.settings);
     }
@@ -482,14 +484,13 @@ impl Roster {
         self.bans.contains(now, origin)
     }
 
-    /// Whether a port of a host may be tried that nobody else named: the host's own peer says that it
-    /// listens there.
+    /// Whether a port of a host may be probed that only a peer at that host has named.
     pub fn may_probe(&self, now: Instant, host: IpAddr) -> bool {
         let host = Host::Ip(host.to_canonical());
         self.destinations.host_due(now, &host, &self.settings) <= now
     }
 
-    /// Nobody answered there.
+    /// No peer answered there.
     pub fn probe_failed(&mut self, now: Instant, host: IpAddr) {
         let host = Host::Ip(host.to_canonical());
         self.destinations.host_failed(now, host, &self.settings);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use shoal_common::advertised::AdvertisedAddresses;
 use shoal_core::ring::{
-    Answer, Ballot, Entry, Found, KeyRange, Proposal, Question, ReplicaSet, RollDigest, State,
+    Answer, Ballot, Entry, Found, KeyRange, MembershipDigest, Proposal, Question, ReplicaSet, State,
 };
 use shoal_proto::dht::v1 as pb;
 
@@ -27,10 +27,10 @@ pub fn notified(message: Bytes, observed: IpAddr) -> Option<State> {
 }
 
 /// Gossip and the digest of the sender's membership list: a `GossipRequest`.
-pub fn gossip(message: Bytes) -> Option<(Vec<Entry>, Option<RollDigest>)> {
+pub fn gossip(message: Bytes) -> Option<(Vec<Entry>, Option<MembershipDigest>)> {
     let request = pb::GossipRequest::decode(message).ok()?;
     let entries = wire::parse_rumours(request.rumours, HERE).ok()?;
-    Some((entries, wire::parse_roll_digest(request.digest).ok()?))
+    Some((entries, wire::parse_membership_digest(request.digest).ok()?))
 }
 
 /// A node's answer to a question.

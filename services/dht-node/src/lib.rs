@@ -137,7 +137,7 @@ pub async fn run(
     let repairs = repair::start(anti_entropy, values.clone(), &supervisor);
     supervisor.spawn("reconciler", reconciler.run());
     supervisor.spawn("range cleanup", cleanup.run());
-    supervisor.spawn("known nodes", known_nodes::follow(store, ring.view.clone()));
+    supervisor.spawn("known nodes", known_nodes::follow(store, ring.snapshot.clone()));
     let renewals = primary.clone();
     supervisor.spawn("lease renewal", async move { renewals.keep(repairs).await });
 
@@ -186,9 +186,9 @@ pub async fn run(
 
 /// The node is ready once it is part of a ring.
 async fn ready(ring: &Ring, health: &Health) {
-    let mut view = ring.view.clone();
+    let mut snapshot = ring.snapshot.clone();
     // The ring's task ends after the server.
-    let joined = view.wait_for(|snapshot| snapshot.view.state.standing == Standing::Member);
+    let joined = snapshot.wait_for(|now| now.routing.state.standing == Standing::Member);
     if joined.await.is_ok() {
         health.ready().await;
     }

@@ -3,7 +3,7 @@
 //! Reads see committed state immediately. Writes are jobs that one thread runs in order; a job can
 //! read before it writes, so conflicts between writers are decided there, in order.
 
-mod custody;
+mod configurations;
 mod data_dir;
 mod database;
 mod digest;
@@ -21,7 +21,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use shoal_core::ring::{Custody, KeyRange, NodeId, Stamp, Version};
+use shoal_core::ring::{Configurations, KeyRange, NodeId, Stamp, Version};
 use tokio::sync::watch;
 
 use self::{
@@ -55,7 +55,7 @@ struct Inner {
     queue: Option<Queue>,
     writer: Option<JoinHandle<()>>,
     database: Arc<Database>,
-    custody: watch::Receiver<Arc<Custody>>,
+    configurations: watch::Receiver<Arc<Configurations>>,
     /// Last, so that the lock is held until the database is closed.
     data_dir: DataDir,
 }
@@ -65,12 +65,12 @@ impl Store {
     pub fn open(data_dir: DataDir) -> Result<Self, StoreError> {
         let path = data_dir.database();
         let database = Arc::new(Database::open(&path)?);
-        let (publish, custody) =
-            watch::channel(Arc::new(custody::load(&database, data_dir.node_id())?));
+        let (publish, configurations) =
+            watch::channel(Arc::new(configurations::load(&database, data_dir.node_id())?));
         let (queue, writer) = writer::start(Arc::clone(&database), publish)
             .map_err(cannot("start the writer of", &path))?;
         let (queue, writer) = (Some(queue), Some(writer));
-        Ok(Self { inner: Arc::new(Inner { queue, writer, database, custody, data_dir }) })
+        Ok(Self { inner: Arc::new(Inner { queue, writer, database, configurations, data_dir }) })
     }
 
     /// The identity of this node, whatever its address.
@@ -117,8 +117,8 @@ impl Store {
     }
 
     /// The agreed replica sets, as they are on disk.
-    pub fn custody(&self) -> Arc<Custody> {
-        self.inner.custody.borrow().clone()
+    pub fn configurations(&self) -> Arc<Configurations> {
+        self.inner.configurations.borrow().clone()
     }
 
     /// The value that [`Txn::put_meta`] stored under a name.

@@ -15,11 +15,11 @@ use shoal_proto::dht::v1 as pb;
 
 pub(crate) use addressee::{Addressee, check_addressee, require_addressee};
 pub(crate) use agreement::{
-    agreement, ballot, custody, parse_agreement, parse_ballot, parse_custody, parse_promise,
-    parse_proposal, parse_superseded, proposal, superseded,
+    agreement, ballot, configurations, parse_agreement, parse_ballot, parse_configurations,
+    parse_promise, parse_proposal, parse_superseded, proposal, superseded,
 };
 pub(crate) use contact::{
-    Told, contact, found, parse_contact, parse_found, parse_named, parse_roll_digest,
+    Told, contact, found, parse_contact, parse_found, parse_membership_digest, parse_named,
     parse_rumours, parse_state, rumour, state,
 };
 pub(crate) use count::{credible, is_credible};

@@ -1,8 +1,8 @@
-//! Announcing a content, and hearing who else is in its swarm, at trackers and at the ring.
+//! Announces a content, and learns the other peers of its swarm, at trackers and at the ring.
 //!
-//! A task for each tracker and one for the ring, all of them the same loop: announce, report what
-//! was heard, wait until it is time or until there is news, and say farewell at the end. Whom they
-//! ask, and how, is behind [`Announce`]. Which trackers there are, [`trackers`] keeps looking.
+//! There is one task per tracker and one for the ring, all with the same loop: announce, report the
+//! answer, wait until the next announce is due or there is news, and leave at the end. [`Announce`]
+//! hides which service is asked, and how. [`trackers`] keeps track of the trackers that exist.
 
 mod ring;
 mod tracker;
@@ -39,32 +39,31 @@ use crate::event::Event;
 /// Longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Longest wait for the farewell: who stops is in a hurry.
+/// Longest wait for the last announce: a stopping peer is in a hurry.
 const FAREWELL_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Ask again when nobody answered, first so soon, then ever later.
+/// The first pause after a failed announce; it grows.
 const FIRST_BACKOFF: Duration = Duration::from_millis(500);
 const MAX_BACKOFF: Duration = Duration::from_secs(15);
 
-/// Ask again when nobody to fetch from was known, first so soon, then ever later: the publisher may
-/// just be starting.
+/// The first pause if no peer to fetch from is known; it grows: the publisher may just be starting.
 const FIRST_LONELY: Duration = Duration::from_millis(500);
 const MAX_LONELY: Duration = Duration::from_secs(10);
 
-/// Ask again so soon while no peer gave the manifest: those named may be gone. As often as the brain
-/// says that a swarm starves.
+/// The pause while no peer has given the manifest: the named ones may be gone. As often as the
+/// state machine reports that a swarm starves.
 const UNRESOLVED: Duration = Duration::from_secs(5);
 
-/// Who is announced to asks to be left alone for so long, at most.
+/// The longest interval that a service may ask for.
 const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Peers taken from one answer, at most: what trackers and ring nodes give at most.
+/// Peers used of one answer: the most that trackers and ring nodes return.
 const MAX_PEERS: usize = 200;
 
-/// The bytes lacking of a content whose manifest is not here.
+/// The missing bytes of a content whose manifest is unknown.
 pub(crate) const UNKNOWN_BYTES: u64 = u64::MAX;
 
-/// Who was asked for peers.
+/// The service that was asked for peers.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Source {
     Tracker(Address),
@@ -78,10 +77,10 @@ impl fmt::Display for Source {
     }
 }
 
-/// The peers named, or why there are none.
+/// The returned peers, or the error.
 type Outcome = Result<Vec<Candidate>, String>;
 
-/// How an announce went.
+/// The outcome of an announce.
 #[derive(Clone, Debug)]
 pub(crate) struct Report {
     pub(crate) content: ContentKey,
@@ -89,15 +88,15 @@ pub(crate) struct Report {
     pub(crate) outcome: Outcome,
 }
 
-/// What makes a peer announce before its time.
+/// What makes a peer announce early.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct News {
     pub(crate) completed: bool,
-    /// Counts up each time the swarm starves.
+    /// Incremented each time the swarm starves.
     pub(crate) starved: u64,
 }
 
-/// Announces one content until it is cancelled, then says farewell.
+/// Announces one content until it is cancelled, and then that it leaves.
 #[derive(Clone)]
 pub(crate) struct Announcer {
     pub(crate) key: ContentKey,
@@ -107,39 +106,39 @@ pub(crate) struct Announcer {
     pub(crate) subject: Subject,
 }
 
-/// What is announced.
+/// The announced content.
 #[derive(Clone)]
 pub(crate) struct Subject {
     pub(crate) content: ContentId,
     pub(crate) me: PeerInfo,
-    /// Bytes still lacking, or [`UNKNOWN_BYTES`].
+    /// Missing bytes, or [`UNKNOWN_BYTES`].
     pub(crate) left_bytes: Arc<AtomicU64>,
 }
 
-/// Why something is said now.
+/// The reason for an announce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Occasion {
     Started,
     Completed,
-    /// The interval is over.
+    /// The interval has passed.
     Due,
-    /// Peers are wanted; what was announced still holds.
+    /// More peers are wanted; the last announce is still valid.
     Seeking,
     Stopped,
 }
 
-/// What came of saying it.
+/// The outcome of a round.
 #[derive(Debug, Default)]
 struct Round {
-    /// What each that was asked had to say; the last one decides whether the round was a success.
+    /// The outcome at each service; the last one decides whether the round succeeded.
     heard: Vec<(Source, Outcome)>,
-    /// When to announce again; none if it was not announced.
+    /// When to announce again; none if nothing was announced.
     interval: Option<Duration>,
 }
 
-/// Whom a content is announced to.
+/// A service to announce to.
 trait Announce: Send + 'static {
-    /// Announces what the occasion asks for, and hears who else takes part. Nobody is waited for
+    /// Makes the announce for the occasion, and returns the other peers. No service is waited for
     /// longer than `patience`.
     fn announce(
         &mut self,
@@ -150,7 +149,7 @@ trait Announce: Send + 'static {
 }
 
 impl Announcer {
-    /// Starts tasks for the trackers that this content is announced to and one for the ring.
+    /// Starts tasks for the trackers of this content and one for the ring.
     pub(crate) fn start(
         &self,
         trackers: Vec<Address>,
@@ -216,11 +215,11 @@ impl Announcer {
                 occasion = Occasion::Due;
             }
         }
-        // Who does not hear it forgets us after a while.
+        // A service that is not reached forgets this peer after a while.
         to.announce(&self.subject, Occasion::Stopped, FAREWELL_PATIENCE).await;
     }
 
-    /// Tells the engine what was heard; an error if it is gone.
+    /// Reports the outcome to the engine; an error if it has ended.
     async fn report(&self, round: Round) -> Result<(), mpsc::error::SendError<Event>> {
         for (source, outcome) in round.heard {
             let report = Report { content: self.key, source, outcome };
@@ -231,14 +230,14 @@ impl Announcer {
 }
 
 impl Subject {
-    /// This peer as others are to know it now.
+    /// This peer as it is announced now.
     fn peer(&self) -> PeerInfo {
         let left_bytes = self.left_bytes.load(Ordering::Relaxed);
         PeerInfo { complete: left_bytes == 0, ..self.me.clone() }
     }
 
-    /// The others of an answer that can be dialled; what a broken service makes up is left out, and what
-    /// leads to this very host unless the service is here.
+    /// The other peers of an answer that can be dialled. Invalid ones are left out, and addresses
+    /// that lead to this host unless the service is on it.
     fn candidates(&self, peers: Vec<PeerInfo>, from: &Address) -> Vec<Candidate> {
         let teacher = from.ip().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let parse = |info: PeerInfo| {
@@ -267,7 +266,7 @@ impl Round {
     }
 }
 
-/// The answer to a call, or why there is none, in words.
+/// The answer to a call, or the error in words.
 async fn answer<T>(
     call: impl Future<Output = Result<Response<T>, Status>>,
     deadline: Instant,
@@ -279,7 +278,7 @@ async fn answer<T>(
     }
 }
 
-/// When it is wanted to be said again, within reason.
+/// The requested time of the next announce, within limits.
 fn within_reason(asked: Option<prost_types::Duration>, usual: Duration) -> Duration {
     let asked = asked.and_then(|interval| duration::from_message(interval).ok());
     asked.unwrap_or(usual).clamp(Duration::from_millis(100), MAX_INTERVAL)
@@ -308,7 +307,7 @@ mod tests {
         }
     }
 
-    /// Answers to occasions as a test has it, and notes when it was asked.
+    /// Answers occasions as a test defines it, and records when it was asked.
     struct Scripted<F> {
         answer: F,
         asked: mpsc::UnboundedSender<(Occasion, Instant)>,
@@ -316,13 +315,13 @@ mod tests {
 
     impl<F: FnMut(Occasion) -> Round + Send + 'static> Announce for Scripted<F> {
         async fn announce(&mut self, _: &Subject, occasion: Occasion, _: Duration) -> Round {
-            // A test that has seen enough does not listen any more.
+            // A finished test does not listen any more.
             let _ = self.asked.send((occasion, Instant::now()));
             (self.answer)(occasion)
         }
     }
 
-    /// An announcer at work, seen from all sides.
+    /// A running announcer, with all of its channels.
     struct Bench {
         asked: mpsc::UnboundedReceiver<(Occasion, Instant)>,
         news: watch::Sender<News>,
@@ -367,7 +366,7 @@ mod tests {
         }
     }
 
-    /// What the ring answers that names so many peers.
+    /// The ring's answer with this many peers.
     fn naming(peers: usize) -> impl FnMut(Occasion) -> Round + Send {
         move |occasion| round((occasion != Occasion::Seeking).then_some(300), Ok(peers))
     }

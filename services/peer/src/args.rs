@@ -21,7 +21,7 @@ RUST_LOG filters the log; OTEL_EXPORTER_OTLP_ENDPOINT names a collector of trace
 Publish and fetch with the command shoal, which finds the socket in shoal-data and /var/lib/shoal by
 itself, and another one by its --control.";
 
-/// The peer of shoal: fetches contents from the swarm, verifies every byte, and shares what it has.
+/// A peer of shoal: fetches contents from the swarm, verifies every byte, and shares what it has
 #[derive(Debug, Parser)]
 #[command(name = "shoal-peer", version, after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -31,43 +31,44 @@ pub(crate) struct Args {
     pub(crate) flags: Flags,
 }
 
-/// Shaped like the settings. The values are read with all others, to tell all mistakes at once.
+/// The same structure as the settings. The values are parsed together, to report all mistakes at
+/// once.
 #[derive(Debug, Flatten, Serialize)]
 pub(crate) struct Flags {
-    /// Where to listen for peers [default: 0.0.0.0:7072]
+    /// Address to listen on for peers [default: 0.0.0.0:7072]
     #[arg(long, value_name = "ADDR:PORT", global = true)]
     listen: Option<String>,
-    /// Where the local API listens; whoever reaches a port rules this peer, a socket is for its own
-    /// user alone [default: unix:DATA_DIR/control.sock]
+    /// Address of the local API. A TCP port is unauthenticated: anyone who can connect controls the
+    /// peer; a Unix socket is for its own user alone [default: unix:DATA_DIR/control.sock]
     #[arg(long, value_name = "unix:PATH|ADDR:PORT")]
     control: Option<String>,
-    /// Where /metrics and gRPC health are served in plaintext [default: 0.0.0.0:9072]
+    /// Address of /metrics and gRPC health, in plaintext [default: 0.0.0.0:9072]
     #[arg(long, value_name = "ADDR:PORT|off")]
     admin: Option<String>,
-    /// What is kept from run to run [default: shoal-data]
+    /// Data directory [default: shoal-data]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
     /// A tracker to announce to; may be repeated
     #[arg(long, value_name = "HOST:PORT")]
     tracker: Option<Vec<String>>,
-    /// A node of the ring to announce to and to ask for peers; may be repeated, any one is enough
+    /// A ring node to announce to and to ask for peers; may be repeated, any one is enough
     #[arg(long, value_name = "HOST:PORT")]
     dht: Option<Vec<String>>,
-    /// Where others dial this peer [default: where they see it]
+    /// Address that other peers dial [default: the one they observe]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
-    /// Addresses that peers which dial this one may advertise: where they are observed, or any
+    /// Addresses that peers which dial this one may advertise: the one they are observed at, or any
     /// [default: observed]
     #[arg(long, value_name = "observed|any")]
     advertised_addresses: Option<String>,
-    /// A directory below which clients may have files published in place; may be repeated [default:
-    /// all, for this user over the Unix socket; none for others]
+    /// A directory in which clients may publish files in place; may be repeated [default: any, for
+    /// this user over the Unix socket; none for others]
     #[arg(long = "publish-root", value_name = "DIR")]
     publish_roots: Option<Vec<String>>,
-    /// A directory below which clients may have copies put; may be repeated [default: the same]
+    /// A directory in which clients may have copies created; may be repeated [default: the same]
     #[arg(long = "export-root", value_name = "DIR")]
     export_roots: Option<Vec<String>>,
-    /// What to fetch and share without being asked: none, listed or all [default: none]
+    /// What to fetch and share without a request: none, listed or all [default: none]
     #[arg(long, value_name = "WHAT")]
     replicate: Option<String>,
     /// A content for --replicate listed: an id, a link, or a name of the ring; may be repeated
@@ -81,19 +82,19 @@ pub(crate) struct Flags {
 
 #[derive(Debug, Flatten, Serialize)]
 struct LimitFlags {
-    /// Cap on what is sent, such as 200mbit or 25MB/s [default: none]
+    /// Upload limit, such as 200mbit or 25MB/s [default: none]
     #[arg(long = "limits-upload", value_name = "RATE")]
     upload: Option<String>,
-    /// Cap on what is received [default: none]
+    /// Download limit [default: none]
     #[arg(long = "limits-download", value_name = "RATE")]
     download: Option<String>,
-    /// Bytes of contents kept; what was used longest ago makes room [default: none]
+    /// Bytes of stored contents; the least recently used ones make room [default: none]
     #[arg(long = "limits-quota", value_name = "SIZE")]
     quota: Option<String>,
     /// Connections from one source, an IPv4 address or an IPv6 /64 [default: 512, of 4096]
     #[arg(long = "limits-connections-per-source", value_name = "N")]
     connections_per_source: Option<String>,
-    /// Threads that move blocks [default: one for each processor, from 2 to 8]
+    /// Threads that move blocks [default: one per processor, from 2 to 8]
     #[arg(long = "limits-lanes", value_name = "N")]
     lanes: Option<String>,
 }

@@ -1,4 +1,5 @@
-//! Has what was downloaded survive a power cut, a while after it came and before the peer ends.
+//! Checkpoints: makes downloaded pieces survive a power cut, some time after they arrived and
+//! before the peer ends.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,11 +18,11 @@ use crate::{
     store::{StoreError, Stored},
 };
 
-/// How often contents are asked whether a checkpoint is due.
+/// How often contents are checked for a due checkpoint.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Runs until `drained`, when no more blocks come, and then once more. A content that cannot be
-/// checkpointed is stopped: what was written of it may be lost.
+/// Runs until `drained`, when no more blocks arrive, and then once more. A content whose checkpoint
+/// fails is stopped: its written pieces may be lost.
 pub(crate) async fn keep(
     directory: Arc<Directory>,
     failures: mpsc::Sender<bulk::Event>,
@@ -31,7 +32,7 @@ pub(crate) async fn keep(
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while drained.run_until_cancelled(looks.tick()).await.is_some() {
         for (content, error) in checkpoint(&directory, Stored::is_checkpoint_due).await {
-            // An engine that is gone needs no word.
+            // The engine has ended.
             let _ = failures.send(bulk::Event::StoreFailed { content, error }).await;
         }
     }
@@ -46,7 +47,7 @@ async fn checkpoint(
     is_due: impl Fn(&Stored) -> bool + Send + 'static,
 ) -> Vec<(ContentKey, StoreError)> {
     let contents = directory.stored();
-    // Whether one is due is asked there too: the answer waits for what is being appended to the log.
+    // On that thread as well: the check waits for appends to the log.
     let checkpoints = spawn_blocking(move || {
         let due = contents.into_iter().filter(|(_, stored)| is_due(stored));
         let failed = due.filter_map(|(key, stored)| Some((key, stored.checkpoint().err()?)));

@@ -1,6 +1,6 @@
-//! What the peer's threads look up by name: contents by id, links by token.
+//! What the peer's threads look up: contents by id, links by token.
 //!
-//! The engine alone writes; who reads never waits for it.
+//! Only the engine writes; readers never wait for it.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -23,7 +23,7 @@ pub(crate) struct Directory {
 #[derive(Clone)]
 struct Entry {
     key: ContentKey,
-    /// None while the manifest is being looked for.
+    /// None while the manifest is being fetched.
     stored: watch::Receiver<Option<Arc<Stored>>>,
 }
 
@@ -42,7 +42,7 @@ impl Directory {
         self.contents.write().remove(&id);
     }
 
-    /// A content that is here, after waiting for its manifest if that is being looked for.
+    /// A content, after waiting for its manifest if that is being fetched.
     pub(crate) async fn content_within(
         &self,
         id: ContentId,
@@ -53,7 +53,7 @@ impl Directory {
         Some((entry.key, found.clone()?))
     }
 
-    /// All contents whose manifests are here.
+    /// All contents with a manifest.
     pub(crate) fn stored(&self) -> Vec<(ContentKey, Arc<Stored>)> {
         let contents = self.contents.read();
         let stored = |entry: &Entry| Some((entry.key, entry.stored.borrow().clone()?));

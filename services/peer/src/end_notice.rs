@@ -5,21 +5,22 @@ use tokio::{
     sync::mpsc::{self, error::TrySendError},
 };
 
-/// Tells the engine exactly once that something has ended: when it is given, or else when it is
-/// dropped. So the engine also hears of a task that panics or is dropped half-way.
+/// Tells the engine exactly once that something has ended: when it is sent, or else when it is
+/// dropped. So the engine is also told about a task that panics or is dropped half-way.
 pub(crate) struct EndNotice<E: Send + 'static> {
     events: mpsc::Sender<E>,
-    /// None: told.
+    /// None: sent.
     event: Option<E>,
 }
 
 impl<E: Send + 'static> EndNotice<E> {
-    /// A notice that says `otherwise` if it is dropped.
+    /// A notice that sends `otherwise` if it is dropped.
     pub(crate) const fn new(events: mpsc::Sender<E>, otherwise: E) -> Self {
         Self { events, event: Some(otherwise) }
     }
 
-    /// Tells how it ended, and waits for room. If this is dropped meanwhile, it is told all the same.
+    /// Sends the outcome, and waits for room. If this is dropped in the meantime, the outcome is
+    /// sent all the same.
     pub(crate) async fn give(mut self, event: E) {
         self.event = Some(event);
         if let Ok(room) = self.events.reserve().await
@@ -38,14 +39,14 @@ impl<E: Send + 'static> Drop for EndNotice<E> {
     }
 }
 
-/// Tells something where nobody may wait. With the channel full, a task waits for room.
+/// Sends an event where waiting is impossible. If the channel is full, a task waits for room.
 pub(crate) fn tell_without_waiting<E: Send + 'static>(events: &mpsc::Sender<E>, event: E) {
     if let Err(TrySendError::Full(event)) = events.try_send(event)
         && let Ok(runtime) = Handle::try_current()
     {
         let events = events.clone();
         runtime.spawn(async move {
-            // An engine that is gone needs no word.
+            // The engine has ended.
             let _ = events.send(event).await;
         });
     }

@@ -1,8 +1,8 @@
 //! The one task that owns the peer's state.
 //!
-//! It hands each event to the brains (whom to serve and ask: [`Swarm`]; whom to dial: [`Roster`])
-//! and does what they say. It waits for nobody: whatever takes time is another task's, which sends
-//! an [`Event`] when it is done.
+//! It passes each event to the state machines (which neighbours to serve and to ask: [`Swarm`];
+//! which peers to dial: [`Roster`]) and carries out their outputs. It waits for nothing: slow work
+//! is done by other tasks, which send an [`Event`] when they have finished.
 
 mod contents;
 mod explain;
@@ -45,36 +45,37 @@ use crate::{
     identity::Identity,
 };
 
-/// Events that may wait for the engine. A lane that finds no room waits, and so does its neighbour.
+/// Events that may wait for the engine. A lane that finds the queue full waits, and so does its
+/// neighbour.
 pub(crate) const QUEUE: usize = 4096;
 
-/// Events handled before the deadlines are looked at again.
+/// Events handled before the deadlines are checked again.
 const BATCH: usize = 256;
 
-/// How long others have to fetch the pieces that nobody else is known to have.
+/// How long others may fetch the pieces that no other peer is known to have.
 const OFFER: Duration = Duration::from_secs(2);
 
-/// How long what is being sent may take to end.
+/// How long uploads in progress may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// How often links of no use are looked for.
+/// How often useless links are looked for.
 const LOOK_AFTER_LINKS_EVERY: Duration = Duration::from_secs(1);
 
-/// How often who watches a content hears of it.
+/// How often the watchers of a content get its status.
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
-/// The data plane's parts.
+/// The parts of the data plane.
 pub(crate) struct Bulk {
     pub(crate) lanes: Arc<Lanes>,
     pub(crate) downloads: Downloads,
     pub(crate) uploads: Uploads,
-    /// What these tell, for blocks that come on links.
+    /// Their events, for blocks that arrive on links.
     pub(crate) moved: mpsc::Sender<bulk::Event>,
-    /// The cap on what comes in, to explain by.
+    /// The download limit, for explanations.
     pub(crate) max_download: Option<Rate>,
 }
 
-/// What an engine is made of.
+/// The parts of an engine.
 pub(crate) struct Parts {
     pub(crate) settings: swarm::Settings,
     pub(crate) roster: RosterSettings,
@@ -83,14 +84,14 @@ pub(crate) struct Parts {
     pub(crate) bulk: Bulk,
     pub(crate) trackers: Vec<Address>,
     pub(crate) ring_nodes: Vec<Address>,
-    /// The way back to the engine, for the tasks that it starts.
+    /// The sender of events, for the tasks that it starts.
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) supervisor: Supervisor,
-    /// Cancelled when calls of others are no more to be let in.
+    /// Cancelled when no more calls of other peers may be accepted.
     pub(crate) closing: CancellationToken,
 }
 
-/// Everything a peer knows.
+/// The state of a peer.
 pub(crate) struct Engine {
     swarm: Swarm,
     roster: Roster,
@@ -100,21 +101,21 @@ pub(crate) struct Engine {
     bulk: Bulk,
     /// Trackers of every content.
     trackers: Vec<Address>,
-    /// Nodes of the ring, for every content.
+    /// Ring nodes, for every content.
     ring_nodes: Vec<Address>,
-    /// What names of both stand for.
+    /// Resolves the names of both.
     names: Names,
     contents: BTreeMap<ContentKey, Content>,
     ids: HashMap<ContentId, ContentKey>,
     links: BTreeMap<LinkKey, Link>,
     fetches: HashMap<FetchKey, Fetch>,
     next_key: u64,
-    /// For the tasks that the engine starts.
+    /// The tasks that the engine starts.
     events: mpsc::Sender<Event>,
     jobs: Jobs,
     stop: CancellationToken,
     closing: CancellationToken,
-    /// It ends: nothing new is begun.
+    /// It is ending: nothing new begins.
     is_leaving: bool,
 }
 
@@ -145,8 +146,8 @@ impl Engine {
         }
     }
 
-    /// Runs until it is told to stop. Then it says farewell to trackers and ring, offers the pieces that
-    /// nobody else is known to have, completes what it is sending, and ends.
+    /// Runs until it is told to stop. Then it leaves trackers and ring, offers the pieces that no
+    /// other peer is known to have, completes its uploads, and ends.
     pub(crate) async fn run(
         mut self,
         mut events: mpsc::Receiver<Event>,
@@ -175,7 +176,7 @@ impl Engine {
         self.jobs.ended().await;
     }
 
-    /// Handles what happens until `done`. Cancel safe.
+    /// Handles events until `done`. Cancel safe.
     async fn work(
         &mut self,
         events: &mut mpsc::Receiver<Event>,
@@ -210,7 +211,7 @@ impl Engine {
         }
     }
 
-    /// The earliest deadline of the brains; far away if they have none.
+    /// The earliest deadline of the state machines; far away if there is none.
     fn next_deadline(&self) -> Instant {
         let idle = Instant::now() + Duration::from_secs(3600);
         let roster = self.roster.next_deadline().unwrap_or(idle);
@@ -221,7 +222,7 @@ impl Engine {
         match event {
             Event::Brain(input) => self.brain(input),
             Event::Handshake(handshake, admitted) => {
-                // Who asked may have given up: then the link that was let in tells that it has ended.
+                // The caller may have given up: then the accepted link reports that it has ended.
                 drop(admitted.send(self.admit(*handshake)));
             }
             Event::Called { content, candidate } => {
@@ -241,7 +242,7 @@ impl Engine {
     }
 
     fn obey(&mut self, command: Command, asked: &Span) {
-        // Who asked may have gone away: an answer that nobody hears is no error.
+        // The caller may have gone: an answer without a receiver is no error.
         match command {
             Command::Add { stored, options, done } => {
                 drop(done.send(self.add(&stored, options, asked)));
@@ -265,7 +266,7 @@ impl Engine {
         }
     }
 
-    /// Has the swarm's brain think, and does what it says.
+    /// Passes an input to the swarm state machine, and carries out its outputs.
     fn brain(&mut self, input: Input) {
         let mut outputs = Vec::new();
         self.swarm.handle(Instant::now(), input, &mut outputs);

@@ -1,4 +1,4 @@
-//! What reaches the engine, over one bounded channel: who has something to say waits for room.
+//! Events for the engine, over one bounded channel: senders wait for room.
 
 use std::sync::Arc;
 
@@ -21,36 +21,36 @@ use crate::{
     wire::{InLink, WireError},
 };
 
-/// One thing that happened.
+/// An event.
 pub(crate) enum Event {
-    /// The brain's business.
+    /// An input of the swarm state machine.
     Brain(Input),
-    /// A peer dialled us for a content whose manifest is still looked for.
+    /// A peer dialled us for a content whose manifest is still being fetched.
     Called { content: ContentId, candidate: Candidate },
-    /// Two hellos are through.
+    /// The hellos of a link were exchanged.
     Handshake(Box<Handshake>, oneshot::Sender<Admitted>),
-    /// A link that was let in has ended, read or not; with an offence if the neighbour broke the
-    /// protocol. Told once for each such link.
+    /// An accepted link has ended, whether it was read or not; with an offence if the neighbour
+    /// violated the protocol. Sent exactly once for each such link.
     LinkEnded { link: LinkKey, offence: Option<WireError> },
-    /// Bulk on the link itself.
+    /// Blocks on the link itself.
     InLink { link: LinkKey, message: InLink },
     /// A neighbour that dialled us cannot be dialled.
     Undialable { link: LinkKey },
-    /// A dial came to nothing.
+    /// A dial failed.
     DialFailed { content: ContentKey, peer: PeerId, error: LinkError },
-    /// A tracker or a ring node answered, or did not.
+    /// A tracker or a ring node answered, or failed.
     Announced(Report),
-    /// Trackers that a content is announced to from now on, and those that it is not any more.
+    /// Trackers that a content is announced to from now on, and those that it no longer is.
     Sources { content: ContentKey, come: Vec<Source>, gone: Vec<Source> },
-    /// A content's manifest was found, there, and room made for it, or not.
+    /// A content's manifest was fetched from this address, and room made for the content, or not.
     Resolved { content: ContentKey, at: Address, outcome: Result<Arc<Stored>, StoreError> },
-    /// Someone on this machine wants something, as part of this span.
+    /// A command of a local client, as part of its span.
     Command(Command, Span),
 }
 
-/// What someone on this machine wants.
+/// A command of a local client.
 pub(crate) enum Command {
-    /// Share what is stored already, and fetch what it lacks.
+    /// Share a stored content, and fetch its missing pieces.
     Add {
         stored: Arc<Stored>,
         options: Options,
@@ -65,14 +65,14 @@ pub(crate) enum Command {
     },
     /// Stop fetching and sharing a content.
     Remove { id: ContentId, done: oneshot::Sender<bool> },
-    /// How all contents are.
+    /// The status of all contents.
     List { done: oneshot::Sender<Vec<Arc<Status>>> },
-    /// How one content is, from now on.
+    /// The status of one content, from now on.
     Watch { id: ContentId, done: oneshot::Sender<Option<watch::Receiver<Arc<Status>>>> },
-    /// Why one content is as slow as it is.
+    /// Why one content is slow.
     Explain { id: ContentId, done: oneshot::Sender<Option<Explanation>> },
 }
 
-/// Makes room for a content whose manifest was found.
+/// Makes room for a content whose manifest was fetched.
 pub(crate) type Place =
     Box<dyn FnOnce(Manifest, PieceHashes) -> Result<Arc<Stored>, StoreError> + Send>;

@@ -1,5 +1,4 @@
-//! Entrances of the fuzz targets, which alone are built with `--cfg fuzzing`: private parsers, from
-//! bytes on.
+//! Entry points for fuzz targets, built only with `--cfg fuzzing`: private parsers.
 
 use std::net::IpAddr;
 
@@ -19,18 +18,19 @@ use crate::{
     wire::{self, Hello, InLink, Received},
 };
 
-/// What a neighbour says after its Hello.
+/// A message of a neighbour after its Hello.
 #[derive(Debug)]
 pub enum Said {
-    /// For the brain.
+    /// For the swarm state machine.
     Message(PeerMessage),
-    /// Blocks are asked for on the link.
+    /// A request for blocks on the link.
     Asked(Vec<BlockRange>),
-    /// Something about blocks that were asked for.
+    /// About requested blocks.
     Answered,
 }
 
-/// Who says Hello with the first message on a link, seen under a number; none if it breaks the protocol.
+/// The peer that sends Hello as the first message on a link, observed at an IP address; none if it
+/// violates the protocol.
 pub fn hello(message: Bytes, observed: IpAddr) -> Option<(ContentId, Arrival)> {
     let hello = Hello::from_wire(ExchangeRequest::decode(message).ok()?.message).ok()?;
     let address = AdvertisedAddresses::Observed.accept(hello.address, observed).ok();
@@ -43,7 +43,7 @@ pub fn hello(message: Bytes, observed: IpAddr) -> Option<(ContentId, Arrival)> {
     Some((hello.content, arrival))
 }
 
-/// What a later message on a link says; none if it breaks the protocol.
+/// The content of a later message on a link; none if it violates the protocol.
 pub fn said(message: Bytes, layout: &Layout) -> Option<Said> {
     let message = ExchangeRequest::decode(message).ok()?.message;
     Some(match wire::receive(message, layout).ok()? {
@@ -57,13 +57,13 @@ pub fn said(message: Bytes, layout: &Layout) -> Option<Said> {
     })
 }
 
-/// What the brain says, as messages on a link.
+/// Outputs of the state machine as messages on a link.
 pub fn say(message: PeerMessage) -> Vec<Vec<u8>> {
     let messages = wire::send(message).into_iter();
     messages.map(|message| ExchangeRequest { message: Some(message) }.encode_to_vec()).collect()
 }
 
-/// What a call for blocks asks for; none if it is refused.
+/// The content of a call for blocks; none if it is refused.
 pub fn asked(message: Bytes, layout: &Layout) -> Option<Vec<BlockRange>> {
     parse_ranges(layout, &RequestPieceRequest::decode(message).ok()?.ranges).ok()
 }

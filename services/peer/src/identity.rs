@@ -1,4 +1,4 @@
-//! Who this peer is to others.
+//! This peer as others see it.
 
 use shoal_common::Address;
 use shoal_core::PeerId;
@@ -9,11 +9,11 @@ use crate::{
     wire::{Hello, LinkToken},
 };
 
-/// What this peer says of itself, whatever the content.
+/// This peer's description of itself, for all contents.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) peer: PeerId,
-    /// Where others dial it; an unspecified host is filled in by who hears it.
+    /// The address that others dial; the receiver replaces an unspecified host.
     pub(crate) address: Address,
     pub(crate) location: Location,
 }
@@ -32,7 +32,7 @@ impl Identity {
         }
     }
 
-    /// For announces; whether it is complete, the announce tells.
+    /// For announces; the announce itself says whether it is complete.
     pub(crate) fn info(&self) -> PeerInfo {
         PeerInfo {
             peer_id: self.peer.to_string(),

@@ -1,7 +1,8 @@
 //! The peer service: fetches contents from the swarm, verifies every byte, and shares what it has.
 //!
-//! [`Node`] is a running peer. The `engine` task owns its state and asks the brains of `shoal-core`
-//! what to do; `link`, `announce`, `resolve` and `bulk` are the hands; `store` is the disk.
+//! [`Node`] is a running peer. The `engine` task owns its state and asks the state machines of
+//! `shoal-core` what to do; `link`, `announce`, `resolve` and `bulk` do the network I/O; `store` is
+//! the disk.
 
 mod announce;
 pub mod bulk;

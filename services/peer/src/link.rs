@@ -1,8 +1,8 @@
 //! A link: one `Exchange` stream between two peers for one content, dialled by either.
 //!
-//! Both ends say hello, then the engine admits the link or not. From there on a task reads what the
-//! neighbour says; what the engine says waits in a queue of [`QUEUE`] messages. A neighbour that
-//! does not read them is dropped rather than waited for.
+//! Both ends say hello, then the engine accepts the link or not. From there on a task reads the
+//! neighbour's messages; the engine's messages wait in a queue of [`QUEUE`] entries. A neighbour
+//! that does not read them is dropped, not waited for.
 
 use std::{
     net::IpAddr,
@@ -39,49 +39,49 @@ use crate::{
 /// Messages that may wait for a neighbour to read them.
 const QUEUE: usize = 1024;
 
-/// Blocks that may; what makes more waits for room.
+/// Blocks that may wait; further ones wait for room at their sender.
 const BLOCK_QUEUE: usize = 4;
 
-/// Assumed of a link until it is measured: a local network's.
+/// The assumed round trip of a link until it is measured: that of a local network.
 const UNMEASURED: Duration = Duration::from_millis(1);
 
-/// Longest wait for the other end's Hello, which may have to find the manifest first.
+/// Longest wait for the other end's Hello, which may have to fetch the manifest first.
 const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Longest wait for what a neighbour says after its Hello: which pieces it has, which it knows.
+/// Longest wait for a neighbour's bitfield, which follows its Hello.
 const FIRST_WORD_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A link whose two hellos are through, for the engine to admit.
+/// A link whose hellos were exchanged, for the engine to accept.
 #[derive(Debug)]
 pub(crate) struct Handshake {
     pub(crate) content: ContentKey,
     pub(crate) peer: PeerId,
-    /// Where the neighbour may be dialled; none if it names an address that is not believed.
+    /// The address to dial the neighbour; none if it advertises one that is not accepted.
     pub(crate) address: Option<Address>,
     pub(crate) complete: bool,
     pub(crate) serves_nothing: bool,
-    /// What is proven of the neighbour.
+    /// What is proven about the neighbour.
     pub(crate) origin: Origin,
     pub(crate) round_trip: Duration,
-    /// Borne by the neighbour's calls to us.
+    /// In the neighbour's calls to us.
     pub(crate) our_token: LinkToken,
-    /// Borne by our calls to the neighbour.
+    /// In our calls to the neighbour.
     pub(crate) their_token: LinkToken,
     pub(crate) voice: Voice,
 }
 
-/// What is to be said on a link goes in here.
+/// The sender of messages to a neighbour.
 #[derive(Debug)]
 pub(crate) struct Voice {
     pub(crate) messages: mpsc::Sender<LinkMessage>,
     pub(crate) blocks: mpsc::Sender<LinkMessage>,
 }
 
-/// The engine's word on a handshake.
+/// The engine's decision about a link.
 pub(crate) type Admitted = Result<AdmittedLink, Refusal>;
 
-/// A link that the engine has let in, for its reader. Whatever becomes of this, the engine hears of
-/// exactly one [`Event::LinkEnded`].
+/// A link that the engine has accepted, for its reader. In any case the engine gets exactly one
+/// [`Event::LinkEnded`].
 pub(crate) struct AdmittedLink {
     link: LinkKey,
     /// Cancelled when the engine closes the link.
@@ -100,7 +100,7 @@ impl AdmittedLink {
     }
 }
 
-/// Why a link did not come about.
+/// Why a link was not made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
     #[error(transparent)]
@@ -196,22 +196,22 @@ impl Dial {
     }
 }
 
-/// A neighbour that dialled us, after its Hello and the content it is for were found to be good.
+/// A neighbour that dialled us, after its Hello and its content were checked.
 pub(crate) struct Guest {
     pub(crate) content: ContentKey,
     pub(crate) layout: Layout,
     pub(crate) theirs: Hello,
-    /// The address the connection came from.
+    /// The source address of the connection.
     pub(crate) observed: IpAddr,
-    /// Whether another address than that is believed.
+    /// Whether another address than that is accepted.
     pub(crate) rule: AdvertisedAddresses,
     pub(crate) ours: Hello,
     pub(crate) events: mpsc::Sender<Event>,
 }
 
 impl Guest {
-    /// Has the engine admit the link, and reads it in a task of its own; what is to be said to the
-    /// neighbour comes out of the receiver, our Hello first.
+    /// Has the engine accept the link, and reads it in a task of its own; the receiver yields the
+    /// messages for the neighbour, our Hello first.
     pub(crate) async fn welcome(
         self,
         incoming: Streaming<ExchangeRequest>,
@@ -236,7 +236,7 @@ impl Guest {
     }
 }
 
-/// A voice that has said Hello, and the stream of what it says.
+/// A sender that has sent Hello, and the stream of its messages.
 fn greeted(hello: &Hello) -> (Voice, impl Stream<Item = LinkMessage> + Send + use<>) {
     let (messages, queue) = mpsc::channel(QUEUE);
     let (blocks, block_queue) = mpsc::channel(BLOCK_QUEUE);
@@ -255,8 +255,8 @@ async fn admit(
     Ok(answer.await.map_err(|_| LinkError::Stopping)??)
 }
 
-/// Reads a link and tells the engine, until the neighbour ends it, breaks the protocol, or the
-/// engine closes it.
+/// Reads a link and reports to the engine, until the neighbour ends it or violates the protocol, or
+/// the engine closes it.
 struct Reader {
     layout: Layout,
     events: mpsc::Sender<Event>,

@@ -1,4 +1,4 @@
-//! Manifests and piece hashes for those that ask, in memory once however many read them.
+//! Manifests and piece hashes for other peers, in memory once for all of their readers.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ pub(crate) struct Manifests(Mutex<HashMap<ContentId, Weak<Vec<u8>>>>);
 impl Manifests {
     /// The encoded manifest of a content.
     pub(crate) fn of(&self, stored: &Stored) -> Bytes {
-        // What a panic leaves behind is a map that lacks an entry at worst.
+        // A panic leaves at worst a map that lacks an entry.
         let mut read = self.0.lock();
         let known = read.get(&stored.id()).and_then(Weak::upgrade);
         let encoded = known.unwrap_or_else(|| {
@@ -31,7 +31,7 @@ impl Manifests {
     }
 }
 
-/// The piece hashes of a content, which stays as long as they are read.
+/// The piece hashes of a content, which stay in memory while they are read.
 pub(crate) fn hashes_of(stored: Arc<Stored>) -> Bytes {
     Bytes::from_owner(Hashes(stored))
 }

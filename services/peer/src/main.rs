@@ -12,7 +12,7 @@ use crate::args::Args;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    // One thread: what moves bytes has threads of its own.
+    // One thread: the data plane has threads of its own.
     let runtime = Builder::new_current_thread();
     process::run("shoal-peer", runtime, &args.line, &args.flags, async |settings, listener, end| {
         Ok(shoal_peer::run(settings, listener, end).await?)

@@ -1,5 +1,5 @@
-//! Memory goes back to the system when transfers are over: the allocator would keep what they needed, and
-//! an idle peer does with a third of that.
+//! Gives memory back to the system when transfers are over: the allocator would keep it, and an
+//! idle peer needs a third of that.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::{task::spawn_blocking, time::sleep};
 
 use crate::node::Node;
 
-/// How often it is looked whether transfers are over.
+/// How often it is checked whether transfers are over.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Gives memory back whenever nothing has been sent or received for a while, until the peer stops.

@@ -1,4 +1,4 @@
-//! A running peer, to be used by the daemon and by one-shot commands alike.
+//! A running peer, used by the daemon and by one-shot commands alike.
 
 use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -43,47 +43,47 @@ use crate::{
     store::{StoreError, Stored},
 };
 
-/// The gRPC services that a peer answers to others, for its health.
+/// The gRPC services that a peer offers to others, for its health.
 pub fn services() -> [&'static str; 1] {
     [health::name_of::<PeerServiceServer<PeerRpc>>()]
 }
 
-/// A call that brings nothing for so long has failed; the brain gives up sooner.
+/// A call that brings nothing for this long has failed; the state machine gives up sooner.
 const FETCH_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Connections from one source: a NAT with fifty peers behind it, each with a link and a connection for
-/// blocks on each of up to eight lanes. What is not read of a connection takes up to its window.
+/// Connections from one source: a NAT with fifty peers behind it, each with a link and a connection
+/// for blocks on each of up to eight lanes. Unread data of a connection takes up to its window.
 const CONNECTIONS_PER_SOURCE: usize = 512;
 
-/// How a peer is set up.
+/// The settings of a peer.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
-    /// Who it is.
+    /// Its identity.
     pub peer: PeerId,
-    /// Where others dial it; an unspecified host means the address it is seen under, a port of 0
+    /// The address that others dial; an unspecified host means the observed address, a port of 0
     /// that of the listener.
     pub advertise: Option<Address>,
-    /// Which addresses are accepted of peers that dial this one.
+    /// Which addresses peers that dial this one may advertise.
     pub advertised_addresses: AdvertisedAddresses,
     /// Trackers of every content.
     pub trackers: Vec<Address>,
-    /// Nodes of the ring that every content is announced to, through any of them.
+    /// Ring nodes through which every content is announced; any one of them is enough.
     pub ring_nodes: Vec<Address>,
-    /// Cap on what it sends.
+    /// Upload limit.
     pub max_upload: Option<Rate>,
-    /// Cap on what it receives.
+    /// Download limit.
     pub max_download: Option<Rate>,
-    /// Connections from one source at a time; none is 512.
+    /// Connections from one source at a time; none means 512.
     pub connections_per_source: Option<usize>,
     /// Threads that move blocks.
     pub lanes: NonZeroUsize,
     /// Where it runs.
     pub location: Location,
-    /// The swarm's policies.
+    /// The policies of the swarm state machine.
     pub swarm: swarm::Settings,
     /// Limits on links.
     pub roster: RosterSettings,
-    /// How sockets that blocks leave by are set up.
+    /// Options of the sockets that blocks are sent on.
     pub sockets: SocketTuning,
 }
 
@@ -113,7 +113,7 @@ impl NodeConfig {
 #[error("the peer has stopped")]
 pub struct Stopped;
 
-/// How a content is, from now on.
+/// The status of a content, from now on.
 pub type StatusWatch = watch::Receiver<Arc<Status>>;
 
 /// A running peer. Cheap to clone; it runs until [`Node::stop`].
@@ -127,16 +127,16 @@ pub struct Node {
 
 /// Ends when the peer has stopped.
 pub struct Running {
-    /// The engine, and who accepts connections.
+    /// The engine, and the acceptor of connections.
     parts: TaskTracker,
     checkpoints: JoinHandle<()>,
-    /// No more blocks come: the last checkpoint is due.
+    /// No more blocks arrive: the last checkpoint is due.
     drained: DropGuard,
 }
 
 impl Node {
-    /// Starts a peer that listens on `listener`, on the current runtime. It ends with the process of
-    /// `supervisor`, and if a part of it fails, so does the process.
+    /// Starts a peer that listens on `listener`, on the current runtime. It ends with the process
+    /// of `supervisor`, and if a part of it fails, so does the process.
     pub fn start(
         config: NodeConfig,
         supervisor: &Supervisor,
@@ -203,7 +203,7 @@ impl Node {
         });
         supervisor.spawn("lanes", lanes.gone().clone().cancelled_owned());
         let parts = TaskTracker::new();
-        // On a lane, so that half of what it hears and says wakes up no other thread (ADR 12).
+        // On a lane, so that half of its messages wake no other thread (ADR 12).
         let engine = supervisor.lasting("engine", engine.run(inbox, transfers));
         lanes.spawn(parts.track_future(engine));
         parts.spawn(supervisor.lasting("acceptor", server));
@@ -215,22 +215,22 @@ impl Node {
         Ok((Self { events, identity, directory, supervisor }, running))
     }
 
-    /// Who it is.
+    /// Its identity.
     pub fn peer(&self) -> PeerId {
         self.identity.peer
     }
 
-    /// Where others dial it.
+    /// The address that others dial.
     pub fn address(&self) -> &Address {
         &self.identity.address
     }
 
-    /// Shares what is stored, and fetches what it lacks.
+    /// Shares a stored content, and fetches its missing pieces.
     pub async fn add(&self, stored: Arc<Stored>, options: Options) -> Result<StatusWatch, Stopped> {
         self.ask(|done| Command::Add { stored, options, done }).await
     }
 
-    /// Looks for a content, and fetches it to where `place` makes room for it.
+    /// Searches a content, and fetches it to where `place` makes room for it.
     pub async fn fetch(
         &self,
         id: ContentId,
@@ -246,22 +246,22 @@ impl Node {
         self.ask(|done| Command::Remove { id, done }).await
     }
 
-    /// How all contents are.
+    /// The status of all contents.
     pub async fn list(&self) -> Result<Vec<Arc<Status>>, Stopped> {
         self.ask(|done| Command::List { done }).await
     }
 
-    /// How one content is from now on; none if it is not here.
+    /// The status of one content, from now on; none if it is not here.
     pub async fn watch(&self, id: ContentId) -> Result<Option<StatusWatch>, Stopped> {
         self.ask(|done| Command::Watch { id, done }).await
     }
 
-    /// Why one content is as slow as it is; none if it is not here.
+    /// Why one content is slow; none if it is not here.
     pub async fn explain(&self, id: ContentId) -> Result<Option<Explanation>, Stopped> {
         self.ask(|done| Command::Explain { id, done }).await
     }
 
-    /// The pieces held of a content; none if its manifest is not here.
+    /// The held pieces of a content; none without its manifest.
     pub fn held(&self, id: ContentId) -> Option<Bitfield> {
         self.directory.content(id).map(|(_, stored)| stored.held())
     }
@@ -285,13 +285,13 @@ impl Node {
 }
 
 impl Running {
-    /// Waits until the peer has said farewell and its calls have ended.
+    /// Waits until the peer has left its swarms and its calls have ended.
     pub async fn ended(self) {
         self.parts.close();
         self.parts.wait().await;
-        // Not before: until they end, pieces come.
+        // Not before: until they end, pieces arrive.
         drop(self.drained);
-        // A panic is the supervisor's to tell.
+        // The supervisor reports a panic.
         let _ = self.checkpoints.await;
     }
 }

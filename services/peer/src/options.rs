@@ -1,4 +1,4 @@
-//! What was asked for along with a content; kept in its data directory, so that it outlives the process.
+//! Options given with a content; stored in the data directory, so that they survive the process.
 
 use shoal_common::Address;
 use shoal_core::swarm::Priority;
@@ -6,14 +6,14 @@ use shoal_core::swarm::Priority;
 /// How a content is fetched and shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Trackers beside those of the settings.
+    /// Trackers in addition to those of the settings.
     pub trackers: Vec<Address>,
-    /// Nodes of the ring beside those of the settings.
+    /// Ring nodes in addition to those of the settings.
     pub ring_nodes: Vec<Address>,
     /// First piece first.
     pub sequential: bool,
-    /// While complete, tell each neighbour of few pieces at a time.
+    /// While complete, show each neighbour few pieces at a time.
     pub super_seeding: bool,
-    /// Paths and how much they are wanted; a directory means all below it.
+    /// Paths and their priorities; a directory includes everything below it.
     pub priorities: Vec<(String, Priority)>,
 }

@@ -1,6 +1,6 @@
-//! Contents that this peer fetches and shares without being asked: those that its settings list, or
-//! all that its trackers know. So new replicas of a peer join the swarms at once, and serve. The peer is
-//! ready when it has caught up with them.
+//! Replication: contents that this peer fetches and shares without a request: those that its
+//! settings list, or all that its trackers know. So new replicas of a peer join the swarms at once,
+//! and serve. The peer is ready when it has caught up with them.
 
 mod asked;
 mod catch_up;
@@ -33,42 +33,42 @@ use crate::{
     settings::{Listed, Replicate, Settings},
 };
 
-/// How often it is looked what is wanted and what became of it; jittered, as many replicas start at
-/// the same time.
+/// How often the wanted contents and their state are checked; jittered, because many replicas start
+/// at the same time.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The same, until the peer is ready.
 const LOOK_EARLY: Duration = Duration::from_secs(1);
 
-/// Look again when nobody said what is wanted, first so soon, then ever later: what is asked may just
-/// be starting too.
+/// The first pause if no source named the wanted contents; it grows: the source may just be
+/// starting too.
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 
-/// Keeps the peer in the swarms of the contents that are wanted.
+/// Keeps the peer in the swarms of the wanted contents.
 pub(crate) struct Replicator {
     desk: Desk,
     wanted: Source,
     ledger: Ledger,
-    /// Told when the peer has caught up.
+    /// Notified when the peer has caught up.
     health: Health,
     /// None once it has.
     catch_up: Option<CatchUp>,
 }
 
-/// Where it is known from what is wanted.
+/// The source of the wanted contents.
 enum Source {
     Listed(Vec<Link>, Box<Names>),
     All(Swarms),
 }
 
-/// What is wanted, as far as that is known now.
+/// The wanted contents, as far as they are known now.
 struct Look {
     listings: Vec<Listing>,
-    /// Somebody who was asked did not say.
+    /// Some source did not answer.
     is_partial: bool,
 }
 
 impl Replicator {
-    /// As the settings want it; none if nothing is to be replicated.
+    /// As the settings say; none if nothing is to be replicated.
     pub(crate) fn new(settings: &Settings, desk: Desk, health: Health) -> Option<Self> {
         let wanted = match settings.replicate {
             Replicate::None => return None,
@@ -108,8 +108,8 @@ impl Replicator {
         }
     }
 
-    /// Joins the swarms of what is wanted and is neither here nor was removed, and leaves those of
-    /// which nobody has the manifest.
+    /// Joins the swarms of wanted contents that are neither here nor were removed, and leaves those
+    /// of contents without a manifest.
     async fn follow(&mut self, look: Look) -> Result<(), Stopped> {
         let here = self.desk.node.list().await?;
         let here: BTreeMap<_, _> = here.iter().map(|status| (status.id, &**status)).collect();
@@ -128,7 +128,7 @@ impl Replicator {
             self.ledger.due(now, &look.listings, &here, &asked, &mut rand::rng());
         for id in give_up {
             self.desk.node.remove(id).await?;
-            // A user may have asked for it meanwhile, or its manifest may have come at last.
+            // A user may have requested it in the meantime, or its manifest may have been found.
             if self.desk.asked.contains(id) || self.desk.store.contains(id) {
                 self.desk.join(id, Options::default(), false, Room::Free).await?;
             }
@@ -163,7 +163,7 @@ impl Source {
     }
 }
 
-/// The places that a link names are asked beside those of the settings.
+/// The addresses in a link are asked in addition to those of the settings.
 fn options_of(link: &Link) -> Options {
     let addresses = |texts: &[String]| {
         let parse = |text: &String| {

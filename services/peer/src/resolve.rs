@@ -1,8 +1,8 @@
-//! From a content id to its manifest and piece hashes, fetched from any peer and proven by the id.
+//! Fetches the manifest and piece hashes of a content id from any peer; the id proves them.
 //!
-//! Anybody can announce peers that take a connection and never answer. An honest one must not wait behind
-//! them: those not asked yet go first, of hosts with the fewest calls, and a call that takes its time does
-//! not keep the next one waiting for longer than [`TURN`].
+//! Anybody can announce peers that accept a connection and never answer. An honest peer must not
+//! wait behind them: peers that were not asked yet go first, of hosts with the fewest calls, and a
+//! slow call does not delay the next one for longer than [`TURN`].
 
 mod queue;
 
@@ -31,19 +31,19 @@ use self::queue::Queue;
 /// Calls that begin within [`TURN`], at most.
 const PARALLEL: usize = 32;
 
-/// How long a call keeps others from beginning: far more than a peer in the same network needs.
+/// How long a call prevents others from beginning: far more than a peer in the same network needs.
 const TURN: Duration = Duration::from_secs(2);
 
-/// Calls under way, at most.
+/// Calls in progress, at most.
 const MAX_CALLS: usize = 256;
 
 /// Longest wait for one peer's manifest and hashes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Bytes of long manifests and lists of hashes that are received at a time, by the whole process.
+/// Bytes of long manifests and lists of hashes that the process receives at a time.
 const LONG_LISTS_BYTES: usize = MAX_MANIFEST_BYTES;
 
-/// A list up to here is short: as many as calls take no more than a long one.
+/// A list up to this length is short: all calls together take no more than a long one.
 const SHORT_LIST_BYTES: usize = LONG_LISTS_BYTES / MAX_CALLS;
 
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +64,8 @@ enum ResolveError {
     Hashes(#[from] PieceHashesError),
 }
 
-/// Asks the peers that come in, and those that fail again later, until one gives what the id proves:
-/// which one, and that. None if the channel of peers ends before.
+/// Asks the peers that arrive, and again those that failed, until one gives what the id proves.
+/// Returns its address and that, or none if the channel of peers ends before.
 pub(crate) async fn resolve(
     id: ContentId,
     peers: mpsc::Receiver<Address>,
@@ -79,7 +79,7 @@ pub(crate) async fn resolve(
     first_answer(peers, ask_one).await
 }
 
-/// The first good answer of the peers that come in, each of which is asked again after it failed.
+/// The first good answer of the peers that arrive; failed ones are asked again.
 async fn first_answer<T, E, F>(
     mut peers: mpsc::Receiver<Address>,
     ask: impl Fn(Address) -> F,
@@ -101,7 +101,7 @@ where
         tokio::select! {
             peer = peers.recv() => queue.insert(peer?, Instant::now()),
             Some(ended) = calls.join_next() => {
-                // A call that panicked is not made again.
+                // A call that panicked is not repeated.
                 let Ok((peer, answer)) = ended else { continue };
                 match answer {
                     Ok(answer) => return Some((peer, answer)),
@@ -118,7 +118,7 @@ where
     }
 }
 
-/// Gives the turn back when the call is over or takes its time.
+/// Releases the turn when the call has ended or is slow.
 async fn with_turn<T>(turn: OwnedSemaphorePermit, call: impl Future<Output = T>) -> T {
     tokio::pin!(call);
     tokio::select! {
@@ -135,7 +135,7 @@ async fn ask(id: ContentId, peer: &Address) -> Result<(Manifest, PieceHashes), R
     let request = GetManifestRequest { content_id: content_id.clone() };
     let mut chunks = client.get_manifest(request).await?.into_inner();
     let mut encoded = Vec::new();
-    // The first chunk tells how long the manifest is, which has to be true.
+    // The first chunk announces the length of the manifest, which has to be correct.
     let (mut limit, mut room) = (None, None);
     while let Some(message) = chunks.message().await? {
         if limit.is_none() {
@@ -172,16 +172,16 @@ async fn ask(id: ContentId, peer: &Address) -> Result<(Manifest, PieceHashes), R
     .await
 }
 
-/// Checks a list, of which up to 64 MiB are hashed, on a thread for that: the engine shares this one (ADR
-/// 12).
+/// Checks a list, of which up to 64 MiB are hashed, on a thread for that: the engine shares this
+/// one (ADR 12).
 async fn check<T: Send + 'static>(
     check: impl FnOnce() -> Result<T, ResolveError> + Send + 'static,
 ) -> Result<T, ResolveError> {
     spawn_blocking(check).await.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
 }
 
-/// Waits until there is room for a list of so many bytes. A short one needs none, so that it need not
-/// wait for long ones, which may be strangers' that come slowly.
+/// Waits until there is room for a list of this many bytes. A short one needs none, so that it does
+/// not wait for long ones, which may be slow transfers of strangers.
 async fn room_for(bytes: usize) -> Option<SemaphorePermit<'static>> {
     static ROOM: Semaphore = Semaphore::const_new(LONG_LISTS_BYTES);
     if bytes <= SHORT_LIST_BYTES {
@@ -191,7 +191,7 @@ async fn room_for(bytes: usize) -> Option<SemaphorePermit<'static>> {
     Some(ROOM.acquire_many(bytes).await.expect("the semaphore is never closed"))
 }
 
-/// Appends what came, which is never more than `limit` bytes in sum, whatever a stranger sends.
+/// Appends received bytes, never more than `limit` in total, whatever a stranger sends.
 fn extend(all: &mut Vec<u8>, chunk: &[u8], limit: usize) -> Result<(), ResolveError> {
     if all.len() + chunk.len() > limit {
         return Err(ResolveError::TooLong(limit));
@@ -208,8 +208,8 @@ mod tests {
         format!("10.0.{}.{}:7072", host / 256, host % 256).parse().expect("an address")
     }
 
-    /// Names peers in this order; the one with the content answers after a while, the others take their
-    /// time and then fail. How long it takes.
+    /// Names peers in this order; the one with the content answers after a while, the others are
+    /// slow and then fail. Returns how long it takes.
     async fn time_to_find(tarpits: usize, honest: Address) -> Duration {
         let (name, named) = mpsc::channel(1024);
         for host in 0..tarpits {

@@ -1,4 +1,4 @@
-//! `shoal.peer.v1.PeerService`, but for `RequestPiece`, which is the data plane's.
+//! `shoal.peer.v1.PeerService`, except for `RequestPiece`, which belongs to the data plane.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -25,16 +25,16 @@ use crate::{
     wire::Hello,
 };
 
-/// Bytes in one message of a manifest or of piece hashes: what each reader has of its own.
+/// Bytes in one message of a manifest or of piece hashes: the memory of each reader.
 const CHUNK: usize = 64 << 10;
 
 /// Longest wait for a dialler's Hello.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Longest wait of a dialler for our own look for the manifest.
+/// Longest wait of a dialler for our own search for the manifest.
 const MANIFEST_PATIENCE: Duration = Duration::from_secs(8);
 
-/// What other peers call.
+/// The calls of other peers.
 pub(crate) struct PeerRpc {
     pub(crate) directory: Arc<Directory>,
     pub(crate) identity: Arc<Identity>,
@@ -66,7 +66,7 @@ impl PeerService for PeerRpc {
             .and_then(|request| request.message);
         let theirs = Hello::from_wire(first).map_err(LinkError::from)?;
         if self.directory.content(theirs.content).is_none() {
-            // The caller may have the manifest that is looked for here.
+            // The caller may have the manifest that this peer is searching.
             if let Some(candidate) = theirs.candidate(observed) {
                 let called = Event::Called { content: theirs.content, candidate };
                 self.events.send(called).await.map_err(|_| LinkError::Stopping)?;
@@ -139,7 +139,7 @@ fn unknown(id: ContentId) -> Status {
     Status::not_found(format!("content {id} is not here"))
 }
 
-/// Cuts bytes into messages, without a copy; nothing makes no message.
+/// Splits bytes into messages, without a copy; no bytes make no message.
 fn chunks(mut bytes: Bytes) -> impl Iterator<Item = Bytes> {
     std::iter::from_fn(move || (!bytes.is_empty()).then(|| bytes.split_to(bytes.len().min(CHUNK))))
 }

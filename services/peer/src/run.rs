@@ -25,7 +25,7 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// How often it is noted which contents are in use.
+/// How often the contents in use are noted.
 const NOTE_USE_EVERY: Duration = Duration::from_secs(10);
 
 /// A peer could not start, or ended before it was told to.
@@ -43,7 +43,7 @@ pub enum RunError {
     /// Its threads cannot be started.
     #[error("cannot start the threads that move blocks: {0}")]
     Threads(#[from] io::Error),
-    /// The disk's worker failed.
+    /// A disk worker failed.
     #[error("the disk's worker failed: {0}")]
     Worker(#[from] JoinError),
     /// A part of it failed.
@@ -51,7 +51,7 @@ pub enum RunError {
     Failed(#[from] Failure),
 }
 
-/// Runs a peer that listens on `listener` until `shutdown`, then says farewell.
+/// Runs a peer that listens on `listener` until `shutdown`, then leaves its swarms.
 pub async fn run(
     settings: Settings,
     listener: TcpListener,
@@ -69,12 +69,12 @@ pub async fn run(
 
     let health = Health::new(&node::services()).await;
     let supervisor = Supervisor::new(health.clone());
-    // The admin port ends after the peer: until then it tells that the peer is not ready.
+    // The admin port ends after the peer: until then it reports that the peer is not ready.
     let end = CancellationToken::new();
     let _ends_with_this = end.clone().drop_guard();
     let _ends_first = supervisor.ending().clone().drop_guard();
     admin::start(&settings.admin, &supervisor, end.clone()).await?;
-    // Before swarms are joined, so that a port in use is all that happens.
+    // Before swarms are joined, so that a port in use has no other effect.
     let control = Listener::bind(&settings.control()).await?;
     let (node, running) = Node::start(settings.node(store.peer_id()), &supervisor, listener)?;
     let desk = Desk {
@@ -95,7 +95,7 @@ pub async fn run(
     let (until, rejoining) = (stop.clone(), rejoin(desk.clone()));
     let replicating = async move {
         rejoining.await;
-        // Not before: what is on the disk already needs no search.
+        // Not before: stored contents need no search.
         if let Some(replicator) = replicator {
             replicator.run().await;
         }
@@ -119,7 +119,7 @@ pub async fn run(
     supervisor.guard(&stop, Box::pin(life)).await.inspect(|()| info!("peer stopped"))
 }
 
-/// Joins the swarms of what is stored, and sees to the copies that are wanted.
+/// Joins the swarms of stored contents, and resumes the requested copies.
 async fn rejoin(desk: Desk) {
     for (id, _) in desk.store.contents() {
         let from = desk.store.clone();
@@ -146,7 +146,7 @@ async fn rejoin(desk: Desk) {
     }
 }
 
-/// Notes which contents others ask for, for who has to make room.
+/// Notes which contents other peers request, for eviction.
 async fn note_use(node: Node, store: Arc<Store>) {
     loop {
         sleep(NOTE_USE_EVERY).await;
@@ -158,7 +158,7 @@ async fn note_use(node: Node, store: Arc<Store>) {
         let store = store.clone();
         let noting = spawn_blocking(move || {
             for id in in_use {
-                // It may have been removed meanwhile.
+                // It may have been removed in the meantime.
                 drop(store.touch(id));
             }
         });

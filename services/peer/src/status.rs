@@ -1,4 +1,4 @@
-//! How a content is doing, for people and programs.
+//! The status of a content, for people and programs.
 
 use std::{
     fmt,
@@ -12,20 +12,20 @@ use shoal_core::{PeerId, content::ContentId};
 
 use crate::store::StoreError;
 
-/// What a content is at.
+/// The phase of a content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Asks peers for the manifest.
     Resolving,
-    /// Lacks pieces that are wanted.
+    /// Lacks wanted pieces.
     Downloading,
-    /// Holds every piece that is wanted.
+    /// Holds every wanted piece.
     Seeding,
-    /// Stopped, for the reason given.
+    /// Stopped, for the given reason.
     Failed(Failure),
 }
 
-/// Why the disk failed a content. Equal only to itself.
+/// The disk error that stopped a content. Equal only to itself.
 #[derive(Clone, Debug)]
 pub struct Failure(Arc<StoreError>);
 
@@ -60,19 +60,19 @@ impl Eq for Failure {}
 /// A snapshot of one content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Which content.
+    /// The content.
     pub id: ContentId,
-    /// Of the file or directory; empty until the manifest is here.
+    /// Name of the file or directory; empty without a manifest.
     pub name: String,
-    /// What it is at.
+    /// Its phase.
     pub phase: Phase,
     /// Bytes of all files.
     pub total_bytes: u64,
-    /// Of them, those held.
+    /// Of these, held.
     pub held_bytes: u64,
     /// Pieces of all files.
     pub piece_count: u32,
-    /// Of them, those held.
+    /// Of these, held.
     pub held_pieces: u32,
     /// Links.
     pub neighbours: u32,
@@ -80,20 +80,20 @@ pub struct Status {
     pub down_bytes_per_s: u64,
     /// Sent over the last 20 s.
     pub up_bytes_per_s: u64,
-    /// Received since the start, whatever became of it.
+    /// Received since the start, whether useful or not.
     pub downloaded_bytes: u64,
-    /// Of them, those that complete peers sent.
+    /// Of these, from complete peers.
     pub from_seeders_bytes: u64,
-    /// Of them, those fetched twice or thrown away.
+    /// Of these, received twice or discarded.
     pub wasted_bytes: u64,
     /// Sent since the start.
     pub uploaded_bytes: u64,
-    /// When a neighbour last asked for blocks.
+    /// When a neighbour last requested blocks.
     pub last_asked: Option<Instant>,
 }
 
 impl Status {
-    /// Of a content of which only the id is known.
+    /// Of a content whose manifest is unknown.
     pub(crate) const fn unresolved(id: ContentId) -> Self {
         Self {
             id,
@@ -115,66 +115,66 @@ impl Status {
     }
 }
 
-/// Why a download is as slow as it is.
+/// Why a download is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// Complete, or as fast as the link.
     None,
-    /// Nobody else is in the swarm, as far as is known.
+    /// No other peer is known in the swarm.
     NoPeers,
     /// The manifest was not found yet.
     NoManifest,
-    /// No neighbour holds what is missing.
+    /// No neighbour holds the missing pieces.
     PiecesMissing,
-    /// Every neighbour that holds something wanted chokes us.
+    /// Every neighbour with a wanted piece chokes us.
     Choked,
-    /// The settings cap the rate.
+    /// The settings limit the rate.
     DownCap,
-    /// Neighbours send as they can, and no more comes.
+    /// Neighbours send as fast as they can.
     NeighboursSlow,
     /// Neighbours unchoked us and send nothing.
     Snubbed,
     /// The disk failed.
     Disk,
-    /// No tracker and no ring node answers, and no neighbour is there.
+    /// No tracker and no ring node answers, and there is no neighbour.
     TrackerDown,
 }
 
-/// Why a content is as slow as it is, and what each neighbour does for it.
+/// Why a content is slow, and what each neighbour contributes.
 #[derive(Clone, Debug)]
 pub struct Explanation {
-    /// The one that matters most.
+    /// The main cause.
     pub cause: Cause,
     /// One sentence for people.
     pub summary: String,
-    /// Each link.
+    /// All links.
     pub neighbours: Vec<Neighbour>,
-    /// Pieces wanted that no neighbour holds.
+    /// Wanted pieces that no neighbour holds.
     pub unavailable_pieces: u32,
     /// Copies of the rarest wanted piece among the neighbours.
     pub rarest_copies: u32,
-    /// Each tracker asked.
+    /// The trackers that are asked.
     pub trackers: Vec<Source>,
-    /// Each node of the ring that is asked, or would be if others failed.
+    /// The ring nodes that are asked, or would be if others failed.
     pub ring_nodes: Vec<Source>,
 }
 
-/// One link, seen from here.
+/// One link, as this peer sees it.
 #[derive(Clone, Debug)]
 pub struct Neighbour {
-    /// Who.
+    /// The peer.
     pub peer: PeerId,
-    /// Where it is dialled.
+    /// Its address.
     pub address: Address,
     /// Pieces it holds.
     pub held_pieces: u32,
-    /// It holds something we want.
+    /// We are interested.
     pub interesting: bool,
-    /// We hold something it wants.
+    /// It is interested.
     pub interested: bool,
-    /// It does not serve us.
+    /// It chokes us.
     pub choking_us: bool,
-    /// We do not serve it.
+    /// We choke it.
     pub choked_by_us: bool,
     /// It unchoked us and sends nothing.
     pub snubbed: bool,
@@ -184,20 +184,20 @@ pub struct Neighbour {
     pub up_bytes_per_s: u64,
     /// Measured when the link was made.
     pub round_trip: Duration,
-    /// Asked for and not yet here.
+    /// Requested and not received yet.
     pub outstanding_bytes: u64,
-    /// Why nothing is asked of it now; empty if something is.
+    /// Why nothing is requested from it now; empty if something is.
     pub idle_reason: String,
 }
 
 /// A tracker or a ring node that is asked for peers of a content.
 #[derive(Clone, Debug)]
 pub struct Source {
-    /// Where it is.
+    /// Its address.
     pub address: Address,
-    /// What went wrong the last time.
+    /// The last error.
     pub error: Option<String>,
-    /// Since the last good answer.
+    /// Time since the last good answer.
     pub since_success: Option<Duration>,
     /// Peers in the last good answer.
     pub peers_given: u32,

@@ -1,4 +1,4 @@
-//! Between the wire's messages and what the peer works with: parsed at the edge, then trusted.
+//! Conversion between wire messages and the peer's own types: parsed at the edge, then trusted.
 
 use std::net::IpAddr;
 
@@ -15,7 +15,7 @@ use shoal_proto::{
     types::v1::{Location, PeerInfo},
 };
 
-/// The version of the link's protocol that this program speaks.
+/// The version of the link protocol of this program.
 const VERSION: u32 = 1;
 
 /// Pieces in one HAVE, at most.
@@ -42,12 +42,12 @@ impl LinkToken {
     }
 }
 
-/// What a neighbour says of itself when a link is made.
+/// A neighbour's description of itself when a link is made.
 #[derive(Clone, Debug)]
 pub(crate) struct Hello {
     pub(crate) content: ContentId,
     pub(crate) peer: PeerId,
-    /// Where it is dialled; its host may still be unspecified.
+    /// The address to dial; its host may still be unspecified.
     pub(crate) address: Address,
     pub(crate) complete: bool,
     pub(crate) location: Location,
@@ -55,7 +55,7 @@ pub(crate) struct Hello {
     pub(crate) serves_nothing: bool,
 }
 
-/// A neighbour's message that breaks the protocol.
+/// A neighbour's message that violates the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WireError {
     #[error("the first message on a link is a Hello")]
@@ -112,8 +112,8 @@ impl Hello {
         })
     }
 
-    /// Who said it, as one that can be dialled at the address that its connection came from; none if
-    /// it names another.
+    /// The sender as a peer that can be dialled at the address of its connection; none if it
+    /// advertises another one.
     pub(crate) fn candidate(&self, observed: IpAddr) -> Option<Candidate> {
         let address = AdvertisedAddresses::Observed.accept(self.address.clone(), observed).ok()?;
         Some(Candidate { peer: self.peer, address: address.to_string(), complete: self.complete })
@@ -124,16 +124,16 @@ fn field(error: impl std::error::Error) -> WireError {
     WireError::Field(error.to_string())
 }
 
-/// What comes over a link after the hellos.
+/// A message on a link after the hellos.
 #[derive(Debug)]
 pub(crate) enum Received {
-    /// For the brain.
+    /// For the swarm state machine.
     Message(PeerMessage),
-    /// Blocks are asked for on the link itself, or sent there.
+    /// A request for blocks on the link itself, or blocks.
     InLink(InLink),
 }
 
-/// Bulk on the link itself, for a peer that cannot be dialled back.
+/// Blocks on the link itself, for a peer that cannot be dialled.
 #[derive(Debug)]
 pub(crate) enum InLink {
     Request(pb::Request),
@@ -176,7 +176,7 @@ fn pieces(indexes: &[u32], limit: usize, layout: &Layout) -> Result<Vec<PieceInd
     indexes.iter().map(|index| layout.piece(*index).ok_or(WireError::Piece(*index))).collect()
 }
 
-/// The wire's form of what the brain says, split where one message would be too long.
+/// The wire messages for an output of the state machine, split where one would be too long.
 pub(crate) fn send(message: PeerMessage) -> Vec<pb::LinkMessage> {
     let numbers =
         |pieces: &[PieceIndex]| pieces.iter().map(|piece| piece.get()).collect::<Vec<_>>();

@@ -23,7 +23,7 @@ use shoal_common::{
     channel::{Channel, Options},
     ring::ADDRESSEE,
 };
-use shoal_core::ring::{Census, Contact, NodeId, Position};
+use shoal_core::ring::{Contact, LiveNodes, NodeId, Position};
 use shoal_proto::dht::v1::{
     GetRequest, GetResponse, ListNodesRequest, LookupRequest, PutRequest, Target, target::Kind,
 };
@@ -150,7 +150,7 @@ async fn commits(ring: &Ring) -> f64 {
 
 /// Everything that calls are made with.
 struct Bench {
-    census: Census,
+    live_nodes: LiveNodes,
     /// Of each node.
     clients: Vec<(Position, Client)>,
     echoes: Vec<Grpc<Channel>>,
@@ -172,7 +172,7 @@ impl Bench {
         }
         Ok(Self {
             clients: nodes.iter().map(|node| (node.position, client(&node.address))).collect(),
-            census: Census::new(nodes),
+            live_nodes: LiveNodes::new(nodes),
             echoes: channels,
             keys: (0..KEYS).map(|key| format!("key-{key}")).collect(),
         })
@@ -243,7 +243,7 @@ impl Bench {
     }
 
     fn owner(&self, key: &[u8]) -> (NodeId, Client) {
-        let owner = self.census.owner_of(Position::of_key(key));
+        let owner = self.live_nodes.owner_of(Position::of_key(key));
         let owner = owner.expect("the membership has an owner of each key");
         let known = self.clients.iter().find(|(position, _)| *position == owner.position);
         (owner.id, known.expect("each member has a client").1.clone())

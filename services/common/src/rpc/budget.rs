@@ -1,8 +1,8 @@
-//! One budget per process for the messages that are being received or sent.
+//! One memory budget per process for messages that are being received or sent.
 //!
-//! It is shared by connections as Choudhury and Hahne's dynamic thresholds share a switch's buffer
-//! (1998): a connection may hold as much as half of what is free. However many connections take what
-//! they can, something stays free for a small message of one more.
+//! Connections share it as Choudhury and Hahne's dynamic thresholds share a switch's buffer (1998):
+//! a connection may hold as much as half of what is free. However many connections take all they
+//! can, some room stays free for a small message of another one.
 
 use std::{
     sync::{
@@ -16,31 +16,31 @@ use tonic::Status;
 
 use crate::{memory, status};
 
-/// Bytes of the process's budget: messages as they came, and what they decode to.
+/// Bytes of the process's budget: messages as received, and their decoded form.
 const PROCESS_BYTES: usize = 32 << 20;
 /// The part of the free bytes that one connection may hold.
 const SHARE: usize = 2;
-/// Once so much was in use, and is no longer, memory is given back to the system.
+/// Once this much was in use, and is no longer, memory is given back to the system.
 const GIVE_BACK_FROM: usize = 8 << 20;
-/// When to try again what found no room.
+/// When to retry a message that found no room.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A number of bytes that messages may take at a time.
+/// Bytes that messages may use at a time.
 #[derive(Debug)]
 pub struct Budget {
     total: usize,
     used: AtomicUsize,
-    /// The most that was in use since memory was last given back.
+    /// The peak since memory was last given back.
     peak: AtomicUsize,
 }
 
 impl Budget {
-    /// A budget of so many bytes.
+    /// A budget of this many bytes.
     pub fn new(total: usize) -> Arc<Self> {
         Arc::new(Self { total, used: AtomicUsize::new(0), peak: AtomicUsize::new(0) })
     }
 
-    /// The one that all servers and channels of the process share unless they are told otherwise.
+    /// The budget that all servers and channels of the process share by default.
     pub fn of_process() -> Arc<Self> {
         static PROCESS: LazyLock<Arc<Budget>> = LazyLock::new(|| Budget::new(PROCESS_BYTES));
         Arc::clone(&PROCESS)
@@ -80,7 +80,7 @@ impl From<Exhausted> for Status {
     }
 }
 
-/// What a call takes of its connection's part, until it is dropped.
+/// The part that a call uses, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Charge {
     flow: Arc<Flow>,
@@ -92,10 +92,10 @@ impl Charge {
         Self { flow, bytes: AtomicUsize::new(0) }
     }
 
-    /// Takes so many bytes more.
+    /// Adds bytes.
     pub(crate) fn add(&self, bytes: usize) -> Result<(), Exhausted> {
         let budget = &self.flow.budget;
-        // Two that ask at once see each other's bytes, and may both be refused: never too much.
+        // Two concurrent calls see each other's bytes, and may both be refused: never too much.
         let used = budget.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let own = self.flow.used.fetch_add(bytes, Ordering::Relaxed) + bytes;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -107,7 +107,7 @@ impl Charge {
         Ok(())
     }
 
-    /// Gives back all but so many bytes.
+    /// Releases all but this many bytes.
     pub(crate) fn keep(&self, bytes: usize) {
         let surplus = self.bytes.load(Ordering::Relaxed).saturating_sub(bytes);
         if surplus > 0 {

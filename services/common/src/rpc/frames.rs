@@ -1,4 +1,4 @@
-//! A body whose frames are known beforehand.
+//! A body of known frames.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tonic::Status;
 
-/// Frames, and then the end, or nothing for ever.
+/// Frames, and then the end, or silence forever.
 pub(super) struct Frames {
     pub(super) left: VecDeque<Bytes>,
     pub(super) ends: bool,

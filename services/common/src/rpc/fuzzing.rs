@@ -1,4 +1,4 @@
-//! Entrances of the fuzz targets to what bounds messages.
+//! Entry points for fuzz targets: limits of received messages.
 
 use std::{future::poll_fn, pin::Pin, sync::Arc};
 
@@ -9,17 +9,17 @@ use tonic::Status;
 
 use super::{Budget, Charge, Flow, Intake, called_by, frames::Frames};
 
-/// Who receives a message of a method.
+/// The receiver of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Receiver {
-    /// The server, a request.
+    /// The server, of a request.
     Server,
-    /// The client, a response.
+    /// The client, of a response.
     Client,
 }
 
-/// Has frames pass the bounds, as their receiver does before it decodes them. Gives what is passed on,
-/// and whether the rest is refused.
+/// Passes frames through the limits, as their receiver does before it decodes them. Returns what
+/// passes, and whether the rest is refused.
 pub fn pass(path: &str, by: Receiver, frames: Vec<Bytes>) -> (Vec<Bytes>, Result<(), Status>) {
     let method = called_by(path).expect("the method exists");
     let charge = Charge::new(Flow::new(Budget::of_process()));

@@ -1,7 +1,8 @@
-//! What is received: its length, its time and its memory are bounded before tonic decodes it.
+//! Received messages: their length, time and memory are limited before tonic decodes them.
 //!
-//! A message is passed on once it is whole. Until then it is charged to the [`Budget`] byte by byte as
-//! it comes; once it is whole, its shape tells what it decodes to, which is charged as well.
+//! A message is passed on once it is whole. Until then its bytes are charged to the [`Budget`] as
+//! they arrive; once it is whole, its shape tells the size of its decoded form, which is charged as
+//! well.
 //!
 //! [`Budget`]: super::Budget
 
@@ -23,37 +24,37 @@ use super::{
     method::{Method, Received},
 };
 
-/// The flag and the length that go before a message.
+/// The flag and the length before a message.
 const HEAD_BYTES: usize = 5;
 /// Bytes that decoding may allocate for each byte of a message. Honest messages need up to 8.
 const EXPANSION: usize = 16;
-/// And for a message however short: of a piece's whole range, number 0, nothing is sent.
+/// The same for a message of any length: of a piece's whole range, number 0, nothing is sent.
 const EXPANSION_BASE: usize = 16 << 10;
-/// How long a request may take to arrive, plus a second for each [`BYTES_PER_S`] that came: the rule
-/// of Apache's mod_reqtimeout.
+/// How long a request may take to arrive, plus one second for each [`BYTES_PER_S`] received: the
+/// rule of Apache's mod_reqtimeout.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// The slowest sender that is waited for.
+/// The slowest acceptable sender.
 const BYTES_PER_S: u64 = 64 << 10;
-/// How long a stream of requests may pause, unless it may for ever.
+/// How long a stream of requests may pause, unless it may pause forever.
 const PAUSE: Duration = Duration::from_secs(60);
-/// Bytes of a request of a method that is not ours.
+/// Bytes of a request of an unknown method.
 const STRANGE_BYTES: usize = 16 << 10;
 
-/// A body that is received.
+/// A received body.
 #[derive(Debug)]
 pub(crate) struct Intake<B> {
     inner: B,
     rules: Rules,
     charge: Arc<Charge>,
-    /// The start of a message that is not whole yet, or nothing.
+    /// The beginning of an incomplete message, or nothing.
     held: Vec<u8>,
-    /// None on the client's side, where the caller says how long it waits.
+    /// None on the client, whose caller has its own timeout.
     clock: Option<Clock>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Rules {
-    /// None of a method that is not ours, whose messages are none of prost's business.
+    /// None of an unknown method, whose messages prost does not decode.
     message: Option<Received>,
     longest: usize,
     streams: bool,
@@ -99,7 +100,7 @@ impl<B> Intake<B> {
         Self { inner, rules, charge: Arc::new(charge), held: Vec::new(), clock: None }
     }
 
-    /// Takes in what came; gives what is whole of it, if anything is.
+    /// Adds received bytes; returns the whole messages, if there are any.
     fn take(&mut self, data: Bytes) -> Result<Option<Bytes>, Status> {
         self.charge.add(data.len())?;
         if let Some(clock) = &mut self.clock {
@@ -128,8 +129,8 @@ impl<B> Intake<B> {
         Ok(Some(all.slice(..whole)))
     }
 
-    /// Appends to the start of a message. There is never room for more than the message, nor for more
-    /// than twice what came of it.
+    /// Appends to the beginning of a message. There is never room for more than the message, nor
+    /// for more than twice what was received of it.
     fn hold(&mut self, data: &[u8]) {
         let needed = self.held.len() + data.len();
         if needed > self.held.capacity() {
@@ -140,7 +141,7 @@ impl<B> Intake<B> {
         self.held.extend_from_slice(data);
     }
 
-    /// Bytes of the whole messages at the start, each of them within bounds and charged.
+    /// Bytes of the whole messages at the start, each of them within limits and charged.
     fn whole(&self, bytes: &[u8]) -> Result<usize, Status> {
         let mut whole = 0;
         while let Some(length) = length(&bytes[whole..]) {
@@ -153,7 +154,7 @@ impl<B> Intake<B> {
             }
             let start = whole + HEAD_BYTES;
             let Some(message) = bytes.get(start..start + length) else { break };
-            // A compressed one is refused by tonic, unread.
+            // tonic refuses a compressed one without reading it.
             if let Some(received) = self.rules.message
                 && bytes[whole] == 0
             {
@@ -164,12 +165,12 @@ impl<B> Intake<B> {
         Ok(whole)
     }
 
-    /// Whose fault it is that what comes is wrong: the caller's, or of a response the service's.
+    /// Which side is at fault for a wrong message: the caller, or for a response the service.
     const fn fault(&self) -> Code {
         if self.clock.is_some() { Code::InvalidArgument } else { Code::Internal }
     }
 
-    /// Bytes that decoding the message allocates, if they are within bounds.
+    /// Bytes that decoding the message allocates, if they are within limits.
     fn cost(&self, received: Received, message: &[u8]) -> Result<usize, Status> {
         let cost = received.cost(message).map_err(|_| {
             refused("malformed");
@@ -204,7 +205,7 @@ impl Clock {
         }
     }
 
-    /// Whether so long has passed since the start; if not, the task is woken up when it has.
+    /// Whether this much time has passed since the start; if not, the task is woken when it has.
     fn is_over(&mut self, patience: Duration, cx: &mut Context<'_>) -> bool {
         let deadline = self.since + patience + Duration::from_secs(self.received / BYTES_PER_S);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -215,7 +216,7 @@ impl Clock {
     }
 }
 
-/// Bytes of the message that begins here, if so much of it is known.
+/// Bytes of the message that begins here, if enough of it is known.
 fn length(bytes: &[u8]) -> Option<usize> {
     let head = bytes.first_chunk::<HEAD_BYTES>()?;
     Some(u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize)
@@ -411,7 +412,7 @@ mod tests {
             lengths in prop::collection::vec(0_usize..300, 1..8),
             cuts in prop::collection::vec(1_usize..100, 1..40),
         ) {
-            // Fields that nobody knows are skipped.
+            // Unknown fields are skipped.
             let message = |length: &usize| framed(&[[0xf8, 0x07, 1].repeat(*length)].concat());
             let sent: Vec<u8> = lengths.iter().flat_map(message).collect();
             let (mut frames, mut rest) = (Vec::new(), &sent[..]);

@@ -1,5 +1,6 @@
-//! The methods that there are, and how long their messages may be. Only these may become labels of
-//! a metric, or a stranger could make any number of them by calling what does not exist.
+//! The existing methods, and the limits of their messages. Only these may become labels of a
+//! metric; otherwise a stranger could create any number of them by calling methods that do not
+//! exist.
 
 use std::{collections::HashMap, sync::LazyLock};
 
@@ -10,27 +11,27 @@ use super::shape::{Malformed, ShapeId, Shapes};
 
 /// Bytes of a message, unless [`longest_request`] or [`longest_response`] says otherwise.
 const USUAL_BYTES: usize = 256 << 10;
-/// Bytes of a message of records of the ring: a batch has 1 MiB of keys and values.
+/// Bytes of a message of ring records: a batch has 1 MiB of keys and values.
 const RECORDS_BYTES: usize = 4 << 20;
 /// tonic's own limit.
 const LONGEST_BYTES: usize = 4 << 20;
 
-/// A method of a service of ours.
+/// A method of one of our services.
 #[derive(Debug)]
 pub(crate) struct Method {
     /// Full name of its service.
     pub(super) service: String,
     /// Its name.
     pub(super) name: String,
-    /// Several requests may come, one after another.
+    /// It has a stream of requests.
     pub(super) streams_requests: bool,
-    /// Several responses may come.
+    /// It has a stream of responses.
     pub(super) streams_responses: bool,
     request: Received,
     response: Received,
 }
 
-/// A message that is received.
+/// A received message.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Received {
     shape: ShapeId,
@@ -46,17 +47,17 @@ impl Received {
 }
 
 impl Method {
-    /// What its server receives.
+    /// The message that its server receives.
     pub(super) const fn request(&self) -> Received {
         self.request
     }
 
-    /// What its client receives.
+    /// The message that its client receives.
     pub(super) const fn response(&self) -> Received {
         self.response
     }
 
-    /// Whether its blocks are moved by the data plane, which bounds them itself.
+    /// Whether the data plane moves its blocks, and limits them itself.
     pub(crate) fn is_bulk(&self) -> bool {
         self.name == "RequestPiece"
     }
@@ -68,7 +69,7 @@ impl Method {
     }
 }
 
-/// The method called by a request to this path, `/SERVICE/METHOD`.
+/// The method of a request to this path, `/SERVICE/METHOD`.
 pub(crate) fn called_by(path: &str) -> Option<&'static Method> {
     METHODS.by_path.get(path)
 }
@@ -82,7 +83,7 @@ static METHODS: LazyLock<Methods> = LazyLock::new(all);
 
 fn longest_request(service: &str, method: &str) -> usize {
     match (service, method) {
-        // As long as an announce gets.
+        // The size of the largest announce.
         ("shoal.tracker.v1.TrackerService" | "grpc.health.v1.Health", _) => 8 << 10,
         ("shoal.dht.v1.ReplicaService", "Replicate" | "Supply" | "HandIn") => RECORDS_BYTES,
         // A thousand keys of 256 bytes; a block or a chunk of 256 KiB, and the fields around it.

@@ -1,4 +1,4 @@
-//! A span, a count and a duration for every call served.
+//! A span, a count and a duration for every served call.
 
 use std::{
     pin::Pin,
@@ -63,7 +63,7 @@ where
     }
 }
 
-/// A call under way. It is over when it is dropped, with the response's body at the latest.
+/// A call in progress. It ends when this is dropped, with the response's body at the latest.
 #[derive(Debug)]
 struct Call {
     method: &'static Method,
@@ -89,7 +89,7 @@ impl Call {
         Self { method, started: Instant::now(), span, code: None }
     }
 
-    /// The status is among the trailers, or among the headers of a response without a body.
+    /// The status is in the trailers, or in the headers of a response without a body.
     fn note_status(&mut self, headers: &HeaderMap) {
         if let Some(code) = headers.get(Status::GRPC_STATUS) {
             self.code = Some(Code::from_bytes(code.as_bytes()));

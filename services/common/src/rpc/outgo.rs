@@ -1,8 +1,8 @@
-//! What is sent: the transport gets no more of a response than the caller takes.
+//! Sent messages: the transport gets no more of a response than the caller reads.
 //!
-//! What the transport has stays in memory for as long as the connection does, and a body is over once
-//! its last frame is with the transport. So a response is handed out in small parts, and each time it
-//! is noted whose move is next.
+//! The transport keeps what it was given in memory as long as the connection lasts, and a body ends
+//! once its last frame is with the transport. So a response is passed on in small parts, and each
+//! time it is noted whose turn is next.
 
 use std::{
     pin::Pin,
@@ -20,15 +20,15 @@ use tonic::Status;
 
 use super::budget::Charge;
 
-/// Bytes handed to the transport at a time: a frame's.
+/// Bytes passed to the transport at a time: one frame.
 const PART_BYTES: usize = 16 << 10;
 
-/// Whose move it is in a call: counts up each time that this changes. Even means the caller's.
+/// Whose turn it is in a call: incremented at each change. Even means the caller's.
 #[derive(Debug)]
 pub(crate) struct Turns(AtomicU64);
 
 impl Turns {
-    /// A call that is ours to answer.
+    /// A call that we have to answer.
     pub(crate) const fn ours() -> Self {
         Self(AtomicU64::new(1))
     }
@@ -55,7 +55,7 @@ impl Turns {
 pub(crate) struct Outgo<B, C> {
     inner: B,
     turns: Arc<Turns>,
-    /// What is to be handed out of the last frame.
+    /// The rest of the last frame.
     rest: Bytes,
     parts: Parts,
     ended: bool,
@@ -63,17 +63,17 @@ pub(crate) struct Outgo<B, C> {
     _call: C,
 }
 
-/// How much is handed out at a time.
+/// How much is passed on at a time.
 #[derive(Debug)]
 pub(crate) enum Parts {
     /// Frames as they are: the data plane makes them small enough, one at a time.
     Frames,
-    /// Small ones, and what waits is charged.
+    /// Small parts, and the rest is charged.
     Small(Charge),
 }
 
 impl<B, C> Outgo<B, C> {
-    /// A response that was just made.
+    /// A new response.
     pub(crate) fn new(inner: B, turns: Arc<Turns>, parts: Parts, call: C) -> Self {
         turns.give();
         Self { inner, turns, rest: Bytes::new(), parts, ended: false, _call: call }
@@ -103,7 +103,7 @@ where
             return Poll::Ready(None);
         }
         if let Parts::Small(charge) = &this.parts {
-            // The part before has been taken.
+            // The previous part has been taken.
             charge.keep(this.rest.len());
         }
         if !this.rest.is_empty() {
@@ -139,7 +139,7 @@ where
 
 fn trailers(status: &Status) -> Frame<Bytes> {
     let mut trailers = HeaderMap::new();
-    // Fails for no status that was made here.
+    // Cannot fail for a status made here.
     let _ = status.add_header(&mut trailers);
     Frame::trailers(trailers)
 }

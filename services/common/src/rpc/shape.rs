@@ -1,7 +1,8 @@
-//! What a message takes in memory, told from its bytes before it is decoded.
+//! The memory of a decoded message, computed from its bytes before it is decoded.
 //!
-//! Two bytes can make an empty element of a list, which takes two hundred in memory. The shapes of all
-//! messages are read from the descriptors; walking a message with its shape costs no allocation.
+//! Two bytes can encode an empty element of a list, which takes two hundred in memory. The shapes
+//! of all messages are derived from the descriptors; walking a message with its shape allocates
+//! nothing.
 
 use std::collections::{HashMap, HashSet};
 
@@ -16,17 +17,17 @@ const TEXT_BYTES: usize = 32;
 const LIST_BYTES: usize = 24;
 /// A scalar, or the tag of an enum, at most.
 const WORD_BYTES: usize = 8;
-/// A list that grows has room for up to twice as many elements as it holds; and for four once there is
-/// one, which is why a list's first element costs twice as much.
+/// A list that grows has room for up to twice as many elements as it holds; and for four once there
+/// is one, which is why a list's first element costs twice as much.
 const GROWTH: usize = 2;
-/// What the allocator adds to a block of memory.
+/// The allocator's overhead for a block of memory.
 const BLOCK_BYTES: usize = 16;
 /// Fields of a message, at most: one bit each.
 const MAX_FIELDS: usize = u64::BITS as usize;
-/// Messages within messages, at most; prost refuses more than 100.
+/// Nesting of messages; prost refuses more than 100.
 const MAX_DEPTH: usize = 32;
 
-/// The bytes are no protobuf of this edition, or nested too deep.
+/// The bytes are not protobuf of this edition, or nested too deeply.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Malformed;
 
@@ -34,7 +35,7 @@ pub(crate) struct Malformed;
 #[derive(Debug, Default)]
 pub(crate) struct Shapes(Vec<Shape>);
 
-/// Which of the shapes.
+/// The index of a shape.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ShapeId(usize);
 
@@ -54,7 +55,7 @@ enum Kind {
     Varint,
     Fixed(usize),
     Text,
-    /// Prost hands on `Bytes` without a copy: they are part of the message as it came.
+    /// Prost passes `Bytes` on without a copy: they are part of the received message.
     Bytes,
     Message(ShapeId),
 }
@@ -142,7 +143,7 @@ impl Shapes {
 }
 
 impl Shape {
-    /// A field and where it stands among the message's.
+    /// A field and its index among the message's.
     fn field(&self, number: u64) -> Option<(usize, Field)> {
         let number = u32::try_from(number).ok()?;
         let at = self.0.binary_search_by_key(&number, |(number, _)| *number).ok()?;
@@ -197,7 +198,7 @@ fn size<'a>(
     within: &mut HashSet<String>,
 ) -> usize {
     let mut sum = 0;
-    // Of the fields of a choice there is room for the largest.
+    // A oneof has room for its largest field.
     let mut choices: HashMap<i32, usize> = HashMap::new();
     for field in &message.field {
         let size = if field.label() == Label::Repeated {
@@ -230,7 +231,7 @@ fn element_size<'a>(
         Type::String | Type::Bytes => TEXT_BYTES,
         Type::Message | Type::Group => {
             let name = field.type_name();
-            // One that holds itself is in a box.
+            // A message that contains itself is boxed.
             if !within.insert(name.to_owned()) {
                 return WORD_BYTES;
             }

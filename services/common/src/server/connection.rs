@@ -23,9 +23,9 @@ use super::{
     places::{Caller, Full, Place, Places},
 };
 
-/// An HTTP/2 connection starts with these bytes (RFC 9113, 3.4), and none is kept open without them.
+/// The preface of an HTTP/2 connection (RFC 9113, 3.4); none is kept open without it.
 const PREFACE_BYTES: usize = 24;
-/// How long they may take.
+/// How long the preface may take.
 const PREFACE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Out of file descriptors: accepting again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -44,9 +44,9 @@ struct Preface {
     deadline: Pin<Box<Sleep>>,
 }
 
-/// The connections that arrive at `listener`, as far as there are places for them. If there is none,
-/// one that is idle is closed for the new one, or else the new one at once, so that its client tries
-/// elsewhere instead of waiting.
+/// The connections that arrive at `listener`, as far as there are places for them. If there is
+/// none, an idle one is closed for the new one, or else the new one at once, so that its client
+/// tries another server instead of waiting.
 pub fn accept(
     listener: TcpListener,
     limits: &Limits,
@@ -86,7 +86,7 @@ fn refuse(addr: SocketAddr, full: Full) {
 
 impl Connection {
     fn new(stream: TcpStream, place: Place) -> Self {
-        // Fails only if the other side is gone, which the first read tells as well.
+        // Fails only if the other side is gone, which the first read reports as well.
         let _ = stream.set_nodelay(true);
         let preface =
             Preface { missing: PREFACE_BYTES, deadline: Box::pin(sleep(PREFACE_TIMEOUT)) };
@@ -97,7 +97,7 @@ impl Connection {
         &self.place
     }
 
-    /// The same connection, woken by the current runtime instead of the one that accepted it.
+    /// The same connection, driven by the current runtime instead of the one that accepted it.
     pub fn adopt(self) -> io::Result<Self> {
         let stream = TcpStream::from_std(self.stream.into_std()?)?;
         let preface = self

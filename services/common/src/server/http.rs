@@ -1,5 +1,5 @@
-//! One accepted connection, served by hyper itself: tonic's server has no say over what a response
-//! may have buffered, and cannot hang up.
+//! One accepted connection, served by hyper directly: tonic's server cannot limit the buffer of a
+//! response, and cannot disconnect.
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
@@ -27,17 +27,17 @@ use super::{
 use crate::rpc::{self, Charge, Intake, Outgo, Parts};
 
 /// Bytes that a response may have buffered before it is asked for no more. Less than a block, so
-/// that no more than one waits while one is written; hyper's 400 KiB would let go of two too early.
+/// that only one waits while another is written; hyper's 400 KiB would let go of two too early.
 const SEND_BUFFER_BYTES: usize = 16 * 1024;
-/// How often it is looked whether a connection is idle.
+/// How often idle connections are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// What a server can serve.
+/// A connection that a server can serve.
 pub trait Accepted: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static {
-    /// Who is at the other end.
+    /// The other end.
     fn caller(&self, limits: &Limits) -> Arc<Caller>;
 
-    /// The same connection, woken by the current runtime instead of the one that accepted it.
+    /// The same connection, driven by the current runtime instead of the one that accepted it.
     fn adopt(self) -> io::Result<Self>
     where
         Self: Sized;
@@ -53,7 +53,7 @@ impl Accepted for Connection {
     }
 }
 
-/// A socket in the file system, which needs no places: who may open it is on this host.
+/// A socket in the file system, which needs no places: its users are on this host.
 impl Accepted for UnixStream {
     fn caller(&self, limits: &Limits) -> Arc<Caller> {
         Caller::new(None, Arc::clone(&limits.budget))
@@ -65,7 +65,8 @@ impl Accepted for UnixStream {
 }
 
 /// Serves a connection on the current runtime until it ends, or until `shutdown` and the end of the
-/// calls then open. Whoever takes nothing of a response for too long is hung up on.
+/// calls that are open then. A caller that reads nothing of a response for too long is
+/// disconnected.
 pub async fn serve_connection<C, S, B>(
     connection: C,
     service: S,
@@ -102,11 +103,11 @@ pub async fn serve_connection<C, S, B>(
             ended.map_err(|error| error.to_string())
         }};
     }
-    // Two types of connection without a trait in common.
+    // Two types of connection without a common trait.
     let ended = async {
         if limits.http1 { serve!(either_version(&limits)) } else { serve!(version_2(&limits)) }
     };
-    // A task of its own, or each frame would have its timers looked at.
+    // A task of its own; otherwise each frame would poll its timers.
     let _watch =
         AbortOnDropHandle::new(tokio::spawn(hang_up_once_useless(caller.clone(), limits.clone())));
     tokio::select! {
@@ -117,7 +118,7 @@ pub async fn serve_connection<C, S, B>(
     }
 }
 
-/// Hangs up on a caller whose connection is of no use.
+/// Disconnects a caller whose connection is of no use.
 async fn hang_up_once_useless(caller: Arc<Caller>, limits: Arc<Limits>) {
     let reason = useless(&caller, &limits).await;
     metrics::counter!("shoal_connections_hung_up_total", "reason" => reason).increment(1);
@@ -125,7 +126,7 @@ async fn hang_up_once_useless(caller: Arc<Caller>, limits: Arc<Limits>) {
     caller.hang_up.cancel();
 }
 
-/// Ends when the connection is of no use, and says why.
+/// Returns when the connection is of no use, with the reason.
 async fn useless(caller: &Caller, limits: &Limits) -> &'static str {
     let stalled = async {
         let mut looks = interval(limits.stall_patience);
@@ -152,7 +153,7 @@ async fn useless(caller: &Caller, limits: &Limits) -> &'static str {
     }
 }
 
-/// Has the service answer a request, within bounds.
+/// Has the service answer a request, within limits.
 fn call<S, B>(
     mut service: S,
     request: Request<Incoming>,
@@ -179,7 +180,7 @@ where
             None => Some(answer.await),
             Some(patience) => timeout(patience, answer).await.ok(),
         };
-        // Until it has answered, the handler may need what was received.
+        // Until it has answered, the handler may need the received messages.
         drop(received);
         let response = match answered {
             Some(Ok(response)) => response.map(Body::new),

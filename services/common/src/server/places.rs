@@ -1,4 +1,4 @@
-//! Who is connected: places for connections, in all and for each source, and who makes room.
+//! Places for connections, in all and for each source, and which connection makes room.
 
 use std::{
     cmp::Reverse,
@@ -18,7 +18,7 @@ use crate::{
     rpc::{Budget, Flow, Turns},
 };
 
-/// The far end of a connection: what it has open here, and a way to hang up on it.
+/// The far end of a connection: its open calls, and a way to disconnect it.
 #[derive(Debug)]
 pub struct Caller {
     source: Option<IpAddr>,
@@ -30,7 +30,7 @@ pub struct Caller {
 #[derive(Debug)]
 struct Calls {
     next: u64,
-    /// A few as a rule: to look through them costs less than hashing does.
+    /// Usually a few: a linear search costs less than hashing.
     open: Vec<Open>,
     /// When the last call began or ended, or the connection.
     since: Instant,
@@ -40,11 +40,11 @@ struct Calls {
 struct Open {
     number: u64,
     turns: Arc<Turns>,
-    /// The caller's turn that it was when this was last looked at, if it was the caller's.
+    /// The caller's turn at the last check, if it was the caller's turn.
     seen: Option<u64>,
 }
 
-/// A call under way, until it is dropped.
+/// A call in progress, until it is dropped.
 #[derive(Debug)]
 pub(super) struct OpenCall {
     caller: Arc<Caller>,
@@ -52,7 +52,7 @@ pub(super) struct OpenCall {
 }
 
 impl Caller {
-    /// One that has just connected, and shares the budget.
+    /// A new connection, which shares the budget.
     pub(super) fn new(source: Option<IpAddr>, budget: Arc<Budget>) -> Arc<Self> {
         let calls = Calls { next: 0, open: Vec::new(), since: Instant::now() };
         Arc::new(Self {
@@ -79,7 +79,7 @@ impl Caller {
         calls.open.is_empty().then_some(calls.since)
     }
 
-    /// Whether the caller has taken nothing of some response since this was last asked.
+    /// Whether the caller has read nothing of some response since the last check.
     pub(super) fn stalls(&self) -> bool {
         let mut stalls = false;
         for Open { turns, seen, .. } in &mut self.calls().open {
@@ -110,7 +110,7 @@ impl Drop for OpenCall {
     }
 }
 
-/// Whose connection is closed when there is no place for one more.
+/// Which connection is closed when there is no place for a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WhenFull {
     /// One without calls, or else the new one.
@@ -140,7 +140,7 @@ pub(super) struct Place {
 /// Why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// The server has as many connections as it may.
+    /// The server has reached its limit of connections.
     Server,
     /// The source has.
     Source,
@@ -157,12 +157,12 @@ impl Places {
         })
     }
 
-    /// A place for one more, if need be that of another.
+    /// A place for a new connection, if need be that of another one.
     pub(super) fn take(self: &Arc<Self>, caller: Arc<Caller>) -> Result<Place, Full> {
         let mut taken = self.taken();
         let mut of_sources: HashMap<Option<IpAddr>, usize> = HashMap::new();
-        // Counting takes time, which a server with places left need not spend for a source that
-        // has fewer than all.
+        // Counting takes time, which a server with free places need not spend on a source that has
+        // fewer than all.
         let crowded = taken.len() >= self.total.min(self.of_source);
         if crowded {
             for other in taken.values() {
@@ -183,7 +183,8 @@ impl Places {
         Ok(Place { places: Arc::clone(self), number, caller })
     }
 
-    /// Hangs up on one of those that have a rank: of the highest, who has been idle for longest.
+    /// Disconnects one of those with a rank: of the highest rank, the one that has been idle for
+    /// longest.
     fn make_room(
         &self,
         taken: &mut HashMap<u64, Arc<Caller>>,
@@ -225,7 +226,7 @@ impl Drop for Place {
     }
 }
 
-/// What counts as one source: an IPv4 address, or the /64 that a host on IPv6 has to itself.
+/// A source: an IPv4 address, or the /64 that a host on IPv6 has to itself.
 fn network(address: IpAddr) -> IpAddr {
     let address = address.to_canonical();
     match address {
@@ -295,7 +296,7 @@ mod tests {
     async fn a_connection_is_idle_once_its_last_call_has_ended_whichever_that_is() {
         let caller = caller(1);
         let [first, second, third] = [(); 3].map(|()| caller.begin());
-        // Only the second's caller has a response to take.
+        // Only the second call's client has a response to read.
         second.1.give();
         assert!(!caller.stalls() && caller.stalls(), "it takes nothing");
         drop(first);

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
-/// No setting is longer: a year added to a clock does not overflow it.
+/// The longest setting: a year added to a clock does not overflow it.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Why a text is no duration.
+/// Why a text is not a duration.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// It is not a number with a unit.
@@ -16,7 +16,7 @@ pub enum DurationError {
     /// It is zero or longer than a year.
     #[error("{0:?} is not between 1ns and 365 days")]
     Range(String),
-    /// A message's duration is negative, or not in the form that protobuf gives it.
+    /// A message's duration is negative, or not normalised as protobuf requires.
     #[error(
         "{seconds} s and {nanos} ns are no duration; give seconds from 0 on and less than 1 s of ns"
     )]
@@ -28,7 +28,7 @@ pub enum DurationError {
     },
 }
 
-/// The duration of a message. Unlike the conversion of `prost-types`, which negates and normalizes,
+/// The duration of a message. Unlike the conversion of `prost-types`, which negates and normalises,
 /// it does not overflow, whatever a stranger sends.
 pub fn from_message(message: prost_types::Duration) -> Result<Duration, DurationError> {
     let prost_types::Duration { seconds, nanos } = message;
@@ -38,7 +38,7 @@ pub fn from_message(message: prost_types::Duration) -> Result<Duration, Duration
     Ok(Duration::new(whole, part))
 }
 
-/// Reads a duration, which is longer than nothing and at most a year.
+/// Parses a duration, which is positive and at most a year.
 pub fn parse(text: &str) -> Result<Duration, DurationError> {
     match humantime::parse_duration(text) {
         Ok(duration) if duration.is_zero() || duration > LONGEST => {
@@ -49,12 +49,12 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     }
 }
 
-/// Writes a duration as [`parse`] reads it.
+/// Formats a duration as [`parse`] reads it.
 pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&humantime::format_duration(*duration))
 }
 
-/// Reads a duration out of a string.
+/// Parses a duration from a string.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     parse(&String::deserialize(deserializer)?).map_err(D::Error::custom)
 }

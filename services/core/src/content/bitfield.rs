@@ -1,4 +1,4 @@
-//! Which pieces a peer holds: one bit a piece.
+//! The set of pieces that a peer holds, one bit each.
 
 use super::PieceIndex;
 
@@ -10,7 +10,7 @@ pub struct Bitfield {
     held: u32,
 }
 
-/// The bytes are no bitfield of the content.
+/// The bytes are not a bitfield of the content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BitfieldError {
     /// Too many or too few bytes.
@@ -18,23 +18,23 @@ pub enum BitfieldError {
     Length {
         /// Pieces of the content.
         piece_count: u32,
-        /// Bytes it should have.
+        /// Expected bytes.
         expected: usize,
-        /// Bytes it has.
+        /// Actual bytes.
         actual: usize,
     },
-    /// A bit behind the last piece is set.
+    /// A bit after the last piece is set.
     #[error("the bitfield claims pieces behind the last one")]
     SpareBits,
 }
 
 impl Bitfield {
-    /// No piece of `piece_count`.
+    /// None of `piece_count` pieces.
     pub fn empty(piece_count: u32) -> Self {
         Self { words: vec![0; piece_count.div_ceil(64) as usize], piece_count, held: 0 }
     }
 
-    /// Every piece of `piece_count`.
+    /// All of `piece_count` pieces.
     pub fn full(piece_count: u32) -> Self {
         let mut words = vec![u64::MAX; piece_count.div_ceil(64) as usize];
         if let (Some(last), spare @ 1..) = (words.last_mut(), piece_count % 64) {
@@ -43,7 +43,7 @@ impl Bitfield {
         Self { words, piece_count, held: piece_count }
     }
 
-    /// Reads the wire's form: bit i, from the most significant bit of byte 0 on, is piece i.
+    /// Parses the wire format: bit i, from the most significant bit of byte 0 on, is piece i.
     pub fn from_wire(bytes: &[u8], piece_count: u32) -> Result<Self, BitfieldError> {
         let expected = piece_count.div_ceil(8) as usize;
         if bytes.len() != expected {
@@ -66,7 +66,7 @@ impl Bitfield {
         Ok(field)
     }
 
-    /// The wire's form, as [`Bitfield::from_wire`] reads it.
+    /// The wire format, as [`Bitfield::from_wire`] parses it.
     pub fn to_wire(&self) -> Vec<u8> {
         let mut bytes: Vec<u8> =
             self.words.iter().flat_map(|word| word.reverse_bits().to_be_bytes()).collect();
@@ -89,13 +89,13 @@ impl Bitfield {
         self.held == self.piece_count
     }
 
-    /// The piece is in the set; one that the content does not have never is.
+    /// The piece is in the set; false for a piece that the content does not have.
     pub fn has(&self, piece: PieceIndex) -> bool {
         let (word, bit) = place(piece);
         self.words.get(word).is_some_and(|word| word & bit != 0)
     }
 
-    /// Adds a piece; true if it is new. One that the content does not have is not added.
+    /// Adds a piece; true if it is new. A piece that the content does not have is not added.
     pub fn insert(&mut self, piece: PieceIndex) -> bool {
         if piece.get() >= self.piece_count || self.has(piece) {
             return false;
@@ -112,7 +112,7 @@ impl Bitfield {
         self.held = self.words.iter().map(|word| word.count_ones()).sum();
     }
 
-    /// Takes a piece out; true if it was there.
+    /// Removes a piece; true if it was in the set.
     pub fn remove(&mut self, piece: PieceIndex) -> bool {
         if !self.has(piece) {
             return false;
@@ -123,7 +123,7 @@ impl Bitfield {
         true
     }
 
-    /// 64 pieces a word, piece 0 the least significant bit of the first.
+    /// 64 pieces per word, piece 0 in the least significant bit of the first.
     pub(crate) fn words(&self) -> &[u64] {
         &self.words
     }
@@ -133,7 +133,7 @@ impl Bitfield {
         self.words.iter().enumerate().flat_map(|(at, word)| ones(at, *word))
     }
 
-    /// The pieces of this set that `other` lacks, in order. Looks at 64 pieces at a time.
+    /// The pieces of this set that `other` lacks, in order. Processes 64 pieces at a time.
     pub fn minus<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = PieceIndex> + 'a {
         let theirs = other.words.iter().copied().chain(std::iter::repeat(0));
         self.words
@@ -143,7 +143,7 @@ impl Bitfield {
             .flat_map(|(at, (ours, theirs))| ones(at, ours & !theirs))
     }
 
-    /// The pieces in both sets, in order. Looks at 64 pieces at a time.
+    /// The pieces in both sets, in order. Processes 64 pieces at a time.
     pub fn intersection<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = PieceIndex> + 'a {
         self.words
             .iter()
@@ -157,7 +157,7 @@ fn place(piece: PieceIndex) -> (usize, u64) {
     ((piece.get() / 64) as usize, 1 << (piece.get() % 64))
 }
 
-/// The pieces of one word, the one at `at`.
+/// The pieces of the word at `at`.
 fn ones(at: usize, word: u64) -> impl Iterator<Item = PieceIndex> {
     let mut rest = word;
     std::iter::from_fn(move || {

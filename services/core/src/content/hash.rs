@@ -1,7 +1,7 @@
 //! The BLAKE3 tree of a file, cut at its pieces.
 //!
 //! A piece's hash is the chaining value of its subtree, so the hashes of a file's pieces merge into
-//! the file's root, and a list of them needs no trust. A file of one piece has the root as its hash.
+//! the file's root, and a list of them needs no trust. The hash of a file of one piece is the root.
 
 use blake3::{
     Hasher,
@@ -13,7 +13,7 @@ use super::{FileSpan, Layout, Manifest, PieceIndex};
 /// The hash of one piece: 32 bytes.
 pub type PieceHash = [u8; 32];
 
-/// Hashes one piece, whose bytes come in order.
+/// Hashes one piece, whose bytes are fed in order.
 pub struct PieceHasher {
     hasher: Hasher,
     is_whole_file: bool,
@@ -33,7 +33,7 @@ impl PieceHasher {
         self.hasher.update(bytes);
     }
 
-    /// The hash of what came; wrong unless that was the whole piece.
+    /// The hash of the bytes so far; it is wrong unless they are the whole piece.
     pub fn finish(&self) -> PieceHash {
         if self.is_whole_file {
             return *self.hasher.finalize().as_bytes();
@@ -46,7 +46,7 @@ impl PieceHasher {
     }
 }
 
-/// The root of a file, out of the hashes of its pieces in order.
+/// The root of a file, from the hashes of its pieces in order.
 pub fn file_root(pieces: &[PieceHash]) -> PieceHash {
     match pieces {
         [] => *blake3::hash(&[]).as_bytes(),
@@ -83,21 +83,21 @@ pub enum PieceHashesError {
     Length {
         /// Pieces of the content.
         piece_count: u32,
-        /// Bytes of the list.
+        /// Expected bytes.
         expected: usize,
-        /// Bytes that came.
+        /// Actual bytes.
         actual: usize,
     },
     /// The hashes of a file's pieces do not merge into its root.
     #[error("the piece hashes of {path:?} do not lead to its root")]
     Mismatch {
-        /// Which file.
+        /// The file.
         path: String,
     },
 }
 
 impl PieceHashes {
-    /// Checks hashes, 32 bytes a piece, against the roots in the manifest.
+    /// Checks hashes, 32 bytes per piece, against the roots in the manifest.
     pub fn verify(manifest: &Manifest, bytes: &[u8]) -> Result<Self, PieceHashesError> {
         let layout = manifest.layout();
         let piece_count = layout.piece_count();
@@ -124,7 +124,7 @@ impl PieceHashes {
         &self.0[piece.get() as usize]
     }
 
-    /// All hashes, 32 bytes a piece, in order.
+    /// All hashes, 32 bytes per piece, in order.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_flattened()
     }

@@ -1,4 +1,4 @@
-//! The name of a content: the hash of its manifest.
+//! The id of a content: the hash of its manifest.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ impl ContentId {
         Self(bytes)
     }
 
-    /// The id of the content whose encoded manifest this is.
+    /// The id of the content with this encoded manifest.
     pub fn of_manifest(encoded: &[u8]) -> Self {
         Self(*blake3::hash(encoded).as_bytes())
     }
@@ -35,7 +35,7 @@ impl fmt::Debug for ContentId {
     }
 }
 
-/// The text is no content id.
+/// The text is not a content id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a content id is 64 lower-case hex digits, not {0:?}")]
 pub struct ContentIdError(String);
@@ -44,7 +44,7 @@ impl FromStr for ContentId {
     type Err = ContentIdError;
 
     fn from_str(text: &str) -> Result<Self, ContentIdError> {
-        // At most 80 characters of what a stranger wrote are repeated to them.
+        // At most 80 characters of a stranger's text are repeated.
         let refuse = || ContentIdError(text.chars().take(80).collect());
         if text.bytes().any(|b| b.is_ascii_uppercase()) {
             return Err(refuse());

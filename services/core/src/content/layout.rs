@@ -1,12 +1,12 @@
 //! All arithmetic of pieces, files and blocks.
 //!
-//! Pieces are of equal length; each file starts on a piece boundary, so a file's last piece may be
-//! shorter. A piece is transferred in parts that start and end at multiples of [`BLOCK_UNIT`], but
-//! for the end of a piece.
+//! Pieces have equal length; each file starts on a piece boundary, so a file's last piece may be
+//! shorter. A piece is transferred in parts that start and end at multiples of [`BLOCK_UNIT`],
+//! except at the end of a piece.
 
 use std::ops::Range;
 
-/// Bytes of the smallest part of a piece that is tracked: BitTorrent's block of 16 KiB.
+/// Bytes of the smallest tracked part of a piece: BitTorrent's block of 16 KiB.
 pub const BLOCK_UNIT: u32 = 16 * 1024;
 
 /// Pieces that a content may have.
@@ -17,7 +17,7 @@ pub const MAX_PIECE_COUNT: u32 = 1 << 20;
 pub struct PieceIndex(u32);
 
 impl PieceIndex {
-    /// The piece with this number. Whether a content has it, its [`Layout`] tells.
+    /// The piece with this number. [`Layout`] tells whether a content has it.
     pub const fn new(index: u32) -> Self {
         Self(index)
     }
@@ -40,7 +40,7 @@ impl PieceLength {
     /// 16 MiB.
     pub const MAX: Self = Self(16 * 1024 * 1024);
 
-    /// A piece of so many bytes.
+    /// A piece with this many bytes.
     pub fn new(bytes: u64) -> Result<Self, LayoutError> {
         let fits = (u64::from(Self::MIN.0)..=u64::from(Self::MAX.0)).contains(&bytes);
         if !fits || !bytes.is_power_of_two() {
@@ -49,9 +49,10 @@ impl PieceLength {
         Ok(Self(bytes as u32))
     }
 
-    /// The length for a content of so many bytes: the textbook's 256 KiB, or the smallest power of
-    /// two above with at most 8,192 pieces. Under 64 MiB less, for 512 pieces: in simulation small
-    /// contents spread 1-4 % faster so, and more pieces only cost more calls.
+    /// The length for a content with this many bytes: the textbook's 256 KiB, or the smallest
+    /// larger power of two with at most 8,192 pieces. Below 64 MiB it is shorter, for 512 pieces:
+    /// in simulation small contents spread 1-4 % faster that way, and more pieces only cost more
+    /// calls.
     pub fn for_size(total_bytes: u64) -> Self {
         let (most, least, longest) = if total_bytes < 64 << 20 {
             (512, Self::MIN, Self::TEXTBOOK)
@@ -68,36 +69,37 @@ impl PieceLength {
     }
 }
 
-/// A part of a piece: `length` bytes from `offset` on, never empty, never past the piece's end.
+/// A part of a piece: `length` bytes from `offset` on, never empty, never past the end of the
+/// piece.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BlockRange {
     /// The piece.
     pub piece: PieceIndex,
-    /// Bytes from the piece's start.
+    /// Bytes from the start of the piece.
     pub offset: u32,
     /// Bytes.
     pub length: u32,
 }
 
 impl BlockRange {
-    /// The first byte behind it, counted from the piece's start.
+    /// The first byte after it, from the start of the piece.
     pub const fn end(&self) -> u32 {
         self.offset + self.length
     }
 }
 
-/// Where a piece lies: in which file, and where in it.
+/// The place of a piece: its file, and its place in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSpan {
     /// Number of the file in the manifest.
     pub file: usize,
-    /// Bytes from the file's start.
+    /// Bytes from the start of the file.
     pub offset: u64,
     /// Bytes.
     pub length: u32,
 }
 
-/// A content cannot be cut into pieces so.
+/// A content cannot be cut into pieces this way.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     /// Not a power of two between 64 KiB and 16 MiB.
@@ -106,17 +108,17 @@ pub enum LayoutError {
     /// More than [`MAX_PIECE_COUNT`].
     #[error("{0} pieces are more than the {MAX_PIECE_COUNT} allowed; choose longer pieces")]
     TooManyPieces(u64),
-    /// The sizes of the files sum up to more than 2^63 bytes.
+    /// The sizes of the files add up to more than 2^63 bytes.
     #[error("the files are larger than any disk")]
     TooLarge,
-    /// No such piece, or no such bytes in it.
+    /// There is no such piece, or no such bytes in it.
     #[error("piece {piece} has no bytes {offset} to {end}")]
     OutOfRange {
-        /// The piece asked for.
+        /// The requested piece.
         piece: u32,
-        /// First byte asked for.
+        /// The first requested byte.
         offset: u64,
-        /// First byte no longer asked for.
+        /// The first byte after the requested ones.
         end: u64,
     },
 }
@@ -126,7 +128,7 @@ pub enum LayoutError {
 pub struct Layout {
     piece_length: PieceLength,
     sizes: Vec<u64>,
-    /// Number of each file's first piece, and behind the last file's the count of all pieces.
+    /// Number of each file's first piece; after the last file the number of all pieces.
     first_pieces: Vec<u32>,
     total_bytes: u64,
 }
@@ -151,7 +153,7 @@ impl Layout {
         Ok(Self { piece_length, sizes, first_pieces, total_bytes })
     }
 
-    /// Bytes in every piece but the last of a file.
+    /// Bytes in every piece except the last of a file.
     pub const fn piece_length(&self) -> PieceLength {
         self.piece_length
     }
@@ -192,10 +194,10 @@ impl Layout {
         (start..end).map(PieceIndex)
     }
 
-    /// Where a piece of this content lies.
+    /// The place of a piece of this content.
     pub fn span(&self, piece: PieceIndex) -> FileSpan {
         debug_assert!(piece.0 < self.piece_count(), "a piece of another content");
-        // Empty files share their first piece with the next file: the last such is the owner.
+        // Empty files share their first piece with the next file: the last such file is the owner.
         let file = self.first_pieces.partition_point(|first| *first <= piece.0) - 1;
         let whole = u64::from(self.piece_length.get());
         let offset = u64::from(piece.0 - self.first_pieces[file]) * whole;
@@ -207,12 +209,12 @@ impl Layout {
         self.span(piece).length
     }
 
-    /// The whole of a piece.
+    /// A whole piece.
     pub fn whole(&self, piece: PieceIndex) -> BlockRange {
         BlockRange { piece, offset: 0, length: self.length_of(piece) }
     }
 
-    /// Checks what a stranger asks for; a `length` of 0 means to the end of the piece.
+    /// Checks a stranger's request; a `length` of 0 means up to the end of the piece.
     pub fn range(&self, piece: u32, offset: u32, length: u32) -> Result<BlockRange, LayoutError> {
         let end = u64::from(offset) + u64::from(length);
         let refuse = || LayoutError::OutOfRange { piece, offset: u64::from(offset), end };

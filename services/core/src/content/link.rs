@@ -1,4 +1,4 @@
-//! A content id with places to start from, in one line that people pass on:
+//! A content id with addresses to start from, in one line that people pass on:
 //! `shoal:ID?tr=HOST:PORT&dht=HOST:PORT`.
 
 use std::{fmt, str::FromStr};
@@ -7,13 +7,13 @@ use super::{ContentId, ContentIdError};
 
 const SCHEME: &str = "shoal:";
 
-/// Addresses of one kind in a link, at most: more are of no use, and a link is pasted by hand.
+/// Addresses of one kind in a link: more are of no use, and a link is pasted by hand.
 const MAX_ADDRESSES: usize = 16;
 
-/// Bytes of an address, at most: a DNS name, a colon and a port.
+/// Bytes of an address: a DNS name, a colon and a port.
 const MAX_ADDRESS_BYTES: usize = 259;
 
-/// Where a content is to be had.
+/// Where a content can be found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
     /// The content.
@@ -22,16 +22,16 @@ pub struct Link {
     ring_nodes: Vec<String>,
 }
 
-/// The text is no link.
+/// The text is not a link.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LinkError {
     /// It starts with neither `shoal:` nor an id.
     #[error("a link looks like shoal:ID?tr=HOST:PORT: {0}")]
     Id(#[from] ContentIdError),
-    /// A part behind the question mark is no `key=value`.
+    /// A part after the question mark is not `key=value`.
     #[error("{0:?} in the link is not of the form tr=HOST:PORT or dht=HOST:PORT")]
     Parameter(String),
-    /// A value that can be no HOST:PORT.
+    /// A value cannot be HOST:PORT.
     #[error("{0:?} in the link is not of the form HOST:PORT")]
     Address(String),
     /// Too many addresses of a kind.
@@ -40,7 +40,7 @@ pub enum LinkError {
 }
 
 impl Link {
-    /// A link to `id`, with addresses (HOST:PORT) of trackers and of nodes of the ring.
+    /// A link to `id`, with addresses (HOST:PORT) of trackers and of ring nodes.
     pub fn new(
         id: ContentId,
         trackers: Vec<String>,
@@ -60,14 +60,14 @@ impl Link {
         &self.trackers
     }
 
-    /// HOST:PORT of nodes of the ring that may know the swarm.
+    /// HOST:PORT of ring nodes that may know the swarm.
     pub fn ring_nodes(&self) -> &[String] {
         &self.ring_nodes
     }
 }
 
-/// Letters, digits and punctuation that a host and port need, none of which a link escapes. Whoever
-/// dials it reads it more strictly.
+/// Letters, digits and punctuation that a host and port need; a link escapes none of them. The
+/// dialler parses the address more strictly.
 fn check_address(address: &str) -> Result<(), LinkError> {
     let sound = address.len() <= MAX_ADDRESS_BYTES
         && address.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:[]".contains(&b))
@@ -75,7 +75,7 @@ fn check_address(address: &str) -> Result<(), LinkError> {
     if sound { Ok(()) } else { Err(LinkError::Address(start_of(address))) }
 }
 
-/// As much of what a stranger wrote as is repeated to them.
+/// The part of a stranger's text that is repeated.
 fn start_of(text: &str) -> String {
     text.chars().take(80).collect()
 }
@@ -93,7 +93,7 @@ impl fmt::Display for Link {
     }
 }
 
-/// Reads a link, or an id alone. Keys of the future are skipped.
+/// Parses a link, or an id alone. Keys of later versions are skipped.
 impl FromStr for Link {
     type Err = LinkError;
 

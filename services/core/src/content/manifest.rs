@@ -1,4 +1,4 @@
-//! What a content is made of.
+//! The manifest: the files of a content.
 
 mod wire;
 
@@ -7,19 +7,19 @@ use std::collections::HashSet;
 use self::wire::Wire;
 use super::{ContentId, Layout, LayoutError, PieceLength};
 
-/// The only version there is.
+/// The only version so far.
 const FORMAT_VERSION: u32 = 1;
 
-/// Bytes of an encoded manifest, at most: room for some hundred thousand files.
+/// Bytes of an encoded manifest: room for some hundred thousand files.
 pub const MAX_MANIFEST_BYTES: usize = 64 << 20;
 
-/// Bytes of a path, at most: Linux's PATH_MAX.
+/// Bytes of a path: Linux's PATH_MAX.
 const MAX_PATH_BYTES: usize = 4096;
 
-/// Bytes of a path's component, at most: NAME_MAX of most file systems.
+/// Bytes of a path component: NAME_MAX of most file systems.
 const MAX_COMPONENT_BYTES: usize = 255;
 
-/// A file or a directory tree; every value is sound, whoever wrote it.
+/// A file or a directory tree; every value is valid, whatever its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     name: String,
@@ -48,13 +48,13 @@ pub enum ManifestError {
     /// Longer than [`MAX_MANIFEST_BYTES`].
     #[error("a manifest of {0} bytes is longer than the {MAX_MANIFEST_BYTES} allowed")]
     TooLong(usize),
-    /// No protobuf of a manifest.
+    /// Not a protobuf manifest.
     #[error("the manifest cannot be decoded: {0}")]
     Encoding(String),
     /// It does not encode back to the same bytes.
     #[error("the manifest is not in canonical form")]
     NotCanonical,
-    /// A format of the future.
+    /// A later format.
     #[error("manifest version {0} is unknown; this is version {FORMAT_VERSION}; upgrade shoal")]
     Version(u32),
     /// Absolute, empty, too long, or with an empty, `.`, `..` or otherwise unusable component.
@@ -66,10 +66,10 @@ pub enum ManifestError {
     /// A root is not 32 bytes long.
     #[error("the root of {0:?} is not 32 bytes long")]
     Root(String),
-    /// A content that is no directory has exactly one file, named as itself.
+    /// A content that is not a directory has exactly one file, named as the content.
     #[error("a content that is no directory has one file, named as itself")]
     NotOneFile,
-    /// The files cannot be cut into pieces so.
+    /// The files cannot be cut into pieces this way.
     #[error(transparent)]
     Layout(#[from] LayoutError),
 }
@@ -110,7 +110,7 @@ impl Manifest {
         Ok(Self { name, is_directory, files, empty_directories, layout })
     }
 
-    /// Reads what [`Manifest::encode`] wrote, and refuses everything else.
+    /// Parses what [`Manifest::encode`] wrote, and refuses everything else.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
         if bytes.len() > MAX_MANIFEST_BYTES {
             return Err(ManifestError::TooLong(bytes.len()));
@@ -129,7 +129,7 @@ impl Manifest {
             wire.files,
             wire.empty_directories,
         )?;
-        // Part by part: a copy of it all would double what it takes.
+        // Part by part: a copy of the whole would double the memory.
         let mut rest = Some(bytes);
         manifest.write(|part| rest = rest.and_then(|rest| rest.strip_prefix(part)));
         if rest != Some(&[]) {
@@ -138,7 +138,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The canonical bytes, as `shoal/content/v1/manifest.proto` has them.
+    /// The canonical bytes, as `shoal/content/v1/manifest.proto` defines them.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         self.write(|part| bytes.extend_from_slice(part));
@@ -170,7 +170,7 @@ impl Manifest {
         &self.files
     }
 
-    /// Directories that hold nothing, sorted.
+    /// Empty directories, sorted.
     pub fn empty_directories(&self) -> &[String] {
         &self.empty_directories
     }
@@ -181,7 +181,7 @@ impl Manifest {
     }
 }
 
-/// Whether the name can be a file's or directory's on every system that matters.
+/// Whether the name can be that of a file or directory on every relevant system.
 fn check_component(name: &str) -> Result<(), &'static str> {
     match name {
         "" => Err("a component is empty"),
@@ -203,7 +203,7 @@ fn check_path(path: &str) -> Result<(), ManifestError> {
         .map_err(|why| ManifestError::Path(path.to_owned(), why))
 }
 
-/// Every path is sound, in order and once, and none lies below one that is a file or empty.
+/// Every path is valid, in order and unique, and none lies below one that is a file or empty.
 fn check_tree(files: &[FileEntry], empty_directories: &[String]) -> Result<(), ManifestError> {
     check_sorted(files.iter().map(|file| file.path.as_str()))?;
     check_sorted(empty_directories.iter().map(String::as_str))?;
@@ -245,7 +245,7 @@ mod tests {
 
     use super::*;
 
-    /// The messages as prost would have them, to compare with.
+    /// The messages as prost would define them, for comparison.
     mod wire {
         #[derive(Clone, PartialEq, prost::Message)]
         pub(super) struct Manifest {

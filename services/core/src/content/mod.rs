@@ -1,4 +1,4 @@
-//! What is distributed: ids, manifest, piece geometry, bitfield.
+//! Contents: ids, manifest, piece geometry, bitfield.
 
 mod bitfield;
 mod hash;

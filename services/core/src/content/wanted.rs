@@ -1,14 +1,14 @@
-//! The content that somebody wants: by its id, by a link, or by a name that the ring knows.
+//! A wanted content: by its id, by a link, or by a name that the ring resolves.
 
 use std::{fmt, str::FromStr};
 
 use super::{Link, LinkError};
 
-/// What a content is called in the ring.
+/// The name of a content in the ring.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(String);
 
-/// The text is no name.
+/// The text is not a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is no name: a name has 1 to {max} letters, digits and any of -_./:@+, and looks \
@@ -17,16 +17,16 @@ pub struct Name(String);
 )]
 pub struct NameError(String);
 
-/// The content that somebody wants.
+/// A wanted content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// By its id, maybe with places to start from.
+    /// By its id, maybe with addresses to start from.
     Link(Link),
-    /// By a name that the ring knows.
+    /// By a name that the ring resolves.
     Name(Name),
 }
 
-/// The text names no content.
+/// The text does not identify a content.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WantedError {
     /// It was meant as an id or a link.
@@ -38,10 +38,10 @@ pub enum WantedError {
 }
 
 impl Name {
-    /// The longest name: with what stands before it, it is a key of the ring.
+    /// The longest name: with its prefix it is a key of the ring.
     pub const MAX_BYTES: usize = 128;
 
-    /// The key under which the ring keeps it, beside whatever else it keeps.
+    /// The key of the name in the ring, separate from all other keys.
     pub fn key(&self) -> String {
         format!("name/{self}")
     }
@@ -86,7 +86,7 @@ impl FromStr for Wanted {
     }
 }
 
-/// It starts as a link does, or is an id, or one with a few digits too many or too few.
+/// It starts like a link, or is an id, or one with a few digits too many or too few.
 fn is_meant_as_link(text: &str) -> bool {
     let is_hex = text.bytes().all(|b| b.is_ascii_hexdigit());
     text.starts_with("shoal:") || (is_hex && text.len() >= 32)
@@ -106,7 +106,7 @@ mod tests {
             assert_eq!(name.parse(), Ok(Wanted::Name(Name(name.to_owned()))), "{name}");
         }
         let names = ["", "a b", "caf\u{e9}", "a?b", &"n".repeat(129)];
-        // One digit short, one too many, in the wrong case: nobody is to look for a name.
+        // One digit short, one too many, in the wrong case: it must not be looked up as a name.
         let ids = [&id[1..], &format!("{id}0"), &"A".repeat(64), "shoal:xyz"];
         for bad in names.into_iter().chain(ids) {
             assert!(bad.parse::<Wanted>().is_err(), "{bad}");

@@ -1,4 +1,4 @@
-//! One swarm: its peers, and where they are.
+//! One swarm: its peers and their locations.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,14 +15,14 @@ use crate::PeerId;
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) peer: Peer,
-    /// Who answers for the address it announced from.
+    /// The owner of the address it announced from.
     pub(super) source: IpAddr,
     pub(super) last_seen: Instant,
-    /// Its time in the queue of expiries.
+    /// Its time in the expiry queue.
     pub(super) look_at: Instant,
 }
 
-/// A place that peers share. The nearest come first.
+/// A location that peers share. The nearest come first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Place {
     Node(String),
@@ -33,7 +33,7 @@ enum Place {
 pub(super) struct Swarm {
     entries: HashMap<PeerId, Entry>,
     everybody: Pool,
-    /// The peers of each place. None is empty.
+    /// The peers of each location. None is empty.
     places: HashMap<Place, Pool>,
     complete: usize,
 }
@@ -59,7 +59,7 @@ impl Swarm {
         self.entries.get_mut(&peer)
     }
 
-    /// Adds a peer, or puts it in the place of what was known of it.
+    /// Adds a peer, or replaces its entry.
     pub(super) fn insert(&mut self, entry: Entry) {
         let id = entry.peer.id;
         self.remove(id);
@@ -86,8 +86,8 @@ impl Swarm {
         Some(entry)
     }
 
-    /// Up to `numwant` others: first, up to `near_percent` of them, peers of the asker's node and
-    /// then zone; the rest uniformly at random. Without a location all of it is uniform.
+    /// Up to `numwant` others: first, up to `near_percent` of them, peers of the asking peer's node
+    /// and then zone; the rest uniformly at random. Without a location all are uniform.
     pub(super) fn hand_out(
         &self,
         asker: PeerId,
@@ -98,7 +98,7 @@ impl Swarm {
         let mut chosen = HashSet::from([asker]);
         let mut peers = Vec::new();
         let mut draw = |pool: &Pool, until: usize| {
-            // So many that enough are left when those already chosen come up again.
+            // Enough that some are left when peers that are already chosen are drawn again.
             for id in pool.sample(until.saturating_add(1), rng) {
                 if peers.len() < until && chosen.insert(id) {
                     peers.push(self.entries[&id].peer.clone());
@@ -122,7 +122,7 @@ impl Swarm {
     }
 }
 
-/// What a location shares with others: the parts of it that are known.
+/// The known parts of a location, which it shares with others.
 fn places_of(Location { region, zone, node }: &Location) -> impl Iterator<Item = Place> {
     let node = (!node.is_empty()).then(|| Place::Node(node.clone()));
     let zone = (!zone.is_empty()).then(|| Place::Zone(region.clone(), zone.clone()));

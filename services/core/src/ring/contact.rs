@@ -1,4 +1,4 @@
-//! Who stands where on the ring, and how to reach them.
+//! The identity, position and address of a ring node.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -6,7 +6,8 @@ use uuid::Uuid;
 
 use super::Position;
 
-/// A ring node's identity: a UUID kept in its data directory, so a new address keeps its position.
+/// A ring node's identity: a UUID stored in its data directory, so that a new address keeps its
+/// position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(Uuid);
 
@@ -28,7 +29,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// The text is no UUID.
+/// The text is not a UUID.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a node id is a UUID such as 2f1e0c5a-7c1b-4d0e-9d3a-5a4c4cbb6a10")]
 pub struct NodeIdError;
@@ -43,13 +44,13 @@ impl FromStr for NodeId {
 
 /// A node of the ring, as others know it.
 ///
-/// A node that comes back under another address keeps its position: compare positions, and take
-/// the address from whoever heard of it last. The address's text is shared, so a clone is cheap.
+/// A node that returns under another address keeps its position: compare positions, and use the
+/// most recent address. The address's text is shared, so a clone is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Contact {
-    /// Where it stands.
+    /// Its position.
     pub position: Position,
-    /// Who it is.
+    /// Its identity.
     pub id: NodeId,
     /// HOST:PORT to dial.
     pub address: Arc<str>,

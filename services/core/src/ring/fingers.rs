@@ -1,19 +1,19 @@
-//! Shortcuts across the ring.
+//! Fingers: shortcuts across the ring.
 //!
-//! A finger is the closest successor of a position at a set distance, its target. With base 2 the
-//! distances are the powers of two, as in the Chord paper, and each hop at least halves what is left
-//! of the way; with base 16 they are the multiples d * 16^j, d from 1 to 15, and each hop leaves at
-//! most a sixteenth.
+//! A finger is the closest successor of a position at a fixed distance, its target. With base 2 the
+//! distances are the powers of two, as in the Chord paper, and each hop at least halves the
+//! remaining distance; with base 16 they are the multiples d * 16^j, d from 1 to 15, and each hop
+//! leaves at most a sixteenth.
 //!
 //! Most targets lie so near that they share a few nodes. Only distinct nodes are kept, by their
-//! distance: the finger of a target is the first of them at or after it. Invariant: each node kept is
-//! the finger of at least one target.
+//! distance: the finger of a target is the first of them at or after it. Invariant: each node kept
+//! is the finger of at least one target.
 
 use std::{collections::BTreeMap, iter};
 
-use super::{Bits, Census, Contact, Position};
+use super::{Bits, Contact, LiveNodes, Position};
 
-/// How densely targets lie.
+/// How densely targets are spaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FingerBase {
     /// At the powers of two.
@@ -32,7 +32,7 @@ impl FingerBase {
     }
 }
 
-/// The shortcuts of one node.
+/// The fingers of one node.
 #[derive(Clone, Debug)]
 pub struct Fingers {
     me: Position,
@@ -45,7 +45,7 @@ pub struct Fingers {
 }
 
 impl Fingers {
-    /// The fingers of the node at `me`, who knows nobody.
+    /// The fingers of the node at `me`, which knows no other.
     pub const fn new(me: Position, bits: Bits, base: FingerBase) -> Self {
         Self { me, bits, base, nodes: BTreeMap::new(), refreshed: 0 }
     }
@@ -56,8 +56,8 @@ impl Fingers {
         distances.map(|distance| self.me.advanced(distance))
     }
 
-    /// The target whose closest successor should be looked up next: one after the other, without
-    /// those up to `covered`, the last of the successor list, which knows better.
+    /// The target whose closest successor should be looked up next: in turn, except those up to
+    /// `covered`, the end of the successor list, which is more accurate.
     pub fn next_to_fix(&mut self, covered: Option<Position>) -> Option<Position> {
         let covered = covered.map_or(0, |last| self.me.distance_to(last));
         let next = self.target_after(self.refreshed.max(covered));
@@ -65,12 +65,12 @@ impl Fingers {
         Some(self.me.advanced(self.refreshed))
     }
 
-    /// Takes a node for the closest successor of a target: none of those known between lives.
+    /// Takes a node for the closest successor of a target: no known node between them is alive.
     pub fn learn(&mut self, target: Position, node: Contact) {
         let from = self.me.distance_to(target);
         let distance = self.me.distance_to(node.position);
         if distance == 0 {
-            // The target's closest successor is this very node: there is nobody between.
+            // The target's closest successor is this very node: there is no node between.
             self.nodes.split_off(&from);
             return;
         }
@@ -96,15 +96,15 @@ impl Fingers {
         }
     }
 
-    /// Replaces all fingers by what the census says.
-    pub fn fill_from(&mut self, census: &Census) {
+    /// Replaces all fingers by those among the live nodes.
+    pub fn fill_from(&mut self, live_nodes: &LiveNodes) {
         self.nodes.clear();
         let mut last = 0;
         while let Some(target) = self.target_after(last) {
-            let Some(node) = census.owner_of(self.me.advanced(target)) else { return };
+            let Some(node) = live_nodes.owner_of(self.me.advanced(target)) else { return };
             last = self.me.distance_to(node.position);
             if last < target {
-                // The circle is round.
+                // The circle wraps around.
                 return;
             }
             self.nodes.insert(last, node.clone());
@@ -138,7 +138,8 @@ impl Fingers {
         let Some(top_bit) = steps.checked_ilog2() else { return Some(1 << unused) };
         let digit = self.base.digit();
         let unit = 1 << (top_bit / digit * digit);
-        // Another one of the top digit's units; after the last digit this is the next higher's first.
+        // One more unit of the top digit; after the last digit this is the first of the next higher
+        // one.
         let next = (steps / unit + 1).checked_mul(unit)?;
         (next.leading_zeros() >= unused).then_some(next << unused)
     }
@@ -155,7 +156,7 @@ mod tests {
 
     fn fingers(me: u128, base: FingerBase, others: &[u128]) -> Fingers {
         let mut fingers = Fingers::new(four(me), FOUR, base);
-        fingers.fill_from(&Census::new(others.iter().copied().map(node)));
+        fingers.fill_from(&LiveNodes::new(others.iter().copied().map(node)));
         fingers
     }
 
@@ -215,7 +216,7 @@ mod tests {
         assert_eq!(numbers(fingers.nodes()), [9]);
     }
 
-    /// The definition: of each target, the closest successor of all nodes, this one among them.
+    /// The definition: for each target, the closest successor of all nodes, including this one.
     fn naive(me: Position, base: FingerBase, others: &[Position]) -> BTreeSet<Position> {
         let targets = (0..128).flat_map(|bit| match base {
             FingerBase::Two => vec![1_u128 << bit],
@@ -228,7 +229,7 @@ mod tests {
     }
 
     fn positions() -> impl Strategy<Value = BTreeSet<u128>> {
-        // Some near each other, most far.
+        // Some near each other, most far apart.
         btree_set(
             prop_oneof![any::<u128>(), 0..40_u128, (0..128_u32).prop_map(|bit| 1 << bit)],
             1..40,
@@ -242,15 +243,15 @@ mod tests {
         ) {
             let me = Position::from_u128(me);
             let others: Vec<_> = places.into_iter().map(|distance| me.advanced(distance)).filter(|p| *p != me).collect();
-            let census = Census::new(others.iter().copied().chain([me]).map(node_at));
+            let live_nodes = LiveNodes::new(others.iter().copied().chain([me]).map(node_at));
             let mut filled = Fingers::new(me, Bits::FULL, base);
-            filled.fill_from(&census);
+            filled.fill_from(&live_nodes);
             let expected = naive(me, base, &others);
             prop_assert_eq!(filled.nodes().map(|node| node.position).collect::<BTreeSet<_>>(), expected.clone());
 
             let mut learnt = Fingers::new(me, Bits::FULL, base);
             for target in filled.targets() {
-                learnt.learn(target, census.owner_of(target).expect("nobody is alone").clone());
+                learnt.learn(target, live_nodes.owner_of(target).expect("nobody is alone").clone());
             }
             prop_assert_eq!(learnt.nodes().map(|node| node.position).collect::<BTreeSet<_>>(), expected);
         }

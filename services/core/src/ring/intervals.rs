@@ -1,4 +1,4 @@
-//! Something known of each position of the circle, kept by intervals.
+//! A map from the positions of the circle to values, stored as intervals.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -7,10 +7,10 @@ use super::{KeyRange, Position};
 const FIRST: Position = Position::from_u128(0);
 const LAST: Position = Position::from_u128(u128::MAX);
 
-/// A value, or none, for each position. Neighbours with equal values are one interval.
+/// A value, or none, for each position. Neighbours with equal values form one interval.
 ///
-/// Invariant: there is an entry at position 0, and no two entries in a row are equal. An entry
-/// counts from its position to the one before the next entry's.
+/// Invariant: there is an entry at position 0, and no two consecutive entries are equal. An entry
+/// applies from its position to the one before the next entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Intervals<T> {
     starts: BTreeMap<Position, Option<T>>,
@@ -23,13 +23,13 @@ impl<T> Default for Intervals<T> {
 }
 
 impl<T: Clone + PartialEq> Intervals<T> {
-    /// What is known of a position.
+    /// The value at a position.
     pub fn at(&self, position: Position) -> Option<&T> {
         self.starts.range(..=position).next_back().and_then(|(_, value)| value.as_ref())
     }
 
-    /// The interval around a position of which something is known, as far as it goes without a step
-    /// past position 0.
+    /// The interval with a value around a position, as far as it goes without wrapping around
+    /// position 0.
     pub fn around(&self, position: Position) -> Option<(KeyRange, &T)> {
         let (first, value) = self.starts.range(..=position).next_back()?;
         let after = (Bound::Excluded(position), Bound::Unbounded);
@@ -44,7 +44,7 @@ impl<T: Clone + PartialEq> Intervals<T> {
             for (from, to) in self.cuts(first, last) {
                 let value = self.at(from);
                 match pieces.last_mut() {
-                    // An interval that goes on after position 0.
+                    // An interval that continues after position 0.
                     Some((before, known)) if *known == value => before.last = to,
                     _ => pieces.push((KeyRange { after: from.previous(), last: to }, value)),
                 }
@@ -53,18 +53,18 @@ impl<T: Clone + PartialEq> Intervals<T> {
         pieces
     }
 
-    /// How many intervals there are, those of which nothing is known counted.
+    /// The number of intervals, including those without a value.
     pub fn count(&self) -> usize {
         self.starts.len()
     }
 
-    /// The intervals of which something is known, in the order of their positions.
+    /// The intervals with a value, in the order of positions.
     pub fn known(&self) -> impl Iterator<Item = (KeyRange, &T)> {
         let pieces = self.pieces(KeyRange::whole(LAST));
         pieces.into_iter().filter_map(|(range, value)| Some((range, value?)))
     }
 
-    /// Changes what is known of a range, interval by interval.
+    /// Changes the values of a range, interval by interval.
     pub fn update(&mut self, range: KeyRange, mut change: impl FnMut(&mut Option<T>)) {
         for (first, last) in lines(range) {
             self.cut_before(first);
@@ -78,7 +78,7 @@ impl<T: Clone + PartialEq> Intervals<T> {
         }
     }
 
-    /// Has an interval begin at `position`.
+    /// Makes an interval begin at `position`.
     fn cut_before(&mut self, position: Position) {
         if !self.starts.contains_key(&position) {
             let value = self.at(position).cloned();
@@ -86,7 +86,7 @@ impl<T: Clone + PartialEq> Intervals<T> {
         }
     }
 
-    /// Makes equal neighbours one, from the interval before `first` to the one after `last`.
+    /// Joins equal neighbours, from the interval before `first` to the one after `last`.
     fn join(&mut self, first: Position, last: Position) {
         let before = self.starts.range(..first).next_back().map_or(FIRST, |(start, _)| *start);
         let after = (Bound::Excluded(last), Bound::Unbounded);
@@ -103,7 +103,7 @@ impl<T: Clone + PartialEq> Intervals<T> {
         }
     }
 
-    /// First and last position of each interval between two positions.
+    /// The first and last position of each interval between two positions.
     fn cuts(&self, first: Position, last: Position) -> Vec<(Position, Position)> {
         let inside = (Bound::Excluded(first), Bound::Included(last));
         let starts = if first == last {
@@ -117,7 +117,7 @@ impl<T: Clone + PartialEq> Intervals<T> {
     }
 }
 
-/// A range as one or two lines from a first to a last position, without a step past position 0.
+/// A range as one or two lines from a first to a last position that do not wrap around position 0.
 fn lines(range: KeyRange) -> Vec<(Position, Position)> {
     let (first, last) = (range.first(), range.last);
     if first <= last { vec![(first, last)] } else { vec![(first, LAST), (FIRST, last)] }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     proptest! {
-        /// Sixteen values, one for each position, are the plain way to do the same.
+        /// Sixteen values, one per position: the obvious way to do the same.
         #[test]
         fn it_is_as_if_each_position_had_its_value(
             changes in proptest::collection::vec((0_u128..16, 0_u128..16, 0_u8..3), 0..20),

@@ -1,24 +1,24 @@
-//! Leases: for a while a replica promises nothing to anyone but the primary.
+//! Leases: for a while a replica promises nothing to any node but the primary.
 //!
-//! A primary that holds leases of a majority answers alone: nobody can have agreed on a next set
+//! A primary that holds leases of a majority may answer alone: no next set can have been agreed on
 //! without it. Times are those of each node's own monotonic clock; the primary counts from before
-//! it asked, the replica from when it answered, so the primary's time is up first.
+//! its request, the replica from its answer, so the primary's lease expires first.
 
 use std::time::{Duration, Instant};
 
 use super::{Intervals, KeyRange, NodeId, ReplicaSet};
 
-/// Ranges of which the leases are told apart. Of more, each counts for as long as the last: whoever
-/// proposes waits for one lease's length at most.
+/// Ranges whose leases are tracked separately. Beyond that, each lasts as long as the last one: a
+/// proposer waits for one lease length at most.
 const MAX_RANGES: usize = 1_024;
 
-/// The leases a replica has granted.
+/// The leases that a replica has granted.
 #[derive(Clone, Debug)]
 pub struct Leases {
     length: Duration,
-    /// When each is over.
+    /// When each expires.
     granted: Intervals<Instant>,
-    /// Those granted before a restart are forgotten, and over by then.
+    /// Leases granted before a restart are unknown, and have expired by then.
     forgotten_until: Instant,
 }
 
@@ -41,8 +41,8 @@ impl Leases {
         self.granted.update(range, |known| *known = Some(until));
     }
 
-    /// How long who proposes has to wait for a promise. A primary that has promised answers no more
-    /// reads, so nobody need wait then; that it proposes is not enough.
+    /// How long a proposer has to wait for a promise. A primary that has promised serves no more
+    /// reads, so nobody has to wait after that; that it proposes is not enough.
     pub fn wait(&self, now: Instant, range: KeyRange) -> Option<Duration> {
         let pieces = self.granted.pieces(range).into_iter();
         let until = pieces.filter_map(|(_, until)| until.copied());
@@ -51,16 +51,16 @@ impl Leases {
     }
 }
 
-/// The lease a primary holds: when each member last granted it.
+/// The leases that a primary holds: when each member last granted one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tenure {
+pub struct LeaderLease {
     length: Duration,
     grants: Vec<(NodeId, Option<Instant>)>,
     majority: usize,
 }
 
-impl Tenure {
-    /// The tenure of the primary of `set`, before anybody granted anything.
+impl LeaderLease {
+    /// The leases of the primary of `set`, before any was granted.
     pub fn new(length: Duration, set: &ReplicaSet) -> Self {
         let others = set.members.iter().skip(1);
         Self {
@@ -70,39 +70,41 @@ impl Tenure {
         }
     }
 
-    /// A member granted what it was asked for at `asked`.
+    /// A member granted the lease that was requested at `asked`.
     pub fn granted(&mut self, member: NodeId, asked: Instant) {
         if let Some((_, last)) = self.grants.iter_mut().find(|(id, _)| *id == member) {
             *last = (*last).max(Some(asked));
         }
     }
 
-    /// Until when the primary may answer alone: until fewer than a majority, itself included, are
+    /// Until when the primary may answer alone: until fewer than a majority, including itself, are
     /// bound by a lease.
-    pub fn lapses(&self) -> Lapse {
+    pub fn expiry(&self) -> LeaseExpiry {
         let others = self.majority - 1;
         if others == 0 {
-            return Lapse::Never;
+            return LeaseExpiry::Never;
         }
         let mut asked: Vec<_> = self.grants.iter().filter_map(|(_, asked)| *asked).collect();
         asked.sort_unstable_by(|one, other| other.cmp(one));
-        asked.get(others - 1).map_or(Lapse::Already, |asked| Lapse::At(*asked + self.length))
+        asked
+            .get(others - 1)
+            .map_or(LeaseExpiry::Already, |asked| LeaseExpiry::At(*asked + self.length))
     }
 }
 
-/// The end of a tenure.
+/// The expiry of a primary's leases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lapse {
-    /// There is nobody else who could agree on anything.
+pub enum LeaseExpiry {
+    /// Never: no other node could agree on anything.
     Never,
-    /// Then, unless leases are granted anew.
+    /// At this time, unless leases are renewed.
     At(Instant),
     /// Too few leases were granted so far.
     Already,
 }
 
-impl Lapse {
-    /// The tenure is not over yet.
+impl LeaseExpiry {
+    /// The leases have not expired yet.
     pub fn is_after(self, now: Instant) -> bool {
         match self {
             Self::Never => true,
@@ -157,7 +159,7 @@ mod tests {
         ReplicaSet { lineage: Lineage(Uuid::nil()), epoch: 1, members }
     }
 
-    /// Clocks are banned from the core but for tests that need some instant to count from.
+    /// Clocks are banned from core, except in tests that need an instant to count from.
     #[expect(clippy::disallowed_methods)]
     fn some_instant() -> Instant {
         Instant::now()
@@ -184,31 +186,31 @@ mod tests {
     #[test]
     fn a_tenure_lasts_as_long_as_a_majority_is_bound() {
         let start = some_instant();
-        let mut tenure = Tenure::new(LENGTH, &set(5));
-        assert_eq!(tenure.lapses(), Lapse::Already);
-        tenure.granted(node(1), start + Duration::from_secs(3));
-        assert_eq!(tenure.lapses(), Lapse::Already);
-        tenure.granted(node(2), start);
-        assert_eq!(tenure.lapses(), Lapse::At(start + LENGTH));
-        tenure.granted(node(3), start + Duration::from_secs(1));
-        assert_eq!(tenure.lapses(), Lapse::At(start + LENGTH + Duration::from_secs(1)));
+        let mut lease = LeaderLease::new(LENGTH, &set(5));
+        assert_eq!(lease.expiry(), LeaseExpiry::Already);
+        lease.granted(node(1), start + Duration::from_secs(3));
+        assert_eq!(lease.expiry(), LeaseExpiry::Already);
+        lease.granted(node(2), start);
+        assert_eq!(lease.expiry(), LeaseExpiry::At(start + LENGTH));
+        lease.granted(node(3), start + Duration::from_secs(1));
+        assert_eq!(lease.expiry(), LeaseExpiry::At(start + LENGTH + Duration::from_secs(1)));
     }
 
     #[test]
     fn who_keeps_a_range_alone_needs_no_lease() {
-        assert_eq!(Tenure::new(LENGTH, &set(1)).lapses(), Lapse::Never);
+        assert_eq!(LeaderLease::new(LENGTH, &set(1)).expiry(), LeaseExpiry::Never);
     }
 
-    /// The primary's time is up before that of a majority of its replicas is.
+    /// The primary's leases expire before those of a majority of its replicas.
     #[test]
     fn a_primary_stops_before_others_may_agree() {
         let asked = some_instant();
         let answered = asked + Duration::from_millis(5);
         let mut leases = Leases::new(LENGTH, asked);
         leases.grant(answered, WHOLE);
-        let mut tenure = Tenure::new(LENGTH, &set(3));
-        tenure.granted(node(1), asked);
-        let Lapse::At(end) = tenure.lapses() else { panic!("two of three are bound") };
+        let mut lease = LeaderLease::new(LENGTH, &set(3));
+        lease.granted(node(1), asked);
+        let LeaseExpiry::At(end) = lease.expiry() else { panic!("two of three are bound") };
         assert!(leases.wait(end, WHOLE).is_some());
     }
 }

@@ -1,20 +1,21 @@
-//! Finding a position's closest successor by asking ever closer nodes, as data: the shell asks.
+//! Finding a position's closest successor by asking ever closer nodes, as a state machine: the
+//! shell asks.
 //!
-//! The lookup is iterative and hedged: it asks the two most promising nodes at once, and goes on with
-//! two from what it then knows as soon as one brings it closer; the slower one may still answer. But
-//! whom the roll or the node's own successor list names for the owner is asked first, and alone. Once
-//! nobody of a round answered, it asks three at once. It first walks to a node whose successor list
-//! reaches past the position, then tries the nodes of that list from the position on. It ends when one
-//! says that it owns the position and nobody known to live stands between, or when all between are
-//! found dead and the last that lives before the position knows of no others: then the next that
-//! lives is the owner.
+//! The lookup is iterative and hedged: it asks the two most promising nodes at once, and continues
+//! with the two best it then knows as soon as one answer brings it closer; the slower one may still
+//! answer. But the node that the membership or the node's own successor list names as the owner is
+//! asked first, and alone. After a round without an answer it asks three at once. It first walks to
+//! a node whose successor list reaches past the position, then tries the nodes of that list from
+//! the position on. It ends when one says that it owns the position and no node known to be alive
+//! lies between, or when all between are found dead and the last live node before the position
+//! knows of no others: then the next live one is the owner.
 //!
-//! A node whose answer is late is passed over meanwhile, but not taken for dead: its answer still counts
+//! A node whose answer is late is passed over, but not taken for dead: its answer still counts
 //! while the lookup lasts.
 //!
-//! Nothing that is answered is trusted further than the circle goes: a name counts only if it lies
-//! nearer than whoever names it, nobody is asked twice, and there is a limit of asks. So whatever
-//! others answer, a lookup ends.
+//! Answers are trusted only as far as they lead closer: a named node counts only if it lies nearer
+//! than the node that names it, no node is asked twice, and the number of questions is limited. So
+//! a lookup ends whatever others answer.
 
 mod known;
 mod rounds;
@@ -26,9 +27,9 @@ use rounds::Rounds;
 /// How a lookup asks.
 #[derive(Clone, Debug)]
 pub struct LookupSettings {
-    /// Nodes asked at once. With one, always, it is the lookup of the Chord paper.
+    /// Nodes asked at once. If it is always one, this is the lookup of the Chord paper.
     pub branches: usize,
-    /// The same from the first round on that nobody answered: many nodes are dead.
+    /// The same after the first round without an answer: many nodes are dead.
     pub branches_after_timeout: usize,
     /// Nodes asked before it gives up. In a ring of 1,000 of which half died at once, a lookup asks
     /// 12, rarely 60.
@@ -41,33 +42,33 @@ impl Default for LookupSettings {
     }
 }
 
-/// What a lookup found.
+/// The result of a lookup.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
-    /// The position's closest successor. It answered: that it owns the position, or while all between
-    /// were found dead.
+    /// The position's closest successor. It answered that it owns the position, or all nodes
+    /// between were found dead.
     pub owner: Contact,
     /// The closest node before the position that answered and whose successor list reaches past it.
     /// None if the owner was found without one.
     pub predecessor: Option<Contact>,
-    /// Of that node's list those at or after the position, closest first, without those that this
+    /// The nodes of that list at or after the position, closest first, without those that this
     /// lookup found dead.
     pub successors: Vec<Contact>,
-    /// Who answered, in that order.
+    /// The nodes that answered, in that order.
     pub path: Vec<Contact>,
-    /// Steps from this node to the one that named the owner, its predecessor: the path length of the
+    /// Hops from this node to the one that named the owner, its predecessor: the path length of the
     /// Chord paper.
     pub hops: usize,
-    /// Rounds in which none of the nodes asked answered.
+    /// Rounds in which none of the nodes answered.
     pub timeouts: usize,
     /// Nodes asked.
     pub asked: usize,
 }
 
-/// Why a lookup found nothing.
+/// Why a lookup failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// All that anybody named are dead, or talk nonsense.
+    /// All nodes that were named are dead, or answer nonsense.
     #[error("of {0} nodes asked none led to the key's owner; try again, or through another node")]
     NoAnswer(usize),
     /// [`LookupSettings::max_asks`].
@@ -75,13 +76,13 @@ pub enum Failure {
     TooManyAsked(usize),
 }
 
-/// One lookup. It wants to hear of each node that it names: an answer, or a failure.
+/// One lookup. It expects an outcome for each node that it names: an answer, or a failure.
 #[derive(Clone, Debug)]
 pub struct Lookup {
     settings: LookupSettings,
     known: Known,
     rounds: Rounds,
-    /// The next asks begin a round of their own: what was learnt is better than what the last began.
+    /// The next questions begin a new round: better nodes are known than when the last one began.
     improved: bool,
     path: Vec<Contact>,
     asked: usize,
@@ -89,7 +90,7 @@ pub struct Lookup {
 }
 
 impl Lookup {
-    /// A member looks for a position, beginning with what its own view knows of it.
+    /// A member looks up a position, beginning with its own routing table.
     pub fn new(position: Position, start: &Found, settings: LookupSettings) -> Self {
         let mut lookup = Self::with(Known::new(position, Goal::Owner), settings);
         let me = lookup.known.insert(&start.node, 0);
@@ -98,9 +99,9 @@ impl Lookup {
         lookup
     }
 
-    /// A node looks for its own place in a ring whose members `seeds` it was told of. It ends only
-    /// with the live node right before that place; what others remember of an earlier life of the
-    /// joiner is not asked.
+    /// A node looks up its own place in a ring through the members `seeds`. The lookup ends only
+    /// with the live node right before that place; an earlier life of the joiner, which others may
+    /// remember, is not asked.
     pub fn of_joiner(joiner: &Contact, seeds: &[Contact], settings: LookupSettings) -> Self {
         let known = Known::new(joiner.position, Goal::Place);
         let mut lookup = Self::with(known, settings);
@@ -144,19 +145,19 @@ impl Lookup {
         asks
     }
 
-    /// A node that was asked has not answered for so long that others should be asked. It still may,
-    /// or fail.
+    /// A node has not answered for so long that others should be asked. It may still answer, or
+    /// fail.
     pub fn late(&mut self, asked: &Contact) {
         let Some((distance, Some(round))) = self.known.awaited(asked) else { return };
         self.rounds.failed(round);
         self.known.delay(distance);
     }
 
-    /// A node that was asked answered.
+    /// A node answered.
     pub fn answered(&mut self, asked: &Contact, found: &Found) {
         let Some((distance, round)) = self.known.awaited(asked) else { return };
         if found.node.position != asked.position || found.node.id != asked.id {
-            // Somebody else lives at its address.
+            // Another node has its address.
             self.failed(asked);
             return;
         }
@@ -168,7 +169,7 @@ impl Lookup {
         self.settle();
     }
 
-    /// A node that was asked will not answer, refused, or answered with garbage.
+    /// A node will not answer, refused, or answered nonsense.
     pub fn failed(&mut self, asked: &Contact) {
         let Some((distance, round)) = self.known.awaited(asked) else { return };
         if let Some(round) = round {
@@ -178,7 +179,7 @@ impl Lookup {
         self.settle();
     }
 
-    /// What came of it, once it is over. Nobody needs to answer any more then.
+    /// The result, once the lookup is over. No more answers are needed then.
     pub const fn outcome(&self) -> Option<&Result<Outcome, Failure>> {
         self.outcome.as_ref()
     }
@@ -187,18 +188,18 @@ impl Lookup {
         self.known.candidates(self.width(), self.rounds.under_way() == 0)
     }
 
-    /// How many may be under way.
+    /// How many questions may be in flight.
     fn width(&self) -> usize {
         let LookupSettings { branches, branches_after_timeout, .. } = self.settings;
         match (self.asked, self.rounds.timeouts()) {
-            // The first of one's own list mostly is the owner.
+            // The first of the own list usually is the owner.
             (0, _) if self.known.is_covered() => 1,
             (_, 0) => branches.max(1),
             _ => branches_after_timeout.max(1),
         }
     }
 
-    /// Ends the lookup if there is nothing left to find, or nobody left to ask.
+    /// Ends the lookup if there is nothing left to find, or no node left to ask.
     fn settle(&mut self) {
         if self.outcome.is_some() {
             return;

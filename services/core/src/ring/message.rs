@@ -1,35 +1,36 @@
-//! What nodes of a ring tell each other.
+//! The messages of the ring protocol.
 
 use super::{Contact, KeyRange};
 
-/// Whether a node takes part in a ring.
+/// Whether a node is part of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Standing {
-    /// It looks for its place; nobody should name it to others.
+    /// It looks for its place; it should not be named to others.
     Joining,
-    /// It is part of a ring, if only of one that has no other node.
+    /// It is a member of a ring, which may have no other member.
     Member,
-    /// It hands over and goes; nobody should name it to others.
+    /// It hands over and leaves; it should not be named to others.
     Leaving,
 }
 
-/// What a node tells of itself and of its neighbours.
+/// A node's description of itself and its neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
-    /// Who tells.
+    /// The node.
     pub node: Contact,
-    /// Whether it takes part.
+    /// Whether it is part of a ring.
     pub standing: Standing,
-    /// The node before it, if it knows one that lives.
+    /// The node before it, if it knows one that is alive.
     pub predecessor: Option<Contact>,
-    /// The nodes after it, closest first: the textbook's first and second successor, and more. Never
-    /// itself; fewer than the list may hold if the ring has no more.
+    /// The nodes after it, closest first: the textbook's first and second successor, and more.
+    /// Never itself; fewer than the list may hold if the ring has no more.
     pub successors: Vec<Contact>,
 }
 
 impl State {
-    /// The keys whose closest successor the node is, to its knowledge: all of them if it knows nobody
-    /// else. None while it is joining, and after its predecessor died until the next one is heard of.
+    /// The keys whose closest successor the node is, to its knowledge: all of them if it knows no
+    /// other node. None while it is joining, and from its predecessor's death until it learns of
+    /// another one.
     pub fn owned(&self) -> Option<KeyRange> {
         let last = self.node.position;
         match &self.predecessor {
@@ -41,26 +42,27 @@ impl State {
     }
 }
 
-/// What a node knows of a position's closest successor.
+/// A node's knowledge of a position's closest successor.
 ///
-/// It answers for the stretch from its predecessor to its last successor. Of positions elsewhere it
-/// names nodes that are closer. On a circle everything lies before and after everything: an asker
+/// It is complete from its predecessor to its last successor. For other positions it names nodes
+/// that are closer. On a circle everything lies both before and after everything: the asking node
 /// tells by a node's position which of the two is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Found {
-    /// Who answers.
+    /// The answering node.
     pub node: Contact,
     /// The answering node is a member and the closest successor itself, to its knowledge.
     pub owns: bool,
-    /// The nodes at or after the position, closest first and without a gap: the first that lives is
-    /// the closest successor, to the knowledge of a node whose own successor list this is. Empty
-    /// unless the position lies within the stretch. The answering node stands where it belongs: first
-    /// if it owns the position, last if its list goes all the way round, nowhere unless it is a
-    /// member.
+    /// The nodes at or after the position, closest first and without a gap: the first live one is
+    /// the closest successor, to the knowledge of the node with this successor list. Empty unless
+    /// the position lies where the node's knowledge is complete. The answering node is included at
+    /// its place: first if it owns the position, last if its list goes all the way round, not at
+    /// all unless it is a member.
     pub successors: Vec<Contact>,
-    /// Whom to ask next: nodes before the position and closer to it than the answering node, closest
-    /// first. Outside the stretch, two that lie at or after the position stand with them: the owner by
-    /// the roll, if it is known, comes first, to be tried at once; the answering node's predecessor
-    /// comes last, so that a lookup that went past the owner walks back.
+    /// The nodes to ask next: before the position and closer to it than the answering node, closest
+    /// first. Where the node's knowledge is not complete, two that lie at or after the position are
+    /// included: the owner by the membership, if it is known, comes first, to be tried at once; the
+    /// answering node's predecessor comes last, so that a lookup that went past the owner walks
+    /// back.
     pub closer: Vec<Contact>,
 }

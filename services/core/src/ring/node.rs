@@ -1,8 +1,8 @@
-//! A node of the ring: its place, its shortcuts and what it hears of others, and when it sees to
-//! each of them.
+//! A node of the ring: its place, its fingers and its membership, and the schedule by which each is
+//! maintained.
 //!
-//! It is handed what happens, and says whom to ask what. Its shell makes the calls, and hands out
-//! its [`View`] to whoever calls it.
+//! It is a state machine: it is told what happens, and returns what to ask which node. Its shell
+//! makes the calls, and serves its [`RoutingTable`] to callers.
 
 mod joining;
 
@@ -15,13 +15,14 @@ use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus, seq::Iterato
 
 use self::joining::Joining;
 use super::{
-    Bits, Contact, Entry, FingerBase, Fingers, Found, Life, Member, Next, Outcome, Position, Roll,
-    RollDigest, Source, Standing, State, View, silent::SilentNodes,
+    Bits, ChordNode, Contact, Entry, FingerBase, Fingers, Found, Life, Membership,
+    MembershipDigest, Next, Outcome, Position, RoutingTable, Source, Standing, State,
+    failure_detector::FailureDetector,
 };
 
 pub use joining::{Awaited, Founding, Seeds, Wait};
 
-/// A period is stretched or shrunk by up to this part, so that nodes do not act all at once.
+/// A period is stretched or shrunk by up to this part, so that nodes do not act at the same time.
 const JITTER: f64 = 0.2;
 /// Rumours in one message.
 const RUMOURS: usize = 64;
@@ -36,25 +37,23 @@ pub struct NodeSettings {
     pub min_successors: usize,
     /// The longest successor list.
     pub max_successors: usize,
-    /// Time between two rounds of stabilising.
+    /// Time between two rounds of stabilisation.
     pub stabilise_every: Duration,
-    /// Time between two exchanges of news, if there are any; none is without them, and lookups go by
-    /// successors and fingers alone.
+    /// Time between two rounds of gossip; without gossip, lookups use successors and fingers alone.
     pub gossip_every: Option<Duration>,
-    /// Time between two looks for parts of the ring that were lost.
+    /// Time between two probes for lost parts of the ring.
     pub probe_every: Duration,
-    /// Time between two looks for the node of a finger, without news.
+    /// Time between two finger lookups, without gossip.
     pub fix_finger_every: Duration,
     /// How fingers are spaced.
     pub finger_base: FingerBase,
-    /// A node that does not answer is asked so often, one question after the other, before it counts
-    /// as dead.
+    /// Consecutive questions that a node may leave unanswered before it counts as dead.
     pub patience: u32,
-    /// That a node died or left is remembered for so long.
+    /// How long the death or departure of a node is remembered.
     pub ends_kept: Duration,
-    /// A node that finds no ring founds one after so long, if it may.
+    /// A node that finds no ring founds one after this long, if it may.
     pub found_after: Duration,
-    /// The same, if some of those named do not answer: they may just be starting.
+    /// The same, if some of the named addresses do not answer: they may just be starting.
     pub found_late_after: Duration,
 }
 
@@ -77,27 +76,27 @@ impl Default for NodeSettings {
     }
 }
 
-/// What a node asks another.
+/// A question to another node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Question {
-    /// Its state.
+    /// For its state.
     State,
-    /// To take notice of this node's state.
+    /// Notifies it of this node's state.
     Notify(State),
-    /// Who stands around this node, to its knowledge.
+    /// For the nodes around this one, to its knowledge.
     Probe(State),
-    /// Its news, in exchange for these.
-    Gossip(Vec<Entry>, RollDigest),
+    /// Gossip, which is answered with gossip.
+    Gossip(Vec<Entry>, MembershipDigest),
 }
 
-/// What a node is answered.
+/// The answer of another node.
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// To [`Question::State`].
     State(State),
     /// To [`Question::Notify`].
     Noticed,
-    /// To [`Question::Probe`]: its state, and what it knows of the position after this node's.
+    /// To [`Question::Probe`]: its state, and what it knows about the position after this node's.
     Probed(State, Found),
     /// To [`Question::Gossip`].
     Gossip(Vec<Entry>),
@@ -106,13 +105,13 @@ pub enum Answer {
 /// Why there is no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Silence {
-    /// Nobody listens at the address.
+    /// Nothing listens at the address.
     Refused,
-    /// None came in time, or one that makes no sense.
+    /// None came in time, or an invalid one.
     NoAnswer,
 }
 
-/// What a lookup is for.
+/// The purpose of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// To find this node's place.
@@ -121,52 +120,52 @@ pub enum Purpose {
     Finger(Position),
 }
 
-/// What happens to a node.
+/// An event.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// It is told through whom to join.
+    /// The addresses to join through.
     Seeds(Seeds),
-    /// Somebody answered at an address.
+    /// A node answered at an address.
     Met(Arc<str>, State),
-    /// Nobody did.
+    /// No node answered there.
     Unmet(Arc<str>),
-    /// A node sent its state, from there: see [`Question::Notify`].
+    /// A node at this source sent its state: see [`Question::Notify`].
     Notified(Source, State),
-    /// A node was asked and answered.
+    /// A node answered a question.
     Answered(Contact, Answer),
-    /// A node was asked and did not answer.
+    /// A node did not answer a question.
     Unanswered {
         /// The node.
         node: Contact,
-        /// What it was asked.
+        /// The question.
         question: Question,
         /// When it was asked.
         asked: Instant,
         /// Why there is no answer.
         why: Silence,
     },
-    /// A lookup is over; none if it failed.
+    /// A lookup has ended; none if it failed.
     LookedUp(Purpose, Option<Outcome>),
-    /// It shall leave.
+    /// The node shall leave.
     Leave,
     /// Time has passed: see [`Node::next_deadline`].
     Tick,
 }
 
-/// What a node wants done.
+/// An action that a node requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
     /// Ask a node.
     Ask(Contact, Question),
-    /// Ask whoever is at an address for its state.
+    /// Ask the node at an address for its state.
     Meet(Arc<str>),
-    /// Look a position up, starting from a node, or from this one's own view.
+    /// Look up a position, starting from a node, or from this node's own routing table.
     LookUp(Purpose, Position, Option<Contact>),
-    /// What others see of this node is no longer the same.
+    /// The routing table has changed.
     Changed,
 }
 
-/// When to do what next.
+/// The next deadlines.
 #[derive(Clone, Copy, Debug)]
 struct Timers {
     stabilise: Instant,
@@ -180,20 +179,20 @@ struct Timers {
 pub struct Node {
     settings: NodeSettings,
     rng: Xoshiro256PlusPlus,
-    member: Member,
+    member: ChordNode,
     joining: Joining,
     fingers: Arc<Fingers>,
-    roll: Roll,
+    membership: Membership,
     timers: Timers,
-    silent: SilentNodes,
-    /// When the predecessor was last heard of.
+    silent: FailureDetector,
+    /// When the predecessor was last heard.
     predecessor_heard: Instant,
     founded: bool,
 }
 
 impl Node {
-    /// A node that looks for its ring. Its incarnation is higher than any it used before: the time at
-    /// which it started will do.
+    /// A node that looks for its ring. Its incarnation must be higher than any it used before: its
+    /// start time, for example.
     pub fn new(
         me: Contact,
         incarnation: u64,
@@ -203,19 +202,19 @@ impl Node {
     ) -> Self {
         Self {
             rng: Xoshiro256PlusPlus::seed_from_u64(seed),
-            member: Member::new(me.clone(), settings.min_successors),
+            member: ChordNode::new(me.clone(), settings.min_successors),
             joining: Joining::new(now),
             fingers: Arc::new(Fingers::new(me.position, settings.bits, settings.finger_base)),
-            roll: Roll::new(me, incarnation, settings.ends_kept, now),
+            membership: Membership::new(me, incarnation, settings.ends_kept, now),
             timers: Timers { stabilise: now, gossip: now, probe: now, fix_finger: now },
-            silent: SilentNodes::default(),
+            silent: FailureDetector::default(),
             predecessor_heard: now,
             founded: false,
             settings,
         }
     }
 
-    /// Tells it what happened, and hears what it wants done.
+    /// Handles an event, and returns the actions that follow.
     pub fn handle(&mut self, now: Instant, input: Input, out: &mut Vec<Output>) {
         let before = self.member.state();
         match input {
@@ -243,23 +242,23 @@ impl Node {
         }
     }
 
-    /// News from another node, which is answered with news.
+    /// Gossip from another node. Returns gossip for it.
     pub fn gossiped(
         &mut self,
         now: Instant,
         source: &Source,
         entries: &[Entry],
-        digest: Option<&RollDigest>,
+        digest: Option<&MembershipDigest>,
     ) -> Vec<Entry> {
-        self.roll.heard(now, source, entries);
-        let mut news = self.roll.rumours(RUMOURS);
+        self.membership.heard(now, source, entries);
+        let mut news = self.membership.rumours(RUMOURS);
         if let Some(digest) = digest {
-            news.extend(self.roll.entries_differing(digest, RUMOURS, &mut self.rng));
+            news.extend(self.membership.entries_differing(digest, RUMOURS, &mut self.rng));
         }
         news
     }
 
-    /// When it wants a [`Input::Tick`] at the latest.
+    /// When it needs an [`Input::Tick`] at the latest.
     pub fn next_deadline(&self) -> Instant {
         if self.member.standing() == Standing::Joining {
             return self.joining.next_deadline();
@@ -271,28 +270,28 @@ impl Node {
         }
     }
 
-    /// What it tells of itself.
+    /// Its state, as told to others.
     pub fn state(&self) -> State {
         self.member.state()
     }
 
     /// What others may read without asking it.
-    pub fn view(&mut self) -> View {
-        let census = self.settings.gossip_every.map(|_| self.roll.census());
-        View { state: self.member.state(), fingers: self.fingers.clone(), census }
+    pub fn routing_table(&mut self) -> RoutingTable {
+        let live_nodes = self.settings.gossip_every.map(|_| self.membership.live_nodes());
+        RoutingTable { state: self.member.state(), fingers: self.fingers.clone(), live_nodes }
     }
 
-    /// It founded its ring, rather than join it.
+    /// It founded its ring, rather than join one.
     pub const fn has_founded(&self) -> bool {
         self.founded
     }
 
-    /// What it heard of all nodes, the dead included.
-    pub const fn roll(&self) -> &Roll {
-        &self.roll
+    /// What it has heard of all nodes, including dead ones.
+    pub const fn membership(&self) -> &Membership {
+        &self.membership
     }
 
-    /// Does what it is time for.
+    /// Does what is due.
     fn act(&mut self, now: Instant, out: &mut Vec<Output>) {
         if self.member.standing() == Standing::Joining {
             self.seek(now, out);
@@ -327,9 +326,9 @@ impl Node {
         self.size_list();
         let head = self.member.head().cloned();
         out.extend(head.map(|head| Output::Ask(head, Question::State)));
-        // What is heard of others may name a closer successor, or a way back to a node alone.
+        // The membership may name a closer successor, or a way back for an isolated node.
         let next = self.member.me().position.next();
-        if let Some(hint) = self.roll.owner_of(next).cloned() {
+        if let Some(hint) = self.membership.owner_of(next).cloned() {
             self.consider(hint, out);
         }
         let unheard = now.saturating_duration_since(self.predecessor_heard);
@@ -342,7 +341,7 @@ impl Node {
 
     fn size_list(&mut self) {
         let NodeSettings { min_successors, max_successors, .. } = self.settings;
-        let doublings = self.roll.len().max(1).ilog2() as usize;
+        let doublings = self.membership.len().max(1).ilog2() as usize;
         let length = (2 * doublings).clamp(min_successors, max_successors.max(min_successors));
         self.member.set_max_successors(length);
     }
@@ -353,10 +352,10 @@ impl Node {
         }
     }
 
-    /// Looks for parts of the ring that were lost, through a node that is thought dead or through an
-    /// address that it was told to join by.
+    /// Probes for lost parts of the ring, through a node that is believed dead or an address to
+    /// join through.
     fn probe(&mut self, out: &mut Vec<Output>) {
-        let dead = self.roll.ends().filter(|entry| entry.life == Life::Dead);
+        let dead = self.membership.ends().filter(|entry| entry.life == Life::Dead);
         if let Some(dead) = dead.choose(&mut self.rng) {
             let me = self.member.state();
             out.push(Output::Ask(dead.contact.clone(), Question::Probe(me)));
@@ -365,23 +364,23 @@ impl Node {
     }
 
     fn gossip(&mut self, now: Instant, out: &mut Vec<Output>) {
-        self.roll.expire(now);
+        self.membership.expire(now);
         if let Some(fingers) = Arc::get_mut(&mut self.fingers) {
-            fingers.fill_from(&self.roll.census());
+            fingers.fill_from(&self.membership.live_nodes());
         } else {
             let mut fingers = Fingers::clone(&self.fingers);
-            fingers.fill_from(&self.roll.census());
+            fingers.fill_from(&self.membership.live_nodes());
             self.fingers = Arc::new(fingers);
         }
-        if let Some(other) = self.roll.random(&mut self.rng).cloned() {
+        if let Some(other) = self.membership.random(&mut self.rng).cloned() {
             self.gossip_with(other, out);
         }
         out.push(Output::Changed);
     }
 
     fn gossip_with(&mut self, other: Contact, out: &mut Vec<Output>) {
-        let rumours = self.roll.rumours(RUMOURS);
-        out.push(Output::Ask(other, Question::Gossip(rumours, self.roll.digest().clone())));
+        let rumours = self.membership.rumours(RUMOURS);
+        out.push(Output::Ask(other, Question::Gossip(rumours, self.membership.digest().clone())));
     }
 
     fn fix_finger(&mut self, out: &mut Vec<Output>) {
@@ -393,7 +392,7 @@ impl Node {
 
     fn notified(&mut self, now: Instant, source: &Source, state: &State, out: &mut Vec<Output>) {
         if let Some(life) = self.heard_of(now, state) {
-            self.roll.claimed(now, source, &state.node, life);
+            self.membership.claimed(now, source, &state.node, life);
         }
         let next = self.member.notified(state);
         self.follow(next, out);
@@ -412,7 +411,7 @@ impl Node {
                 self.gossip_with(by.clone(), out);
             }
             Answer::Gossip(entries) => {
-                self.roll.heard(now, &Source::of_address(&by.address), &entries);
+                self.membership.heard(now, &Source::of_address(&by.address), &entries);
             }
         }
     }
@@ -427,17 +426,17 @@ impl Node {
         self.follow(next, out);
     }
 
-    /// Whoever is at an address answered with its state.
+    /// The node at an address answered with its state.
     fn answered_at(&mut self, now: Instant, address: &str, state: &State) {
         let Some(life) = self.heard_of(now, state) else { return };
         if *state.node.address == *address {
-            self.roll.observe(now, &state.node, life);
+            self.membership.observe(now, &state.node, life);
         } else {
-            self.roll.claimed(now, &Source::of_address(address), &state.node, life);
+            self.membership.claimed(now, &Source::of_address(address), &state.node, life);
         }
     }
 
-    /// A node told its state. Returns what it says of its life, if it is part of a ring.
+    /// A node told its state. Returns its liveness, if it is part of a ring.
     fn heard_of(&mut self, now: Instant, state: &State) -> Option<Life> {
         if self.member.predecessor().is_some_and(|known| known.id == state.node.id) {
             self.predecessor_heard = now;
@@ -461,7 +460,7 @@ impl Node {
 
     fn died(&mut self, now: Instant, node: &Contact, out: &mut Vec<Output>) {
         self.silent.end(node.id);
-        self.roll.observe(now, node, Life::Dead);
+        self.membership.observe(now, node, Life::Dead);
         Arc::make_mut(&mut self.fingers).forget(node);
         let next = self.member.dead(node);
         self.follow(next, out);
@@ -483,12 +482,12 @@ impl Node {
 
     fn leave(&mut self, now: Instant, out: &mut Vec<Output>) {
         let neighbours = self.member.leave();
-        self.roll.leave(now);
+        self.membership.leave(now);
         let state = self.member.state();
         let told = neighbours.into_iter();
         out.extend(told.map(|node| Output::Ask(node, Question::Notify(state.clone()))));
         for _ in 0..3 {
-            if let Some(other) = self.roll.random(&mut self.rng).cloned() {
+            if let Some(other) = self.membership.random(&mut self.rng).cloned() {
                 self.gossip_with(other, out);
             }
         }

@@ -1,12 +1,12 @@
-//! On which nodes the copies of a key lie.
+//! The nodes that hold the copies of a key.
 
 use std::collections::HashSet;
 
 use super::Contact;
 
-/// The first `copies` distinct nodes among a key's successors, closest first: its owner and the nodes
-/// after it. A node that stands at several positions holds one copy; with fewer nodes than copies
-/// each holds one.
+/// The first `copies` distinct nodes among a key's successors, closest first: its owner and the
+/// nodes after it. A node at several positions holds one copy; with fewer nodes than copies each
+/// holds one.
 pub fn replicas<'a>(
     successors: impl IntoIterator<Item = &'a Contact>,
     copies: usize,

@@ -1,19 +1,19 @@
 //! Positions on the circle, and ranges of them.
 //!
-//! A ring of n bits has positions modulo 2^n. They are kept in the upper n bits of 128, so that all
-//! arithmetic is that of wrapping 128-bit numbers, whatever n is; n only matters where a position is
-//! made or shown.
+//! A ring of n bits has positions modulo 2^n. They are stored in the upper n bits of 128, so that
+//! all arithmetic is that of wrapping 128-bit numbers, whatever n is; n matters only where a
+//! position is created or shown.
 
 use std::fmt;
 
 use super::NodeId;
 
-/// The bits of a ring's positions, from 1 to 128.
+/// The number of bits of a ring's positions, from 1 to 128.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bits(u8);
 
 impl Bits {
-    /// What nodes use: so many that two never share a position.
+    /// As nodes use: so many that no two share a position.
     pub const FULL: Self = Self(128);
 
     /// A ring of 2^`bits` positions, if that is from 1 to 128.
@@ -21,7 +21,7 @@ impl Bits {
         if bits >= 1 && bits <= 128 { Some(Self(bits)) } else { None }
     }
 
-    /// How many.
+    /// The number.
     pub const fn count(self) -> u8 {
         self.0
     }
@@ -37,18 +37,18 @@ impl Bits {
     }
 }
 
-/// A place on the circle, of a node or of a key.
+/// A position on the circle, of a node or of a key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(u128);
 
 impl Position {
-    /// The place of a key: the first 128 bits of its BLAKE3 hash.
+    /// The position of a key: the first 128 bits of its BLAKE3 hash.
     pub fn of_key(key: &[u8]) -> Self {
         Self::of_hash(blake3::hash(key))
     }
 
-    /// The `index`-th place of a node: the first 128 bits of the BLAKE3 hash of its id and the index
-    /// (four bytes, big-endian). Nobody chooses where a node stands.
+    /// The `index`-th position of a node: the first 128 bits of the BLAKE3 hash of its id and the
+    /// index (four bytes, big-endian). So a node cannot choose its position.
     pub fn of_node(node: NodeId, index: u32) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(node.as_bytes()).update(&index.to_be_bytes());
@@ -70,12 +70,12 @@ impl Position {
         self.0
     }
 
-    /// How far it is clockwise from here to `other`.
+    /// The clockwise distance from here to `other`.
     pub const fn distance_to(self, other: Self) -> u128 {
         other.0.wrapping_sub(self.0)
     }
 
-    /// The position so far clockwise from here.
+    /// The position at this clockwise distance.
     #[must_use]
     pub const fn advanced(self, distance: u128) -> Self {
         Self(self.0.wrapping_add(distance))
@@ -87,13 +87,13 @@ impl Position {
         self.advanced(1)
     }
 
-    /// The position that this one is next to.
+    /// The previous position.
     #[must_use]
     pub const fn previous(self) -> Self {
         Self(self.0.wrapping_sub(1))
     }
 
-    /// Lies strictly between the two, clockwise. Between a position and itself lie all others.
+    /// Lies strictly between the two, clockwise. All others lie between a position and itself.
     pub const fn is_between(self, from: Self, to: Self) -> bool {
         let here = from.distance_to(self);
         here != 0 && here <= from.distance_to(to).wrapping_sub(1)
@@ -139,7 +139,7 @@ impl KeyRange {
         self.first().distance_to(position) <= self.first().distance_to(self.last)
     }
 
-    /// Some position lies in both: then the one that ends first does so within the other.
+    /// Some position lies in both: then the range that ends first ends within the other.
     pub const fn overlaps(&self, other: Self) -> bool {
         self.contains(other.last) || other.contains(self.last)
     }

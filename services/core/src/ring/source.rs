@@ -1,17 +1,18 @@
-//! Where word of a node comes from.
+//! The source of information about a node.
 
 use std::{
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-/// The host that somebody tells of a node from: an IPv4 address, the /64 that a host on IPv6 has to
-/// itself, or a name that was dialled. What one source tells is bounded, whatever ids it makes up.
+/// The host that told of a node: an IPv4 address, the /64 that a host on IPv6 has to itself, or a
+/// name that was dialled. The number of nodes that one source may introduce is bounded, whatever
+/// ids it invents.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Source(Arc<str>);
 
 impl Source {
-    /// The host from which a call is seen to come.
+    /// The host from which a call was observed to come.
     pub fn of_ip(ip: IpAddr) -> Self {
         let network = match ip.to_canonical() {
             IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),

@@ -1,26 +1,26 @@
-//! How long to wait for each node, by the round trips measured with it.
+//! How long to wait for each node, by its measured round trips.
 //!
-//! As TCP does (RFC 6298): the smoothed round trip and four times its variation, doubled for each
-//! call in a row that was given up, or a node that became slow would never be measured again. As TCP
-//! has one timer for all that is under way, calls that waited at the same time count as one.
+//! As TCP does (RFC 6298): the smoothed round trip plus four times its variation, doubled for each
+//! consecutive timeout; otherwise a node that became slow would never be measured again. As TCP has
+//! one timer for all data in flight, calls that waited at the same time count as one.
 
 use std::{
     collections::{BTreeMap, HashMap},
     time::{Duration, Instant},
 };
 
-use super::{NodeId, silent::Unanswered};
+use super::{NodeId, failure_detector::Unanswered};
 
-/// Limits of waiting.
+/// Limits of timeouts.
 #[derive(Clone, Debug)]
 pub struct TimeoutSettings {
     /// Never shorter: a busy node is not dead.
     pub min: Duration,
     /// Never longer.
     pub max: Duration,
-    /// For a node never measured.
+    /// For a node that was never measured.
     pub unknown: Duration,
-    /// Nodes remembered; the one measured longest ago is forgotten for another.
+    /// Nodes remembered; the one measured longest ago is forgotten for a new one.
     pub max_nodes: usize,
 }
 
@@ -40,16 +40,16 @@ impl Default for TimeoutSettings {
 pub struct Timeouts {
     settings: TimeoutSettings,
     estimates: HashMap<NodeId, Estimate>,
-    /// By the count of the last event of each; the first is the oldest.
+    /// By the counter of the last event of each; the first is the oldest.
     ages: BTreeMap<u64, NodeId>,
     events: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Estimate {
-    /// None: it was only ever waited for in vain.
+    /// None: all calls to it have timed out.
     measured: Option<Measured>,
-    /// Calls given up since the last answer.
+    /// Timeouts since the last answer.
     given_up: Unanswered,
     last_event: u64,
 }
@@ -78,9 +78,9 @@ impl Timeouts {
         base.saturating_mul(2_u32.saturating_pow(given_up)).min(max)
     }
 
-    /// A node answered after so long.
+    /// A node answered after this long.
     pub fn answered(&mut self, node: NodeId, after: Duration) {
-        // Longer is as good as this, and cannot overflow.
+        // A longer time has the same effect, and could overflow.
         let after = after.min(self.settings.max);
         let estimate = self.touch(node);
         estimate.given_up = Unanswered::default();
@@ -93,7 +93,7 @@ impl Timeouts {
         });
     }
 
-    /// A call that was made at `asked` is given up now, as its time is over.
+    /// A call that was made at `asked` times out now.
     pub fn expired(&mut self, node: NodeId, asked: Instant, now: Instant) {
         self.touch(node).given_up.note(asked, now);
     }

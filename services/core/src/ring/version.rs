@@ -1,13 +1,13 @@
-//! Versions of values, and which of two records of a key is the newer.
+//! Versions of values, and the order of two records of a key.
 //!
-//! A version tells when a value was written, as far as that is possible, and is greater than that of the
-//! value it replaces whatever the wall clocks do: a hybrid logical clock for each key (Kulkarni et al.,
-//! "Logical Physical Clocks", OPODIS 2014). So the last writer wins by comparing alone.
+//! A version tells when a value was written, as far as possible, and is greater than that of the
+//! value it replaces whatever the wall clocks do: a hybrid logical clock for each key (Kulkarni et
+//! al., "Logical Physical Clocks", OPODIS 2014). So the last writer wins by comparison alone.
 //!
-//! The epoch of the replica set that takes the write goes before the time: what an earlier set left
-//! unfinished on one of its replicas may turn up late, and must not be taken for the last write because
-//! its primary's clock was ahead. For the same reason a time counts only within its epoch: a clock that
-//! was years ahead and is right again leaves nothing behind that others have to wait for.
+//! The epoch of the replica set that accepts the write precedes the time: an unfinished write of an
+//! earlier set on one of its replicas may appear late, and must not be taken for the last write
+//! because its primary's clock was ahead. For the same reason a time counts only within its epoch:
+//! a clock that was years ahead and is right again has no lasting effect.
 
 use std::{cmp::max, fmt, str::FromStr};
 
@@ -15,20 +15,20 @@ use uuid::Uuid;
 
 use super::NodeId;
 
-/// The last millisecond of the year 9999, the last that RFC 3339 can write.
+/// The last millisecond of the year 9999, the last that RFC 3339 can express.
 const MAX_WALL_MS: u64 = 253_402_300_799_999;
 
-/// Which write of a key this is. Clients compare it: it stays for as long as the value does.
+/// The identity of a write of a key. Clients compare it: it does not change while the value stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version {
-    /// Of the replica set that took the write, or of what it replaced if that is higher.
+    /// Of the replica set that accepted the write, or of the record it replaced if that is higher.
     pub epoch: u64,
-    /// Milliseconds since the Unix epoch, by the clock of the node, or later if the value it replaced
-    /// was written later under the same epoch. At most the year 9999.
+    /// Milliseconds since the Unix epoch, by the clock of the node, or later if the value it
+    /// replaced was written later in the same epoch. At most the year 9999.
     pub wall_ms: u64,
-    /// Tells versions of one millisecond apart.
+    /// Orders versions of one millisecond.
     pub counter: u32,
-    /// The node that made it: no two nodes make the same version.
+    /// The node that created it: no two nodes create the same version.
     pub node: NodeId,
 }
 
@@ -36,8 +36,8 @@ impl Version {
     /// Bytes of [`Version::to_bytes`].
     pub const BYTES: usize = 36;
 
-    /// A version for a write of `node` under the set of an epoch, whose record is newer than the one it
-    /// replaces, with the stamp `above`.
+    /// A version for a write of `node` under the set of an epoch, whose record is newer than the
+    /// one it replaces, with the stamp `above`.
     pub fn next(node: NodeId, now_ms: u64, epoch: u64, above: Option<Stamp>) -> Self {
         let epoch = above.map_or(epoch, |above| max(epoch, max(above.epoch, above.version.epoch)));
         let of_epoch = above.filter(|above| above.version.epoch == epoch);
@@ -52,7 +52,7 @@ impl Version {
         next.unwrap_or((self.wall_ms.saturating_add(1), 0))
     }
 
-    /// The version in bytes that are ordered as versions are.
+    /// The version as bytes that sort like versions.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [0; Self::BYTES];
         bytes[..8].copy_from_slice(&self.epoch.to_be_bytes());
@@ -62,7 +62,7 @@ impl Version {
         bytes
     }
 
-    /// The version of which these are the bytes.
+    /// The version of these bytes.
     pub fn from_bytes(bytes: &[u8; Self::BYTES]) -> Self {
         let (epoch, rest) = bytes.split_first_chunk().expect("36 bytes begin with 8");
         let (wall_ms, rest) = rest.split_first_chunk().expect("28 bytes begin with 8");
@@ -83,7 +83,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// The text is no version.
+/// The text is not a version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "a version is EPOCH.MILLISECONDS.COUNTER@NODE, of a time before the year 10000, such as 4.1764000000000.3@2f1e0c5a-7c1b-4d0e-9d3a-5a4c4cbb6a10"
@@ -107,16 +107,16 @@ impl FromStr for Version {
     }
 }
 
-/// Digits alone: Rust's numbers may have a sign.
+/// Digits only: Rust's numbers may have a sign.
 fn number<T: FromStr>(text: &str) -> Result<T, VersionError> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| text.parse().ok()).flatten().ok_or(VersionError)
 }
 
-/// Which of two records of a key is the newer: the one that was written, or written again, under the
-/// later set, and of one set the one with the greater version. What a takeover writes again keeps its
-/// version, so that a client's compare-and-set of it still holds (Oki and Liskov, "Viewstamped
-/// Replication", PODC 1988).
+/// The order of two records of a key: the one written, or written again, under the later set is
+/// newer, and within one set the one with the greater version. A record that a reconfiguration
+/// writes again keeps its version, so that a client's compare-and-set of it still holds (Oki and
+/// Liskov, "Viewstamped Replication", PODC 1988).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {
     /// Of the replica set under which the record was last written.

@@ -1,10 +1,10 @@
-//! Who is kept away for a while, by what was proven of them.
+//! Bans, by what is proven about an offender.
 
 use std::{collections::HashMap, time::Instant};
 
 use super::{Origin, RosterSettings};
 
-/// Bans, each until a time. Bounded: of one host, and in all.
+/// Bans, each until a time. Bounded per host and in all.
 #[derive(Debug, Default)]
 pub(super) struct Bans(HashMap<Origin, Instant>);
 
@@ -25,7 +25,7 @@ impl Bans {
         self.0.get(origin).is_some_and(|until| *until > now)
     }
 
-    /// Until when an address is not dialled.
+    /// Until when an address must not be dialled.
     pub(super) fn until(&self, address: &str) -> Option<Instant> {
         if self.0.is_empty() {
             return None;
@@ -33,7 +33,7 @@ impl Bans {
         self.0.get(&Origin::Dialled(address.to_owned())).copied()
     }
 
-    /// Lifts the ban that ends first of those that may be.
+    /// Lifts the ban that ends first among those that may be lifted.
     fn drop_first(&mut self, may_be: impl Fn(&Origin) -> bool) {
         let first = self.0.iter().filter(|(origin, _)| may_be(origin));
         if let Some(first) =

@@ -1,5 +1,5 @@
-//! Where dials lead, over all contents and ids: whoever names a victim's address a thousand times has it
-//! dialled as often as if it were named once.
+//! The destinations of dials, over all contents and ids: an address that is named a thousand times
+//! is dialled as often as if it were named once.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -8,17 +8,18 @@ use std::{
 
 use super::{Host, RosterSettings, host_of};
 
-/// Addresses whose last dial failed, at most; of more, those due first are forgotten. As many hosts.
+/// Addresses whose last dial failed; beyond that, those due first are forgotten. The same number of
+/// hosts.
 const MAX_REMEMBERED: usize = 4096;
 
-/// What became of dials, by where they led.
+/// The outcomes of dials, by destination.
 #[derive(Debug, Default)]
 pub(super) struct Destinations {
-    /// HOST:PORT where a dial is under way.
+    /// HOST:PORT with a dial in progress.
     under_way: HashSet<String>,
-    /// HOST:PORT where the last dials failed.
+    /// HOST:PORT whose last dials failed.
     failed: HashMap<String, Failed>,
-    /// Failures of a host's ports together, as a level that sinks with time.
+    /// Failures of all ports of a host, as a level that sinks with time.
     hosts: HashMap<Host, Level>,
 }
 
@@ -50,7 +51,7 @@ impl Destinations {
         Some(self.failed.get(address).map_or(now, |failed| failed.until))
     }
 
-    /// When a port of a host may be tried of which nothing is known.
+    /// When an unknown port of a host may be tried.
     pub(super) fn host_due(&self, now: Instant, host: &Host, settings: &RosterSettings) -> Instant {
         let level = self.hosts.get(host).map_or(0.0, |level| level.now(now, settings));
         let above = (level - settings.host_failures).max(0.0);
@@ -66,12 +67,12 @@ impl Destinations {
         self.failed.remove(address);
     }
 
-    /// Ends a dial of which it is not known whether it would have succeeded.
+    /// Ends a dial whose outcome is unknown.
     pub(super) fn given_up(&mut self, address: &str) {
         self.under_way.remove(address);
     }
 
-    /// A dial failed: how long others to this address wait, before jitter.
+    /// A dial failed: sets the pause before the next one to this address, before jitter.
     pub(super) fn failed(
         &mut self,
         now: Instant,

@@ -18,18 +18,18 @@ pub(super) enum State {
 }
 
 pub(super) struct Entry {
-    /// Where it may be dialled; none if that is not known.
+    /// The address to dial; none if unknown.
     pub(super) address: Option<String>,
     pub(super) complete: bool,
     pub(super) failures: u32,
-    /// It gave the content's manifest: others go after it, and what fails at its host is no matter.
+    /// It gave the content's manifest: it is dialled first, whatever else fails at its host.
     pub(super) answered: bool,
     pub(super) state: State,
 }
 
 #[derive(Default)]
 pub(super) struct Neighbourhood {
-    /// We hold everything: complete candidates are of no use.
+    /// This peer holds everything: complete candidates are of no use.
     pub(super) complete: bool,
     pub(super) entries: BTreeMap<PeerId, Entry>,
     pub(super) linked: usize,
@@ -50,7 +50,8 @@ impl Neighbourhood {
         wanted.min(settings.max_dials.saturating_sub(young)).min(unanswered)
     }
 
-    /// When a dial under way stops keeping others from beginning; none if it takes an answer.
+    /// When a dial in progress no longer prevents others from beginning; none if only an outcome
+    /// helps.
     pub(super) fn next_turn(&self, now: Instant, settings: &RosterSettings) -> Option<Instant> {
         if self.linked >= settings.dial_until || self.dialling >= 4 * settings.max_dials {
             return None;
@@ -58,18 +59,18 @@ impl Neighbourhood {
         self.end_of_turn(now, settings)
     }
 
-    /// How many dials under way keep others from beginning.
+    /// The number of dials that prevent others from beginning.
     pub(super) fn young_dials(&self, now: Instant, settings: &RosterSettings) -> usize {
         self.dials().filter(|since| *since + settings.dial_turn > now).count()
     }
 
-    /// When the first of these gets old.
+    /// When the first of these becomes old.
     pub(super) fn end_of_turn(&self, now: Instant, settings: &RosterSettings) -> Option<Instant> {
         let turns = self.dials().map(|since| since + settings.dial_turn);
         turns.filter(|end| *end > now).min()
     }
 
-    /// Since when dials are under way.
+    /// The start times of dials in progress.
     fn dials(&self) -> impl Iterator<Item = Instant> {
         self.entries.values().filter_map(|entry| match entry.state {
             State::Dialling(since) => Some(since),
@@ -77,7 +78,7 @@ impl Neighbourhood {
         })
     }
 
-    /// When a peer is to be dialled, if it is.
+    /// When a peer is due to be dialled, if it is.
     pub(super) fn due(
         &self,
         now: Instant,
@@ -97,8 +98,8 @@ impl Neighbourhood {
         Some(bans.until(address).map_or(due, |ban| ban.max(due)))
     }
 
-    /// Hears of a peer. Of an id, and of an address, the first word holds until a dial shows it to be
-    /// wrong: both are easily made up. False if nothing changes.
+    /// A peer was named. For an id, and for an address, the first information holds until a dial
+    /// proves it wrong: both are easily invented. False if nothing changes.
     pub(super) fn learn(
         &mut self,
         now: Instant,
@@ -132,8 +133,8 @@ impl Neighbourhood {
         true
     }
 
-    /// Whether there is room for a candidate of an address. One that could not be reached makes room,
-    /// else one of the host that has the most.
+    /// Whether there is room for a candidate with an address. A candidate that could not be reached
+    /// makes room, else one of the host that has the most.
     fn make_room(&mut self, address: &str, settings: &RosterSettings) -> bool {
         let newcomer = host_of(address);
         let mut hosts = BTreeMap::<Host, usize>::new();
@@ -163,7 +164,7 @@ impl Neighbourhood {
         }
     }
 
-    /// Takes up a link in the state of its peer. An address that was known before holds.
+    /// Notes the link of a peer. An address that was known before is kept.
     pub(super) fn link(
         &mut self,
         peer: PeerId,
@@ -181,8 +182,8 @@ impl Neighbourhood {
         self.entries.insert(peer, Entry { address, complete, failures, answered, state });
     }
 
-    /// Ends the link of a peer, and returns where it came from. The peer may be dialled again in a
-    /// while, if there is an address that nobody else has, and room to remember it.
+    /// Removes the link of a peer, and returns its origin. The peer may be dialled again after a
+    /// while, if it has an address that no other has, and there is room to remember it.
     pub(super) fn unlink(
         &mut self,
         peer: PeerId,
@@ -206,8 +207,8 @@ impl Neighbourhood {
         Some(origin)
     }
 
-    /// Ends the dial of a peer, which may be dialled from `until` on. Another may be under way to the
-    /// same address.
+    /// Ends the dial of a peer, which may be dialled from `until` on. Another dial to the same
+    /// address may be in progress.
     pub(super) fn stop_dialling(
         &mut self,
         peer: PeerId,

@@ -1,21 +1,22 @@
-//! What is known for certain of the other end of a link.
+//! What is certain about the other end of a link.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::Direction;
 use crate::PeerId;
 
-/// What is proven of the other end of a link. Its id and the address that it advertises are only
-/// claimed.
+/// What is proven about the other end of a link. Its id and the address that it advertises are only
+/// claims.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
     /// It answers at this HOST:PORT, which we dialled.
     Dialled(String),
-    /// It dialled us from this number under this id. Nothing follows for peers of other hosts.
+    /// It dialled us from this IP address under this id. This says nothing about peers of other
+    /// hosts.
     Seen(IpAddr, PeerId),
 }
 
-/// A host as addresses name it: what limits for each host go by.
+/// A host as addresses name it: the key of per-host limits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Host {
     Ip(IpAddr),
@@ -23,7 +24,7 @@ pub(super) enum Host {
 }
 
 impl Origin {
-    /// Who dialled.
+    /// The side that dialled.
     pub const fn direction(&self) -> Direction {
         match self {
             Self::Dialled(_) => Direction::Outbound,
@@ -38,7 +39,7 @@ impl Origin {
         }
     }
 
-    /// Both may be the same peer: a name may stand for any number.
+    /// Both may be the same peer: a name may have any IP address.
     pub(super) fn may_be_same_host(&self, other: &Self) -> bool {
         match (self.host(), other.host()) {
             (Host::Ip(one), Host::Ip(other)) => one == other,

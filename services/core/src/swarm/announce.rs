@@ -1,4 +1,4 @@
-//! Who is told of which pieces: HAVEs in batches, suggestions, super-seeding.
+//! Announcing pieces to neighbours: HAVEs in batches, suggestions, super-seeding.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::{
 use crate::content::{Bitfield, PieceIndex};
 
 impl Swarm {
-    /// The first words on a link: what we hold. A super-seeder hides it.
+    /// The first message on a link: the pieces that this peer holds. A super-seeder hides them.
     pub(super) fn introduce(&mut self, link: LinkKey) {
         let Some(neighbour) = self.neighbours.get(&link) else { return };
         let Some(content) = self.contents.get(&neighbour.content) else { return };
@@ -30,7 +30,7 @@ impl Swarm {
         }
     }
 
-    /// A piece is news to neighbours; they are told at once, unless they were told others just now.
+    /// A piece was stored; neighbours are told at once, unless they were just told of others.
     pub(super) fn gather_have(&mut self, now: Instant, content: ContentKey, piece: PieceIndex) {
         let Some(content) = self.contents.get_mut(&content) else { return };
         content.fresh.push(piece);
@@ -62,7 +62,8 @@ impl Swarm {
         self.haves_at = deadlines.flatten().min();
     }
 
-    /// Sends the pieces gathered to the neighbours that wait for some of them; others hear later.
+    /// Sends the gathered pieces to the neighbours that wait for some of them; the others are told
+    /// later.
     pub(super) fn send_haves_of(&mut self, now: Instant, content: ContentKey) {
         let Some(content) = self.contents.get_mut(&content) else { return };
         let fresh = std::mem::take(&mut content.fresh);
@@ -98,7 +99,7 @@ impl Swarm {
         }
     }
 
-    /// While we seed, a piece on its way to a neighbour counts as a copy already.
+    /// While this peer seeds, a piece on its way to a neighbour already counts as a copy.
     pub(super) fn promise(&mut self, link: LinkKey, piece: PieceIndex) {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
         let Some(content) = self.contents.get_mut(&neighbour.content) else { return };
@@ -107,8 +108,9 @@ impl Swarm {
         }
     }
 
-    /// A seeder suggests the rarest pieces, counting those it promised, so that each neighbour
-    /// brings another into the swarm. As many as it last asked for, and once these are asked for.
+    /// A seeder suggests the rarest pieces, counting promised copies, so that each neighbour brings
+    /// another one into the swarm. It suggests as many as the neighbour last asked for, once those
+    /// are asked for.
     pub(super) fn suggest(&mut self, link: LinkKey) {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
         let Some(content) = self.contents.get(&neighbour.content) else { return };
@@ -133,8 +135,8 @@ impl Swarm {
         }
     }
 
-    /// Before we leave: suggests the pieces that no neighbour holds, each to another of those that
-    /// want something.
+    /// Before leaving: suggests the pieces that no neighbour holds, each to a different neighbour
+    /// that wants something.
     pub fn offer_last_copies(&mut self, outputs: &mut Vec<Output>) {
         for content in self.contents.values() {
             let takers: Vec<_> = self.takers(content).collect();
@@ -150,7 +152,7 @@ impl Swarm {
         }
     }
 
-    /// Whether someone wants a content of which some piece is held by no neighbour, but by us.
+    /// Whether some neighbour wants a content of which a piece is held by this peer alone.
     pub fn holds_last_copies(&self) -> bool {
         self.contents.values().any(|content| {
             self.takers(content).next().is_some() && self.last_copies(content).next().is_some()
@@ -173,14 +175,14 @@ impl Swarm {
         last.into_iter()
     }
 
-    /// The piece with the fewest copies, counting those promised, that a neighbour lacks.
+    /// The piece with the fewest copies, including promised ones, that a neighbour lacks.
     fn rarest_for(&mut self, link: LinkKey) -> Option<PieceIndex> {
         let neighbour = self.neighbours.get(&link)?;
         let content = self.contents.get(&neighbour.content)?;
         content.picker.pick_outside(&neighbour.has, &neighbour.promised, &mut self.rng)
     }
 
-    /// Super-seeding: shows a neighbour one more piece.
+    /// Super-seeding: shows one more piece to a neighbour.
     fn show_next(&mut self, link: LinkKey) {
         let Some(piece) = self.rarest_for(link) else { return };
         self.promise(link, piece);
@@ -191,7 +193,8 @@ impl Swarm {
         }
     }
 
-    /// Super-seeding: pieces turned up at a neighbour, so whoever else was shown them earned more.
+    /// Super-seeding: pieces have appeared at a neighbour, so the other neighbours that were shown
+    /// them have earned more.
     pub(super) fn on_passed_on(&mut self, content: ContentKey, by: LinkKey, pieces: &[PieceIndex]) {
         let Some(content) = self.contents.get(&content) else { return };
         for link in content.links.clone().into_iter().filter(|link| *link != by) {
@@ -204,7 +207,8 @@ impl Swarm {
         }
     }
 
-    /// Super-seeding: a lone neighbour has nobody to pass pieces on to; it sees more as it takes.
+    /// Super-seeding: a single neighbour has no other to pass pieces on to; it is shown more as it
+    /// fetches.
     pub(super) fn show_to_lone(&mut self, link: LinkKey) {
         let Some(neighbour) = self.neighbours.get(&link) else { return };
         let Some(content) = self.contents.get(&neighbour.content) else { return };
@@ -213,7 +217,8 @@ impl Swarm {
         }
     }
 
-    /// Super-seeding: neighbours that fetched all they were shown and cannot pass it on see more.
+    /// Super-seeding: neighbours that fetched all pieces shown to them and cannot pass them on are
+    /// shown more.
     pub(super) fn show_more(&mut self) {
         let stuck = self.neighbours.iter().filter(|(_, neighbour)| {
             let content = self.contents.get(&neighbour.content);

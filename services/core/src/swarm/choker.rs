@@ -1,8 +1,9 @@
-//! Whom we serve: tit-for-tat, optimistic unchoking, and slots lent while the uplink idles.
+//! Choking: tit-for-tat, optimistic unchoking, and extra slots while the uplink is idle.
 //!
-//! A leecher unchokes the 4 interested neighbours that send to it fastest, ranked anew each 10 s,
-//! and one more at random each 30 s. A seeder has nothing to be repaid with: it unchokes those it
-//! served least and lets the uplink's turns do the rest. Slots are the process's, not a content's.
+//! A leecher unchokes the 4 interested neighbours that send to it fastest, ranked again every 10 s,
+//! and one more at random every 30 s. A seeder receives nothing in return: it unchokes the
+//! neighbours that it served least, and the uplink's turns do the rest. Slots belong to the
+//! process, not to a content.
 
 use std::{
     cmp::Reverse,
@@ -19,26 +20,26 @@ use super::{
     neighbour::Neighbour,
 };
 
-/// When slots are dealt anew, and who has the random one.
+/// When slots are assigned again, and which neighbour has the optimistic one.
 #[derive(Debug, Default)]
 pub(super) struct Choker {
     pub(super) rechoke_at: Option<Instant>,
     optimistic_at: Option<Instant>,
     optimistic: Option<LinkKey>,
-    /// When the next slot may be lent, if someone waits for one.
+    /// When the next extra slot may be opened, if a neighbour waits for one.
     pub(super) lend_at: Option<Instant>,
     lent_at: Option<Instant>,
-    /// When the uplink last had nothing to do.
+    /// When the uplink was last idle.
     idle_at: Option<Instant>,
     /// Slots of a seeder, by the rate of the uplink.
     seeder_slots: Option<usize>,
 }
 
-/// Slots lent are kept when slots are dealt anew, if the uplink idled as recently as this.
+/// Extra slots are kept when slots are assigned again, if the uplink was idle this recently.
 const IDLE_LATELY: Duration = Duration::from_secs(1);
 
 impl Swarm {
-    /// Slots for neighbours that cannot repay, or for those that can.
+    /// Slots for neighbours that cannot reciprocate, or for those that can.
     pub(super) fn slots(&self, seeding: bool) -> usize {
         if seeding {
             return self.choker.seeder_slots.unwrap_or(self.settings.seeder_slots);
@@ -46,8 +47,9 @@ impl Swarm {
         self.settings.regular_slots + self.settings.optimistic_slots
     }
 
-    /// A seeder serves as many as it can give a piece each in [`super::Settings::seeder_round`]:
-    /// long pieces on a slow uplink would else keep each waiting for minutes.
+    /// A seeder serves as many neighbours as it can give a piece each in
+    /// [`super::Settings::seeder_round`]: with long pieces on a slow uplink, each would otherwise
+    /// wait for minutes.
     fn fit_seeder_slots(&mut self, now: Instant, idle_lately: bool) {
         let seeding = self.contents.values().filter(|content| content.is_seeding());
         let longest = seeding.map(|content| content.layout.piece_length().get()).max();
@@ -58,7 +60,7 @@ impl Swarm {
         });
     }
 
-    /// Slots taken of either kind.
+    /// Slots in use, of either kind.
     pub(super) fn slots_used(&self, seeding: bool) -> usize {
         let holders = self.neighbours.values().filter(|neighbour| neighbour.holds_slot());
         holders.filter(|neighbour| self.seeds_to(neighbour) == seeding).count()
@@ -68,14 +70,15 @@ impl Swarm {
         self.contents.get(&neighbour.content).is_some_and(Content::is_seeding)
     }
 
-    /// A neighbour began to want something: it gets a free slot, or one lent.
+    /// A neighbour became interested: it gets a free slot, or an extra one.
     pub(super) fn on_interested(&mut self, now: Instant, link: LinkKey) {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
         neighbour.interested = true;
         let (choked, has_nothing) = (neighbour.choked, neighbour.has.held() == 0);
         let seeding = self.neighbours.get(&link).is_some_and(|n| self.seeds_to(n));
         let used = self.slots_used(seeding);
-        // Who has nothing can repay nobody, and keeps what it was lent until slots are dealt anew.
+        // A neighbour without pieces cannot reciprocate, and keeps its extra slot until slots are
+        // assigned again.
         let exceeds = used > self.slots(seeding) && !has_nothing && !self.uplink.is_idle();
         if choked && used < self.slots(seeding) {
             self.unchoke(link);
@@ -85,7 +88,7 @@ impl Swarm {
         self.lend_slot(now);
     }
 
-    /// A neighbour wants nothing more: its slot is another's.
+    /// A neighbour lost interest: its slot is free.
     pub(super) fn on_not_interested(&mut self, link: LinkKey) {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
         let freed = neighbour.holds_slot();
@@ -106,7 +109,7 @@ impl Swarm {
         }
     }
 
-    /// While the uplink idles and a choked neighbour wants something, another slot opens.
+    /// Opens another slot while the uplink is idle and a choked neighbour is interested.
     pub(super) fn lend_slot(&mut self, now: Instant) {
         self.choker.lend_at = None;
         if !self.uplink.is_idle() {
@@ -124,7 +127,7 @@ impl Swarm {
         self.unchoke(link);
     }
 
-    /// The choked neighbour that deserves a slot most; equals at random.
+    /// The choked neighbour that should get the next slot; ties at random.
     fn next_for_slot(&mut self, seeding: Option<bool>) -> Option<LinkKey> {
         let mut best = None;
         for (link, neighbour) in &self.neighbours {
@@ -141,7 +144,7 @@ impl Swarm {
         best.map(|(_, link)| link)
     }
 
-    /// Deals the slots anew.
+    /// Assigns the slots again.
     pub(super) fn rechoke(&mut self, now: Instant) {
         if self.choker.rechoke_at.is_none_or(|at| now < at) {
             return;
@@ -165,7 +168,8 @@ impl Swarm {
         self.show_more();
     }
 
-    /// The neighbours that send to us fastest, of those that are interested and not snubbed.
+    /// The neighbours that send to this peer fastest, among those that are interested and not
+    /// snubbed.
     fn fastest(&self, now: Instant) -> BTreeSet<LinkKey> {
         let mut ranked: Vec<_> = self
             .neighbours
@@ -191,7 +195,7 @@ impl Swarm {
         ranked.into_iter().take(self.slots(true)).map(|(_, link)| link).collect()
     }
 
-    /// Each 30 s, or when it lost interest, another neighbour has the random slot.
+    /// Every 30 s, or when the neighbour has lost interest, another one gets the optimistic slot.
     fn choose_optimistic(&mut self, now: Instant, fastest: &BTreeSet<LinkKey>) {
         let holder = self.choker.optimistic.filter(|link| {
             !fastest.contains(link) && self.neighbours.get(link).is_some_and(|n| n.interested)
@@ -229,7 +233,7 @@ impl Swarm {
         }
     }
 
-    /// Ends a neighbour's service: what waits is refused, what was granted is sent.
+    /// Stops serving a neighbour: waiting requests are refused, granted ones are sent.
     pub(super) fn choke(&mut self, link: LinkKey) {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
         if !neighbour.choked {

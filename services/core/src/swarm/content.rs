@@ -1,25 +1,25 @@
-//! One content: what is held, what is wanted, what is under way.
+//! One content: held, wanted and pending pieces.
 //!
-//! A piece is in exactly one [`PieceState`], and the brain alone moves it on:
+//! A piece is in exactly one [`PieceState`], which only this state machine changes:
 //!
 //! | from | when | to |
 //! |---|---|---|
-//! | skipped, open | it is wanted, or no longer | open, skipped |
-//! | open | the picker names it for a neighbour | asked, in a new attempt |
+//! | skipped, open | it becomes wanted, or unwanted | open, skipped |
+//! | open | the picker picks it for a neighbour | asked, in a new attempt |
 //! | asked | its last byte arrives | whole |
-//! | asked | the last fetch for it ends, and some bytes are there | orphaned |
-//! | asked | the same, but no byte is there, or it is distrusted or skipped | open, skipped |
-//! | orphaned | a neighbour that holds it has room | asked, in the same attempt |
+//! | asked | its last fetch ends, and some bytes have arrived | orphaned |
+//! | asked | the same, but no byte has arrived, or it is distrusted or skipped | open, skipped |
+//! | orphaned | a neighbour that holds it can be asked | asked, in the same attempt |
 //! | asked, orphaned, whole | its attempt fails the hash | open, skipped; maybe distrusted |
 //! | any | the store has verified and written it | held |
 //!
-//! The store does as it is told: each order to fetch names an attempt, and a block of another than
-//! the newest is dropped. So bytes of two attempts are never mixed, and whose bytes were hashed the
-//! store alone decides. It may be ahead of the brain by the events under way: it can store or refuse
-//! an attempt that the brain has just given up.
+//! The store follows instructions: each fetch names an attempt, and a block of any but the newest
+//! one is dropped. So bytes of two attempts are never mixed, and only the store knows whose bytes
+//! were hashed. It may be ahead of the state machine by the events in flight: it can store or
+//! refuse an attempt that has just been given up.
 //!
-//! A *distrusted* piece failed with bytes of several neighbours. Each further attempt is one
-//! neighbour's alone, and ends with its fetch.
+//! A *distrusted* piece failed with bytes of several neighbours. Each further attempt uses one
+//! neighbour alone, and ends with its fetch.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,8 +40,8 @@ use crate::content::{Bitfield, Layout, PieceIndex};
 
 /// A content and its pieces.
 ///
-/// Invariant: a piece is held, or pending, or neither; of those that are neither, the picker picks. Of
-/// the pending ones, the orphans have no source and lack bytes.
+/// Invariant: a piece is held, or pending, or open to the picker, or skipped. Of the pending ones,
+/// the orphans have no source and lack bytes.
 #[derive(Debug)]
 pub(super) struct Content {
     pub(super) layout: Layout,
@@ -53,16 +53,16 @@ pub(super) struct Content {
     pub(super) pending: BTreeMap<PieceIndex, Pending>,
     /// Pending pieces that lost their last source.
     pub(super) orphans: BTreeSet<PieceIndex>,
-    /// Pieces not held that failed with bytes of several.
+    /// Pieces not held that failed with bytes of several neighbours.
     pub(super) distrusted: BTreeSet<PieceIndex>,
     /// Pieces wanted and not held.
     missing: u32,
-    /// How many of them have so many copies at neighbours that do not hold everything.
+    /// The number of these by their number of copies at neighbours that do not hold everything.
     missing_by_copies: Vec<u32>,
-    /// How many times pieces became askable again.
+    /// How many times pieces became open again.
     pub(super) reopened: u64,
     pub(super) links: BTreeSet<LinkKey>,
-    /// Pieces stored since HAVEs were last sent, and when they will be.
+    /// Pieces stored since HAVEs were last sent, and when the next are due.
     pub(super) fresh: Vec<PieceIndex>,
     pub(super) haves_at: Option<Instant>,
     pub(super) haves_sent_at: Option<Instant>,
@@ -101,7 +101,7 @@ impl Content {
         content
     }
 
-    /// Nothing is left to fetch, so neighbours have nothing to reciprocate with.
+    /// Nothing is left to fetch, so neighbours cannot reciprocate.
     pub(super) fn is_seeding(&self) -> bool {
         self.missing == 0
     }
@@ -115,17 +115,17 @@ impl Content {
         !self.held.has(piece) && self.picker.priority(piece) != Priority::Skip
     }
 
-    /// The pieces are fetched in their order.
+    /// The pieces are fetched in order.
     pub(super) fn is_sequential(&self) -> bool {
         self.order == Order::Sequential
     }
 
-    /// Every piece wanted is under way.
+    /// Every wanted piece is being fetched.
     pub(super) fn is_in_endgame(&self) -> bool {
         !self.is_seeding() && self.orphans.is_empty() && self.picker.open_count() == 0
     }
 
-    /// Changes how much a piece is wanted.
+    /// Changes the priority of a piece.
     pub(super) fn prioritise(&mut self, piece: PieceIndex, priority: Priority) {
         self.recount(piece, |content| content.picker.set_priority(piece, priority));
         self.reopened += 1;
@@ -141,8 +141,8 @@ impl Content {
         self.recount(piece, |content| content.picker.lose(piece));
     }
 
-    /// Changes something by which a missing piece is counted, and counts it anew: what is shown of a
-    /// content costs the same however many pieces it has.
+    /// Changes what a missing piece is counted by, and counts it again: the status of a content
+    /// costs the same for any number of pieces.
     fn recount(&mut self, piece: PieceIndex, change: impl FnOnce(&mut Self)) {
         if self.wants(piece) {
             self.missing -= 1;
@@ -159,8 +159,8 @@ impl Content {
         }
     }
 
-    /// What to ask this neighbour for next: the rest of a piece begun, a piece it suggested, or the
-    /// first by the picker. The piece is begun by that.
+    /// What to request from this neighbour next: the rest of a pending piece, a suggested piece, or
+    /// the picker's first. An attempt at it begins.
     pub(super) fn next_ranges(
         &mut self,
         neighbour: &mut Neighbour,
@@ -233,14 +233,14 @@ impl Content {
         self.reopen(piece)
     }
 
-    /// From now on each attempt at a piece is one neighbour's alone.
+    /// From now on each attempt at a piece uses one neighbour alone.
     pub(super) fn distrust(&mut self, piece: PieceIndex) {
         if !self.held.has(piece) {
             self.distrusted.insert(piece);
         }
     }
 
-    /// Ends the attempt at a piece, which goes back among those to be picked.
+    /// Ends the attempt at a piece, which becomes open again.
     fn reopen(&mut self, piece: PieceIndex) -> Option<Pending> {
         let ended = self.pending.remove(&piece)?;
         self.totals.wasted += ended.arrived_bytes;
@@ -250,7 +250,7 @@ impl Content {
         Some(ended)
     }
 
-    /// A piece is verified and kept; true if it is news.
+    /// A piece was verified and stored; true if it is news.
     pub(super) fn store(&mut self, piece: PieceIndex) -> bool {
         if self.held.has(piece) {
             return false;
@@ -265,7 +265,7 @@ impl Content {
         true
     }
 
-    /// Fills the picker anew after fetching ended or began again.
+    /// Fills the picker again after fetching has ended or resumed.
     pub(super) fn retarget(&mut self) {
         for number in 0..self.layout.piece_count() {
             self.place(PieceIndex::new(number));
@@ -273,7 +273,7 @@ impl Content {
         self.reopened += 1;
     }
 
-    /// Has the picker pick a piece or not: a leecher picks what it lacks, a seeder what to suggest.
+    /// Updates the picker for a piece: a leecher picks what it lacks, a seeder what to suggest.
     fn place(&mut self, piece: PieceIndex) {
         if self.held.has(piece) == self.is_seeding() && !self.pending.contains_key(&piece) {
             self.picker.open(piece);
@@ -282,7 +282,7 @@ impl Content {
         }
     }
 
-    /// Where a piece is on its way here.
+    /// The state of a piece.
     pub(super) fn state(&self, piece: PieceIndex) -> PieceState {
         if self.held.has(piece) {
             return PieceState::Held;
@@ -296,7 +296,7 @@ impl Content {
         }
     }
 
-    /// It was not said within `interval` that neighbours are missing; now it is.
+    /// Missing neighbours were not reported within `interval`; now they are.
     pub(super) fn starving_since_said(&mut self, now: Instant, interval: Duration) -> bool {
         let is_due = self.starved_at.is_none_or(|at| now >= at + interval);
         if is_due {
@@ -305,12 +305,12 @@ impl Content {
         is_due
     }
 
-    /// Pieces wanted of which no neighbour has a copy.
+    /// Wanted pieces of which no neighbour has a copy.
     pub(super) fn unavailable(&self) -> u32 {
         if self.picker.complete() > 0 { 0 } else { self.missing_by_copies[0] }
     }
 
-    /// Copies of the rarest piece wanted.
+    /// Copies of the rarest wanted piece.
     pub(super) fn rarest(&self) -> Option<u32> {
         let fewest = self.missing_by_copies.iter().position(|pieces| *pieces > 0)?;
         Some(self.picker.complete() + fewest as u32)

@@ -1,4 +1,4 @@
-//! What the shell tells the brain, and what the brain has it do.
+//! The inputs and outputs of the swarm state machine.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::{
     content::{Bitfield, BlockRange, Layout, PieceIndex},
 };
 
-/// A content of this process, as long as it is in the brain. Chosen by the shell, never reused.
+/// A content of this process, while it is in the state machine. Chosen by the shell, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentKey(pub u32);
 
@@ -15,7 +15,7 @@ pub struct ContentKey(pub u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkKey(pub u64);
 
-/// One call of ours for blocks. Chosen by the brain, never reused.
+/// One of our calls for blocks. Chosen by the state machine, never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FetchKey(pub u64);
 
@@ -23,36 +23,37 @@ pub struct FetchKey(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServeKey(pub u64);
 
-/// One attempt at a piece: from when it is begun until the piece is held, fails its hash, or the
-/// attempt is given up. Chosen by the brain, never reused in a process; a later one is greater.
+/// One attempt at a piece: from its beginning until the piece is held, fails its hash, or the
+/// attempt is given up. Chosen by the state machine, never reused in a process; a later one is
+/// greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt(pub u64);
 
-/// A range to be fetched. Its bytes belong to one attempt at the piece, and are never mixed with
-/// those of another.
+/// A range to fetch. Its bytes belong to one attempt at the piece, and are never mixed with those
+/// of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FetchRange {
-    /// Which attempt at the range's piece.
+    /// The attempt at the range's piece.
     pub attempt: Attempt,
-    /// What.
+    /// The range.
     pub range: BlockRange,
 }
 
-/// How much a piece is wanted.
+/// The priority of a piece.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
     /// Not fetched.
     Skip,
     /// After all others.
     Low,
-    /// As most are.
+    /// The default.
     #[default]
     Normal,
     /// Before all others.
     High,
 }
 
-/// What kind of neighbour it is. An HTTP origin would be one that neither reciprocates nor chokes.
+/// The abilities of a neighbour. An HTTP origin would neither reciprocate nor choke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// May want pieces from us.
@@ -61,36 +62,36 @@ pub struct Capabilities {
     pub serves: bool,
 }
 
-/// What one end of a link tells the other.
+/// A message from one end of a link to the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerMessage {
-    /// The pieces it holds; first and once on a link.
+    /// The pieces that the sender holds; first and once on a link.
     Bitfield(Bitfield),
-    /// Pieces newly held.
+    /// Pieces that the sender has just obtained.
     Have(Vec<PieceIndex>),
-    /// It serves the other no more; what it is sending it completes.
+    /// The sender stops serving the receiver; it completes what it is sending.
     Choke,
-    /// It serves the other.
+    /// The sender serves the receiver.
     Unchoke,
-    /// The other holds something it wants.
+    /// The receiver holds something that the sender wants.
     Interested,
-    /// The other holds nothing it wants.
+    /// The receiver holds nothing that the sender wants.
     NotInterested,
-    /// Pieces it would rather be asked for.
+    /// Pieces that the sender prefers to be asked for.
     Suggest(Vec<PieceIndex>),
 }
 
-/// How a fetch ended.
+/// The outcome of a fetch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FetchEnd {
-    /// Every range asked for has come.
+    /// Every requested range has arrived.
     Done,
-    /// The neighbour refused, at once or half-way; asked again after `retry_after`.
+    /// The neighbour refused, at once or half-way; it is asked again after `retry_after`.
     Refused {
-        /// The neighbour's word, or a default of the shell's.
+        /// As the neighbour says, or the shell's default.
         retry_after: Duration,
     },
-    /// The connection failed, or the neighbour sent what was not asked for.
+    /// The connection failed, or the neighbour sent what was not requested.
     Failed,
 }
 
@@ -101,223 +102,225 @@ pub enum RefuseReason {
     Choked,
     /// No slot is free for a stranger, or a neighbour has too many calls.
     Busy {
-        /// When to try again.
+        /// When to retry.
         retry_after: Duration,
     },
-    /// A piece we do not hold.
+    /// This peer does not hold the piece.
     NotHeld,
 }
 
 /// Why a neighbour is banned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BanReason {
-    /// Bytes of its failed their hash.
+    /// Its bytes failed the hash.
     Corruption,
-    /// It broke the protocol.
+    /// It violated the protocol.
     Protocol,
 }
 
-/// What the shell tells the brain.
+/// An input of the state machine.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A content to fetch what it lacks of, and to serve the rest.
+    /// A content whose missing pieces are to be fetched, and whose other pieces are served.
     AddContent {
         /// Its key.
         content: ContentKey,
         /// Its pieces.
         layout: Layout,
-        /// Those already held and verified.
+        /// The pieces that are held and verified.
         held: Bitfield,
-        /// Fetch the pieces in their order.
+        /// Fetch the pieces in order.
         sequential: bool,
-        /// While complete, tell each neighbour of few pieces at a time, so that each goes out once.
+        /// While complete, show each neighbour few pieces at a time, so that each is uploaded once.
         super_seeding: bool,
     },
-    /// How much some pieces are wanted from now on.
+    /// The new priority of some pieces.
     Prioritise {
-        /// Whose pieces.
+        /// Their content.
         content: ContentKey,
-        /// Which.
+        /// The pieces.
         pieces: Vec<PieceIndex>,
-        /// How much.
+        /// The priority.
         priority: Priority,
     },
-    /// Stop fetching and serving a content; its links were closed, or will be by this.
+    /// Stop fetching and serving a content; its links were closed, or this closes them.
     RemoveContent {
-        /// Which.
+        /// The content.
         content: ContentKey,
     },
-    /// A link is up: both hellos are through.
+    /// A link is up: both hellos were exchanged.
     LinkUp {
         /// Its key.
         link: LinkKey,
-        /// The content it is for.
+        /// Its content.
         content: ContentKey,
-        /// Who is at the other end.
+        /// The peer at the other end.
         peer: PeerId,
-        /// What kind of neighbour.
+        /// The neighbour's abilities.
         capabilities: Capabilities,
-        /// Measured when it was dialled.
+        /// The round trip measured when it was dialled.
         round_trip: Duration,
     },
-    /// A link is gone, and its fetches and serves with it.
+    /// A link has ended, with its fetches and uploads.
     LinkDown {
-        /// Which.
+        /// The link.
         link: LinkKey,
     },
-    /// The neighbour said something.
+    /// A message of a neighbour.
     Message {
-        /// On which link.
+        /// The link.
         link: LinkKey,
-        /// What.
+        /// The message.
         message: PeerMessage,
     },
-    /// A call was answered, whenever its blocks may come.
+    /// A call was answered; its blocks may come later.
     RoundTrip {
-        /// On which link.
+        /// The link.
         link: LinkKey,
-        /// How long after it was made.
+        /// The time since it was made.
         round_trip: Duration,
     },
-    /// Bytes of a fetch arrived: a range of one of those asked for, in their order.
+    /// Bytes of a fetch arrived: part of the requested ranges, in their order.
     BlockArrived {
-        /// Of which content.
+        /// The content.
         content: ContentKey,
-        /// Of which fetch.
+        /// The fetch.
         fetch: FetchKey,
-        /// What.
+        /// The range.
         block: BlockRange,
     },
-    /// A fetch ended. Said exactly once for each [`Output::Fetch`], whatever becomes of it: also after
-    /// [`Output::CancelFetch`], and when its link is gone, which the brain ignores.
+    /// A fetch ended. This is reported exactly once for each [`Output::Fetch`], in any case: also
+    /// after [`Output::CancelFetch`], and when its link has ended, which is ignored.
     FetchEnded {
-        /// Which.
+        /// The fetch.
         fetch: FetchKey,
-        /// How.
+        /// The outcome.
         end: FetchEnd,
     },
-    /// All bytes of a piece are there, match its hash, and are stored.
+    /// All bytes of a piece have arrived, match its hash, and are stored.
     PieceStored {
-        /// Of which content.
+        /// The content.
         content: ContentKey,
-        /// Which.
+        /// The piece.
         piece: PieceIndex,
     },
-    /// All bytes of an attempt at a piece were there, did not match its hash, and were thrown away.
+    /// All bytes of an attempt at a piece have arrived, did not match its hash, and were discarded.
     PieceCorrupt {
-        /// Of which content.
+        /// The content.
         content: ContentKey,
-        /// Which.
+        /// The piece.
         piece: PieceIndex,
-        /// The attempt that failed; the brain may have given it up meanwhile.
+        /// The attempt that failed; it may have been given up in the meantime.
         attempt: Attempt,
-        /// Whose bytes were hashed: each neighbour once. One alone has lied.
+        /// The neighbours whose bytes were hashed, each once. A single one has lied.
         contributors: Vec<LinkKey>,
     },
-    /// Blocks of this neighbour turned out to differ from those of the verified piece.
+    /// Blocks of this neighbour were found to differ from those of the verified piece.
     CaughtLying {
-        /// Which.
+        /// The link.
         link: LinkKey,
     },
-    /// Someone asks for blocks we may hold.
+    /// A call for blocks that this peer may hold.
     ServeRequested {
         /// A key for the call.
         serve: ServeKey,
-        /// Of which content.
+        /// The content.
         content: ContentKey,
-        /// By whom; none is a stranger.
+        /// The caller; none is a stranger.
         link: Option<LinkKey>,
-        /// What, in the order to be sent. Within the layout; whether it is held, the brain checks.
+        /// The ranges, in the order to be sent. They are within the layout; the state machine
+        /// checks whether they are held.
         ranges: Vec<BlockRange>,
     },
-    /// Bytes of a granted range were handed to the transport, which had room for them.
+    /// The transport accepted bytes of a granted range.
     BlockSent {
-        /// In which call.
+        /// The call.
         serve: ServeKey,
         /// Bytes.
         bytes: u32,
     },
-    /// The caller dropped the call, or the connection broke. Not said once the last byte is sent.
+    /// The caller dropped the call, or the connection broke. Not reported after the last byte was
+    /// sent.
     ServeDropped {
-        /// Which call.
+        /// The call.
         serve: ServeKey,
     },
     /// A deadline of [`super::Swarm::next_deadline`] may have passed.
     Tick,
 }
 
-/// What the brain has the shell do.
+/// An output: an action for the shell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Say something to a neighbour.
+    /// Send a message to a neighbour.
     Send {
-        /// On which link.
+        /// The link.
         link: LinkKey,
-        /// What.
+        /// The message.
         message: PeerMessage,
     },
-    /// Ask a neighbour for blocks, and put them where they belong as they come.
+    /// Ask a neighbour for blocks, and store them as they arrive.
     Fetch {
         /// A key for the call.
         fetch: FetchKey,
-        /// Whom.
+        /// The neighbour.
         link: LinkKey,
-        /// What, in this order.
+        /// The ranges, in this order.
         ranges: Vec<FetchRange>,
         /// Bytes of a block: small on slow links, so that a cancel takes effect soon.
         block_length: u32,
     },
-    /// Drop a call.
+    /// Cancel a call.
     CancelFetch {
-        /// Which.
+        /// The call.
         fetch: FetchKey,
     },
-    /// Throw away what came of an attempt, and of those before it, unless the piece is whole.
+    /// Discard the bytes of an attempt, and of earlier ones, unless the piece is whole.
     Abandon {
-        /// Of which content.
+        /// The content.
         content: ContentKey,
-        /// Of which piece.
+        /// The piece.
         piece: PieceIndex,
-        /// Which attempt.
+        /// The attempt.
         attempt: Attempt,
     },
-    /// Send the next `ranges` of those a call asks for.
+    /// Send the next `ranges` ranges of a call.
     Grant {
-        /// Which call.
+        /// The call.
         serve: ServeKey,
-        /// How many ranges more.
+        /// The number of further ranges.
         ranges: usize,
     },
-    /// End a call after what was granted.
+    /// End a call after the granted ranges.
     Refuse {
-        /// Which call.
+        /// The call.
         serve: ServeKey,
-        /// Why.
+        /// The reason.
         reason: RefuseReason,
     },
-    /// Close the links of a peer, and neither dial nor let it in for the ban's time. The brain has
-    /// forgotten the link by now, and its fetches and serves with it.
+    /// Close the links of a peer, and neither dial nor accept it while the ban lasts. The state
+    /// machine has already forgotten the link, with its fetches and uploads.
     Ban {
-        /// The link on which it showed. The shell answers with `LinkDown`.
+        /// The link on which it misbehaved. The shell answers with `LinkDown`.
         link: LinkKey,
-        /// Why.
+        /// The reason.
         reason: BanReason,
     },
-    /// Close a link that serves neither side: both hold everything, or a neighbour is of no use. The
-    /// brain has forgotten it by now, and its fetches and serves with it.
+    /// Close a link that is useful to neither side: both hold everything, or a neighbour is of no
+    /// use. The state machine has already forgotten it, with its fetches and uploads.
     Close {
-        /// Which. The shell answers with `LinkDown`.
+        /// The link. The shell answers with `LinkDown`.
         link: LinkKey,
     },
-    /// Every piece wanted is held. Said once: when the last was stored, or when the content was added
-    /// if none was missing; and again if more became wanted meanwhile.
+    /// Every wanted piece is held. Reported once: when the last was stored, or when the content was
+    /// added if none was missing; and again if more became wanted in the meantime.
     Completed {
-        /// Of which content.
+        /// The content.
         content: ContentKey,
     },
-    /// Find more neighbours: too few, or none of them has what is wanted.
+    /// Find more neighbours: there are too few, or none of them has a wanted piece.
     Starving {
-        /// For which content.
+        /// The content.
         content: ContentKey,
     },
 }

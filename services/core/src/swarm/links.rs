@@ -1,4 +1,4 @@
-//! Neighbours come, talk, and go.
+//! Links: neighbours come, send messages, and go.
 
 use std::time::{Duration, Instant};
 
@@ -56,7 +56,7 @@ impl Swarm {
         }
     }
 
-    /// Forgets a link; what was asked of it is asked elsewhere.
+    /// Removes a link; what was requested from its neighbour is requested elsewhere.
     pub(super) fn drop_link(&mut self, now: Instant, link: LinkKey) {
         self.release_all(link);
         self.forget_serves(|_, of| of == Some(link));
@@ -76,7 +76,7 @@ impl Swarm {
         self.lend_slot(now);
     }
 
-    /// Closes a link to a neighbour that lied or broke the protocol.
+    /// Closes the link of a neighbour that lied or violated the protocol.
     pub(super) fn ban(&mut self, now: Instant, link: LinkKey, reason: BanReason) {
         if self.neighbours.contains_key(&link) {
             self.outputs.push(Output::Ban { link, reason });
@@ -170,7 +170,8 @@ impl Swarm {
         self.refill(now, link);
     }
 
-    /// Counts again what a neighbour has for us, after either side's pieces changed in bulk.
+    /// Counts again which wanted pieces a neighbour has, after either side's pieces changed in
+    /// bulk.
     pub(super) fn review_link(&mut self, now: Instant, link: LinkKey) {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
         let Some(content) = self.contents.get(&neighbour.content) else { return };
@@ -182,7 +183,7 @@ impl Swarm {
         self.refill(now, link);
     }
 
-    /// Tells a neighbour whether it holds something we want, when that changes.
+    /// Tells a neighbour whether it holds a wanted piece, when that changes.
     pub(super) fn update_interest(&mut self, link: LinkKey) {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return };
         let interesting = neighbour.wanted > 0;
@@ -194,7 +195,7 @@ impl Swarm {
         }
     }
 
-    /// Two that want nothing of each other part.
+    /// Two peers that want nothing of each other disconnect.
     fn close_if_both_complete(&mut self, now: Instant, link: LinkKey) {
         let Some(neighbour) = self.neighbours.get(&link) else { return };
         let we_seed = self.contents.get(&neighbour.content).is_some_and(Content::is_seeding);
@@ -203,7 +204,7 @@ impl Swarm {
         }
     }
 
-    /// Says that neighbours are missing, but not too often.
+    /// Reports that neighbours are missing, but not too often.
     pub(super) fn cry_if_starving(&mut self, now: Instant, content: ContentKey) {
         let Some(state) = self.contents.get_mut(&content) else { return };
         let useful = state.links.iter().filter_map(|link| self.neighbours.get(link));

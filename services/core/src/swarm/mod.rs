@@ -1,18 +1,19 @@
-//! The swarm brain: whom to serve, what to ask for, and of whom.
+//! The swarm state machine: which neighbours to serve, which pieces to request, and from whom.
 //!
-//! [`Swarm`] is a state machine for all contents of one process, since slots, rates and memory are
-//! the process's: `handle(now, input, &mut outputs)` and `next_deadline()`. It sees that blocks
-//! arrive and leave, never their bytes. The shell around it moves those, and keeps the clock.
+//! [`Swarm`] is a state machine for all contents of one process, because slots, rates and memory
+//! belong to the process: `handle(now, input, &mut outputs)` and `next_deadline()`. It is told that
+//! blocks arrive and leave, never their bytes. The shell around it moves those, and keeps the
+//! clock.
 //!
 //! | file | what it decides |
 //! |---|---|
-//! | `links` | what a neighbour's messages change, who wants what of whom, bans |
-//! | `pieces` | what happens to pieces stored, corrupt, or wanted more or less |
-//! | `announce` | who is told of which pieces, and when: HAVE, Suggest, super-seeding |
-//! | `requests` | what is asked of whom, and when it is given up |
-//! | `choker` | who is served |
-//! | `uplink` | in which turns |
-//! | `picker`, `pending`, `content`, `neighbour`, `rate` | the books these keep |
+//! | `links` | effects of a neighbour's messages, interest, bans |
+//! | `pieces` | pieces that are stored, corrupt, or change their priority |
+//! | `announce` | which pieces are announced to which neighbour, and when: HAVE, Suggest, super-seeding |
+//! | `requests` | which pieces are requested from whom, and when a request is given up |
+//! | `choker` | which neighbours are unchoked |
+//! | `uplink` | in which order they are served |
+//! | `picker`, `pending`, `content`, `neighbour`, `rate` | the state of these |
 
 use std::{collections::BTreeMap, time::Instant};
 

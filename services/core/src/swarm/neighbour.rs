@@ -1,4 +1,4 @@
-//! What is known of one neighbour, for one content.
+//! The state of one neighbour, for one content.
 
 use std::{
     collections::VecDeque,
@@ -15,10 +15,10 @@ use crate::{
     content::{BLOCK_UNIT, Bitfield, PieceIndex},
 };
 
-/// What a round trip longer than those before weighs: one of so many. RFC 6298: 8.
+/// The weight of a round trip longer than the earlier ones: one of this many. RFC 6298: 8.
 const LONG_ROUND_TRIPS: u32 = 8;
 
-/// One end of a link: the neighbour's state as it told us, and our dealings with it.
+/// One end of a link: the neighbour's state as it reported it, and our transfers with it.
 #[derive(Debug)]
 pub(super) struct Neighbour {
     pub(super) content: ContentKey,
@@ -29,61 +29,61 @@ pub(super) struct Neighbour {
 
     /// The pieces it holds.
     pub(super) has: Bitfield,
-    /// It said which pieces it holds.
+    /// It has sent its bitfield.
     pub(super) introduced: bool,
-    /// It held everything when it said so, and is counted as one that does.
+    /// It held everything when it sent its bitfield, and is counted as such.
     pub(super) counted_complete: bool,
-    /// Pieces that it holds and we want.
+    /// Wanted pieces that it holds.
     pub(super) wanted: u32,
-    /// Pieces that it asked us for or that we suggested, counted as copies ahead of its HAVE.
+    /// Pieces that it requested or that were suggested to it, counted as copies before its HAVE.
     pub(super) promised: Bitfield,
-    /// Super-seeding: pieces shown to it that were not seen at another neighbour since.
+    /// Super-seeding: pieces shown to it that have not appeared at another neighbour since.
     pub(super) shown: Vec<PieceIndex>,
 
-    /// We want something of it, and told it so.
+    /// We are interested, and told it so.
     pub(super) interesting: bool,
-    /// It wants something of us.
+    /// It is interested.
     pub(super) interested: bool,
-    /// It does not serve us.
+    /// It chokes us.
     pub(super) chokes_us: bool,
-    /// We do not serve it.
+    /// We choke it.
     pub(super) choked: bool,
 
     pub(super) down: Download,
     pub(super) up: Upload,
-    /// HAVEs it does not need soon.
+    /// HAVEs that it does not need soon.
     pub(super) idle_haves: Vec<PieceIndex>,
 }
 
-/// What we fetch of a neighbour.
+/// Our downloads from it.
 #[derive(Debug)]
 pub(super) struct Download {
     /// Calls in flight, oldest first.
     pub(super) fetches: Vec<FetchKey>,
-    /// Bytes asked for that did not come yet.
+    /// Bytes requested that have not arrived yet.
     pub(super) outstanding: u64,
-    /// Over 20 s, by which it is ranked.
+    /// Over 20 s, for its rank.
     pub(super) rate: Rate,
-    /// Over a short time, by which its window is computed.
+    /// Over a short time, for its window.
     pub(super) pace: Rate,
-    /// While it owed us something, by which it is known what it can do.
+    /// While it owed us something: what it is capable of.
     service: Service,
     pub(super) bytes: u64,
     /// When it last sent something, or began to owe us something.
     pub(super) progress_at: Instant,
-    /// It owes us data for too long.
+    /// It has owed us data for too long.
     pub(super) snubbed: bool,
     /// Fetches that timed out since it last sent something.
     pub(super) timeouts: u32,
-    /// Not to be asked before.
+    /// The time before which it is not asked.
     pub(super) retry_at: Option<Instant>,
-    /// Pieces it would rather be asked for.
+    /// Pieces that it prefers to be asked for.
     pub(super) suggested: VecDeque<PieceIndex>,
-    /// Since this count of reopened pieces it holds no open one.
+    /// The count of reopened pieces since which it holds no open one.
     pub(super) dry_since: Option<u64>,
 }
 
-/// Bytes that came, and the seconds in which they were owed; older ones count less.
+/// Bytes that arrived, and the seconds in which they were owed; older ones count less.
 #[derive(Clone, Copy, Debug, Default)]
 struct Service {
     seconds: f64,
@@ -91,7 +91,8 @@ struct Service {
 }
 
 impl Service {
-    /// What of older blocks is kept with each that comes: 64 blocks are remembered, of 1 MiB at least.
+    /// The part of older blocks that is kept with each new one: 64 blocks are remembered, of 1 MiB
+    /// at least.
     const KEPT: f64 = 1.0 - 1.0 / 64.0;
 
     fn add(&mut self, owed: Duration, bytes: u64) {
@@ -100,22 +101,22 @@ impl Service {
     }
 }
 
-/// What it fetches of us.
+/// Our uploads to it.
 #[derive(Debug)]
 pub(super) struct Upload {
     pub(super) rate: Rate,
     pub(super) bytes: u64,
-    /// Bytes granted, by which turns are dealt; a newcomer starts level with the others.
+    /// Bytes granted, which decide about turns; a newcomer starts level with the others.
     pub(super) turn: u64,
     /// Number of its last turn.
     pub(super) last_turn: u64,
-    /// Number of the last turn it had that went round among all.
+    /// Number of its last turn of those that go round among all.
     pub(super) last_free_turn: u64,
-    /// Calls waiting or under way.
+    /// Calls waiting or in progress.
     pub(super) calls: usize,
     /// Its last grant stalled: it receives more slowly than we send.
     pub(super) slow_receiver: bool,
-    /// Pieces suggested that it did not ask for yet.
+    /// Suggested pieces that it has not requested yet.
     pub(super) suggestions: u32,
     /// Pieces in its last call.
     pub(super) pieces_per_call: u32,
@@ -145,7 +146,7 @@ impl Neighbour {
             shown: Vec::new(),
             interesting: false,
             interested: false,
-            // Who does not reciprocate, such as an HTTP origin, does not choke either.
+            // A neighbour that does not reciprocate, such as an HTTP origin, does not choke either.
             chokes_us: capabilities.reciprocates,
             choked: true,
             down: Download::new(settings, now),
@@ -154,19 +155,19 @@ impl Neighbour {
         }
     }
 
-    /// It is served, and wants to be.
+    /// It is unchoked, and interested.
     pub(super) fn holds_slot(&self) -> bool {
         !self.choked && self.interested
     }
 
-    /// A round trip was measured. It counts in full if it is short; a long one may have waited
-    /// behind blocks on the same connection, and counts like one of many.
+    /// A round trip was measured. A short one counts in full; a long one may have waited behind
+    /// blocks on the same connection, and counts like one of many.
     pub(super) fn answered(&mut self, round_trip: Duration) {
         let longer = round_trip.saturating_sub(self.round_trip);
         self.round_trip = self.round_trip.min(round_trip) + longer / LONG_ROUND_TRIPS;
     }
 
-    /// Bytes received of it minus bytes granted to it.
+    /// Bytes received from it minus bytes granted to it.
     pub(super) fn deficit(&self) -> i64 {
         self.down.bytes.cast_signed() - self.up.turn.cast_signed()
     }
@@ -190,7 +191,7 @@ impl Download {
         }
     }
 
-    /// Something was asked for; a clock that stood still starts.
+    /// Something was requested; a stopped clock starts.
     pub(super) fn asked(&mut self, now: Instant, bytes: u64, pace_span: Duration) {
         if self.outstanding == 0 {
             self.progress_at = now;
@@ -201,7 +202,7 @@ impl Download {
         self.outstanding += bytes;
     }
 
-    /// Something came.
+    /// Something arrived.
     pub(super) fn received(&mut self, now: Instant, bytes: u64) {
         self.outstanding = self.outstanding.saturating_sub(bytes);
         self.bytes += bytes;
@@ -213,14 +214,14 @@ impl Download {
         self.timeouts = 0;
     }
 
-    /// How long it takes to send so many bytes, its other neighbours' turns included; none if it
-    /// never sent any.
+    /// How long it takes to send this many bytes, including the turns of its other neighbours; none
+    /// if it never sent any.
     pub(super) fn time_for(&self, bytes: u64) -> Option<Duration> {
         let seconds = bytes as f64 * self.service.seconds / self.service.bytes;
         (self.bytes > 0).then(|| Duration::from_secs_f64(seconds.min(3_600.0)))
     }
 
-    /// Bytes to be outstanding at most: 2 x rate x (round trip + slack).
+    /// The most bytes to be outstanding: 2 x rate x (round trip + slack).
     pub(super) fn window(&self, round_trip: Duration, settings: &Settings, now: Instant) -> u64 {
         let seconds = (round_trip + settings.pipeline_slack).as_secs_f64();
         let bytes = 2.0 * self.pace.bytes_per_s(now) * seconds;
@@ -234,7 +235,7 @@ impl Download {
         (bytes as u32).clamp(BLOCK_UNIT, longest).next_power_of_two().min(longest)
     }
 
-    /// How long it may leave us waiting: 3 times what a piece should take, within limits.
+    /// How long it may keep us waiting: 3 times what a piece should take, within limits.
     pub(super) fn patience(
         &self,
         piece_length: u32,

@@ -1,10 +1,10 @@
-//! An attempt at a piece: begun, and neither stored nor given up.
+//! An attempt at a piece that is neither stored nor given up.
 
 use super::event::{Attempt, FetchKey, FetchRange};
 use crate::content::{BLOCK_UNIT, BlockRange, PieceIndex};
 
-/// What of a piece has arrived in this attempt, and who is asked for the rest. Who sent the bytes
-/// that are hashed in the end, only the store knows: it tells if they turn out to be wrong.
+/// The part of a piece that has arrived in this attempt, and the sources of the rest. Only the
+/// store knows whose bytes are hashed in the end, and reports them if they are wrong.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) attempt: Attempt,
@@ -13,7 +13,7 @@ pub(super) struct Pending {
     /// One bit for each [`BLOCK_UNIT`] that has arrived.
     arrived: Vec<u64>,
     missing_units: u32,
-    /// The fetches that have ranges of it left.
+    /// The fetches with ranges of it left.
     pub(super) sources: Vec<FetchKey>,
     /// Bytes that arrived and were needed.
     pub(super) arrived_bytes: u64,
@@ -24,7 +24,7 @@ pub(super) struct Pending {
 pub(super) struct Taken {
     /// Bytes that another source had already sent.
     pub(super) duplicate: u32,
-    /// These were the last bytes missing.
+    /// These were the last missing bytes.
     pub(super) completed: bool,
 }
 
@@ -42,7 +42,7 @@ impl Pending {
         }
     }
 
-    /// Counts a block in. Blocks of one range come in order, so a unit is there with its last byte.
+    /// Adds a block. Blocks of one range come in order, so a unit is complete with its last byte.
     pub(super) fn take(&mut self, block: BlockRange) -> Taken {
         let end = block.end().min(self.length);
         let past_last = if end == self.length { self.units() } else { end / BLOCK_UNIT };
@@ -52,7 +52,7 @@ impl Pending {
             fresh += u32::from(self.insert(unit));
         }
         let completed = fresh > 0 && self.missing_units == 0;
-        // A block of less than a unit counts as whatever its unit does.
+        // A block of less than a unit counts as its unit does.
         let duplicate = (block.length / BLOCK_UNIT).min(units - fresh) * BLOCK_UNIT;
         self.arrived_bytes += u64::from(block.length - duplicate);
         Taken { duplicate, completed }
@@ -68,7 +68,7 @@ impl Pending {
         self.missing_units == self.units()
     }
 
-    /// What is missing, in order.
+    /// The missing parts, in order.
     pub(super) fn missing(&self) -> Vec<FetchRange> {
         self.of_attempt(self.missing_ranges())
     }
@@ -85,8 +85,8 @@ impl Pending {
         ranges
     }
 
-    /// What is missing, block by block, for one more source: the second goes from the end backwards
-    /// to meet the first, those after it start further on.
+    /// The missing parts, block by block, for one more source: the second source goes from the end
+    /// backwards to meet the first, later ones start further on.
     pub(super) fn missing_backwards(&self, max_sources: usize) -> Vec<FetchRange> {
         let mut blocks: Vec<_> =
             self.missing_units_in_order().map(|unit| self.block(unit)).collect();

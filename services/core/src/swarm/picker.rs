@@ -1,24 +1,24 @@
-//! Which piece comes next: rarest first, in O(1) per HAVE.
+//! The piece picker: rarest first, in O(1) per HAVE.
 //!
-//! Each piece that may be picked stands in exactly one level, by its priority and the number of its
-//! copies; a level is a bitfield. A HAVE moves one bit from a level to the next. A pick intersects
-//! the lowest levels with what the neighbour holds, 64 pieces at a time: 8,192 pieces are 128 words.
+//! Each open piece is in exactly one level, by its priority and its number of copies; a level is a
+//! bitfield. A HAVE moves one bit from a level to the next. A pick intersects the lowest levels
+//! with the pieces of the neighbour, 64 pieces at a time: 8,192 pieces are 128 words.
 
 use rand::{Rng, RngExt};
 
 use super::event::Priority;
 use crate::content::{Bitfield, PieceIndex};
 
-/// In what order pieces of equal priority are picked.
+/// The order in which pieces of equal priority are picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Order {
     /// Those with the fewest copies first, ties at random.
     RarestFirst,
-    /// By their number, for readers that stream.
+    /// By number, for streaming readers.
     Sequential,
 }
 
-/// Counts the copies of each piece, and picks among those that are open.
+/// Counts the copies of each piece, and picks among the open ones.
 #[derive(Debug)]
 pub(super) struct Picker {
     order: Order,
@@ -28,12 +28,12 @@ pub(super) struct Picker {
     /// Copies at the other neighbours.
     copies: Vec<u32>,
     priorities: Vec<Priority>,
-    /// Pieces that may be picked, by priority and copies.
+    /// Open pieces, by priority and copies.
     levels: [Vec<Bitfield>; PRIORITIES],
     open: Bitfield,
 }
 
-/// Priorities with which a piece can be picked; [`Priority::Skip`] is none of them.
+/// Priorities with which a piece can be picked, which excludes [`Priority::Skip`].
 const PRIORITIES: usize = 3;
 
 impl Picker {
@@ -98,7 +98,7 @@ impl Picker {
         });
     }
 
-    /// The piece is picked no more.
+    /// The piece may not be picked any more.
     pub(super) fn close(&mut self, piece: PieceIndex) {
         self.place(piece, |picker| {
             picker.open.remove(piece);
@@ -109,18 +109,18 @@ impl Picker {
         self.open.has(piece) && self.priority(piece) != Priority::Skip
     }
 
-    /// Pieces that may be picked.
+    /// Open pieces.
     pub(super) fn open_count(&self) -> u32 {
         self.levels.iter().flatten().map(Bitfield::held).sum()
     }
 
-    /// No open piece goes before this one because of its priority.
+    /// No open piece has a higher priority than this one.
     pub(super) fn is_of_top_priority(&self, piece: PieceIndex) -> bool {
         let above = class(self.priority(piece)).unwrap_or(PRIORITIES);
         self.levels[..above].iter().flatten().all(|level| level.held() == 0)
     }
 
-    /// Of the open pieces that the neighbour holds the first in the picker's order.
+    /// The first open piece that the neighbour holds, in the picker's order.
     pub(super) fn pick(&self, from: &Bitfield, rng: &mut impl Rng) -> Option<PieceIndex> {
         let from = from.words();
         self.levels.iter().flatten().find_map(|level| self.among(level, |at| from[at], rng))
@@ -138,7 +138,7 @@ impl Picker {
         })
     }
 
-    /// Of the open pieces that are in neither set the first in the picker's order.
+    /// The first open piece that is in neither set, in the picker's order.
     pub(super) fn pick_outside(
         &self,
         held: &Bitfield,
@@ -166,7 +166,7 @@ impl Picker {
         nth_common(level, mask, nth).ok()
     }
 
-    /// Changes something by which a piece is placed, and places it anew.
+    /// Changes what determines a piece's level, and moves it there.
     fn place(&mut self, piece: PieceIndex, change: impl FnOnce(&mut Self)) {
         if piece.get() >= self.piece_count {
             return;
@@ -180,7 +180,7 @@ impl Picker {
         }
     }
 
-    /// Where an open piece stands.
+    /// The level of an open piece.
     fn level_of(&mut self, piece: PieceIndex) -> Option<&mut Bitfield> {
         if !self.open.has(piece) {
             return None;
@@ -197,7 +197,7 @@ impl Picker {
     }
 }
 
-/// The place of a priority among the levels, the highest first.
+/// The index of a priority among the levels, the highest first.
 fn class(priority: Priority) -> Option<usize> {
     match priority {
         Priority::High => Some(0),
@@ -207,12 +207,12 @@ fn class(priority: Priority) -> Option<usize> {
     }
 }
 
-/// A number below `count`; none if that is 0.
+/// A random number below `count`; none if that is 0.
 fn draw(count: u32, rng: &mut impl Rng) -> Option<u32> {
     (count > 0).then(|| rng.random_range(0..count))
 }
 
-/// Pieces of a level that a mask lets through.
+/// Pieces of a level under a mask.
 fn common(level: &Bitfield, mask: impl Fn(usize) -> u64) -> u32 {
     if level.held() == 0 {
         return 0;
@@ -220,7 +220,7 @@ fn common(level: &Bitfield, mask: impl Fn(usize) -> u64) -> u32 {
     level.words().iter().enumerate().map(|(at, word)| (word & mask(at)).count_ones()).sum()
 }
 
-/// The nth piece of a level that a mask lets through; else by how many it has too few.
+/// The nth piece of a level under a mask; else by how many it has too few.
 fn nth_common(
     level: &Bitfield,
     mask: impl Fn(usize) -> u64,
@@ -253,7 +253,7 @@ mod tests {
 
     const COUNT: u32 = 150;
 
-    /// The same by the plainest means.
+    /// A simple implementation of the same.
     struct Model {
         copies: Vec<u32>,
         priorities: Vec<Priority>,
@@ -270,7 +270,7 @@ mod tests {
             self.open.contains(&piece) && self.priorities[piece as usize] != Priority::Skip
         }
 
-        /// What may be picked of these.
+        /// The pieces of these that may be picked.
         fn best(&self, from: impl Iterator<Item = u32>) -> BTreeSet<u32> {
             let open: Vec<_> = from.filter(|piece| self.is_open(*piece)).collect();
             let least = open.iter().map(|piece| self.rank(*piece)).min();

@@ -34,7 +34,7 @@ impl Swarm {
     }
 
     pub(super) fn on_remove_content(&mut self, now: Instant, content: ContentKey) {
-        // Gone before its links are: the last of them are asked for nothing.
+        // Removed before its links are: the last of them are asked for nothing.
         let Some(state) = self.contents.remove(&content) else { return };
         for link in state.links {
             self.drop_link(now, link);
@@ -87,8 +87,8 @@ impl Swarm {
         }
     }
 
-    /// An attempt failed. Who alone supplied all that was hashed has lied; of several, it is found
-    /// out once the piece is verified.
+    /// An attempt failed. A neighbour that alone supplied all hashed bytes has lied; among several,
+    /// the liar is found once the piece is verified.
     pub(super) fn on_piece_corrupt(
         &mut self,
         now: Instant,
@@ -114,7 +114,7 @@ impl Swarm {
         self.refill_all(now, content);
     }
 
-    /// Has the store forget an attempt that was given up, if anything came of it.
+    /// Has the store discard an attempt that was given up, if anything of it arrived.
     pub(super) fn abandon(&mut self, content: ContentKey, piece: PieceIndex, pending: &Pending) {
         if !pending.is_untouched() {
             let attempt = pending.attempt;
@@ -122,7 +122,7 @@ impl Swarm {
         }
     }
 
-    /// Brings picker and interest in line with what is wanted now.
+    /// Updates picker and interest for the pieces that are wanted now.
     fn after_wants_changed(&mut self, now: Instant, content: ContentKey, was_seeding: bool) {
         let Some(state) = self.contents.get_mut(&content) else { return };
         let is_seeding = state.is_seeding();

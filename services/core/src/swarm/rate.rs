@@ -1,8 +1,8 @@
-//! Bytes per second over a rolling time.
+//! Bytes per second over a rolling time span.
 
 use std::time::{Duration, Instant};
 
-/// Parts of the span that are forgotten one at a time.
+/// Slots of the span, forgotten one at a time.
 const SLOTS: u64 = 20;
 
 /// Counts bytes and forgets those older than its span.
@@ -11,7 +11,7 @@ pub(super) struct Rate {
     slots: [u64; SLOTS as usize],
     slot_length: Duration,
     since: Instant,
-    /// Number of the slot counted from `since` that was written last.
+    /// Number of the last written slot, counted from `since`.
     head: u64,
 }
 
@@ -39,7 +39,7 @@ impl Rate {
         (oldest..=self.head).map(|slot| self.slots[(slot % SLOTS) as usize]).sum()
     }
 
-    /// Over the span, or over the time since it began if that is shorter.
+    /// Over the span, or over the time since the start if that is shorter.
     pub(super) fn bytes_per_s(&self, now: Instant) -> f64 {
         let age = now.saturating_duration_since(self.since);
         let span = age.min(self.slot_length * SLOTS as u32).max(MIN_AGE);
@@ -52,7 +52,7 @@ impl Rate {
     }
 }
 
-/// A rate is not computed over less: the first bytes only fill the transport's buffers.
+/// A rate is not computed over a shorter time: the first bytes only fill the transport's buffers.
 const MIN_AGE: Duration = Duration::from_millis(20);
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What is asked of whom: whole pieces, as far ahead as the link's rate asks for.
+//! Requests: whole pieces, as far ahead as the link's rate needs.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,18 +11,18 @@ use super::{
 };
 use crate::content::{BlockRange, PieceIndex};
 
-/// The calls of ours.
+/// Our calls.
 #[derive(Debug, Default)]
 pub(super) struct Requests {
     pub(super) fetches: BTreeMap<FetchKey, Fetch>,
     next_key: u64,
     attempts: Attempts,
-    /// Bytes asked for that did not come yet.
+    /// Bytes requested that have not arrived yet.
     outstanding: u64,
 }
 
-/// Numbers the attempts at pieces, of all contents: a store may outlive a content's stay in the
-/// brain, and must take what comes after for newer.
+/// Numbers the attempts at pieces of all contents: a store may outlive a content's stay in the
+/// state machine, and must recognise later attempts as newer.
 #[derive(Debug, Default)]
 pub(super) struct Attempts(u64);
 
@@ -33,12 +33,12 @@ impl Attempts {
     }
 }
 
-/// One call of ours.
+/// One of our calls.
 #[derive(Debug)]
 pub(super) struct Fetch {
     pub(super) content: ContentKey,
     link: LinkKey,
-    /// What is still to come, in order.
+    /// The ranges still to come, in order.
     pub(super) ranges: VecDeque<FetchRange>,
 }
 
@@ -47,8 +47,7 @@ impl Fetch {
         length_of(&self.ranges)
     }
 
-    /// Advances by a block, and tells to which attempt it belongs; none if it is not what comes
-    /// next.
+    /// Advances by a block, and returns its attempt; none if the block is not the expected one.
     fn advance(&mut self, block: BlockRange) -> Option<Attempt> {
         let FetchRange { attempt, range: front } = self.ranges.front_mut()?;
         let attempt = *attempt;
@@ -76,29 +75,29 @@ fn length_of<'a>(ranges: impl IntoIterator<Item = &'a FetchRange>) -> u64 {
     ranges.into_iter().map(|of| u64::from(of.range.length)).sum()
 }
 
-/// Why nothing is asked of a neighbour.
+/// Why nothing is requested from a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IdleReason {
-    /// It is asked as much as its rate allows.
+    /// As much is requested as its rate allows.
     WindowFull,
-    /// We seed this content.
+    /// This peer seeds the content.
     Seeding,
     /// It does not serve pieces.
     ServesNone,
-    /// It holds nothing we want.
+    /// It holds no wanted piece.
     NotInteresting,
     /// It chokes us.
     Choked,
     /// It refused or let requests time out, and is asked again later.
     RetryLater,
-    /// What it holds is asked of others.
+    /// The pieces that it holds are requested from others.
     NothingOpen,
     /// The process has as much in flight as it may.
     OutOfMemory,
 }
 
 impl Swarm {
-    /// Asks a neighbour for as much as its window has room for.
+    /// Requests from a neighbour as much as its window has room for.
     pub(super) fn refill(&mut self, now: Instant, link: LinkKey) {
         if self.reason_not_to_ask(now, link).is_some() {
             return;
@@ -112,7 +111,7 @@ impl Swarm {
         }
     }
 
-    /// Asks all neighbours of a content, after pieces became askable.
+    /// Requests from all neighbours of a content, after pieces became open.
     pub(super) fn refill_all(&mut self, now: Instant, content: ContentKey) {
         let Some(state) = self.contents.get(&content) else { return };
         let links: Vec<_> = state.links.iter().copied().collect();
@@ -121,13 +120,13 @@ impl Swarm {
         }
     }
 
-    /// Why a neighbour cannot be asked for anything at present, whatever is open.
+    /// Why nothing can be requested from a neighbour at present, whatever is open.
     pub(super) fn reason_not_to_ask(&self, now: Instant, link: LinkKey) -> Option<IdleReason> {
         let neighbour = self.neighbours.get(&link)?;
         let content = self.contents.get(&neighbour.content)?;
         let window = neighbour.down.window(neighbour.round_trip, &self.settings, now);
         let piece_length = u64::from(content.layout.piece_length().get());
-        // A piece ahead on slow links; half a window on fast ones, where each call costs.
+        // A piece ahead on slow links; half a window on fast ones, where each call has a cost.
         let low_water = window.min(piece_length).max(window / 2);
         if content.is_seeding() {
             Some(IdleReason::Seeding)
@@ -152,7 +151,7 @@ impl Swarm {
         }
     }
 
-    /// The next pieces for a neighbour; they are begun by that.
+    /// The next pieces for a neighbour; their attempts begin.
     fn ranges_to_ask(&mut self, now: Instant, link: LinkKey) -> Vec<FetchRange> {
         let mut ranges: Vec<FetchRange> = Vec::new();
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return ranges };
@@ -160,7 +159,7 @@ impl Swarm {
         let window = neighbour.down.window(neighbour.round_trip, &self.settings, now);
         let piece_length = u64::from(content.layout.piece_length().get());
         let room = window.saturating_sub(neighbour.down.outstanding);
-        // The last piece may reach beyond the window, but not beyond what memory allows.
+        // The last piece may reach beyond the window, but not beyond the memory limit.
         let link_limit = self.settings.max_window.saturating_sub(neighbour.down.outstanding);
         let limit = self.settings.max_outstanding.saturating_sub(self.requests.outstanding);
         let limit = limit.min(link_limit);
@@ -204,7 +203,7 @@ impl Swarm {
         self.outputs.push(Output::Fetch { fetch, link, ranges, block_length });
     }
 
-    /// Bytes came.
+    /// Bytes arrived.
     pub(super) fn on_block_arrived(
         &mut self,
         now: Instant,
@@ -214,7 +213,7 @@ impl Swarm {
     ) {
         let bytes = u64::from(block.length);
         let Some(fetch) = self.requests.fetches.get_mut(&key) else {
-            // The call was cancelled while this was on its way.
+            // The call was cancelled while this was in flight.
             if let Some(state) = self.contents.get_mut(&content) {
                 state.totals.from_leechers += bytes;
                 state.totals.duplicate += bytes;
@@ -253,8 +252,8 @@ impl Swarm {
         self.refill(now, link);
     }
 
-    /// Counts a block into its attempt; with the last one missing, other sources are cancelled. Of an
-    /// attempt that is over, the store has dropped it or thrown it away.
+    /// Adds a block to its attempt; if the last block is missing, other sources are cancelled. If
+    /// the attempt is over, the store has dropped or discarded it.
     fn count_in(&mut self, now: Instant, content: ContentKey, attempt: Attempt, block: BlockRange) {
         let Some(state) = self.contents.get_mut(&content) else { return };
         let pending = state.pending.get_mut(&block.piece);
@@ -291,7 +290,7 @@ impl Swarm {
         }
     }
 
-    /// Drops a call, unless it ended already; what it had left is asked for elsewhere.
+    /// Cancels a call, unless it has ended; its remaining ranges are requested elsewhere.
     pub(super) fn cancel(&mut self, now: Instant, key: FetchKey) {
         if let Some((content, link)) = self.release(key) {
             self.outputs.push(Output::CancelFetch { fetch: key });
@@ -305,7 +304,7 @@ impl Swarm {
         let Some((content, link)) = self.release(key) else { return };
         let retry_after = match end {
             FetchEnd::Refused { retry_after } => retry_after,
-            // Ended with ranges left, or broken: not to be asked again at once.
+            // It ended with ranges left, or broke: the neighbour is not asked again at once.
             FetchEnd::Done | FetchEnd::Failed => self.settings.busy_retry,
         };
         if let Some(neighbour) = self.neighbours.get_mut(&link) {
@@ -314,7 +313,7 @@ impl Swarm {
         self.refill_all(now, content);
     }
 
-    /// Takes a call out of the books; its pieces may be asked for again.
+    /// Removes a call; its pieces may be requested again.
     fn release(&mut self, key: FetchKey) -> Option<(ContentKey, LinkKey)> {
         let fetch = self.requests.fetches.remove(&key)?;
         let bytes = fetch.outstanding();
@@ -329,7 +328,7 @@ impl Swarm {
         Some((fetch.content, fetch.link))
     }
 
-    /// Takes all calls to a neighbour out of the books.
+    /// Removes all calls to a neighbour.
     pub(super) fn release_all(&mut self, link: LinkKey) {
         let Some(neighbour) = self.neighbours.get(&link) else { return };
         for key in neighbour.down.fetches.clone() {
@@ -337,7 +336,8 @@ impl Swarm {
         }
     }
 
-    /// Endgame: an idle neighbour sends from its end backwards what the slowest source holds.
+    /// Endgame: an idle neighbour sends, from its end backwards, what the slowest source was asked
+    /// for.
     fn ranges_to_take_over(&self, now: Instant, link: LinkKey) -> Vec<FetchRange> {
         let piece = self.piece_to_take_over(now, link);
         let Some(neighbour) = self.neighbours.get(&link) else { return Vec::new() };
@@ -366,15 +366,15 @@ impl Swarm {
             (waits.min().unwrap_or(Duration::MAX), *piece)
         });
         let (wait, piece) = slowest.max()?;
-        // It helps only if it would be through with the whole piece before the slow one.
+        // It helps only if it would complete the whole piece before the slow one.
         let length = u64::from(content.layout.length_of(piece));
         let own = neighbour.down.time_for(length).unwrap_or_default();
         let own = own + neighbour.round_trip + self.settings.endgame_patience;
         (wait > own).then_some(piece)
     }
 
-    /// In how long a call is expected to have brought a piece. Who is silent for longer than that is
-    /// expected to be so for as long again.
+    /// The time in which a call is expected to have brought a piece. A neighbour that is silent for
+    /// longer is expected to stay silent for as long again.
     fn expected_wait(&self, now: Instant, key: FetchKey, piece: PieceIndex) -> Duration {
         let Some(fetch) = self.requests.fetches.get(&key) else { return Duration::MAX };
         let Some(neighbour) = self.neighbours.get(&fetch.link) else { return Duration::MAX };
@@ -387,7 +387,7 @@ impl Swarm {
         neighbour.down.time_for(bytes).unwrap_or(Duration::MAX).max(silence)
     }
 
-    /// Finds neighbours that owe us data for too long; what they were asked for is asked elsewhere.
+    /// Finds neighbours that have owed us data for too long; their requests are made elsewhere.
     pub(super) fn time_out(&mut self, now: Instant) {
         let late: Vec<_> = self
             .neighbours

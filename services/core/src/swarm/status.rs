@@ -1,4 +1,4 @@
-//! What can be seen of the brain: why is it slow, per content, neighbour and piece.
+//! The observable state: why a content is slow, per content, neighbour and piece.
 
 use std::time::{Duration, Instant};
 
@@ -15,32 +15,32 @@ pub struct Totals {
     pub from_seeders: u64,
     /// Received from others.
     pub from_leechers: u64,
-    /// Received although another neighbour had sent them, or after the call was dropped.
+    /// Received although another neighbour had sent them, or after the call was cancelled.
     pub duplicate: u64,
-    /// Thrown away because their piece failed its hash.
+    /// Discarded because their piece failed its hash.
     pub wasted: u64,
-    /// Handed to the transport.
+    /// Accepted by the transport.
     pub sent: u64,
 }
 
-/// Where a piece is on its way here. It is in exactly one of these states.
+/// The state of a piece, exactly one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PieceState {
     /// Not wanted, and not begun.
     Skipped,
     /// Wanted, and not begun.
     Open,
-    /// Begun: fetches under way are to bring the rest.
+    /// Begun: fetches in progress are to bring the rest.
     Asked(Attempt),
-    /// Begun: nobody is asked for the rest.
+    /// Begun: the rest is requested from no neighbour.
     Orphaned(Attempt),
-    /// All of it has arrived: it is being verified and written.
+    /// Completely received: it is being verified and written.
     Whole(Attempt),
     /// Verified and written.
     Held,
 }
 
-/// How a content stands.
+/// The state of a content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContentStatus {
     /// Pieces of the content.
@@ -49,38 +49,38 @@ pub struct ContentStatus {
     pub held: u32,
     /// Pieces wanted and not held.
     pub missing: u32,
-    /// Pieces under way, or waiting for their hash.
+    /// Pieces being received or verified.
     pub pending: u32,
-    /// Copies at neighbours of the rarest piece missing; none if nothing is missing.
+    /// Copies, at neighbours, of the rarest missing piece; none if nothing is missing.
     pub rarest: Option<u32>,
-    /// Pieces missing that no neighbour holds.
+    /// Missing pieces that no neighbour holds.
     pub unavailable: u32,
     /// Neighbours.
     pub links: usize,
-    /// Every wanted piece is asked for.
+    /// Every wanted piece is requested.
     pub endgame: bool,
 }
 
-/// How a neighbour stands.
+/// The state of a neighbour.
 #[derive(Clone, Debug)]
 pub struct LinkStatus {
-    /// For which content.
+    /// The content.
     pub content: ContentKey,
-    /// Who it is.
+    /// The peer.
     pub peer: PeerId,
     /// Pieces it holds.
     pub held: u32,
-    /// Pieces that it holds and we want.
+    /// Wanted pieces that it holds.
     pub wanted: u32,
-    /// We want something of it.
+    /// We are interested.
     pub interesting: bool,
-    /// It wants something of us.
+    /// It is interested.
     pub interested: bool,
     /// It chokes us.
     pub chokes_us: bool,
     /// We choke it.
     pub choked: bool,
-    /// It owed us data for too long.
+    /// It has owed us data for too long.
     pub snubbed: bool,
     /// Received over the last 20 s.
     pub down_bytes_per_s: f64,
@@ -90,35 +90,35 @@ pub struct LinkStatus {
     pub received: u64,
     /// Sent in all.
     pub sent: u64,
-    /// Asked for and not yet come.
+    /// Requested and not yet received.
     pub outstanding: u64,
-    /// The most that would be asked for now.
+    /// The most that would be requested now.
     pub window: u64,
     /// Measured.
     pub round_trip: Duration,
-    /// Why nothing more is asked of it now.
+    /// Why nothing more is requested from it now.
     pub idle: Option<IdleReason>,
 }
 
 /// Why the uplink has nothing to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UplinkIdle {
-    /// No neighbour wants what we hold.
+    /// No neighbour is interested.
     NobodyInterested,
-    /// Those that want something are choked.
+    /// The interested neighbours are choked.
     Choked,
-    /// Those that are served asked for nothing.
+    /// The unchoked neighbours have requested nothing.
     NothingAsked,
 }
 
 impl Swarm {
-    /// Bytes of blocks that came and went on a link; none if it is not known.
+    /// Bytes of blocks received and sent on a link; none if the link is unknown.
     pub fn moved(&self, link: LinkKey) -> Option<u64> {
         let neighbour = self.neighbours.get(&link)?;
         Some(neighbour.down.bytes + neighbour.up.bytes)
     }
 
-    /// Why the uplink has nothing to send; none if it has.
+    /// Why the uplink has nothing to send; none if it has something.
     pub fn uplink_idle(&self) -> Option<UplinkIdle> {
         if !self.uplink.is_idle() {
             return None;
@@ -143,7 +143,7 @@ impl Swarm {
         self.contents.get(&content).into_iter().flat_map(|content| content.links.iter().copied())
     }
 
-    /// How a content stands. Costs the same however many pieces it has.
+    /// The state of a content. Costs the same for any number of pieces.
     pub fn content_status(&self, content: ContentKey) -> Option<ContentStatus> {
         let content = self.contents.get(&content)?;
         Some(ContentStatus {
@@ -158,18 +158,18 @@ impl Swarm {
         })
     }
 
-    /// Where a piece is on its way here; none if the content or the piece is not known.
+    /// The state of a piece; none if the content or the piece is unknown.
     pub fn piece_state(&self, content: ContentKey, piece: PieceIndex) -> Option<PieceState> {
         let content = self.contents.get(&content)?;
         (piece.get() < content.layout.piece_count()).then(|| content.state(piece))
     }
 
-    /// The pieces held of a content.
+    /// The held pieces of a content.
     pub fn held(&self, content: ContentKey) -> Option<&Bitfield> {
         self.contents.get(&content).map(|content| &content.held)
     }
 
-    /// How a neighbour stands. Costs the same however many pieces there are.
+    /// The state of a neighbour. Costs the same for any number of pieces.
     pub fn link_status(&self, link: LinkKey, now: Instant) -> Option<LinkStatus> {
         let neighbour = self.neighbours.get(&link)?;
         let idle = self.reason_not_to_ask(now, link);

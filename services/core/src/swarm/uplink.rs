@@ -1,10 +1,10 @@
-//! Whose turn it is on our uplink: one whole piece after another.
+//! The order of uploads: one whole piece after another.
 //!
-//! Of all calls that wait, one range at a time is granted, the next when little of it is left
-//! unsent. Between contents the one that had the least goes first. Within a content a seeder serves
-//! the neighbour it served least; a leecher the one whose deficit (received minus sent) is greatest,
-//! but for every fifth turn: those go round, so that who has nothing to give gets its small share.
-//! Strangers come after all neighbours, and have few calls at a time.
+//! Of all waiting calls, one range at a time is granted, the next when little of it is left unsent.
+//! Between contents the one that was granted least goes first. Within a content a seeder serves the
+//! neighbour that it served least; a leecher the one whose deficit (received minus sent) is
+//! greatest, except for every fifth turn: those go round, so that a neighbour without anything to
+//! give gets its small share. Strangers come after all neighbours, and have few calls at a time.
 
 use std::{
     cmp::Reverse,
@@ -24,16 +24,16 @@ use crate::content::{BLOCK_UNIT, BlockRange};
 #[derive(Debug)]
 pub(super) struct Uplink {
     serves: BTreeMap<ServeKey, Serve>,
-    /// Granted bytes that the transport did not take yet, but for stalled grants.
+    /// Granted bytes that the transport has not accepted yet, except for stalled grants.
     unsent: u64,
     /// Calls with ranges to grant.
     waiting: usize,
-    /// Turns dealt so far.
+    /// Turns so far.
     turns: u64,
     rate: Option<Rate>,
-    /// When to look for stalled grants.
+    /// When to check for stalled grants.
     pub(super) stall_at: Option<Instant>,
-    /// When to look for strangers that take nothing.
+    /// When to check for strangers that take nothing.
     pub(super) strangers_at: Option<Instant>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Uplink {
 #[derive(Debug)]
 struct Serve {
     content: ContentKey,
-    /// By whom; none is a stranger.
+    /// The caller; none is a stranger.
     link: Option<LinkKey>,
     /// Ranges not granted yet.
     waiting: VecDeque<BlockRange>,
@@ -49,16 +49,16 @@ struct Serve {
     unsent: u64,
     /// Its grant counts against the uplink's window.
     counts: bool,
-    /// Its grant stood still for a while.
+    /// Its grant made no progress for a while.
     lagged: bool,
     progress_at: Instant,
 }
 
-/// Who goes before whom within a content; of strangers, whoever asked first.
+/// The order within a content; among strangers, by the time of the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
     credit: Reverse<i64>,
-    /// Of equals, whoever holds least: it has least to send on.
+    /// Of equals, the one that holds least: it has least to send on.
     pieces: u32,
     last: u64,
 }
@@ -76,7 +76,7 @@ impl Uplink {
         }
     }
 
-    /// Nothing is being sent, and nobody waits.
+    /// Nothing is being sent, and no call waits.
     pub(super) fn is_idle(&self) -> bool {
         self.unsent == 0 && self.waiting == 0
     }
@@ -101,7 +101,7 @@ impl Uplink {
         self.unsent == 0 || self.unsent + u64::from(bytes) <= ahead as u64
     }
 
-    /// How long a grant may stand still before it stops counting.
+    /// How long a grant may make no progress before it stops counting.
     fn stall(&self, now: Instant, settings: &Settings) -> Duration {
         let blocks = f64::from(settings.stall_blocks) * f64::from(BLOCK_UNIT);
         let seconds = blocks / self.bytes_per_s(now).max(1.0);
@@ -110,7 +110,7 @@ impl Uplink {
         settings.stall.max(Duration::from_secs_f64(seconds.min(longest)))
     }
 
-    /// Takes a call out, with what it still held.
+    /// Removes a call, with what it still held.
     fn remove(&mut self, key: ServeKey) -> Option<Serve> {
         let serve = self.serves.remove(&key)?;
         self.waiting -= usize::from(!serve.waiting.is_empty());
@@ -122,7 +122,7 @@ impl Uplink {
 }
 
 impl Swarm {
-    /// Someone asks for blocks.
+    /// A call for blocks.
     pub(super) fn on_serve_requested(
         &mut self,
         now: Instant,
@@ -184,7 +184,7 @@ impl Swarm {
         }
     }
 
-    /// The transport took bytes of a call.
+    /// The transport accepted bytes of a call.
     pub(super) fn on_block_sent(&mut self, now: Instant, key: ServeKey, bytes: u32) {
         let stall = self.uplink.stall(now, &self.settings);
         let Some(serve) = self.uplink.serves.get_mut(&key) else { return };
@@ -215,7 +215,7 @@ impl Swarm {
         self.lend_slot(now);
     }
 
-    /// The caller went away.
+    /// The caller has gone.
     pub(super) fn on_serve_dropped(&mut self, now: Instant, key: ServeKey) {
         if let Some(serve) = self.uplink.remove(key)
             && let Some(neighbour) = serve.link.and_then(|link| self.neighbours.get_mut(&link))
@@ -226,7 +226,7 @@ impl Swarm {
         self.lend_slot(now);
     }
 
-    /// Refuses what was not granted to a neighbour; what was, it gets.
+    /// Refuses a neighbour's ranges that are not granted yet; granted ones are sent.
     pub(super) fn refuse_waiting(&mut self, link: LinkKey) {
         let calls = self.uplink.serves.iter_mut().filter(|(_, serve)| serve.link == Some(link));
         let mut ended = Vec::new();
@@ -247,7 +247,7 @@ impl Swarm {
         }
     }
 
-    /// Forgets the calls of a link or content that is gone.
+    /// Removes the calls of a link or content that has ended.
     pub(super) fn forget_serves(&mut self, of: impl Fn(ContentKey, Option<LinkKey>) -> bool) {
         let gone = self.uplink.serves.iter().filter(|(_, serve)| of(serve.content, serve.link));
         let gone: Vec<_> = gone.map(|(key, _)| *key).collect();
@@ -256,7 +256,7 @@ impl Swarm {
         }
     }
 
-    /// Grants ranges as long as the uplink has room.
+    /// Grants ranges while the uplink has room.
     pub(super) fn grant(&mut self, now: Instant) {
         debug_assert_eq!(self.uplink.unsent, self.uplink.counted(), "bytes that no serve owes");
         while self.uplink.waiting > 0 {
@@ -316,12 +316,12 @@ impl Swarm {
         }
     }
 
-    /// A leecher's next turn does not depend on what it got.
+    /// A leecher's next turn does not depend on what it received.
     fn is_free_turn(&self) -> bool {
         self.uplink.turns.is_multiple_of(self.settings.free_turn_interval.max(1))
     }
 
-    /// The call to be granted something next. A slow receiver waits for what it was granted.
+    /// The call to be granted a range next. A slow receiver waits for its present grant.
     fn next_turn(&self) -> Option<ServeKey> {
         let waiting =
             self.uplink.serves.iter().filter(|(_, serve)| {
@@ -348,7 +348,7 @@ impl Swarm {
         ranked.min().map(|(_, key)| key)
     }
 
-    /// Ends the calls of strangers that take nothing of what they were granted: others want the slots.
+    /// Ends the calls of strangers that take nothing of their grants, to free their slots.
     pub(super) fn drop_stalled_strangers(&mut self, now: Instant) {
         if self.uplink.strangers_at.is_none_or(|at| now < at) {
             return;
@@ -367,7 +367,8 @@ impl Swarm {
         self.grant(now);
     }
 
-    /// Grants whose receiver is full stop counting, so that the uplink serves others meanwhile.
+    /// Grants whose receiver is full stop counting, so that the uplink serves others in the
+    /// meantime.
     pub(super) fn pass_over_stalled(&mut self, now: Instant) {
         if self.uplink.stall_at.is_none_or(|at| now < at) {
             return;

@@ -21,10 +21,10 @@ const NAME: &str = "contacts";
 const MAX_NODES: usize = 16;
 
 /// Stores the node's successors when they change, while it is polled.
-pub(crate) async fn follow(store: Store, mut view: watch::Receiver<Arc<RingSnapshot>>) {
+pub(crate) async fn follow(store: Store, mut snapshot: watch::Receiver<Arc<RingSnapshot>>) {
     let mut kept = Vec::new();
     loop {
-        let successors = view.borrow_and_update().view.state.successors.clone();
+        let successors = snapshot.borrow_and_update().routing.state.successors.clone();
         let around: Vec<_> = successors.into_iter().take(MAX_NODES).collect();
         if !around.is_empty() && around != kept {
             match keep(&store, &around).await {
@@ -32,7 +32,7 @@ pub(crate) async fn follow(store: Store, mut view: watch::Receiver<Arc<RingSnaps
                 Err(error) => warn!(%error, "the nodes around are not remembered: the disk fails"),
             }
         }
-        if view.changed().await.is_err() {
+        if snapshot.changed().await.is_err() {
             return;
         }
     }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use shoal_core::ring::{Contact, Custody, KeyRange, ReplicaSet};
+use shoal_core::ring::{Configurations, Contact, KeyRange, ReplicaSet};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 
@@ -29,8 +29,8 @@ pub(crate) async fn leave(
     let deadline = Instant::now() + patience;
     let handing_over = async {
         loop {
-            let held = held(&local.custody(), me);
-            if held.is_empty() || is_alone(&ring.view.borrow(), me) {
+            let held = held(&local.configurations(), me);
+            if held.is_empty() || is_alone(&ring.snapshot.borrow(), me) {
                 return;
             }
             ask_who_keeps(&held, me, local, calls).await;
@@ -38,7 +38,7 @@ pub(crate) async fn leave(
         }
     };
     let ended = timeout_at(deadline, handing_over).await;
-    let left = held(&local.custody(), me).len();
+    let left = held(&local.configurations(), me).len();
     if ended.is_ok() {
         info!(ranges = left, "left the ring");
     } else {
@@ -47,15 +47,15 @@ pub(crate) async fn leave(
 }
 
 /// The ranges of which this node is still a replica.
-fn held(custody: &Custody, me: &Contact) -> Vec<(KeyRange, ReplicaSet)> {
-    let known = custody.known().filter(|(_, known)| known.present.holds(me.id));
+fn held(configurations: &Configurations, me: &Contact) -> Vec<(KeyRange, ReplicaSet)> {
+    let known = configurations.known().filter(|(_, known)| known.present.holds(me.id));
     known.map(|(range, known)| (range, known.present.clone())).collect()
 }
 
 /// All other nodes are gone, or are leaving as well.
 fn is_alone(snapshot: &RingSnapshot, me: &Contact) -> bool {
-    let census = snapshot.view.census.iter();
-    !census.flat_map(|census| census.from(me.position)).any(|node| node.id != me.id)
+    let live_nodes = snapshot.routing.live_nodes.iter();
+    !live_nodes.flat_map(|live_nodes| live_nodes.from(me.position)).any(|node| node.id != me.id)
 }
 
 /// The primary of a set without this node tells it so, but that message may be lost.

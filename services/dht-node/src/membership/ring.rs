@@ -12,8 +12,8 @@ use shoal_common::{
     supervisor::{Jobs, Supervisor},
 };
 use shoal_core::ring::{
-    Answer, Contact, Entry, Founding, Input, Lookup, LookupSettings, Node, NodeSettings, Output,
-    Position, Purpose, Question, RollDigest, Seeds, Silence, Source, State,
+    Answer, Contact, Entry, Founding, Input, Lookup, LookupSettings, MembershipDigest, Node,
+    NodeSettings, Output, Position, Purpose, Question, Seeds, Silence, Source, State,
 };
 use tokio::{
     net::lookup_host,
@@ -43,14 +43,14 @@ pub(crate) enum Event {
     /// An input.
     Input(Box<Input>),
     /// Gossip from this source, which expects gossip in return.
-    Gossip(Source, Vec<Entry>, Option<RollDigest>, oneshot::Sender<Vec<Entry>>),
+    Gossip(Source, Vec<Entry>, Option<MembershipDigest>, oneshot::Sender<Vec<Entry>>),
 }
 
 /// Sends events to the ring task. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct Ring {
     events: mpsc::Sender<Event>,
-    pub(crate) view: watch::Receiver<Arc<RingSnapshot>>,
+    pub(crate) snapshot: watch::Receiver<Arc<RingSnapshot>>,
 }
 
 /// The nodes to join through.
@@ -74,8 +74,8 @@ impl Ring {
         let now = Instant::now();
         let mut brain = Node::new(me, incarnation, NodeSettings::default(), rand::random(), now);
         let (events, queue) = mpsc::channel(QUEUE);
-        let (publish, view) = watch::channel(Arc::new(RingSnapshot::of(&mut brain)));
-        let lookups = Lookups { calls: calls.clone(), view: view.clone() };
+        let (publish, snapshot) = watch::channel(Arc::new(RingSnapshot::of(&mut brain)));
+        let lookups = Lookups { calls: calls.clone(), snapshot: snapshot.clone() };
         let task = Task {
             brain,
             calls,
@@ -85,9 +85,9 @@ impl Ring {
             questions: supervisor.jobs(),
         };
         supervisor.spawn("ring", task.run(queue));
-        let resolving = resolve(join, events.clone(), view.clone());
+        let resolving = resolve(join, events.clone(), snapshot.clone());
         supervisor.spawn("names to join by", resolving);
-        (Self { events, view }, lookups)
+        (Self { events, snapshot }, lookups)
     }
 
     /// A node at this source sent its state.
@@ -100,7 +100,7 @@ impl Ring {
         &self,
         source: Source,
         entries: Vec<Entry>,
-        digest: Option<RollDigest>,
+        digest: Option<MembershipDigest>,
     ) -> Vec<Entry> {
         let (reply, news) = oneshot::channel();
         // The task ends with the process.
@@ -172,11 +172,11 @@ impl Task {
 
     fn publish(&mut self) {
         let now = RingSnapshot::of(&mut self.brain);
-        if let Some(census) = &now.view.census {
-            self.calls.go_by(census.clone());
+        if let Some(live_nodes) = &now.routing.live_nodes {
+            self.calls.go_by(live_nodes.clone());
         }
         let before = self.publish.send_replace(Arc::new(now));
-        let (before, now) = (&before.view.state, &self.brain.state());
+        let (before, now) = (&before.routing.state, &self.brain.state());
         if before.standing != now.standing {
             info!(standing = ?now.standing, founded = self.brain.has_founded(), "place in the ring");
         } else if before.owned() != now.owned() {
@@ -271,7 +271,7 @@ async fn look_up(
     let outcome = match through {
         None => lookups.look_up(place).await,
         Some(through) => {
-            let me = lookups.view.borrow().view.state.node.clone();
+            let me = lookups.snapshot.borrow().routing.state.node.clone();
             let lookup = Lookup::of_joiner(&me, &[through], LookupSettings::default());
             lookups.drive(place, lookup).await
         }
@@ -283,7 +283,7 @@ async fn look_up(
 async fn resolve(
     join: Join,
     events: mpsc::Sender<Event>,
-    mut view: watch::Receiver<Arc<RingSnapshot>>,
+    mut snapshot: watch::Receiver<Arc<RingSnapshot>>,
 ) {
     let founding = if join.names.is_empty() { Founding::Anyway } else { Founding::Smallest };
     loop {
@@ -305,7 +305,7 @@ async fn resolve(
         if events.send(Event::Input(Box::new(seeds))).await.is_err() {
             return;
         }
-        let is_joined = view.borrow_and_update().view.state.owned().is_some();
+        let is_joined = snapshot.borrow_and_update().routing.state.owned().is_some();
         sleep(if is_joined { RESOLVE_RARELY } else { RESOLVE_EVERY }).await;
     }
 }

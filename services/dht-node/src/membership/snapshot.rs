@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use shoal_core::ring::{Life, Node, NodeId, View};
+use shoal_core::ring::{Life, Node, NodeId, RoutingTable};
 
 /// What this node knows about the ring at one moment.
 #[derive(Debug)]
 pub(crate) struct RingSnapshot {
-    pub(crate) view: View,
+    pub(crate) routing: RoutingTable,
     /// Nodes that left in order, and have not returned.
     pub(crate) left: BTreeSet<NodeId>,
     /// Nodes that died, and have not returned.
@@ -19,12 +19,12 @@ pub(crate) struct RingSnapshot {
 impl RingSnapshot {
     /// The present state of the state machine.
     pub(crate) fn of(brain: &mut Node) -> Self {
-        let view = brain.view();
+        let routing = brain.routing_table();
         let ended = |as_what| {
-            let ends = brain.roll().ends().filter(|entry| entry.life == as_what);
+            let ends = brain.membership().ends().filter(|entry| entry.life == as_what);
             ends.map(|entry| entry.contact.id).collect()
         };
         let (left, dead) = (ended(Life::Left), ended(Life::Dead));
-        Self { view, left, dead, founded: brain.has_founded() }
+        Self { routing, left, dead, founded: brain.has_founded() }
     }
 }

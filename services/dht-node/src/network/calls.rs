@@ -19,7 +19,7 @@ use shoal_common::{
     channel::{Channel, Options},
     lock::Mutex,
 };
-use shoal_core::ring::{Census, Contact, NodeId, Position, TimeoutSettings, Timeouts};
+use shoal_core::ring::{Contact, LiveNodes, NodeId, Position, TimeoutSettings, Timeouts};
 use shoal_proto::dht::v1::dht_service_client::DhtServiceClient;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService};
@@ -76,7 +76,7 @@ struct Inner {
     timeouts: Mutex<Timeouts>,
     dial_limiter: DialLimiter,
     /// The nodes that are alive, by the membership list.
-    census: Mutex<Census>,
+    live_nodes: Mutex<LiveNodes>,
 }
 
 impl Calls {
@@ -88,19 +88,19 @@ impl Calls {
             channels: Mutex::default(),
             timeouts: Mutex::new(Timeouts::new(TimeoutSettings::default())),
             dial_limiter: DialLimiter::new(Instant::now()),
-            census: Mutex::default(),
+            live_nodes: Mutex::default(),
         }))
     }
 
     /// Updates where nodes are.
-    pub(crate) fn go_by(&self, census: Census) {
-        *self.0.census.lock() = census;
+    pub(crate) fn go_by(&self, live_nodes: LiveNodes) {
+        *self.0.live_nodes.lock() = live_nodes;
     }
 
     /// The addresses of the nodes of the ring, by the membership list.
     pub(crate) fn nodes(&self) -> Vec<Address> {
-        let census = self.0.census.lock().clone();
-        let nodes = census.from(Position::from_u128(0));
+        let live_nodes = self.0.live_nodes.lock().clone();
+        let nodes = live_nodes.from(Position::from_u128(0));
         nodes.filter_map(|node| node.address.parse().ok()).collect()
     }
 
@@ -109,8 +109,8 @@ impl Calls {
     /// longer known, so an address that leads to a host itself is not used, unless this node has
     /// one of those.
     fn at_present(&self, member: &Contact) -> Result<Contact, CallError> {
-        let census = self.0.census.lock();
-        let known = census.owner_of(member.position).filter(|known| known.id == member.id);
+        let live_nodes = self.0.live_nodes.lock();
+        let known = live_nodes.owner_of(member.position).filter(|known| known.id == member.id);
         if let Some(known) = known {
             return Ok(known.clone());
         }

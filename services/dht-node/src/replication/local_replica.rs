@@ -11,8 +11,8 @@ use std::{
 
 use shoal_common::lock::Mutex;
 use shoal_core::ring::{
-    Agreement, Ballot, Custody, Intervals, KeyRange, Leases, NodeId, Proposal, Refusal, ReplicaSet,
-    Superseding, WriteRefusal,
+    Agreement, Ballot, Configurations, Intervals, KeyRange, Leases, NodeId, Proposal, Refusal,
+    ReplicaSet, Superseding, WriteRefusal,
 };
 
 use crate::storage::{Merged, Record, Store, StoreError, Usage};
@@ -139,8 +139,8 @@ impl LocalReplica {
     }
 
     /// The agreed replica sets, as they are on disk.
-    pub(crate) fn custody(&self) -> Arc<Custody> {
-        self.store.custody()
+    pub(crate) fn configurations(&self) -> Arc<Configurations> {
+        self.store.configurations()
     }
 
     /// Promises, unless the primary holds a lease and has not agreed.
@@ -161,7 +161,7 @@ impl LocalReplica {
             return Ok(Prepared::Leased(wait));
         }
         let promise =
-            self.store.write(move |txn| Ok(txn.custody().prepare(range, &present, ballot)));
+            self.store.write(move |txn| Ok(txn.configurations().prepare(range, &present, ballot)));
         Ok(match promise.await? {
             // A lease granted in the meantime counts; a lease requested from now on is not granted.
             Ok(accepted) => match leased() {
@@ -179,7 +179,9 @@ impl LocalReplica {
         present: ReplicaSet,
         proposal: Proposal,
     ) -> Result<Result<(), Refusal>, StoreError> {
-        self.store.write(move |txn| Ok(txn.custody().accept(range, &present, &proposal))).await
+        self.store
+            .write(move |txn| Ok(txn.configurations().accept(range, &present, &proposal)))
+            .await
     }
 
     /// Learns a set that was chosen.
@@ -189,14 +191,14 @@ impl LocalReplica {
         chosen: ReplicaSet,
     ) -> Result<Superseding, StoreError> {
         // Usually it is known already, and nothing has to be written.
-        let known = self.custody();
+        let known = self.configurations();
         let is_known = |known: Option<&Agreement>| {
             known.is_some_and(|known| !chosen.supersedes(&known.present))
         };
         if known.over(range).into_iter().all(|(_, known)| is_known(known)) {
-            return Ok(Custody::clone(&known).learn(range, &chosen));
+            return Ok(Configurations::clone(&known).learn(range, &chosen));
         }
-        self.store.write(move |txn| Ok(txn.custody().learn(range, &chosen))).await
+        self.store.write(move |txn| Ok(txn.configurations().learn(range, &chosen))).await
     }
 
     /// Learns sets that were chosen.
@@ -223,8 +225,8 @@ impl LocalReplica {
         }
         self.leases.lock().grant(Instant::now(), range);
         // After the grant: a promise looks for leases once it is on disk.
-        let custody = self.custody();
-        let known = custody.over(range).into_iter().map(|(_, known)| known);
+        let configurations = self.configurations();
+        let known = configurations.over(range).into_iter().map(|(_, known)| known);
         let (mut is_sealed, mut is_known) = (false, true);
         for known in known {
             is_sealed |= known.is_none_or(Agreement::is_sealed);
@@ -248,7 +250,8 @@ impl LocalReplica {
         let stored = self.store.write(move |txn| {
             let mut newer = Vec::new();
             for record in &records {
-                if let Err(refusal) = txn.custody().write(record.key.position(), range, &set) {
+                if let Err(refusal) = txn.configurations().write(record.key.position(), range, &set)
+                {
                     return Ok(Err(refusal));
                 }
                 if let Merged::Older(_) = txn.merge(record)? {
@@ -272,8 +275,8 @@ impl LocalReplica {
         let copied = Arc::clone(&self.copied);
         let supply = self.store.write(move |txn| {
             let remains = match ballot {
-                Some(ballot) => txn.custody().supply(range, &present, ballot),
-                None => txn.custody().copy(range, &present),
+                Some(ballot) => txn.configurations().supply(range, &present, ballot),
+                None => txn.configurations().copy(range, &present),
             };
             let remains = match remains {
                 Ok(remains) => remains,
@@ -314,7 +317,7 @@ impl LocalReplica {
     /// needs.
     pub(crate) async fn discard(&self, range: KeyRange) -> Result<(), StoreError> {
         loop {
-            let remains = self.custody().remains(range).into_iter();
+            let remains = self.configurations().remains(range).into_iter();
             let mut stale_parts = remains.flat_map(|remains| stale(&self.copied, remains));
             let is_empty = |part| Ok(self.store.summary(part)?.count == 0);
             if stale_parts.try_fold(true, |all, part| Ok(all && is_empty(part)?))? {
@@ -322,7 +325,7 @@ impl LocalReplica {
             }
             let copied = Arc::clone(&self.copied);
             let discarded = self.store.write(move |txn| {
-                let remains = txn.custody().remains(range).into_iter();
+                let remains = txn.configurations().remains(range).into_iter();
                 let mut discarded = 0;
                 for stale in remains.flat_map(|remains| stale(&copied, remains)) {
                     discarded += txn.discard(stale, BATCH - discarded)?;
@@ -359,7 +362,7 @@ impl LocalReplica {
         present: ReplicaSet,
     ) -> Result<(), StoreError> {
         let settle = self.store.write(move |txn| {
-            txn.custody().settle(range, &present);
+            txn.configurations().settle(range, &present);
             Ok(())
         });
         settle.await

@@ -11,7 +11,8 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use shoal_common::lock::Mutex;
 use shoal_core::ring::{
-    Agreement, Contact, Intervals, KeyRange, Lapse, Lineage, NodeId, Position, ReplicaSet, Tenure,
+    Agreement, Contact, Intervals, KeyRange, LeaderLease, LeaseExpiry, Lineage, NodeId, Position,
+    ReplicaSet,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -80,7 +81,7 @@ struct Inner {
     tombstones_for: Duration,
     renewing: Mutex<Renewing>,
     /// The ranges that this node serves, and until when.
-    served: watch::Sender<Arc<Intervals<(Term, Lapse)>>>,
+    served: watch::Sender<Arc<Intervals<(Term, LeaseExpiry)>>>,
     /// A set was chosen: its leases are needed at once.
     chosen: Notify,
     /// A later set than ours was reported.
@@ -90,7 +91,7 @@ struct Inner {
 /// State kept from one renewal to the next.
 #[derive(Debug, Default)]
 struct Renewing {
-    tenures: Intervals<(Term, Tenure)>,
+    leases: Intervals<(Term, LeaderLease)>,
     /// What each replica reported, by range and term.
     replicas: HashMap<(KeyRange, Term, NodeId), Compared>,
 }
@@ -121,8 +122,8 @@ impl Primary {
 
     /// The range and the set under which this node may write a key.
     pub(crate) fn of(&self, position: Position) -> Result<(KeyRange, ReplicaSet), NotServing> {
-        let custody = self.0.local.custody();
-        let (range, known) = custody.piece(position).ok_or(NotServing::NoPrimary)?;
+        let configurations = self.0.local.configurations();
+        let (range, known) = configurations.piece(position).ok_or(NotServing::NoPrimary)?;
         self.serves(position, known)?;
         Ok((range, known.present.clone()))
     }
@@ -130,14 +131,14 @@ impl Primary {
     /// The term in which this node serves a key at present. A value that was read is valid if the
     /// node still holds the same term after the read: no other node can have written in between.
     pub(crate) fn term(&self, position: Position) -> Result<Term, NotServing> {
-        let custody = self.0.local.custody();
-        self.serves(position, custody.at(position).ok_or(NotServing::NoPrimary)?)
+        let configurations = self.0.local.configurations();
+        self.serves(position, configurations.at(position).ok_or(NotServing::NoPrimary)?)
     }
 
     /// A term of this node has ended, or cannot continue because a later set exists.
     pub(crate) fn is_over(&self, position: Position, term: Term) -> bool {
-        let custody = self.0.local.custody();
-        custody.at(position).is_none_or(|known| Term::under(&known.present) != term)
+        let configurations = self.0.local.configurations();
+        configurations.at(position).is_none_or(|known| Term::under(&known.present) != term)
     }
 
     /// Each replica has had, at some time in this term, the same records around a position as this
@@ -186,8 +187,8 @@ impl Primary {
     /// Begins a term: this node has had the set chosen, and has its records.
     pub(crate) fn enter(&self, range: KeyRange, set: &ReplicaSet) {
         let mut renewing = self.0.renewing.lock();
-        renewing.tenures.update(range, |tenure| {
-            *tenure = Some((Term::under(set), Tenure::new(LEASE, set)));
+        renewing.leases.update(range, |lease| {
+            *lease = Some((Term::under(set), LeaderLease::new(LEASE, set)));
         });
         drop(renewing);
         self.0.chosen.notify_one();
@@ -196,8 +197,8 @@ impl Primary {
     /// This node holds a term for the whole range under a set.
     pub(crate) fn holds_term(&self, range: KeyRange, set: &ReplicaSet) -> bool {
         let renewing = self.0.renewing.lock();
-        let pieces = renewing.tenures.pieces(range).into_iter();
-        let mut terms = pieces.map(|(_, tenure)| tenure.map(|(term, _)| *term));
+        let pieces = renewing.leases.pieces(range).into_iter();
+        let mut terms = pieces.map(|(_, lease)| lease.map(|(term, _)| *term));
         terms.all(|term| term == Some(Term::under(set)))
     }
 
@@ -234,19 +235,19 @@ impl Primary {
     /// The ranges for which this node holds a term. All other terms end.
     fn own_terms(&self) -> Vec<(KeyRange, ReplicaSet)> {
         let mut renewing = self.0.renewing.lock();
-        let custody = self.0.local.custody();
-        let mut tenures = Intervals::default();
+        let configurations = self.0.local.configurations();
+        let mut leases = Intervals::default();
         let mut mine = Vec::new();
-        for (range, known) in custody.known().filter(|(_, known)| !known.is_sealed()) {
-            for (piece, tenure) in renewing.tenures.pieces(range) {
+        for (range, known) in configurations.known().filter(|(_, known)| !known.is_sealed()) {
+            for (piece, lease) in renewing.leases.pieces(range) {
                 let set = &known.present;
-                if let Some(tenure) = tenure.filter(|(term, _)| *term == Term::under(set)) {
-                    tenures.update(piece, |kept| *kept = Some(tenure.clone()));
+                if let Some(lease) = lease.filter(|(term, _)| *term == Term::under(set)) {
+                    leases.update(piece, |kept| *kept = Some(lease.clone()));
                     mine.push((piece, set.clone()));
                 }
             }
         }
-        renewing.tenures = tenures;
+        renewing.leases = leases;
         let is_mine =
             |range, term| mine.iter().any(|(mine, set)| *mine == range && Term::under(set) == term);
         renewing.replicas.retain(|(range, term, _), _| is_mine(*range, *term));
@@ -255,9 +256,9 @@ impl Primary {
     }
 
     fn publish(&self, renewing: &Renewing) {
-        let mut served: Intervals<(Term, Lapse)> = Intervals::default();
-        for (range, (term, tenure)) in renewing.tenures.known() {
-            served.update(range, |known| *known = Some((*term, tenure.lapses())));
+        let mut served: Intervals<(Term, LeaseExpiry)> = Intervals::default();
+        for (range, (term, lease)) in renewing.leases.known() {
+            served.update(range, |known| *known = Some((*term, lease.expiry())));
         }
         self.0.served.send_replace(Arc::new(served));
     }
@@ -307,11 +308,11 @@ impl Primary {
             }
         };
         let mut renewing = self.0.renewing.lock();
-        renewing.tenures.update(range, |tenure| {
-            if let Some((term, tenure)) = tenure
+        renewing.leases.update(range, |lease| {
+            if let Some((term, lease)) = lease
                 && *term == Term::under(set)
             {
-                tenure.granted(member.id, asked);
+                lease.granted(member.id, asked);
             }
         });
         self.publish(&renewing);
@@ -329,9 +330,9 @@ impl Primary {
 
     fn resign(&self, range: KeyRange, from: Term) {
         let mut renewing = self.0.renewing.lock();
-        renewing.tenures.update(range, |tenure| {
+        renewing.leases.update(range, |lease| {
             // The answer may be late, and a new term may have begun.
-            *tenure = tenure.take().filter(|(term, _)| *term != from);
+            *lease = lease.take().filter(|(term, _)| *term != from);
         });
         self.publish(&renewing);
         self.0.superseded.notify_one();

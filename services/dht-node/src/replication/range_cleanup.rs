@@ -34,8 +34,8 @@ impl RangeCleanup {
     }
 
     async fn settle(&self) -> Result<(), StoreError> {
-        let custody = self.anti_entropy.local.custody();
-        for (range, known) in custody.known() {
+        let configurations = self.anti_entropy.local.configurations();
+        for (range, known) in configurations.known() {
             if known.displaced.is_some() {
                 self.hand_in(range, &known.present).await?;
             } else if known.present.holds(self.me.id) {
@@ -50,7 +50,7 @@ impl RangeCleanup {
     /// Tells the owner of a range that this node holds which set keeps it: the owner may not know,
     /// or may come from a ring that was founded separately.
     async fn tell_owner(&self, range: KeyRange, present: &ReplicaSet) -> Result<(), StoreError> {
-        let owned = self.lookups.view.borrow().view.state.owned();
+        let owned = self.lookups.snapshot.borrow().routing.state.owned();
         if owned.is_some_and(|owned| owned.contains(range.last)) {
             return Ok(());
         }

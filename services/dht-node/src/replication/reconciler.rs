@@ -71,16 +71,16 @@ impl Reconciler {
 
     /// Reconciles ranges while it is polled.
     pub(crate) async fn run(self) {
-        let mut snapshot = self.lookups.view.clone();
+        let mut snapshots = self.lookups.snapshot.clone();
         let mut under_way = UnderWay::default();
         loop {
-            let view = snapshot.borrow_and_update().clone();
-            if let Err(error) = self.look(&view, &mut under_way).await {
+            let snapshot = snapshots.borrow_and_update().clone();
+            if let Err(error) = self.look(&snapshot, &mut under_way).await {
                 disk_fails(&error);
             }
             tokio::select! {
                 () = sleep(LOOK_EVERY) => {}
-                changed = snapshot.changed() => if changed.is_err() { return },
+                changed = snapshots.changed() => if changed.is_err() { return },
                 () = self.primary.superseded() => {}
                 Some(ended) = under_way.work.join_next() => under_way.ended(ended),
             }
@@ -89,28 +89,28 @@ impl Reconciler {
 
     async fn look(
         &self,
-        view: &Arc<RingSnapshot>,
+        snapshot: &Arc<RingSnapshot>,
         under_way: &mut UnderWay,
     ) -> Result<(), StoreError> {
-        if view.founded && self.anti_entropy.local.custody().known().next().is_none() {
+        if snapshot.founded && self.anti_entropy.local.configurations().known().next().is_none() {
             // The first node of a ring holds everything.
             let whole = KeyRange::whole(self.me.position);
             let set = ReplicaSet::founding(Lineage(Uuid::now_v7()), self.me.clone());
             self.anti_entropy.local.learn(whole, set.clone()).await?;
             self.primary.enter(whole, &set);
         }
-        let is_member = view.view.state.standing == Standing::Member;
-        if let Some(owned) = view.view.state.owned().filter(|_| is_member) {
-            self.take_over(view, owned, under_way);
+        let is_member = snapshot.routing.state.standing == Standing::Member;
+        if let Some(owned) = snapshot.routing.state.owned().filter(|_| is_member) {
+            self.take_over(snapshot, owned, under_way);
         }
         Ok(())
     }
 
     /// Starts to take over every part of this node's range whose replica set is not as it should
     /// be.
-    fn take_over(&self, view: &Arc<RingSnapshot>, owned: KeyRange, under_way: &mut UnderWay) {
-        let custody = self.anti_entropy.local.custody();
-        let pieces = custody.over(owned);
+    fn take_over(&self, snapshot: &Arc<RingSnapshot>, owned: KeyRange, under_way: &mut UnderWay) {
+        let configurations = self.anti_entropy.local.configurations();
+        let pieces = configurations.over(owned);
         let epoch =
             pieces.iter().filter_map(|(_, known)| Some(known.as_ref()?.present.epoch)).max();
         for (range, known) in pieces {
@@ -118,10 +118,10 @@ impl Reconciler {
                 continue;
             }
             let Some(known) = known else {
-                under_way.begin(range, self.clone().ask_who_keeps(view.clone(), range));
+                under_way.begin(range, self.clone().ask_who_keeps(snapshot.clone(), range));
                 continue;
             };
-            let members = self.members(view, &known.present);
+            let members = self.members(snapshot, &known.present);
             let holds_term = self.primary.holds_term(range, &known.present);
             // Records from another ring are merged before this node takes anything over.
             if holds_term && is_kept_by(known, &members) || known.displaced.is_some() {
@@ -135,9 +135,9 @@ impl Reconciler {
         }
     }
 
-    fn members(&self, view: &RingSnapshot, present: &ReplicaSet) -> Vec<Contact> {
-        let has_left = |node| view.left.contains(&node);
-        next_members(present, &self.me, &view.view.state.successors, has_left, REPLICAS)
+    fn members(&self, snapshot: &RingSnapshot, present: &ReplicaSet) -> Vec<Contact> {
+        let has_left = |node| snapshot.left.contains(&node);
+        next_members(present, &self.me, &snapshot.routing.state.successors, has_left, REPLICAS)
     }
 
     async fn attempt(
@@ -190,18 +190,18 @@ impl Reconciler {
     /// about.
     async fn ask_who_keeps(
         self,
-        view: Arc<RingSnapshot>,
+        snapshot: Arc<RingSnapshot>,
         range: KeyRange,
     ) -> Result<(), StoreError> {
-        let state = &view.view.state;
+        let state = &snapshot.routing.state;
         let around = state.successors.iter().chain(&state.predecessor);
         for node in around {
             match self.anti_entropy.calls.agreements(range, node).await {
                 Ok(agreements) => self.anti_entropy.local.learn_all(agreements).await?,
                 Err(error) => debug!(%error, "a neighbour does not say who keeps a range"),
             }
-            let custody = self.anti_entropy.local.custody();
-            if custody.over(range).iter().all(|(_, known)| known.is_some()) {
+            let configurations = self.anti_entropy.local.configurations();
+            if configurations.over(range).iter().all(|(_, known)| known.is_some()) {
                 return Ok(());
             }
         }

@@ -27,25 +27,25 @@ enum Heard {
 #[derive(Clone, Debug)]
 pub(crate) struct Lookups {
     pub(crate) calls: Calls,
-    pub(crate) view: watch::Receiver<Arc<RingSnapshot>>,
+    pub(crate) snapshot: watch::Receiver<Arc<RingSnapshot>>,
 }
 
 impl Lookups {
     /// The closest successor of a position among all nodes that this node has heard of: usually
     /// right, and the node itself knows better.
     pub(crate) fn hinted(&self, of: Position) -> Option<Contact> {
-        self.view.borrow().view.census.as_ref()?.owner_of(of).cloned()
+        self.snapshot.borrow().routing.live_nodes.as_ref()?.owner_of(of).cloned()
     }
 
     /// A node has died, as far as this node has heard.
     pub(crate) fn is_dead(&self, node: NodeId) -> bool {
-        self.view.borrow().dead.contains(&node)
+        self.snapshot.borrow().dead.contains(&node)
     }
 
     /// Returns when a node has died, as far as this node has heard.
     pub(crate) async fn death(&self, of: NodeId) {
-        let mut view = self.view.clone();
-        if view.wait_for(|snapshot| snapshot.dead.contains(&of)).await.is_err() {
+        let mut snapshot = self.snapshot.clone();
+        if snapshot.wait_for(|now| now.dead.contains(&of)).await.is_err() {
             // The ring task has ended, and this node ends.
             pending::<()>().await;
         }
@@ -58,8 +58,9 @@ impl Lookups {
 
     /// The closest successor of a position, and the path of the lookup.
     pub(crate) async fn look_up(&self, of: Position) -> Result<Outcome, LookupFailure> {
-        let snapshot = self.view.borrow().clone();
-        let lookup = Lookup::new(of, &snapshot.view.find_for_lookup(of), LookupSettings::default());
+        let snapshot = self.snapshot.borrow().clone();
+        let lookup =
+            Lookup::new(of, &snapshot.routing.find_for_lookup(of), LookupSettings::default());
         let outcome = self.drive(of, lookup).await?;
         metrics::histogram!("shoal_dht_lookup_hops").record(outcome.hops as f64);
         metrics::counter!("shoal_dht_lookup_timeouts_total").increment(outcome.timeouts as u64);

@@ -38,8 +38,8 @@ impl DhtService for Dht {
         request: Request<pb::FindSuccessorRequest>,
     ) -> Result<Response<pb::FindSuccessorResponse>, Status> {
         let position = place(request.into_inner().target)?;
-        let snapshot = self.ring.view.borrow().clone();
-        Ok(Response::new(wire::found(&snapshot.view.find_successor(position))))
+        let snapshot = self.ring.snapshot.borrow().clone();
+        Ok(Response::new(wire::found(&snapshot.routing.find_successor(position))))
     }
 
     async fn notify(
@@ -61,10 +61,10 @@ impl DhtService for Dht {
         let mut response =
             pb::GetStateResponse { state: Some(self.state()), ..pb::GetStateResponse::default() };
         if request.into_inner().details {
-            let snapshot = self.ring.view.borrow().clone();
-            response.fingers = snapshot.view.fingers.nodes().map(wire::contact).collect();
-            let custody = self.local.custody();
-            let known = custody.known();
+            let snapshot = self.ring.snapshot.borrow().clone();
+            response.fingers = snapshot.routing.fingers.nodes().map(wire::contact).collect();
+            let configurations = self.local.configurations();
+            let known = configurations.known();
             response.agreements =
                 known.map(|(range, known)| wire::agreement(range, &known.present)).collect();
             response.key_count = self.local.store.live_count();
@@ -141,8 +141,8 @@ impl DhtService for Dht {
         self.expect_node(&request)?;
         let told = Told::ByItself(observed(&request)?, self.rule);
         let state = wire::parse_state(request.into_inner().state, told)?;
-        let snapshot = self.ring.view.borrow().clone();
-        let next = snapshot.view.find_successor(state.node.position.next());
+        let snapshot = self.ring.snapshot.borrow().clone();
+        let next = snapshot.routing.find_successor(state.node.position.next());
         let response =
             pb::ProbeResponse { state: Some(self.state()), next: Some(wire::found(&next)) };
         Ok(Response::new(response))
@@ -156,7 +156,7 @@ impl DhtService for Dht {
         let observed = observed(&request)?;
         let request = request.into_inner();
         let entries = wire::parse_rumours(request.rumours, Told::From(observed))?;
-        let digest = wire::parse_roll_digest(request.digest)?;
+        let digest = wire::parse_membership_digest(request.digest)?;
         let news = self.ring.gossiped(Source::of_ip(observed), entries, digest).await;
         let rumours = news.iter().map(wire::rumour).collect();
         Ok(Response::new(pb::GossipResponse { rumours }))
@@ -173,10 +173,10 @@ impl DhtService for Dht {
         };
         let after = Some(request.page_token).filter(|token| !token.is_empty());
         let after = after.map(|token| wire::parse_position(&token)).transpose()?;
-        let snapshot = self.ring.view.borrow().clone();
-        let census = snapshot.view.census.clone().unwrap_or_default();
+        let snapshot = self.ring.snapshot.borrow().clone();
+        let live_nodes = snapshot.routing.live_nodes.clone().unwrap_or_default();
         let start = after.map_or(Position::from_u128(0), Position::next);
-        let beyond = census.from(start).filter(|node| node.position >= start);
+        let beyond = live_nodes.from(start).filter(|node| node.position >= start);
         let nodes: Vec<_> = beyond.take(size + 1).collect();
         let last = nodes.get(size.wrapping_sub(1)).filter(|_| nodes.len() > size);
         Ok(Response::new(pb::ListNodesResponse {
@@ -202,7 +202,7 @@ impl Dht {
     }
 
     fn state(&self) -> pb::NodeState {
-        wire::state(&self.ring.view.borrow().view.state)
+        wire::state(&self.ring.snapshot.borrow().routing.state)
     }
 
     /// Executes it on this node, or on the node that serves the key.

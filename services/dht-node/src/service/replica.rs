@@ -94,8 +94,8 @@ impl ReplicaService for Replica {
         request: Request<pb::ListAgreementsRequest>,
     ) -> Result<Response<pb::ListAgreementsResponse>, Status> {
         let range = wire::parse_range(request.into_inner().range)?;
-        let custody = self.local.custody();
-        let known = custody.over(range).into_iter();
+        let configurations = self.local.configurations();
+        let known = configurations.over(range).into_iter();
         let known: Superseding =
             known.filter_map(|(range, known)| Some((range, known?.present.clone()))).collect();
         let agreements = wire::superseded(&known).by;

@@ -118,7 +118,8 @@ pub(super) enum Fault {
 
 impl Fault {
     pub(super) const UNREADABLE_KEY: Self = Self::Damaged("a key that cannot be read");
-    pub(super) const UNREADABLE_CUSTODY: Self = Self::Damaged("agreements that cannot be read");
+    pub(super) const UNREADABLE_CONFIGURATIONS: Self =
+        Self::Damaged("agreements that cannot be read");
     pub(super) const UNREADABLE_RECORD: Self = Self::Damaged("a record that cannot be read");
 }
 

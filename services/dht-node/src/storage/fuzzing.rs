@@ -1,11 +1,11 @@
 //! Entry points for fuzz targets: rows of the database. Each returns none if its input is damaged.
 
 use prost::Message as _;
-use shoal_core::ring::{Custody, NodeId};
+use shoal_core::ring::{Configurations, NodeId};
 use shoal_proto::dht::v1 as pb;
 
 use super::{
-    custody,
+    configurations,
     record::{Row, end_of, parse_end, parse_place, place_of},
 };
 use crate::wire;
@@ -33,11 +33,11 @@ pub fn end(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Writes the agreed replica sets as on disk.
-pub fn keep_custody(custody: &Custody) -> Vec<u8> {
-    custody::encode(custody)
+pub fn keep_configurations(configurations: &Configurations) -> Vec<u8> {
+    configurations::encode(configurations)
 }
 
 /// Reads the agreed replica sets as on disk.
-pub fn kept_custody(bytes: &[u8], node: NodeId) -> Option<Custody> {
-    wire::parse_custody(pb::Custody::decode(bytes).ok()?, node).ok()
+pub fn kept_configurations(bytes: &[u8], node: NodeId) -> Option<Configurations> {
+    wire::parse_configurations(pb::Custody::decode(bytes).ok()?, node).ok()
 }

@@ -3,11 +3,11 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
-use shoal_core::ring::{Custody, KeyRange, Stamp, Version};
+use shoal_core::ring::{Configurations, KeyRange, Stamp, Version};
 
 use super::{
     Key, Record, StoreError,
-    custody::{self, CUSTODY},
+    configurations::{self, CONFIGURATIONS},
     database::{BATCH, Database, ENDS, META, RECORDS, as_slice, bounds_of, parse},
     digest::{Change, Side, leaf_of, spans},
     error::Fault,
@@ -37,8 +37,8 @@ pub struct Txn<'t> {
     ends: Table<'t, &'static [u8], &'static [u8; Version::BYTES]>,
     meta: Table<'t, &'static str, &'static [u8]>,
     /// As it was before the batch.
-    custody_before: Arc<Custody>,
-    custody: Arc<Custody>,
+    configurations_before: Arc<Configurations>,
+    configurations: Arc<Configurations>,
     written: Written,
     is_changed: bool,
     failure: Option<StoreError>,
@@ -51,14 +51,14 @@ pub(super) struct Written {
     pub(super) records: u64,
     pub(super) bytes: usize,
     /// The agreed replica sets, if they changed.
-    pub(super) custody: Option<Arc<Custody>>,
+    pub(super) configurations: Option<Arc<Configurations>>,
 }
 
 impl<'t> Txn<'t> {
     pub(super) fn begin(
         database: &'t Database,
         transaction: &'t WriteTransaction,
-        custody: Arc<Custody>,
+        configurations: Arc<Configurations>,
     ) -> Result<Self, Fault> {
         Ok(Self {
             database,
@@ -66,8 +66,8 @@ impl<'t> Txn<'t> {
             records: transaction.open_table(RECORDS)?,
             ends: transaction.open_table(ENDS)?,
             meta: transaction.open_table(META)?,
-            custody_before: custody.clone(),
-            custody,
+            configurations_before: configurations.clone(),
+            configurations,
             written: Written::default(),
             is_changed: false,
             failure: None,
@@ -81,9 +81,9 @@ impl<'t> Txn<'t> {
 
     /// The jobs are finished: returns their changes, if there are any and nothing failed.
     pub(super) fn finish(mut self) -> Result<Option<Written>, StoreError> {
-        if self.custody != self.custody_before {
-            let _ = self.put_meta(CUSTODY, &custody::encode(&self.custody));
-            self.written.custody = Some(self.custody.clone());
+        if self.configurations != self.configurations_before {
+            let _ = self.put_meta(CONFIGURATIONS, &configurations::encode(&self.configurations));
+            self.written.configurations = Some(self.configurations.clone());
         }
         if self.is_changed {
             let batch = self.database.tree().batch() + 1;
@@ -104,8 +104,8 @@ impl<'t> Txn<'t> {
     }
 
     /// The agreed replica sets, to read and to change.
-    pub fn custody(&mut self) -> &mut Custody {
-        Arc::make_mut(&mut self.custody)
+    pub fn configurations(&mut self) -> &mut Configurations {
+        Arc::make_mut(&mut self.configurations)
     }
 
     /// The record of a key, which may be a tombstone or expired.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use redb::WriteTransaction;
-use shoal_core::ring::Custody;
+use shoal_core::ring::Configurations;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info};
 
@@ -100,11 +100,11 @@ impl Pause {
 /// Starts the writer. It ends when its queue is closed and empty.
 pub(super) fn start(
     database: Arc<Database>,
-    custody: watch::Sender<Arc<Custody>>,
+    configurations: watch::Sender<Arc<Configurations>>,
 ) -> io::Result<(Queue, JoinHandle<()>)> {
     let (sender, queue) = mpsc::channel(QUEUE);
     report_counts(&database);
-    let writer = Writer { database, custody, queue, pause: None };
+    let writer = Writer { database, configurations, queue, pause: None };
     let thread = thread::Builder::new().name("store-writer".to_owned());
     Ok((sender, thread.spawn(move || writer.run())?))
 }
@@ -112,7 +112,7 @@ pub(super) fn start(
 struct Writer {
     database: Arc<Database>,
     /// As on disk.
-    custody: watch::Sender<Arc<Custody>>,
+    configurations: watch::Sender<Arc<Configurations>>,
     queue: mpsc::Receiver<Box<dyn Work>>,
     pause: Option<Pause>,
 }
@@ -171,8 +171,8 @@ impl Writer {
         transaction: &WriteTransaction,
         batch: &mut Vec<Box<dyn Work>>,
     ) -> Result<Option<Written>, StoreError> {
-        let custody = self.custody.borrow().clone();
-        let mut txn = Txn::begin(database, transaction, custody)
+        let configurations = self.configurations.borrow().clone();
+        let mut txn = Txn::begin(database, transaction, configurations)
             .map_err(|fault| StoreError::database(database.path(), fault))?;
         let mut begun = 0;
         while let Some(work) = batch.get_mut(begun) {
@@ -201,8 +201,8 @@ impl Writer {
             return Err(error);
         }
         self.database.tree_mut().apply();
-        if let Some(custody) = written.custody {
-            self.custody.send_replace(custody);
+        if let Some(configurations) = written.configurations {
+            self.configurations.send_replace(configurations);
         }
         self.pause = None;
         metrics::counter!("shoal_dht_commits_total").increment(1);

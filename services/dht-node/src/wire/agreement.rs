@@ -1,7 +1,7 @@
 //! Replica sets, and the agreement on them.
 
 use shoal_core::ring::{
-    Agreement, Ballot, Custody, KeyRange, Lineage, NodeId, Proposal, ReplicaSet, Superseding,
+    Agreement, Ballot, Configurations, KeyRange, Lineage, NodeId, Proposal, ReplicaSet, Superseding,
 };
 use shoal_proto::dht::v1 as pb;
 use tracing::warn;
@@ -93,8 +93,8 @@ pub(crate) fn parse_promise(promise: pb::Promise) -> Result<Vec<(KeyRange, Propo
 }
 
 /// The agreed sets and promises of a node, as stored on disk.
-pub(crate) fn custody(custody: &Custody) -> pb::Custody {
-    let known = custody.known().map(|(range, known)| pb::KnownAgreement {
+pub(crate) fn configurations(configurations: &Configurations) -> pb::Custody {
+    let known = configurations.known().map(|(range, known)| pb::KnownAgreement {
         present: Some(agreement(range, &known.present)),
         promised: known.promised.map(ballot),
         accepted: known.accepted.as_ref().map(proposal),
@@ -106,8 +106,11 @@ pub(crate) fn custody(custody: &Custody) -> pb::Custody {
 
 /// The stored sets and promises. Absurd counts, which earlier versions accepted from anybody, would
 /// disable a range forever: no next set could follow them.
-pub(crate) fn parse_custody(stored: pb::Custody, node: NodeId) -> Result<Custody, WireError> {
-    let mut custody = Custody::new(node);
+pub(crate) fn parse_configurations(
+    stored: pb::Custody,
+    node: NodeId,
+) -> Result<Configurations, WireError> {
+    let mut configurations = Configurations::new(node);
     for mut known in stored.agreements {
         if mend_counts(&mut known) {
             let range = known.present.as_ref().and_then(|present| present.range.clone());
@@ -121,9 +124,9 @@ pub(crate) fn parse_custody(stored: pb::Custody, node: NodeId) -> Result<Custody
             displaced: known.displaced.map(|set| parse_replica_set(Some(set))).transpose()?,
             supplied: known.supplied,
         };
-        custody.restore(range, &agreement);
+        configurations.restore(range, &agreement);
     }
-    Ok(custody)
+    Ok(configurations)
 }
 
 /// Replaces absurd stored counts. A promise stays one, above all valid ballots.
@@ -179,7 +182,7 @@ mod tests {
             next: u64,
             displaced: u64,
         ) {
-            let mut custody = Custody::new(node().id);
+            let mut configurations = Configurations::new(node().id);
             let kept = Agreement {
                 present: set(epoch),
                 promised: Some(Ballot { round: promised, node: node().id }),
@@ -187,8 +190,8 @@ mod tests {
                 displaced: Some(set(displaced)),
                 supplied: true,
             };
-            custody.restore(KeyRange::whole(node().position), &kept);
-            let read = parse_custody(super::custody(&custody), node().id).expect("it is read");
+            configurations.restore(KeyRange::whole(node().position), &kept);
+            let read = parse_configurations(super::configurations(&configurations), node().id).expect("it is read");
             let known = read.at(node().position).expect("it is known");
             let (ballot, accepted) = (known.promised.expect("a promise"), known.accepted.as_ref());
             let accepted = accepted.expect("a proposal");

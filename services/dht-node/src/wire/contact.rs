@@ -7,7 +7,7 @@ use shoal_common::{
     advertised::{AdvertisedAddresses, may_learn},
 };
 use shoal_core::ring::{
-    Contact, Entry, Found, Life, NodeId, Position, RollDigest, Standing, State,
+    Contact, Entry, Found, Life, MembershipDigest, NodeId, Position, Standing, State,
 };
 use shoal_proto::dht::v1 as pb;
 
@@ -203,14 +203,17 @@ pub(crate) fn parse_rumours(rumours: Vec<pb::Rumour>, told: Told) -> Result<Vec<
 }
 
 /// The digest of a node's membership list; none if it sent none.
-pub(crate) fn parse_roll_digest(hashes: Vec<u64>) -> Result<Option<RollDigest>, WireError> {
+pub(crate) fn parse_membership_digest(
+    hashes: Vec<u64>,
+) -> Result<Option<MembershipDigest>, WireError> {
     if hashes.is_empty() {
         return Ok(None);
     }
     let got = hashes.len();
-    let hashes = hashes.try_into().map(RollDigest::new);
-    let wrong =
-        |_| WireError::Field(format!("a digest has {} hashes, not {got}", RollDigest::BUCKETS));
+    let hashes = hashes.try_into().map(MembershipDigest::new);
+    let wrong = |_| {
+        WireError::Field(format!("a digest has {} hashes, not {got}", MembershipDigest::BUCKETS))
+    };
     hashes.map(Some).map_err(wrong)
 }
 

@@ -5,7 +5,7 @@ use std::{
 
 use redb::TableDefinition;
 use shoal_core::ring::{
-    Ballot, Contact, Custody, KeyRange, Lineage, NodeId, Position, Proposal, ReplicaSet,
+    Ballot, Configurations, Contact, KeyRange, Lineage, NodeId, Position, Proposal, ReplicaSet,
 };
 use shoal_dht_node::storage::{DataDir, Record, StoreError};
 use tempfile::TempDir;
@@ -190,11 +190,11 @@ fn the_directory_of_version_1_is_read() {
     let mut purgeable = store.purgeable(everywhere(), u64::MAX, 10).unwrap();
     purgeable.sort();
     assert_eq!(purgeable, [gone, session], "the index is made anew");
-    assert_eq!(*store.custody(), agreements(store.node_id()));
+    assert_eq!(*store.configurations(), agreements(store.node_id()));
 }
 
 /// Agreements with everything that a node can know of them.
-fn agreements(node: NodeId) -> Custody {
+fn agreements(node: NodeId) -> Configurations {
     let contact = |id: NodeId| Contact {
         position: Position::of_node(id, 0),
         id,
@@ -210,10 +210,10 @@ fn agreements(node: NodeId) -> Custody {
     let theirs = KeyRange { after: me.position, last: other.position };
     let present = set(2, 1, &[&me]);
     let next = Proposal { ballot: Ballot { round: 3, node }, next: set(2, 2, &[&me, &other]) };
-    let mut custody = Custody::new(node);
-    assert_eq!(custody.learn(KeyRange::whole(me.position), &present), []);
-    assert_eq!(custody.accept(mine, &present, &next), Ok(()));
-    assert_eq!(custody.supply(mine, &present, next.ballot), Ok(vec![]));
-    assert_eq!(custody.learn(theirs, &set(1, 9, &[&other])), []);
-    custody
+    let mut configurations = Configurations::new(node);
+    assert_eq!(configurations.learn(KeyRange::whole(me.position), &present), []);
+    assert_eq!(configurations.accept(mine, &present, &next), Ok(()));
+    assert_eq!(configurations.supply(mine, &present, next.ballot), Ok(vec![]));
+    assert_eq!(configurations.learn(theirs, &set(1, 9, &[&other])), []);
+    configurations
 }

@@ -1,4 +1,4 @@
-//! The ring: any of its nodes passes on what it is told and asked.
+//! The ring: any of its nodes forwards announces and requests.
 
 use std::time::Duration;
 
@@ -13,21 +13,21 @@ use tokio::time::Instant;
 
 use super::{Announce, Occasion, Round, Source, Subject, answer, within_reason};
 
-/// What a node that names no interval means by that: the ring keeps a peer for three of these.
+/// The default interval of a node: the ring keeps a peer for three of these.
 const USUAL_INTERVAL: Duration = Duration::from_secs(300);
 
 pub(super) struct Ring(ring::Ring);
 
 impl Ring {
-    /// The ring behind these nodes.
+    /// The ring of these nodes.
     pub(super) fn new(nodes: Vec<Address>, names: Names) -> Self {
         Self(ring::Ring::by(nodes, names))
     }
 }
 
 impl Announce for Ring {
-    /// Asks one node that answers. Whoever takes part is announced before peers are asked for: of
-    /// two that start together, one hears of the other.
+    /// Asks one node that answers. A peer is announced before it asks for others: of two that start
+    /// together, one learns about the other.
     async fn announce(
         &mut self,
         subject: &Subject,
@@ -52,9 +52,9 @@ impl Announce for Ring {
         }
         let source = Source::RingNode(address.clone());
         match find_peers(&mut client, subject, &address, deadline).await {
-            // Peers are worth having at once, also from a node that refused the announce.
+            // Peers are useful at once, also from a node that refused the announce.
             Ok(peers) => {
-                // People look for what they named.
+                // People look for the node that they configured.
                 round.heard.extend(name.map(|name| (Source::RingNode(name), Ok(peers.clone()))));
                 round.heard.push((source.clone(), Ok(peers)));
             }
@@ -72,7 +72,7 @@ fn useless(node: PassedOver) -> (Source, super::Outcome) {
     (Source::RingNode(node.address), Err(node.reason))
 }
 
-/// Announces, and hears when to do it again.
+/// Announces, and returns when to do it again.
 async fn announce(
     client: &mut Client,
     subject: &Subject,

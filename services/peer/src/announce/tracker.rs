@@ -1,4 +1,4 @@
-//! One tracker: an announce tells and asks at once.
+//! One tracker: an announce both informs and asks.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{Announce, Occasion, Round, Source, Subject, answer, within_reason};
 
-/// What a tracker that names no interval means by that.
+/// The default interval of a tracker.
 const USUAL_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(super) struct Tracker {

@@ -1,6 +1,6 @@
-//! The trackers of a content. Names are looked up again and again: each address behind one is a tracker
-//! of its own. When that changes which trackers are announced to, those of the view before still hear
-//! of us for one interval, as other peers may not have looked yet.
+//! The trackers of a content. Names are resolved periodically: each address of one is a tracker of
+//! its own. When that changes the trackers that are announced to, the previous ones still receive
+//! announces for one interval, because other peers may not have noticed yet.
 
 use std::{collections::BTreeMap, mem::take, time::Duration};
 
@@ -21,38 +21,39 @@ use tracing::Instrument as _;
 use super::{Announce, Announcer, Report, Source};
 use crate::event::Event;
 
-/// How often it is looked which trackers there are; jittered.
+/// How often the trackers are determined; jittered.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
-/// Look again when a name was never found, as it may just be starting.
+/// The pause after a name was never found, because its service may just be starting.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How long those of the view before are announced to: the usual interval of a tracker.
+/// How long the previous trackers receive announces: the usual interval of a tracker.
 const LINGER: Duration = Duration::from_secs(30);
 
-/// Trackers that are announced to, and those of the view before.
+/// The trackers that are announced to, and the previous ones.
 struct Views<T> {
     current: BTreeMap<Address, T>,
     /// Until then.
     lingering: BTreeMap<Address, (T, Instant)>,
 }
 
-/// An announcer at work.
+/// A running announcer.
 struct Running {
     stop: CancellationToken,
     /// Its sender is dropped when it has ended.
     ended: oneshot::Receiver<()>,
 }
 
-/// The addresses behind some names.
+/// The addresses of some names.
 struct Look {
     addresses: Vec<Address>,
-    /// Names of which nothing is known, and why.
+    /// Names without an address, and why.
     unknown: BTreeMap<Address, String>,
 }
 
 impl Announcer {
-    /// Announces to the trackers behind these names, each by what `connect` makes of its address.
+    /// Announces to the trackers of these names, each by the announcer that `connect` makes of its
+    /// address.
     pub(super) async fn follow<A: Announce>(
         self,
         trackers: Vec<Address>,
@@ -82,7 +83,7 @@ impl Announcer {
                 let mut gone = Vec::new();
                 for (address, running) in left {
                     running.stop.cancel();
-                    // It says farewell, and reports no more.
+                    // It leaves, and reports no more.
                     let _ = running.ended.await;
                     gone.push(address);
                 }
@@ -99,7 +100,7 @@ impl Announcer {
         self.stop.run_until_cancelled(following).await;
     }
 
-    /// Tells the engine whom it is to name, and whom no more; an error if it is gone.
+    /// Tells the engine about new and former trackers; an error if it has ended.
     async fn show(
         &self,
         come: Vec<Address>,
@@ -139,14 +140,14 @@ impl<T> Default for Views<T> {
 }
 
 impl<T> Views<T> {
-    /// Takes a new view, has those started that are new in it, and returns those whose time is over.
+    /// Takes a new list, has the new trackers started, and returns those whose time is over.
     fn turn(
         &mut self,
         now: Instant,
         chosen: &[Address],
         start: impl Fn(&Address) -> T,
     ) -> Vec<(Address, T)> {
-        // A name that is not found for a moment is no reason to leave all trackers.
+        // A name that cannot be found for a moment is no reason to leave all trackers.
         if !chosen.is_empty() {
             let replaced: BTreeMap<_, _>;
             let all = take(&mut self.current).into_iter();
@@ -198,7 +199,7 @@ mod tests {
         assert_eq!(turn(30, &[1, 4]), (addresses(&[4]), nobody()));
         assert_eq!(turn(50, &[1, 4]), (nobody(), addresses(&[3])));
         assert_eq!(turn(60, &[1, 4]), (nobody(), addresses(&[2])));
-        // No view at all is none to follow.
+        // An empty list is ignored.
         assert_eq!(turn(70, &[]), (nobody(), nobody()));
         assert_eq!(turn(200, &[]), (nobody(), nobody()));
     }

@@ -1,4 +1,4 @@
-//! A cap on a rate, shared by all transfers of one direction.
+//! A rate limit, shared by all transfers of one direction.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -9,14 +9,14 @@ use shoal_common::units::Rate;
 /// byte takes 3.3 of them at 300 MB/s.
 const CELL_BYTES: u64 = 1024;
 
-/// What may pass at once after a pause: enough to hide that timers wake a millisecond late, and
-/// under 1 % of a few seconds.
+/// The burst after a pause: enough to hide that timers fire a millisecond late, and less than 1 %
+/// of a few seconds.
 const BURST: Duration = Duration::from_millis(20);
 
-/// The burst of a slow cap: the smallest block.
+/// The burst of a low limit: the smallest block.
 const MIN_BURST_CELLS: u64 = 16;
 
-/// Bytes a second that may pass in one direction.
+/// A limit in bytes a second for one direction.
 #[derive(Debug)]
 pub struct RateCap(Option<Limiter>);
 
@@ -27,12 +27,12 @@ struct Limiter {
 }
 
 impl RateCap {
-    /// A cap at this rate; none lets everything pass.
+    /// A limit of this rate; none lets everything pass.
     pub fn new(rate: Option<Rate>) -> Self {
         Self(rate.map(Limiter::new))
     }
 
-    /// Waits until so many bytes may pass.
+    /// Waits until this many bytes may pass.
     pub async fn pass(&self, bytes: u32) {
         let Some(Limiter { governor, burst }) = &self.0 else { return };
         let mut cells = bytes.div_ceil(CELL_BYTES as u32);

@@ -1,7 +1,7 @@
-//! The server's codec of `RequestPiece`: a block goes from its file into tonic's buffer.
+//! The server's codec of `RequestPiece`: a block is read from its file into tonic's buffer.
 //!
 //! On the wire it is the plain protobuf of `RequestPieceResponse`. The client needs no codec of its
-//! own: prost hands `bytes` on without a copy.
+//! own: prost passes `bytes` on without a copy.
 
 use std::{mem::MaybeUninit, sync::Arc};
 
@@ -18,18 +18,18 @@ use tracing::warn;
 
 use crate::store::{StoreError, Stored};
 
-/// Longest encoding of the fields around a block's data: three keys and three varints.
+/// The longest encoding of the fields around a block's data: three keys and three varints.
 const HEADER_BYTES: usize = 3 + 3 * 5;
 
-/// A block about to leave. Its bytes are still where they are stored.
+/// A block to send. Its bytes are still in their file.
 pub struct Outgoing {
-    /// The content it is of.
+    /// Its content.
     pub stored: Arc<Stored>,
-    /// Which part.
+    /// Its range.
     pub block: BlockRange,
 }
 
-/// Reads requests and writes blocks.
+/// Decodes requests and encodes blocks.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct BlockCodec;
 
@@ -62,19 +62,19 @@ impl Encoder for BlockEncoder {
         encode_head(block, message);
         append(message, length, |bytes| stored.read_uninit(block, bytes)).map_err(|error| {
             let piece = block.piece.get();
-            // Paths are nothing that a stranger need know.
+            // A stranger must not learn paths.
             warn!(content_id = %stored.id(), piece, %error, "cannot read what is asked for");
             Status::internal(format!("piece {piece} cannot be read; ask another peer"))
         })
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        // A message is handed to the transport as soon as it has a byte: one block at a time.
+        // A message is passed to the transport as soon as it has a byte: one block at a time.
         BufferSettings::new(64, 1)
     }
 }
 
-/// Appends the fields of a block up to its data, of which this says the length.
+/// Appends the fields of a block up to its data, including the data's length.
 pub(super) fn encode_head(block: BlockRange, message: &mut impl BufMut) {
     uint32::encode(1, &block.piece.get(), message);
     uint32::encode(2, &block.offset, message);
@@ -89,8 +89,8 @@ fn append(
     length: usize,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    // SAFETY: what was initialised stays so: `fill` can only write bytes through the slice, and
-    // wrote all of it before it counts as part of the message.
+    // SAFETY: initialised bytes stay initialised: `fill` can only write bytes through the slice,
+    // and has written all of it before it counts as part of the message.
     unsafe {
         fill(&mut message.chunk_mut().as_uninit_slice_mut()[..length])?;
         message.advance_mut(length);

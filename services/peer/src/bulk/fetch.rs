@@ -1,4 +1,4 @@
-//! Calls of ours for a neighbour's blocks.
+//! Our calls for a neighbour's blocks.
 
 use std::{
     sync::{
@@ -27,19 +27,20 @@ use tracing::{Instrument as _, debug};
 use super::{Event, Intake, IntakeError, Lanes, MAX_BLOCK_LENGTH, RateCap, serve::PATH};
 use crate::store::Stored;
 
-/// Bytes of a message, at most: a block and the fields around it.
+/// Bytes of a message: a block and the fields around it.
 pub(super) const MAX_MESSAGE_BYTES: usize = MAX_BLOCK_LENGTH as usize + 64;
 
-/// Reads blocks: prost hands on their bytes without a copy.
+/// Decodes blocks: prost passes their bytes on without a copy.
 pub(super) type Codec = ProstCodec<RequestPieceRequest, RequestPieceResponse>;
 
-/// When to ask again who refused without saying when: as soon as it may have changed its mind.
+/// When to retry after a refusal without a time: as soon as the neighbour may have changed its
+/// mind.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// The longest retreat a neighbour can talk us into.
+/// The longest pause that a neighbour can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// What all fetches have in common. Cheap to clone.
+/// State shared by all fetches. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Downloads(Arc<Shared>);
 
@@ -48,23 +49,23 @@ struct Shared {
     events: mpsc::Sender<Event>,
     cap: RateCap,
     patience: Duration,
-    /// How many [`Source`]s there are.
+    /// The number of [`Source`]s.
     sources: AtomicUsize,
 }
 
 impl Downloads {
-    /// None yet. All together stay under `cap`, and tell of themselves through `events`; one that
-    /// brings nothing for as long as `patience` has failed.
+    /// No fetches yet. Together they stay below `cap`, and report by `events`; one that brings
+    /// nothing for as long as `patience` has failed.
     pub fn new(events: mpsc::Sender<Event>, cap: RateCap, patience: Duration) -> Self {
         Self(Arc::new(Shared { events, cap, patience, sources: AtomicUsize::new(0) }))
     }
 
-    /// Waits until so many bytes may pass that came another way.
+    /// Waits until this many bytes that arrived another way may pass.
     pub async fn pass(&self, bytes: u32) {
         self.0.cap.pass(bytes).await;
     }
 
-    /// The neighbour that is dialled at `address`; connected to when first asked.
+    /// The neighbour at `address`; the connection is made on first use.
     pub fn source(&self, lanes: &Lanes, address: &Address) -> Source {
         self.0.sources.fetch_add(1, Ordering::Relaxed);
         let connections =
@@ -73,13 +74,13 @@ impl Downloads {
     }
 }
 
-/// A neighbour whose blocks are asked for.
+/// A neighbour whose blocks are requested.
 ///
-/// One of several lives on one lane, its home. The only one has a connection on each, since a
+/// One of several uses one lane, its home. The only one has a connection on each, because a
 /// connection and a thread carry about 1.2 GB/s.
 #[derive(Debug)]
 pub struct Source {
-    /// The first is at home.
+    /// The first belongs to the home lane.
     connections: Vec<Connection>,
     next: AtomicUsize,
     shared: Arc<Shared>,
@@ -103,28 +104,28 @@ impl Connection {
     }
 }
 
-/// One fetch, as the brain wants it.
+/// One fetch, as the state machine orders it.
 #[derive(Clone)]
 pub struct Order {
     /// Its key.
     pub fetch: FetchKey,
-    /// The link that it belongs to.
+    /// Its link.
     pub link: LinkKey,
-    /// Of which content.
+    /// The content.
     pub content: ContentKey,
-    /// Where its bytes go.
+    /// Where its bytes are stored.
     pub stored: Arc<Stored>,
-    /// What, in this order.
+    /// The ranges, in this order.
     pub ranges: Vec<FetchRange>,
-    /// Bytes of a block, as `RequestPiece` has them.
+    /// Bytes of a block, as in `RequestPiece`.
     pub block_length: u32,
     /// From the neighbour's Hello; empty for a stranger.
     pub link_token: Bytes,
 }
 
 impl Source {
-    /// Asks the neighbour. Dropping what is returned drops the call; a block that is just being
-    /// stored is still told of, and the end as that of any other fetch.
+    /// Asks the neighbour. Dropping the returned value cancels the call; a block that is just being
+    /// stored is still reported, and so is the end.
     #[must_use]
     pub fn fetch(&self, order: Order) -> DropGuard {
         let connection = self.choose();
@@ -170,7 +171,7 @@ fn request(order: &Order) -> RequestPieceRequest {
     }
 }
 
-/// A fetch under way.
+/// A fetch in progress.
 struct Fetch {
     request: RequestPieceRequest,
     grpc: Grpc<Channel>,
@@ -179,7 +180,7 @@ struct Fetch {
     cancelled: CancellationToken,
 }
 
-/// Why a fetch ends before its time.
+/// Why a fetch ends early.
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("the neighbour ended the call: {0}")]
@@ -221,15 +222,15 @@ impl Fetch {
         self.intake.answered(asked.elapsed()).await;
         while !self.intake.is_complete() {
             let block = self.wait(blocks.message()).await?.ok_or(FetchError::Short)?;
-            // What waits is not read, so the neighbour stops sending when the window is full. The
-            // brain hears of it afterwards, and so asks for no more than may pass.
+            // Data that waits is not read, so the neighbour stops sending when the window is full.
+            // The state machine is told afterwards, and so requests no more than may pass.
             self.shared.cap.pass(block.data.len() as u32).await;
             self.intake.take(block.piece, block.offset, block.data).await?;
         }
         Ok(())
     }
 
-    /// Waits for the neighbour, but not for ever and not when cancelled.
+    /// Waits for the neighbour, but not forever and not when cancelled.
     async fn wait<T>(
         &self,
         answer: impl Future<Output = Result<T, Status>>,
@@ -253,7 +254,7 @@ async fn call(
     Ok(grpc.server_streaming(Request::new(request), path, codec).await?.into_inner())
 }
 
-/// How a fetch ended that the neighbour, or the connection to it, ended with this status.
+/// The outcome of a fetch that the neighbour, or the connection to it, ended with this status.
 fn end_by(status: &Status) -> FetchEnd {
     match status.code() {
         Code::Aborted | Code::ResourceExhausted => {

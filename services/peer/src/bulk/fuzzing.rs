@@ -1,4 +1,4 @@
-//! Entrances of the fuzz targets to blocks as they are written and read.
+//! Entry points for fuzz targets: blocks as they are encoded and decoded.
 
 use std::{collections::VecDeque, convert::Infallible};
 
@@ -16,7 +16,7 @@ use super::{codec::encode_head, fetch, intake::take_next};
 /// A response's longest message, in bytes.
 pub const MAX_MESSAGE_BYTES: usize = fetch::MAX_MESSAGE_BYTES;
 
-/// Reads the body of a response as a fetch does: the blocks, and how it ends.
+/// Reads the body of a response as a fetch does: the blocks, and the outcome.
 pub fn read_blocks(frames: Vec<Bytes>) -> (Vec<RequestPieceResponse>, Result<(), Status>) {
     let trailers = HeaderMap::from_iter([(
         HeaderName::from_static("grpc-status"),
@@ -36,7 +36,7 @@ pub fn read_blocks(frames: Vec<Bytes>) -> (Vec<RequestPieceResponse>, Result<(),
     }
 }
 
-/// Writes a block as its server does.
+/// Encodes a block as the server does.
 pub fn write_block(block: BlockRange, data: &[u8]) -> Vec<u8> {
     let mut message = Vec::new();
     encode_head(block, &mut message);
@@ -44,7 +44,7 @@ pub fn write_block(block: BlockRange, data: &[u8]) -> Vec<u8> {
     message
 }
 
-/// Takes a block off what is still to come; none if it is not what was asked for.
+/// Takes a block off the remaining ranges; none if it is not what was requested.
 pub fn take_block(
     ranges: &mut VecDeque<FetchRange>,
     block: &RequestPieceResponse,

@@ -1,4 +1,4 @@
-//! What arrives of one fetch: checked, stored, and told to the brain.
+//! Received blocks of one fetch: checked, stored, and reported to the state machine.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -15,38 +15,38 @@ use crate::{
     store::{Accepted, StoreError, Stored},
 };
 
-/// The receiving end of one fetch. Whatever becomes of it, exactly one `FetchEnded` is told.
+/// The receiving end of one fetch. In any case exactly one `FetchEnded` is reported.
 pub struct Intake {
     pub(super) fetch: FetchKey,
     pub(super) link: LinkKey,
     content: ContentKey,
     stored: Arc<Stored>,
-    /// What is still to come, in this order; the first is cut as it comes.
+    /// The remaining ranges, in this order; the first is shortened as it arrives.
     ranges: VecDeque<FetchRange>,
     events: mpsc::Sender<Event>,
     end: EndNotice<Event>,
 }
 
-/// A block cannot be taken in.
+/// A block cannot be accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum IntakeError {
-    /// The neighbour breaks the protocol.
+    /// The neighbour violates the protocol.
     #[error("{length} bytes of piece {piece} from {offset} on are not what was asked for next")]
     Unasked {
-        /// The piece it said.
+        /// The piece it named.
         piece: u32,
         /// Bytes from its start, as it said.
         offset: u32,
         /// Bytes.
         length: usize,
     },
-    /// It could not be kept.
+    /// It could not be stored.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
 impl Intake {
-    /// Takes in what was ordered, and tells of it through `events`.
+    /// Receives what was ordered, and reports by `events`.
     pub fn new(order: Order, events: mpsc::Sender<Event>) -> Self {
         let Order { fetch, link, content, stored, ranges, .. } = order;
         let failed = Input::FetchEnded { fetch, end: FetchEnd::Failed };
@@ -54,17 +54,18 @@ impl Intake {
         Self { fetch, link, content, stored, ranges: ranges.into(), events, end }
     }
 
-    /// Everything has come.
+    /// Everything has arrived.
     pub fn is_complete(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// Tells that the neighbour answered, so long after it was asked; blocks come in their turn.
+    /// Reports that the neighbour answered, this long after it was asked; blocks come in their
+    /// turn.
     pub async fn answered(&self, round_trip: Duration) {
         self.tell(Input::RoundTrip { link: self.link, round_trip }).await;
     }
 
-    /// Takes in the next block. Not cancel safe: the brain would not learn what is stored.
+    /// Accepts the next block. Not cancel safe: the state machine would not learn what is stored.
     pub async fn take(&mut self, piece: u32, offset: u32, data: Bytes) -> Result<(), IntakeError> {
         let (attempt, block) = take_next(&mut self.ranges, piece, offset, data.len())
             .ok_or(IntakeError::Unasked { piece, offset, length: data.len() })?;
@@ -90,7 +91,7 @@ impl Intake {
         Ok(())
     }
 
-    /// Tells how the fetch ended, and whose fault it is.
+    /// Reports how the fetch ended, and which side is at fault.
     pub async fn end(self, result: Result<FetchEnd, IntakeError>) {
         let end = *result.as_ref().unwrap_or(&FetchEnd::Failed);
         self.end.give(Event::Brain(Input::FetchEnded { fetch: self.fetch, end })).await;
@@ -99,18 +100,18 @@ impl Intake {
             Err(IntakeError::Unasked { .. }) => Event::ProtocolBroken { link: self.link },
             Err(IntakeError::Store(error)) => Event::StoreFailed { content: self.content, error },
         };
-        // An engine that is gone needs no word.
+        // The engine has ended.
         let _ = self.events.send(fault).await;
     }
 
     async fn tell(&self, input: Input) {
-        // An engine that is gone needs no word.
+        // The engine has ended.
         let _ = self.events.send(Event::Brain(input)).await;
     }
 }
 
-/// Takes a block off the ranges that are still to come, if it is their next part, in units that leave
-/// no crumbs; and tells the attempt that it belongs to.
+/// Takes a block off the remaining ranges, if it is their next part, in units that leave no
+/// fragments; returns the attempt that it belongs to.
 pub(super) fn take_next(
     ranges: &mut VecDeque<FetchRange>,
     piece: u32,

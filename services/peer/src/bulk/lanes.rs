@@ -1,4 +1,4 @@
-//! The threads that bulk runs on, and the connections served there.
+//! Lanes: the threads of the data plane, and the connections served on them.
 //!
 //! Each lane is an OS thread with a runtime of its own; hashing and file I/O happen inline on it.
 //! Two lanes moved 1.5 times as much as one runtime with two workers, and `spawn_blocking` for each
@@ -31,33 +31,33 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
 use tracing::{debug, warn};
 
-/// The threads. Dropping them ends all that runs on them.
+/// The threads. Dropping them ends everything that runs on them.
 #[derive(Debug)]
 pub struct Lanes {
     threads: Vec<Handle>,
-    /// Which lane's turn it is, counted round.
+    /// The next lane in turn.
     next: AtomicUsize,
     /// Cancelled when a thread has ended.
     gone: CancellationToken,
     _stop: DropGuard,
 }
 
-/// How many lanes a peer has, unless told: as many as it has processors, of which more than eight move no
-/// more than a network brings. Two even on one, so that a slow disk does not hold up all connections.
+/// The default number of lanes: one per processor; more than eight move no more than a network can.
+/// Two even on one processor, so that a slow disk does not delay all connections.
 pub fn usual_lanes() -> NonZeroUsize {
     const LEAST: NonZeroUsize = NonZeroUsize::new(2).expect("two is not zero");
     const MOST: NonZeroUsize = NonZeroUsize::new(8).expect("eight is not zero");
     thread::available_parallelism().unwrap_or(LEAST).clamp(LEAST, MOST)
 }
 
-/// How the sockets that blocks leave by are set up.
+/// Options of the sockets that blocks are sent on.
 #[derive(Clone, Debug)]
 pub struct SocketTuning {
-    /// Congestion controls by name: the first that the system lets us have, or else its default. Bbr,
-    /// which some have as that, costs 40 % on loopback and 10 % on shaped links; cubic and reno
-    /// are alike.
+    /// Congestion controls by name: the first that the system allows, or else its default. Bbr,
+    /// which is the default of some systems, costs 40 % on loopback and 10 % on shaped links; cubic
+    /// and reno are alike.
     pub congestion_control: String,
-    /// Bytes that may wait in a socket before they are sent: what a slow uplink lets pile up.
+    /// Bytes that may wait in a socket before they are sent: a slow uplink accumulates as many.
     pub not_sent_bytes: u32,
 }
 
@@ -78,14 +78,13 @@ impl Lanes {
         Ok(Self { threads, next: AtomicUsize::new(0), gone, _stop: stop.drop_guard() })
     }
 
-    /// Cancelled when a thread has ended: what ran there is lost.
+    /// Cancelled when a thread has ended: the state of its tasks is lost.
     pub(crate) const fn gone(&self) -> &CancellationToken {
         &self.gone
     }
 
-    /// Serves what arrives at `listener`, the connections spread over the lanes in turns, until
-    /// `shutdown` and the drain time after it. Only HTTP/2 is understood, and a call may take as
-    /// long as it likes.
+    /// Serves the connections of `listener`, assigned to the lanes in turn, until `shutdown` and
+    /// the drain time after it. Only HTTP/2 is accepted, and calls have no time limit.
     pub async fn serve(
         &self,
         listener: TcpListener,
@@ -116,12 +115,12 @@ impl Lanes {
         }
     }
 
-    /// Runs a task on the lane whose turn it is, until the lanes end.
+    /// Runs a task on the next lane in turn, until the lanes end.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         self.in_turn().next().expect("there is a lane").spawn(task)
     }
 
-    /// What runs tasks on them: each lane once, from the one on whose turn it is.
+    /// The runtimes of the lanes, each once, from the next in turn on.
     pub(super) fn in_turn(&self) -> impl Iterator<Item = &Handle> {
         let first = self.next.fetch_add(1, Ordering::Relaxed) % self.threads.len();
         self.threads.iter().cycle().skip(first).take(self.threads.len())
@@ -129,8 +128,8 @@ impl Lanes {
 }
 
 impl SocketTuning {
-    /// Sets up a socket, as far as the system lets us. Those accepted from one that listens inherit
-    /// what it has.
+    /// Sets the options of a socket, as far as the system allows. Sockets accepted from a listening
+    /// one inherit its options.
     pub fn apply(&self, socket: &impl AsFd) {
         let socket = SockRef::from(socket);
         let names = &self.congestion_control;
@@ -150,7 +149,7 @@ fn start_lane(number: usize, stop: CancellationToken, gone: DropGuard) -> io::Re
     let handle = runtime.handle().clone();
     thread::Builder::new().name(format!("bulk-{number}")).spawn(move || {
         runtime.block_on(stop.cancelled());
-        // A name that is still being resolved holds up nobody.
+        // Resolving a name delays nothing else.
         runtime.shutdown_background();
         drop(gone);
     })?;

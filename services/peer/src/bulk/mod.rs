@@ -1,9 +1,9 @@
-//! The data plane: moves blocks between peers, over the call `RequestPiece`.
+//! The data plane: moves blocks between peers, by the call `RequestPiece`.
 //!
-//! It runs on [`Lanes`], threads of their own. Who asks for our blocks has an [`Upload`] among the
-//! [`Uploads`], served as far as the brain grants. Whose blocks we ask for is a [`Source`] of the
-//! [`Downloads`]. What happens, the engine learns by [`Event`]s. [`Upload`] and [`Intake`] know
-//! nothing of gRPC, so that they also work for requests on a link.
+//! It runs on [`Lanes`], threads of its own. A call for our blocks is an [`Upload`] among the
+//! [`Uploads`], served as far as the state machine grants. A neighbour whose blocks we request is a
+//! [`Source`] of the [`Downloads`]. The engine is informed by [`Event`]s. [`Upload`] and [`Intake`]
+//! are independent of gRPC, so that they also work for requests on a link.
 
 mod cap;
 mod codec;
@@ -30,21 +30,23 @@ use crate::store::StoreError;
 /// Bytes of data in a message, at most.
 pub const MAX_BLOCK_LENGTH: u32 = 256 * 1024;
 
-/// What the data plane tells the engine, over one bounded channel; while it is full, blocks wait.
+/// Events of the data plane for the engine, over one bounded channel; while it is full, blocks
+/// wait.
 #[derive(Debug)]
 pub enum Event {
-    /// For the brain. It may come late: of a fetch just cancelled or a link just down.
+    /// For the state machine. It may be late: about a cancelled fetch, or a link that has ended.
     Brain(Input),
-    /// A neighbour sent what was not asked for. Its fetch has ended.
+    /// A neighbour sent what was not requested. Its fetch has ended.
     ProtocolBroken {
-        /// On which link.
+        /// The link.
         link: LinkKey,
     },
-    /// A block could not be kept, as on a full disk: this download cannot go on.
+    /// A block could not be stored, for example because the disk is full: the download cannot
+    /// continue.
     StoreFailed {
-        /// Which download.
+        /// The content.
         content: ContentKey,
-        /// Why.
+        /// The error.
         error: StoreError,
     },
 }

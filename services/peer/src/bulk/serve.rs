@@ -1,4 +1,4 @@
-//! `RequestPiece` on the server's side.
+//! The server side of `RequestPiece`.
 
 use std::{
     convert::Infallible,
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::store::Stored;
 
-/// Where clients call it.
+/// The path of the call.
 pub(super) const PATH: &str = "/shoal.peer.v1.PeerService/RequestPiece";
 
 /// Ranges of one call, at most.
@@ -39,14 +39,14 @@ const MAX_REQUEST_BYTES: usize = 16 * 1024;
 
 /// What the server asks the rest of the peer.
 pub trait Desk: Send + Sync + 'static {
-    /// A content that is here, and its key in the brain.
+    /// A content, and its key in the state machine.
     fn content(&self, id: ContentId) -> Option<(ContentKey, Arc<Stored>)>;
 
-    /// The live link of a content that our Hello gave this token.
+    /// The live link of a content whose Hello from us had this token.
     fn link(&self, content: ContentKey, token: &[u8]) -> Option<LinkKey>;
 }
 
-/// The method, as a service beside the generated one, which has no room for a codec of one method.
+/// The method, as a service beside the generated one, which cannot have a codec for one method.
 #[derive(Clone)]
 pub struct RequestPiece {
     desk: Arc<dyn Desk>,
@@ -59,7 +59,7 @@ impl RequestPiece {
         Self { desk, uploads }
     }
 
-    /// The routes with this method among them.
+    /// The routes including this method.
     pub fn add_to(self, routes: Routes) -> Routes {
         routes.into_axum_router().route_service(PATH, self).into()
     }

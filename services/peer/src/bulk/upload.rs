@@ -1,4 +1,4 @@
-//! Calls for our blocks, each served when and as far as the brain grants.
+//! Calls for our blocks, each served as far as the state machine grants.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,13 +21,13 @@ use tonic::{Code, Status};
 use super::{Event, MAX_BLOCK_LENGTH, MAX_RANGES, Outgoing, RateCap};
 use crate::{end_notice::tell_without_waiting, store::Stored};
 
-/// Calls open at a time in this process; one more is told to come back.
+/// Open calls in this process; further ones are told to come back.
 const MAX_UPLOADS: usize = 1024;
 
-/// When who met that limit may come back.
+/// When a caller that met that limit may come back.
 const CROWDED: Duration = Duration::from_secs(1);
 
-/// Verdicts that may wait for their call: a grant for every range, and a refusal.
+/// Decisions that may wait for their call: a grant for every range, and a refusal.
 const VERDICTS: usize = MAX_RANGES + 1;
 
 /// All calls for our blocks. Cheap to clone.
@@ -39,7 +39,7 @@ struct Shared {
     events: mpsc::Sender<Event>,
     cap: RateCap,
     next_key: AtomicU64,
-    /// Those that the brain knows of: it was told of them, and not yet that they ended.
+    /// The calls that the state machine knows: it was told about them, and not yet that they ended.
     open: Mutex<HashMap<ServeKey, Open>>,
 }
 
@@ -55,27 +55,27 @@ enum Verdict {
     Refuse(RefuseReason),
 }
 
-/// What a caller asks for.
+/// A request for blocks.
 #[derive(Clone)]
 pub struct Ask {
-    /// Of which content.
+    /// The content.
     pub content: ContentKey,
     /// Its bytes.
     pub stored: Arc<Stored>,
-    /// Who asks; none is a stranger.
+    /// The caller; none is a stranger.
     pub link: Option<LinkKey>,
-    /// What, in the order to be sent. Within the layout, 1 to [`MAX_RANGES`].
+    /// The ranges, in the order to be sent. Within the layout, 1 to [`MAX_RANGES`].
     pub ranges: Vec<BlockRange>,
     /// Bytes of a block, at most; 0 means [`MAX_BLOCK_LENGTH`].
     pub block_length: u32,
 }
 
-/// Why a call is not served to its end.
+/// Why a call is not completed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UploadEnd {
-    /// The brain refused it.
+    /// The state machine refused it.
     Refused(RefuseReason),
-    /// Its link is down, or this peer is stopping.
+    /// Its link has ended, or this peer is stopping.
     Closed,
 }
 
@@ -107,13 +107,13 @@ impl From<UploadEnd> for Status {
 }
 
 impl Uploads {
-    /// None yet. All together stay under `cap`, and tell of themselves through `events`.
+    /// No calls yet. Together they stay below `cap`, and report by `events`.
     pub fn new(events: mpsc::Sender<Event>, cap: RateCap) -> Self {
         let (next_key, open) = (AtomicU64::new(0), Mutex::default());
         Self(Arc::new(Shared { events, cap, next_key, open }))
     }
 
-    /// Puts a call before the brain.
+    /// Submits a call to the state machine.
     pub async fn open(&self, ask: Ask) -> Result<Upload, UploadEnd> {
         let told = self.0.events.reserve().await.map_err(|_| UploadEnd::Closed)?;
         let serve = ServeKey(self.0.next_key.fetch_add(1, Ordering::Relaxed));
@@ -141,17 +141,17 @@ impl Uploads {
         Ok(upload)
     }
 
-    /// Lets a call have its next `ranges`.
+    /// Grants a call its next `ranges`.
     pub fn grant(&self, serve: ServeKey, ranges: usize) {
         self.decide(serve, Verdict::Grant(ranges));
     }
 
-    /// Ends a call after what it was granted.
+    /// Ends a call after its granted ranges.
     pub fn refuse(&self, serve: ServeKey, reason: RefuseReason) {
         self.decide(serve, Verdict::Refuse(reason));
     }
 
-    /// Ends the calls of a link that is down, without a word to the brain.
+    /// Ends the calls of a link that has ended, without telling the state machine.
     pub fn end_link(&self, link: LinkKey) {
         self.0.open().retain(|_, open| open.link != Some(link));
     }
@@ -178,25 +178,25 @@ impl Shared {
     }
 }
 
-/// One call for our blocks. Dropping it before its end tells the brain so.
+/// One call for our blocks. Dropping it before its end informs the state machine.
 pub struct Upload {
     serve: ServeKey,
     stored: Arc<Stored>,
-    /// What is left to send; the first is cut as it goes.
+    /// The ranges left to send; the first is shortened as it is sent.
     ranges: VecDeque<BlockRange>,
     block_length: u32,
-    /// How many of the ranges left are granted.
+    /// How many of the remaining ranges are granted.
     granted: usize,
-    /// Bytes of the block handed out last.
+    /// Bytes of the last returned block.
     unconfirmed: Option<u32>,
     verdicts: mpsc::Receiver<Verdict>,
     shared: Arc<Shared>,
 }
 
 impl Upload {
-    /// The next block to send, as soon as it is granted and under the cap; none after the last.
+    /// The next block to send, as soon as it is granted and below the cap; none after the last.
     ///
-    /// To be called once the transport has room again: that is when the block before counts as
+    /// To be called once the transport has room again: that is when the previous block counts as
     /// sent. Cancel safe.
     pub async fn next(&mut self) -> Result<Option<Outgoing>, UploadEnd> {
         self.confirm().await?;
@@ -221,7 +221,7 @@ impl Upload {
         Ok(Some(Outgoing { stored: Arc::clone(&self.stored), block }))
     }
 
-    /// Tells the brain that the block handed out last has left.
+    /// Tells the state machine that the last returned block was sent.
     async fn confirm(&mut self) -> Result<(), UploadEnd> {
         if self.unconfirmed.is_none() {
             return Ok(());
@@ -246,7 +246,7 @@ impl Upload {
         }
     }
 
-    /// Whether the brain still knew of the call. From here on it does not.
+    /// Whether the state machine still knew the call. From here on it does not.
     fn forget(&self) -> bool {
         self.shared.open().remove(&self.serve).is_some()
     }

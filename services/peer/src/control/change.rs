@@ -1,4 +1,4 @@
-//! `ControlService`: changes what the peer holds.
+//! `ControlService`: changes the peer's contents.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -61,7 +61,7 @@ impl ControlService for Desk {
                 .part
                 .ok_or_else(|| Status::invalid_argument("a part of an upload has no kind"))?;
             if to_disk.send(part).await.is_err() {
-                // The importer has failed; it says why.
+                // The importer has failed, and reports why.
                 break;
             }
         }
@@ -84,7 +84,7 @@ impl ControlService for Desk {
         let piece_length = piece_length(request.piece_length)?;
         let options = Options { super_seeding: request.super_seeding, ..Options::default() };
         let noted = options.clone();
-        // It may take hours, and is of no use once nobody waits for it.
+        // It may take hours, and is of no use once the caller has gone.
         let stop = self.store.stop().child_token();
         let _stop_with_the_call = stop.clone().drop_guard();
         let stored = self
@@ -138,7 +138,7 @@ impl ControlService for Desk {
             Some(destination) if complete => self.export(id, destination).await?,
             Some(destination) => {
                 self.export_later(id, destination);
-                // Now, if the store has it already; else when it has.
+                // Now, if the store has it already; else once it has.
                 let desk = self.clone();
                 self.on_disk(move |_| desk.note_exports(id)).await?;
             }
@@ -162,7 +162,7 @@ impl ControlService for Desk {
         self.asked.forget(id);
         let was_in_swarm = self.node.remove(id).await?;
         match self.on_disk(move |store| store.remove(id)).await {
-            // Its manifest was not found yet, so the store never heard of it.
+            // Its manifest was not found yet, so the store does not know it.
             Err(status) if status.code() == tonic::Code::NotFound && was_in_swarm => {}
             Err(status) if status.code() == tonic::Code::NotFound => return Err(unknown(id)),
             result => result?,
@@ -171,16 +171,16 @@ impl ControlService for Desk {
     }
 }
 
-/// Whether others are evicted for a content that does not fit the quota.
+/// Whether other contents are evicted for one that does not fit the quota.
 pub(crate) enum Room {
-    /// None is.
+    /// None.
     Free,
-    /// Those used longest ago are, but these.
+    /// The least recently used ones, except these.
     Made(BTreeSet<ContentId>),
 }
 
 impl Desk {
-    /// Looks for a content, and fetches it into the data directory.
+    /// Searches a content, and fetches it into the data directory.
     pub(crate) async fn join(
         &self,
         id: ContentId,
@@ -208,7 +208,7 @@ impl Desk {
         self.node.fetch(id, options, place).await
     }
 
-    /// What is about to be uploaded, if it is here whole already.
+    /// The content that is about to be uploaded, if it is complete here already.
     async fn known(&self, start: &UploadStart) -> Result<Option<Arc<Stored>>, Status> {
         if start.content_id.is_empty() {
             return Ok(None);
@@ -230,7 +230,7 @@ impl Desk {
         }
     }
 
-    /// Joins the swarm of what is stored.
+    /// Joins the swarm of a stored content.
     async fn share(&self, stored: Arc<Stored>, pin: bool, options: Options) -> Result<(), Status> {
         let id = stored.id();
         if pin {
@@ -240,7 +240,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Evicts what was used longest ago until there is room, and leaves those swarms.
+    /// Evicts the least recently used contents until there is room, and leaves their swarms.
     async fn make_room(&self, bytes: u64) -> Result<Reservation, Status> {
         let (evicted, room) = self.on_disk(move |store| store.make_room(bytes)).await?;
         for id in evicted {
@@ -266,7 +266,7 @@ impl Desk {
     }
 }
 
-/// Notes that a content is wanted, if it is here: who makes room spares it.
+/// Notes that a content is wanted, if it is here: eviction spares it.
 fn note_use(
     store: &Store,
     id: ContentId,
@@ -283,7 +283,7 @@ fn note_use(
     store.touch(id)
 }
 
-/// Writes an upload as it comes.
+/// Writes an upload as it arrives.
 fn import(
     room: Reservation,
     store: &Arc<Store>,
@@ -303,7 +303,7 @@ fn import(
             Part::End(_) => return Ok(import.finish()?),
         }
     }
-    // What came so far is deleted with the import.
+    // The part that has arrived is deleted with the import.
     Err(Status::aborted("the upload broke off before its end"))
 }
 

@@ -1,8 +1,8 @@
-//! Copies that are asked for while a content is on its way.
+//! Copies that are requested before a content is complete.
 //!
-//! A wish lasts until the copy is there, cannot be, or the content is removed: a download that fails and
-//! is fetched again keeps it, and so does, once the content is in the store, a peer that is started
-//! again.
+//! A request lasts until the copy exists, cannot be made, or the content is removed: it survives a
+//! download that fails and is fetched again, and, once the content is in the store, a restart of
+//! the peer.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,16 +26,16 @@ use crate::{
     store::{Place, StoreError},
 };
 
-/// A copy that there is no room for is tried again first so soon, then ever later.
+/// The first pause after a copy found no room; it grows.
 const FIRST_BACKOFF: Duration = Duration::from_secs(2);
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
-/// The copies wished for, by content. Cheap to clone.
+/// The requested copies, by content. Cheap to clone.
 #[derive(Clone, Default)]
 pub(crate) struct Exports(Arc<Mutex<BTreeMap<ContentId, BTreeSet<Place>>>>);
 
 impl Exports {
-    /// True if nobody wished for this one yet.
+    /// True if it was not requested yet.
     fn insert(&self, id: ContentId, destination: &Place) -> bool {
         self.lock().entry(id).or_default().insert(destination.clone())
     }
@@ -60,7 +60,7 @@ impl Exports {
 }
 
 impl Desk {
-    /// Has a copy of a content that is in the swarm put at `destination` once everything is here.
+    /// Has a copy of a content in the swarm created at `destination` once the content is complete.
     pub(crate) fn export_later(&self, id: ContentId, destination: Place) {
         if self.exports.insert(id, &destination) {
             let exporting = self.clone().export_when_complete(id, destination);
@@ -68,7 +68,7 @@ impl Desk {
         }
     }
 
-    /// Keeps the wishes for copies of a content that the store has, so that they outlive the process.
+    /// Stores the requests for copies of a stored content, so that they survive the process.
     pub(super) fn note_exports(&self, id: ContentId) -> Result<(), StoreError> {
         if !self.store.contains(id) {
             return Ok(());
@@ -81,7 +81,7 @@ impl Desk {
 
     async fn export_when_complete(self, id: ContentId, destination: Place) {
         let Ok(()) = self.try_to_export(id, &destination).await else {
-            // The peer stops: the wish is for the next.
+            // The peer stops: the next process makes the copy.
             return;
         };
         self.exports.remove(id, &destination);
@@ -91,10 +91,10 @@ impl Desk {
         }
     }
 
-    /// Returns when the copy is there, cannot be, or is not wanted any more.
+    /// Returns when the copy exists, cannot be made, or is not wanted any more.
     async fn try_to_export(&self, id: ContentId, destination: &Place) -> Result<(), Stopped> {
         let mut backoff = Backoff::new(FIRST_BACKOFF, MAX_BACKOFF);
-        // A watch ends when the content is removed, or fetched anew after it failed.
+        // A watch ends when the content is removed, or fetched again after it failed.
         while let Some(mut watch) = self.node.watch(id).await? {
             let complete = watch.wait_for(|status| status.phase == Phase::Seeding).await.is_ok();
             if !complete {
@@ -111,7 +111,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Puts a copy of a complete content at `destination`.
+    /// Creates a copy of a complete content at `destination`.
     pub(super) async fn export(&self, id: ContentId, destination: Place) -> Result<(), Status> {
         let place = destination.clone();
         let how = self.on_disk(move |store| store.export_to(&*store.load(id)?, &place)).await?;
@@ -120,7 +120,7 @@ impl Desk {
     }
 }
 
-/// A disk that is full or fails may do better later; what is wrong with the destination stays so.
+/// A disk that is full or fails may recover; a wrong destination stays wrong.
 fn may_work_later(error: &Status) -> bool {
     matches!(error.code(), Code::ResourceExhausted | Code::Internal)
 }

@@ -1,4 +1,4 @@
-//! Where the local API listens: a Unix socket of this user alone, or a TCP port.
+//! The listener of the local API: a Unix socket of this user alone, or a TCP port.
 
 use std::{
     fs::{self, Metadata},
@@ -34,19 +34,19 @@ use tracing::{info, warn};
 use super::Desk;
 use crate::settings::Control;
 
-/// Bytes that messages of the local API may take at a time.
+/// Bytes that messages of the local API may use at a time.
 const CONTROL_BYTES: usize = 16 << 20;
-/// Linux has 108 bytes for a socket's path (`sun_path`, unix(7)), and a zero ends it.
+/// Linux has 108 bytes for a socket's path (`sun_path`, unix(7)), including a final zero.
 const MAX_PATH_BYTES: usize = 107;
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 128;
 /// Out of file descriptors: accepting again at once would only burn a core.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// What others than the owner may not have of a socket.
+/// The permissions of a socket that others than the owner must not have.
 const OTHERS: u32 = 0o077;
 /// Others may write to a directory.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
-/// In such a directory they may not rename or delete what is not theirs.
+/// In such a directory they must not rename or delete other users' files.
 const STICKY: u32 = 0o1000;
 
 /// The local API has no socket.
@@ -75,13 +75,13 @@ enum Reason {
     Io(#[from] io::Error),
 }
 
-/// Where the local API is served.
+/// The listener of the local API.
 pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, Socket),
 }
 
-/// A socket in the file system, to be removed when nobody listens there any more.
+/// A socket in the file system, to be removed when nothing listens there any more.
 pub(crate) struct Socket {
     path: PathBuf,
     /// Device and inode: by now it may be another process's.
@@ -120,10 +120,10 @@ impl Listener {
         let routes = server::routes(&health)
             .add_service(ControlServiceServer::new(desk.clone()))
             .add_service(ObserveServiceServer::new(desk));
-        // An upload or a watch takes as long as it takes.
+        // An upload or a watch has no time limit.
         let limits = Limits {
             request_timeout: None,
-            // Strangers that use up the process's leave this one alone.
+            // Strangers that use up the process's budget do not affect this one.
             budget: Budget::new(CONTROL_BYTES),
             ..Limits::default()
         };
@@ -155,7 +155,7 @@ impl Socket {
         Ok((Self { path: path.to_owned(), identity }, metadata))
     }
 
-    /// Removes it, unless it was replaced. The next process removes it, should this fail.
+    /// Removes it, unless it was replaced. If this fails, the next process removes it.
     fn remove(&self) {
         if Self::at(&self.path).is_ok_and(|(now, _)| now.identity == self.identity) {
             let _ = fs::remove_file(&self.path);
@@ -163,7 +163,7 @@ impl Socket {
     }
 }
 
-/// Listens on a socket that only this user may connect to, from the moment it exists.
+/// Listens on a socket that only this user can connect to, from the moment it exists.
 async fn bind_socket(path: &Path) -> Result<(UnixListener, Socket), Reason> {
     let bytes = path.as_os_str().as_bytes().len();
     if bytes > MAX_PATH_BYTES {
@@ -172,7 +172,7 @@ async fn bind_socket(path: &Path) -> Result<(UnixListener, Socket), Reason> {
     remove_stale(path).await?;
     let socket = UnixSocket::new_stream()?;
     // Linux gives the file the mode of the socket, less the umask. A chmod after bind would be too
-    // late for one who connects in between, and the umask is the whole process's.
+    // late for a client that connects in between, and the umask belongs to the whole process.
     fchmod(socket.as_fd(), Mode::RUSR | Mode::WUSR).map_err(io::Error::from)?;
     socket.bind(path)?;
     let (placed, metadata) = Socket::at(path)?;
@@ -204,7 +204,7 @@ async fn remove_stale(path: &Path) -> Result<(), Reason> {
     }
 }
 
-/// Those who may write to the directory may put a socket of theirs in the place of ours.
+/// Users who may write to the directory may replace our socket by theirs.
 fn warn_of_open_directory(path: &Path) {
     let directory = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,

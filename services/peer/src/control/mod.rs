@@ -1,4 +1,4 @@
-//! The local API, `shoal.control.v1`: publish, fetch, look.
+//! The local API, `shoal.control.v1`: publish, fetch, observe.
 
 mod change;
 mod exports;
@@ -26,7 +26,7 @@ use crate::{
     store::{Store, StoreError},
 };
 
-/// What the local API works on.
+/// The state that the local API works on.
 #[derive(Clone)]
 pub(crate) struct Desk {
     pub(crate) node: Node,
@@ -38,12 +38,12 @@ pub(crate) struct Desk {
     pub(crate) trackers: Arc<[Address]>,
     /// The same.
     pub(crate) ring_nodes: Arc<[Address]>,
-    /// Where clients may name paths.
+    /// The directories in which clients may name paths.
     pub(crate) roots: Arc<Roots>,
 }
 
 impl Desk {
-    /// Works on the store, off the async threads.
+    /// Runs work on the store outside the async threads.
     async fn on_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
@@ -53,7 +53,7 @@ impl Desk {
         done.map_err(|_| Status::internal("the disk's worker failed"))?.map_err(Status::from)
     }
 
-    /// A link that carries the id with the trackers and ring nodes to start at.
+    /// A link with the id and the trackers and ring nodes to start from.
     fn link(&self, id: ContentId) -> String {
         let trackers = self.trackers.iter().map(|tracker| format!("tr={tracker}"));
         let ring_nodes = self.ring_nodes.iter().map(|node| format!("dht={node}"));

@@ -1,4 +1,4 @@
-//! `ObserveService`: looks, and changes nothing.
+//! `ObserveService`: observes, and changes nothing.
 
 use std::{collections::HashMap, pin::Pin, time::Duration};
 
@@ -48,7 +48,7 @@ impl ObserveService for Desk {
             }
         };
         let watch = self.node.watch(id).await?.ok_or_else(|| unknown(id))?;
-        // One may wait while one is sent; a slow caller gets fewer, with later numbers.
+        // One status may wait while another is sent; a slow caller gets fewer, with newer numbers.
         let (updates, responses) = mpsc::channel(1);
         tokio::spawn(Watcher { desk: self.clone(), id, interval, updates }.run(watch));
         Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
@@ -65,7 +65,7 @@ impl ObserveService for Desk {
 }
 
 impl Desk {
-    /// What the store knows of each content.
+    /// The store's entry of each content.
     pub(super) fn keeping(&self) -> HashMap<ContentId, Keeping> {
         let contents = self.store.contents().into_iter();
         contents

@@ -1,4 +1,4 @@
-//! Which paths a client may name, of those that this process can open.
+//! The paths that a client may name.
 
 use std::{
     fmt, fs,
@@ -18,24 +18,24 @@ use crate::{
     store::Place,
 };
 
-/// The directories that clients may name paths in.
+/// The directories in which clients may name paths.
 pub(crate) struct Roots {
     publish: Vec<PathBuf>,
     export: Vec<PathBuf>,
 }
 
-/// What a path is named for.
+/// The purpose of a path.
 #[derive(Clone, Copy)]
 pub(super) enum Purpose {
     Publish,
     Export,
 }
 
-/// Who calls.
+/// The caller.
 pub(super) enum Caller {
-    /// A process of this machine, by the socket's credentials (SO_PEERCRED).
+    /// A process on this machine, by the socket's credentials (SO_PEERCRED).
     Local { uid: u32, pid: Option<i32> },
-    /// Whoever reaches the port.
+    /// Anyone who can connect to the port.
     Remote(Option<SocketAddr>),
 }
 
@@ -45,7 +45,7 @@ impl Roots {
         Self { publish: paths(&settings.publish_roots), export: paths(&settings.export_roots) }
     }
 
-    /// Makes the directories for exports that are missing. Blocks on the disk.
+    /// Creates missing directories for exports. Blocks on the disk.
     pub(crate) fn prepare(&self) {
         for root in &self.export {
             if let Err(error) = fs::create_dir_all(root) {
@@ -54,7 +54,7 @@ impl Roots {
         }
     }
 
-    /// The place that a client named, if it may.
+    /// The place of a client's path, if it is allowed.
     pub(super) fn place(
         &self,
         purpose: Purpose,
@@ -77,7 +77,7 @@ impl Roots {
         Ok(place)
     }
 
-    /// The place of a copy that was asked for, and allowed, before the peer was started again; none if
+    /// The place of a copy that was requested, and allowed, before the peer was restarted; none if
     /// the roots no longer allow it.
     pub(crate) fn place_of_export(&self, path: &Path) -> Option<Place> {
         match self.export.as_slice() {
@@ -140,8 +140,8 @@ impl Caller {
         }
     }
 
-    /// Whoever can do as this process does needs no permission of it. In another user namespace
-    /// our user may be called otherwise, and is then not known.
+    /// A caller that has this process's rights anyway needs no permission. In another user
+    /// namespace our user may have another id, and is then not recognised.
     fn has_our_rights(&self) -> bool {
         match self {
             Self::Local { uid, .. } => *uid == 0 || *uid == geteuid().as_raw(),

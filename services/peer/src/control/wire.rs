@@ -1,4 +1,4 @@
-//! What the peer knows of itself, in the words of `shoal.control.v1`.
+//! Conversion of the peer's state to messages of `shoal.control.v1`.
 
 use shoal_core::swarm::Priority;
 use shoal_proto::control::v1 as pb;
@@ -7,7 +7,7 @@ use tonic::{Code, Status as RpcStatus};
 use super::code_of;
 use crate::status::{Cause, Explanation, Neighbour, Phase, Source, Status};
 
-/// What the store knows of a content, beside the swarm.
+/// The store's entry of a content, in addition to its swarm.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Keeping {
     pub(super) pinned: bool,

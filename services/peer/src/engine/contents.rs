@@ -1,4 +1,4 @@
-//! Contents: added, looked for, completed, removed; and what trackers and the ring say of them.
+//! Contents: added, searched, completed, removed; and what trackers and the ring report about them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,7 +32,7 @@ use crate::{
     store::{StoreError, Stored},
 };
 
-/// Peers that may wait to be asked for a manifest; of more, the rest is not asked.
+/// Peers that may wait to be asked for a manifest; further ones are not asked.
 const MANIFEST_PEERS: usize = 256;
 
 /// One content of this process.
@@ -40,16 +40,16 @@ pub(super) struct Content {
     id: ContentId,
     options: Options,
     pub(super) search: Search,
-    /// What is stored of it, for the directory.
+    /// Its stored part, for the directory.
     stored: watch::Sender<Option<Arc<Stored>>>,
-    /// Bytes wanted and lacking, for announces.
+    /// Bytes wanted and missing, for announces.
     left_bytes: Arc<AtomicU64>,
     news: watch::Sender<News>,
     pub(super) status: watch::Sender<Arc<Status>>,
     pub(super) sources: BTreeMap<Source, SourceView>,
-    /// When a neighbour last asked for blocks.
+    /// When a neighbour last requested blocks.
     pub(super) last_asked: Option<Instant>,
-    /// What is done for it belongs to the trace of who asked for it.
+    /// The span of the request for it, which its work belongs to.
     pub(super) span: Span,
     /// Ends its announces.
     stop: CancellationToken,
@@ -58,18 +58,18 @@ pub(super) struct Content {
 
 /// How far a content is from being served.
 pub(super) enum Search {
-    /// Peers are asked for the manifest; those found meanwhile become candidates later.
+    /// Peers are asked for the manifest; those found in the meantime become candidates later.
     Manifest { ask: mpsc::Sender<Address>, candidates: Vec<Candidate> },
     /// In the swarm.
     Found,
-    /// The disk failed it.
+    /// Stopped by a disk error.
     Failed(Failure),
 }
 
-/// What a tracker or a ring node last said.
+/// The last answer of a tracker or a ring node.
 #[derive(Default)]
 pub(super) struct SourceView {
-    /// By settings or options, or behind a name of theirs. The others, which the ring told of, are
+    /// Given by settings or options, or behind such a name. The others, which the ring named, are
     /// forgotten when they fail.
     named: bool,
     pub(super) error: Option<String>,
@@ -88,13 +88,13 @@ impl Content {
         self.stored.borrow().clone()
     }
 
-    /// Announces tell of all bytes that lack.
+    /// Announces contain the number of missing bytes.
     fn note_left(&self, stored: &Stored) {
         let left = stored.layout().total_bytes() - stored.held_bytes();
         self.left_bytes.store(left, Ordering::Relaxed);
     }
 
-    /// Trackers and the ring hear that this peer leaves the swarm.
+    /// Trackers and the ring are told that this peer leaves the swarm.
     pub(super) fn stop_announcing(&self) {
         self.stop.cancel();
     }
@@ -105,7 +105,7 @@ impl Content {
 }
 
 impl Engine {
-    /// Shares what is stored, and fetches what it lacks.
+    /// Shares a stored content, and fetches its missing pieces.
     pub(super) fn add(
         &mut self,
         stored: &Arc<Stored>,
@@ -121,7 +121,7 @@ impl Engine {
         self.watch(key)
     }
 
-    /// Looks for a content and fetches it to `place`.
+    /// Searches a content and fetches it to `place`.
     pub(super) fn fetch(
         &mut self,
         id: ContentId,
@@ -141,10 +141,10 @@ impl Engine {
         let key = self.insert(id, options, search, asked);
         let (events, stop) = (self.events.clone(), self.stop.clone());
         let resolving = async move {
-            // Without a manifest: the content was removed before anybody had it.
+            // No manifest: the content was removed before any peer had it.
             let Some((at, (manifest, hashes))) = resolve(id, peers).await else { return };
             let placing = spawn_blocking(move || place(manifest, hashes));
-            // It may take long: what lies there already is hashed.
+            // This may take long: data that is there already is hashed.
             let Some(outcome) = stop.run_until_cancelled(placing).await else { return };
             let outcome = outcome.expect("making room for a content does not panic");
             let _ = events.send(Event::Resolved { content: key, at, outcome }).await;
@@ -154,14 +154,14 @@ impl Engine {
         self.watch(key)
     }
 
-    /// How a content is from now on.
+    /// The status of a content, from now on.
     pub(super) fn watch(&self, key: ContentKey) -> watch::Receiver<Arc<Status>> {
-        // While nobody watched, nobody was told.
+        // It was not updated while there was no watcher.
         self.report_on(key);
         self.contents[&key].status.subscribe()
     }
 
-    /// Changes what is wanted of a content that is here, or on its way.
+    /// Changes the priorities of a present or expected content.
     fn want(&mut self, key: ContentKey, priorities: Vec<(String, Priority)>) {
         let Some(content) = self.contents.get_mut(&key) else { return };
         if content.options.priorities == priorities {
@@ -246,7 +246,7 @@ impl Engine {
         content.span.in_scope(|| announcer.start(trackers, ring_nodes, names, &self.jobs));
     }
 
-    /// Names those that are asked, and no others.
+    /// Keeps the state of the services that are asked, and of no others.
     pub(super) fn name_sources(&mut self, key: ContentKey, come: Vec<Source>, gone: &[Source]) {
         let Some(content) = self.contents.get_mut(&key) else { return };
         for source in come {
@@ -257,7 +257,7 @@ impl Engine {
         }
     }
 
-    /// The manifest was found, and room for the content made or not.
+    /// The manifest was fetched, and room made for the content or not.
     pub(super) fn resolved(
         &mut self,
         key: ContentKey,
@@ -276,7 +276,7 @@ impl Engine {
         }
     }
 
-    /// Joins the swarm of a content whose manifest is here.
+    /// Joins the swarm of a content with a manifest.
     fn join(&mut self, key: ContentKey, stored: &Arc<Stored>) {
         let now = Instant::now();
         let content = self.contents.get_mut(&key).expect("joined contents are here");
@@ -306,7 +306,7 @@ impl Engine {
         self.report_on(key);
     }
 
-    /// Wants the pieces of some paths, and of all below them, more or less than others.
+    /// Changes the priority of the pieces of some paths, and of everything below them.
     fn prioritise(&mut self, content: ContentKey, stored: &Stored) {
         for (path, priority) in self.contents[&content].options.priorities.clone() {
             let pieces = pieces_within(stored, path.trim_end_matches('/'));
@@ -332,7 +332,7 @@ impl Engine {
         }
     }
 
-    /// The disk failed a content: it leaves the swarm, the others go on.
+    /// A disk error stopped a content: it leaves the swarm, the others continue.
     pub(super) fn store_failed(&mut self, key: ContentKey, error: StoreError) {
         let Some(content) = self.contents.get_mut(&key) else { return };
         if matches!(content.search, Search::Failed(_)) {
@@ -352,7 +352,7 @@ impl Engine {
         self.report_on(key);
     }
 
-    /// What a tracker or a ring node said of a content.
+    /// The answer of a tracker or a ring node about a content.
     pub(super) fn announced(&mut self, report: Report) {
         let Some(content) = self.contents.get_mut(&report.content) else { return };
         let view = content.sources.entry(report.source.clone()).or_default();
@@ -373,7 +373,7 @@ impl Engine {
         self.meet(report.content, candidates);
     }
 
-    /// Takes note of peers of a swarm.
+    /// Takes in named peers of a swarm.
     pub(super) fn meet(&mut self, key: ContentKey, met: Vec<Candidate>) {
         let Some(content) = self.contents.get_mut(&key) else { return };
         match &mut content.search {
@@ -383,10 +383,10 @@ impl Engine {
                         continue;
                     }
                     if let Ok(address) = candidate.address.parse() {
-                        // Full: enough are asked already.
+                        // Full: enough are being asked.
                         let _ = ask.try_send(address);
                     }
-                    // Ids are public: the first word holds until a dial shows it to be wrong.
+                    // Ids are public: the first information holds until a dial proves it wrong.
                     let is_known = candidates.iter().any(|known| known.peer == candidate.peer);
                     if !is_known && candidates.len() < MANIFEST_PEERS {
                         candidates.push(candidate);
@@ -403,7 +403,7 @@ impl Engine {
         }
     }
 
-    /// Tells operators, and who watches, how contents are.
+    /// Updates metrics, and the status for watchers.
     pub(super) fn report(&self) {
         metrics::gauge!("shoal_peer_contents").set(self.contents.len() as f64);
         metrics::gauge!("shoal_peer_links").set(self.links.len() as f64);

@@ -1,4 +1,4 @@
-//! How a content stands, and why it is as slow as it is.
+//! The status of a content, and why it is slow.
 
 use std::{sync::Arc, time::Instant};
 
@@ -15,11 +15,11 @@ use crate::{
     store::Stored,
 };
 
-/// A download at this share of its cap is held back by the cap.
+/// A download at this share of its limit is held back by the limit.
 const AT_CAP: f64 = 0.9;
 
 impl Engine {
-    /// A snapshot of a content. It is made often, and costs the same however many pieces there are.
+    /// The status of a content. It is computed often, and costs the same for any number of pieces.
     pub(super) fn status(&self, key: ContentKey) -> Status {
         let now = Instant::now();
         let content = &self.contents[&key];
@@ -49,7 +49,7 @@ impl Engine {
         status
     }
 
-    /// Why a content is as slow as it is.
+    /// Why a content is slow.
     pub(super) fn explain(&self, key: ContentKey) -> Explanation {
         let now = Instant::now();
         let content = &self.contents[&key];
@@ -105,7 +105,7 @@ impl Engine {
     }
 }
 
-/// Who is asked for peers, and what they said.
+/// The services that are asked for peers, and their answers.
 struct Sources {
     trackers: Vec<Source>,
     ring_nodes: Vec<Source>,
@@ -129,7 +129,7 @@ impl Sources {
         Self { trackers, ring_nodes }
     }
 
-    /// Why nobody else is known.
+    /// Why no other peer is known.
     fn why_alone(&self) -> (Cause, String) {
         let (nobody, all) = match (self.trackers.is_empty(), self.ring_nodes.is_empty()) {
             (true, true) => {
@@ -216,7 +216,7 @@ fn why_slow(
     (Cause::NeighboursSlow, sentence)
 }
 
-/// It broke off what was last asked of it, and nothing else is asked of it now.
+/// It aborted the last request, and nothing else is requested from it now.
 fn failed_us(link: &LinkStatus) -> bool {
     link.outstanding == 0 && link.idle == Some(IdleReason::RetryLater)
 }

@@ -1,5 +1,5 @@
-//! Bulk on the link itself, for a neighbour that cannot be dialled back: one behind NAT, that
-//! dialled us. It is slower than calls on connections of their own, and always works.
+//! Blocks on the link itself, for a neighbour that cannot be dialled: one behind NAT that dialled
+//! us. This is slower than calls on connections of their own, and always works.
 
 use std::{
     collections::HashMap,
@@ -33,36 +33,36 @@ use crate::{
     wire::{self, InLink},
 };
 
-/// Who cannot be dialled within this time counts as behind NAT.
+/// A neighbour that cannot be dialled within this time counts as behind NAT.
 const DIAL_PATIENCE: Duration = Duration::from_secs(3);
 
-/// Bytes of a block on a link: small, since what else is said waits behind it.
+/// Bytes of a block on a link: small, because other messages wait behind it.
 const BLOCK_LENGTH: u32 = 64 * 1024;
 
-/// When to ask again who refused: as soon as it may have changed its mind.
+/// When to retry a request that was refused: as soon as the neighbour may have changed its mind.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
-/// Requests of one neighbour under way on its link, at most.
+/// Requests of one neighbour in progress on its link, at most.
 const MAX_REQUESTS: usize = 16;
 
 /// The requests on one link.
 #[derive(Default)]
 pub(super) struct OnLink {
-    /// The neighbour cannot be dialled: blocks are asked for here.
+    /// The neighbour cannot be dialled: blocks are requested here.
     pub(super) only_way: bool,
-    /// The neighbour's, by the id it chose. Dropping one ends it; one that has ended counts as
-    /// cancelled.
+    /// The neighbour's requests, by the id it chose. Dropping one ends it; one that has ended
+    /// counts as cancelled.
     serves: HashMap<u64, DropGuard>,
 }
 
-/// Where what comes of a request of ours goes, until the neighbour has sent its last block. There is
-/// room for all that was asked for, and for nothing more.
+/// The receiver of the answer to one of our requests, until the neighbour has sent its last block.
+/// It has room for everything that was requested, and no more.
 pub(super) struct Arrivals {
     queue: mpsc::Sender<Arrival>,
     left_bytes: u64,
 }
 
-/// What comes of a request of ours.
+/// A part of the answer to one of our requests.
 enum Arrival {
     Block(pb::Block),
     Refused,
@@ -77,7 +77,7 @@ impl Arrivals {
         (Self { queue, left_bytes }, arrivals)
     }
 
-    /// Queues what came; false if it is more than was asked for.
+    /// Queues a part; false if it is more than was requested.
     fn put(&mut self, arrival: Arrival) -> bool {
         if let Arrival::Block(block) = &arrival {
             let Some(left) = self.left_bytes.checked_sub(block.data.len() as u64) else {
@@ -85,14 +85,14 @@ impl Arrivals {
             };
             self.left_bytes = left;
         }
-        // Nobody takes it if the fetch has just failed.
+        // There is no receiver if the fetch has just failed.
         !matches!(self.queue.try_send(arrival), Err(TrySendError::Full(_)))
     }
 }
 
 impl Engine {
-    /// Looks whether a neighbour that dialled us from a host can be dialled there. Elsewhere, and where
-    /// many were not, it is not tried: a peer shall not scan ports for others.
+    /// Checks whether a neighbour that dialled us from a host can be dialled there. Other hosts,
+    /// and those with many failures, are not tried: a peer must not scan ports for others.
     pub(super) fn probe(&mut self, link: LinkKey, host: IpAddr) {
         let Some(entry) = self.links.get_mut(&link) else { return };
         let address = entry.address.clone();
@@ -121,7 +121,7 @@ impl Engine {
         }
     }
 
-    /// Asks for blocks on the link.
+    /// Requests blocks on the link.
     pub(super) fn fetch_on_link(&mut self, order: Order) {
         let (fetch, link) = (order.fetch, order.link);
         let ranges = order.ranges.iter().map(|FetchRange { range, .. }| pb::PieceRange {
@@ -137,7 +137,7 @@ impl Engine {
         self.tell(link, Kind::Request(request));
     }
 
-    /// Tells the neighbour that a request of ours is void.
+    /// Tells the neighbour that one of our requests is void.
     pub(super) fn cancel_on_link(&mut self, link: LinkKey, fetch: FetchKey) {
         self.tell(link, Kind::Cancel(pb::Cancel { request_id: fetch.0 }));
     }
@@ -159,7 +159,7 @@ impl Engine {
         }
     }
 
-    /// Hands on what comes of a request of ours; of one that was cancelled, it is dropped.
+    /// Passes on a part of an answer; it is dropped if the request was cancelled.
     fn arrived(&mut self, link: LinkKey, fetch: FetchKey, arrival: Arrival, is_last: bool) {
         let Some(entry) = self.fetches.get_mut(&fetch).filter(|fetch| fetch.link == link) else {
             return;
@@ -168,7 +168,7 @@ impl Engine {
         if !arrivals.put(arrival) {
             self.ban(link, BanReason::Protocol);
         } else if is_last {
-            // If something is lacking, the fetch fails for want of it.
+            // If something is missing, the fetch fails.
             self.fetches.remove(&fetch);
         }
     }
@@ -212,7 +212,7 @@ const fn refusal(request_id: u64, reason: String) -> Kind {
     Kind::Refuse(pb::Refuse { request_id, reason })
 }
 
-/// Serves one request, as far as the brain grants.
+/// Serves one request, as far as the state machine grants.
 async fn serve(request_id: u64, ask: Ask, uploads: Uploads, blocks: &mpsc::Sender<LinkMessage>) {
     let mut left: u64 = ask.ranges.iter().map(|range| u64::from(range.length)).sum();
     let refused = async {
@@ -221,7 +221,7 @@ async fn serve(request_id: u64, ask: Ask, uploads: Uploads, blocks: &mpsc::Sende
             left -= u64::from(block.block.length);
             let block = read(request_id, &block, left == 0)?;
             if blocks.send(wire::message(Kind::Block(block))).await.is_err() {
-                // The link is down.
+                // The link has ended.
                 break;
             }
         }
@@ -229,7 +229,7 @@ async fn serve(request_id: u64, ask: Ask, uploads: Uploads, blocks: &mpsc::Sende
     };
     if let Err(reason) = refused.await {
         let refusal = wire::message(refusal(request_id, reason));
-        // A link that is down needs no answer.
+        // A link that has ended needs no answer.
         let _ = blocks.send(refusal).await;
     }
 }
@@ -241,11 +241,11 @@ fn read(request_id: u64, outgoing: &Outgoing, last: bool) -> Result<pb::Block, S
     Ok(pb::Block { request_id, piece: piece.get(), offset, data: data.into(), last })
 }
 
-/// Stores what comes of a request of ours, and tells how it ended.
+/// Stores the answer to one of our requests, and reports its outcome.
 async fn take_all(mut intake: Intake, mut arrivals: mpsc::Receiver<Arrival>, downloads: Downloads) {
     let result = loop {
         match arrivals.recv().await {
-            // Cancelled, or the link is down, or the neighbour sent less than was asked for.
+            // Cancelled, or the link has ended, or the neighbour sent less than was requested.
             None => break Ok(FetchEnd::Failed),
             Some(Arrival::Refused) => break Ok(FetchEnd::Refused { retry_after: RETRY_AFTER }),
             Some(Arrival::Block(block)) => {

@@ -1,4 +1,4 @@
-//! Links: dialled, let in, spoken on, closed.
+//! Links: dialled, accepted, used, closed.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -22,32 +22,32 @@ use crate::{
     wire::{self, LinkToken, WireError},
 };
 
-/// A neighbour that dialled us and moved no block for so long, either way, makes room for a newcomer:
-/// longer than a seeder's round takes on a slow uplink.
+/// A neighbour that dialled us and moved no block for this long, in either direction, makes room
+/// for a newcomer: longer than a seeder's round takes on a slow uplink.
 const USELESS_AFTER: Duration = Duration::from_secs(30);
 
-/// And for one of its own host, which has a share of the places.
+/// The same for a newcomer of its own host, which has a share of the places.
 const USELESS_TO_ITS_HOST_AFTER: Duration = Duration::from_secs(10);
 
-/// A link of a neighbour that dialled us is closed when no block moved on it for so long.
+/// A link of a neighbour that dialled us is closed when no block moved on it for this long.
 const IDLE: Duration = Duration::from_secs(600);
 
 /// A neighbour for one content.
 pub(super) struct Link {
     pub(super) content: ContentKey,
     pub(super) peer: PeerId,
-    /// Where it may be dialled. If that is not known, where it was seen, with port 0.
+    /// The address to dial. If that is unknown, where it was observed, with port 0.
     pub(super) address: Address,
-    /// What is proven of it.
+    /// What is proven about it.
     pub(super) origin: Origin,
-    /// Bytes of blocks, both ways, and when they last became more.
+    /// Bytes of blocks, in both directions, and when they last grew.
     moved: u64,
     moved_at: Instant,
-    /// Borne by its calls to us.
+    /// In its calls to us.
     our_token: LinkToken,
     pub(super) voice: Voice,
     pub(super) requests: OnLink,
-    /// Borne by our calls to it.
+    /// In our calls to it.
     pub(super) their_token: LinkToken,
     /// Where blocks are fetched from.
     pub(super) source: Source,
@@ -55,7 +55,7 @@ pub(super) struct Link {
 }
 
 impl Engine {
-    /// Dials whom the roster names.
+    /// Dials the peers that the roster names.
     pub(super) fn dial(&mut self) {
         for (content, candidate) in self.roster.dials(Instant::now(), &mut self.rng) {
             let Some(entry) = self.contents.get(&content) else { continue };
@@ -74,7 +74,7 @@ impl Engine {
             let dialling = async move {
                 if let Some(Err(error)) = stop.run_until_cancelled(dial.run()).await {
                     let peer = candidate.peer;
-                    // An engine that is gone needs no word.
+                    // The engine has ended.
                     let _ = events.send(Event::DialFailed { content, peer, error }).await;
                 }
             };
@@ -91,7 +91,7 @@ impl Engine {
         self.roster.dial_failed(Instant::now(), content, peer, answers, &mut self.rng);
     }
 
-    /// Takes up a link, or says why not.
+    /// Accepts a link, or says why not.
     pub(super) fn admit(&mut self, handshake: Handshake) -> Admitted {
         let now = Instant::now();
         if self.is_leaving {
@@ -178,7 +178,7 @@ impl Engine {
         }
     }
 
-    /// Bans the other end of a link, as far as it is proven who that is.
+    /// Bans the other end of a link, as far as its identity is proven.
     pub(super) fn ban(&mut self, link: LinkKey, reason: BanReason) {
         let Some(entry) = self.links.get(&link) else { return };
         let (peer, address) = (entry.peer, &entry.address);
@@ -199,8 +199,8 @@ impl Engine {
         }
     }
 
-    /// The link that was of the least use, if it was of none for a while: it makes room for one from
-    /// `origin` that is refused. Links that we dialled stay.
+    /// The least useful link, if it was of no use for a while: it makes room for one from `origin`
+    /// that is refused. Links that we dialled stay.
     fn useless_link(
         &self,
         now: Instant,
@@ -225,7 +225,7 @@ impl Engine {
         useless.min_by_key(|(_, link)| link.moved_at).map(|(link, _)| *link)
     }
 
-    /// Notes which links are of use, and closes those of neighbours that dialled us and are of none.
+    /// Notes which links are useful, and closes useless ones of neighbours that dialled us.
     pub(super) fn look_after_links(&mut self) {
         let now = Instant::now();
         let mut idle = Vec::new();
@@ -245,14 +245,14 @@ impl Engine {
         }
     }
 
-    /// Ends a link for good.
+    /// Ends a link.
     pub(super) fn close(&mut self, link: LinkKey) {
         let Some(entry) = self.links.get(&link) else { return };
         self.roster.link_down(Instant::now(), entry.content, entry.peer);
         self.forget(link);
     }
 
-    /// Ends a link, of which the roster knows already, with all that hangs on it.
+    /// Ends a link that the roster has removed already, with everything that depends on it.
     pub(super) fn forget(&mut self, link: LinkKey) {
         let Some(entry) = self.links.remove(&link) else { return };
         self.directory.remove_link(&entry.our_token);
@@ -262,16 +262,16 @@ impl Engine {
     }
 }
 
-/// Where a neighbour was seen, without a port to dial.
+/// Where a neighbour was observed, without a port to dial.
 fn place_of(origin: &Origin) -> Address {
     let (Origin::Seen(ip, _), port) = (origin, 0) else {
-        // What we dialled has an address.
+        // A peer that we dialled has an address.
         return Address::from(SocketAddr::from(([0, 0, 0, 0], 0)));
     };
     Address::from(SocketAddr::new(*ip, port))
 }
 
-/// Whether an address leads to a host by its number.
+/// Whether an address leads to a host by its IP address.
 pub(super) fn leads_to(address: &Address, host: IpAddr) -> bool {
     let ip = address.ip().map(|ip| ip.to_canonical());
     ip.is_some_and(|ip| ip == host || ip.is_loopback() && host.is_loopback())

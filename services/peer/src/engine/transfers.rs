@@ -1,8 +1,8 @@
-//! Blocks asked for, and what the data plane tells of them.
+//! Requested blocks, and the events of the data plane about them.
 //!
-//! Each fetch that the brain orders ends in exactly one `FetchEnded`, told by the [`crate::bulk::Intake`] that
-//! takes in its blocks, or here if it cannot begin. The brain ignores those of fetches that it has
-//! cancelled, or forgotten with their link.
+//! Each fetch that the state machine orders ends in exactly one `FetchEnded`, sent by the
+//! [`crate::bulk::Intake`] that takes in its blocks, or here if it cannot begin. The state machine
+//! ignores those of fetches that it has cancelled, or forgotten with their link.
 
 use std::time::{Duration, Instant};
 
@@ -18,25 +18,25 @@ use tokio_util::sync::DropGuard;
 use super::{Engine, contents::Content, inlink::Arrivals};
 use crate::bulk::{self, Order};
 
-/// When to look again for a peer that is stopping: it may be restarting.
+/// When to retry a peer that is stopping: it may be restarting.
 const COME_BACK: Duration = Duration::from_secs(5);
 
-/// A fetch under way.
+/// A fetch in progress.
 pub(super) struct Fetch {
     pub(super) link: LinkKey,
     pub(super) way: Way,
 }
 
-/// How blocks come.
+/// How blocks arrive.
 pub(super) enum Way {
-    /// By a call of ours. Dropping this drops the call.
+    /// By one of our calls. Dropping this cancels the call.
     Call(DropGuard),
     /// On the link itself.
     OnLink(Arrivals),
 }
 
 impl Engine {
-    /// Asks a neighbour for blocks.
+    /// Requests blocks from a neighbour.
     pub(super) fn start_fetch(
         &mut self,
         fetch: FetchKey,
@@ -44,7 +44,7 @@ impl Engine {
         ranges: Vec<FetchRange>,
         block_length: u32,
     ) {
-        // Links and contents may go while the brain's outputs are carried out.
+        // Links and contents may end while the outputs of the state machine are carried out.
         let found = self.links.get(&link).and_then(|neighbour| {
             let content = self.contents.get(&neighbour.content)?;
             Some((neighbour, content, content.stored()?))
@@ -70,7 +70,7 @@ impl Engine {
         self.fetches.insert(fetch, Fetch { link, way: Way::Call(call) });
     }
 
-    /// Drops a call for blocks, or a request for them on the link.
+    /// Cancels a call for blocks, or a request for them on the link.
     pub(super) fn cancel_fetch(&mut self, fetch: FetchKey) {
         match self.fetches.remove(&fetch) {
             Some(Fetch { link, way: Way::OnLink(_) }) => self.cancel_on_link(link, fetch),
@@ -81,7 +81,7 @@ impl Engine {
 
     fn fetch_ended(&mut self, fetch: FetchKey, end: FetchEnd) {
         let ended = self.fetches.remove(&fetch);
-        // The neighbour does not know of it, unless it has sent its last block.
+        // The neighbour is not told, unless it has sent its last block.
         if let Some(Fetch { link, way: Way::OnLink(_) }) = ended
             && end != FetchEnd::Done
         {
@@ -89,7 +89,7 @@ impl Engine {
         }
     }
 
-    /// Has the store forget an attempt at a piece. On a lane, since it may wait for the disk.
+    /// Has the store discard an attempt at a piece. On a lane, because it may wait for the disk.
     pub(super) fn abandon(&self, content: ContentKey, piece: PieceIndex, attempt: Attempt) {
         let stored = self.contents.get(&content).and_then(Content::stored);
         if let Some(stored) = stored {
@@ -103,7 +103,7 @@ impl Engine {
         }
     }
 
-    /// What the data plane says.
+    /// An event of the data plane.
     pub(super) fn transferred(&mut self, event: bulk::Event) {
         match event {
             bulk::Event::Brain(Input::ServeRequested { serve, .. }) if self.is_leaving => {

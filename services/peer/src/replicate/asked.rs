@@ -1,4 +1,5 @@
-//! What users asked for: it is looked for until it is there, whatever else is replicated.
+//! Contents that users requested: they are searched until they are found, whatever else is
+//! replicated.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -8,12 +9,12 @@ use shoal_core::content::ContentId;
 /// Contents remembered, at most: as many as are remembered as removed.
 const MAX_CONTENTS: usize = 10_000;
 
-/// The contents that users of the control API asked for. Cheap to clone.
+/// The contents that users of the control API requested. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Asked(Arc<Mutex<BTreeSet<ContentId>>>);
 
 impl Asked {
-    /// A user asks for a content.
+    /// A user requests a content.
     pub(crate) fn note(&self, id: ContentId) {
         let mut asked = self.0.lock();
         if asked.len() >= MAX_CONTENTS {
@@ -27,7 +28,7 @@ impl Asked {
         self.0.lock().remove(&id);
     }
 
-    /// A user asked for it.
+    /// A user requested it.
     pub(super) fn contains(&self, id: ContentId) -> bool {
         self.0.lock().contains(&id)
     }

@@ -1,4 +1,4 @@
-//! Whether a new peer has caught up with what it replicates, and so is ready to take an old one's place.
+//! Whether a new peer has caught up with its replicated contents, and so can replace an old one.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,10 +9,10 @@ use shoal_core::content::ContentId;
 
 use crate::status::{Phase, Status};
 
-/// A peer that got nothing for so long does not wait for the rest: nobody may have it.
+/// A peer that received nothing for this long does not wait for the rest: perhaps no peer has it.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How far the peer has come.
+/// The peer's progress.
 pub(super) struct CatchUp {
     held_bytes: u64,
     grew: Instant,
@@ -23,8 +23,8 @@ impl CatchUp {
         Self { held_bytes: 0, grew: now }
     }
 
-    /// Whether the peer holds all that is wanted of it, but for what the disk refused; or as much as
-    /// can be had at present. `is_partial`: not all that is wanted is known.
+    /// Whether the peer holds everything it should, except for what the disk refused; or as much as
+    /// is available at present. `is_partial`: not all wanted contents are known.
     pub(super) fn is_done(
         &mut self,
         now: Instant,
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
     use crate::store::StoreError;
 
-    /// A peer that is to hold contents 1 and 2, asked second by second.
+    /// A peer that is to hold contents 1 and 2, asked every second.
     struct Bench {
         catch_up: CatchUp,
         now: Instant,

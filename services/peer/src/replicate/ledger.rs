@@ -1,9 +1,10 @@
-//! What became of the contents that are wanted: which to fetch, try again, give up, or leave alone.
+//! The state of the wanted contents: which to fetch, retry, give up, or leave alone.
 //!
-//! What a tracker lists may be junk: anybody can announce ids that nobody can resolve. So a content that
-//! a tracker lists is tried for [`TRIAL`], a few at a time, and makes room for the next one if nobody
-//! gives its manifest by then. It is tried again ever later, and dropped after [`MAX_TRIES`]. Each tracker
-//! has a share of its own of all this. What the settings list, and what a user asked for, is kept.
+//! A tracker's list may contain junk: anybody can announce ids that nobody can resolve. So a
+//! content that a tracker lists is tried for [`TRIAL`], a few at a time, and makes room for the
+//! next one if no peer gives its manifest by then. It is retried after growing pauses, and dropped
+//! after [`MAX_TRIES`]. Each tracker has its own share of all this. Contents that the settings list
+//! or a user requested are kept.
 
 mod tries;
 
@@ -20,55 +21,54 @@ use tracing::{debug, info, warn};
 use self::tries::{MAX_TRIES, Tries};
 use crate::{options::Options, status::Phase};
 
-/// Contents replicated at most: each is announced every half a minute.
+/// Contents replicated at most: each is announced every half minute.
 const MAX_CONTENTS: usize = 1000;
 
-/// Of them, those of which nobody has given the manifest yet.
+/// Of these, contents without a manifest so far.
 const MAX_TRIALS: usize = 256;
 
-/// How long a manifest is looked for, before the content makes room for another: a peer answers within
-/// 20 s or never, and announces come every 30 s.
+/// How long a manifest is searched before the content makes room for another: a peer answers within
+/// 20 s or never, and announces happen every 30 s.
 const TRIAL: Duration = Duration::from_secs(30);
 
-/// Contents remembered at most as removed; of more, some may come back.
+/// Contents remembered as removed; beyond that, some may return.
 const MAX_REMOVED: usize = 10_000;
 
-/// A content that failed (a full disk, no room in the quota) is tried again first so soon, then ever
-/// later.
+/// The first pause after a content failed (a full disk, no room in the quota); it grows.
 const FIRST_BACKOFF: Duration = Duration::from_secs(2);
 const MAX_BACKOFF: Duration = Duration::from_secs(300);
 
-/// Who lists contents.
+/// The source of a list.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Lister {
-    /// The peer's own settings: what they list is wanted, however long it takes.
+    /// The peer's own settings: their contents are wanted, however long it takes.
     Settings,
     /// A tracker, which lists whatever anybody announces.
     Tracker(Address),
 }
 
-/// What one lister lists, as far as it said this time.
+/// The contents that one source lists, as far as it returned them this time.
 #[derive(Clone, Debug)]
 pub(super) struct Listing {
     pub(super) lister: Lister,
     pub(super) contents: BTreeMap<ContentId, Options>,
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
     pub(super) fetch: Vec<ContentId>,
-    /// To be removed here: nobody has it.
+    /// Contents to remove here: no peer has them.
     pub(super) give_up: Vec<ContentId>,
 }
 
-/// Contents by what became of them.
+/// Contents by their state.
 #[derive(Default)]
 pub(super) struct Ledger {
     joined: BTreeMap<ContentId, Joined>,
-    /// Nobody gave their manifests.
+    /// No peer gave their manifests.
     tries: Tries,
-    /// They were here, and somebody removed them or something else needed their room.
+    /// They were here, and were removed or evicted.
     removed: BTreeSet<ContentId>,
     is_full: bool,
 }
@@ -79,12 +79,12 @@ struct Joined {
 }
 
 enum State {
-    /// Nobody has given its manifest so far.
+    /// No peer has given its manifest so far.
     Tried { since: Instant },
     /// It stays, unless it is removed.
     Kept {
         backoff: Backoff,
-        /// When to try again what failed.
+        /// When to retry after a failure.
         retry: Option<Instant>,
     },
 }
@@ -96,8 +96,8 @@ impl State {
 }
 
 impl Ledger {
-    /// What is to be done now about what is listed. `here` is what the peer has or fetches, and `asked`
-    /// what of that a user asked for.
+    /// What to do now about the listed contents. `here` is what the peer has or fetches, and
+    /// `asked` the part of it that a user requested.
     pub(super) fn due(
         &mut self,
         now: Instant,
@@ -120,7 +120,7 @@ impl Ledger {
                     new.push(*id);
                 }
             }
-            // At random, so that nobody keeps an honest content waiting for ever.
+            // At random, so that no source delays an honest content forever.
             new.shuffle(rng);
             let (entered, had_room) = self.enter(now, lister, new, listings.len(), here);
             due.fetch.extend(entered);
@@ -146,7 +146,7 @@ impl Ledger {
         }
     }
 
-    /// What was tried is kept if its manifest was found, and given up if its time is over.
+    /// A tried content is kept if its manifest was found, and given up if its time is over.
     fn end_trials(
         &mut self,
         now: Instant,
@@ -176,8 +176,8 @@ impl Ledger {
         over
     }
 
-    /// Takes on some of what a lister lists anew: what was tried least, in this order. Returns what is to
-    /// be fetched, and whether there was room for all that is kept.
+    /// Takes on more contents of a source: those tried least often first. Returns what to fetch,
+    /// and whether there was room for everything that is kept.
     fn enter(
         &mut self,
         now: Instant,
@@ -198,7 +198,7 @@ impl Ledger {
                 return (fetch, false);
             }
             let is_here = here.contains_key(&id);
-            // What is here already was not fetched by this, and is not this one's to give up.
+            // Contents that are here already were not fetched by this, and are not to be given up.
             let state = if is_here || *lister == Lister::Settings {
                 State::kept()
             } else if trials > 0 {
@@ -218,7 +218,7 @@ impl Ledger {
 }
 
 impl Joined {
-    /// Whether it failed, and is to be tried again now.
+    /// Whether it failed, and is to be retried now.
     fn is_due(
         &mut self,
         now: Instant,
@@ -247,7 +247,7 @@ impl Joined {
     }
 }
 
-/// Of `all`, what one of so many may use.
+/// The share of `all` that one of this many may use.
 fn share(all: usize, of: usize) -> usize {
     (all / of.max(1)).max(1)
 }

@@ -1,4 +1,4 @@
-//! Contents that are listed by a name of the ring. A name is followed: when it stands for another
+//! Contents that are listed by a name of the ring. A name is followed: when it is set to another
 //! content, that one is wanted.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -21,13 +21,13 @@ use super::{
 };
 use crate::options::Options;
 
-/// Longest wait for the ring, for all names together: a node tries for five seconds itself.
+/// Longest wait for the ring, for all names together: a node itself tries for five seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How often a name that is known is looked up again; jittered.
+/// How often a known name is resolved again; jittered.
 const FOLLOW_EVERY: Duration = Duration::from_secs(30);
 
-/// Look a name up again that is not known, first so soon, then ever later.
+/// The first pause before an unknown name is resolved again; it grows.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
 
@@ -38,7 +38,7 @@ pub(super) struct Names {
 
 struct Followed {
     name: Name,
-    /// What it stood for when it was last known.
+    /// Its last known content.
     content: Option<ContentId>,
     due: Instant,
     backoff: Backoff,
@@ -55,7 +55,7 @@ impl Names {
         Self { names: names.into_iter().map(follow).collect(), ring: Ring::new(ring_nodes) }
     }
 
-    /// What the names stand for, as far as that is known.
+    /// The contents of the names, as far as they are known.
     pub(super) async fn look(&mut self) -> Look {
         let deadline = Instant::now() + PATIENCE;
         for followed in &mut self.names {
@@ -86,7 +86,7 @@ impl Followed {
                 FOLLOW_EVERY.mul_f64(rand::rng().random_range(0.75..1.25))
             }
             Err(error) => {
-                // What was known goes on.
+                // The last known content stays.
                 let wait = self.backoff.next(&mut rand::rng());
                 if self.content.is_none() {
                     warn!(%name, %error, ?wait, "not found by its name, looked up again later");

@@ -28,15 +28,15 @@ use crate::options::Options;
 /// Longest wait for all pages of a tracker.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Swarms of a page, as many as a tracker gives, and pages read at a time.
+/// Swarms of a page, as many as a tracker returns, and pages read at a time.
 const PAGE_SIZE: u32 = 1000;
 const MAX_PAGES: usize = 10;
 
-/// Trackers asked at most, however many are behind the names.
+/// Trackers asked at most, however many addresses the names have.
 const MAX_TRACKERS: usize = 16;
 
 pub(super) struct Swarms {
-    /// As the settings name them.
+    /// As in the settings.
     named: Vec<Address>,
     names: Names,
     trackers: BTreeMap<Address, Tracker>,
@@ -45,7 +45,7 @@ pub(super) struct Swarms {
 struct Tracker {
     address: Address,
     client: TrackerServiceClient<Channel>,
-    /// Where the next look goes on in its list; at the beginning if empty.
+    /// Where to continue in its list; at the beginning if empty.
     page_token: String,
     /// It did not answer the last time.
     is_silent: bool,
@@ -56,8 +56,9 @@ impl Swarms {
         Self { named, names: Names::default(), trackers: BTreeMap::new() }
     }
 
-    /// The contents that a complete peer serves. A swarm without one may be a mistyped id: who joined
-    /// it would keep it alive for others to join. Of a long list this is the next part each time.
+    /// The contents that a complete peer serves. A swarm without one may be a mistyped id: a peer
+    /// that joins it would keep it alive for others to join. Of a long list this is the next part
+    /// each time.
     pub(super) async fn look(&mut self) -> Look {
         let are_all_known = self.look_up().await;
         let listings = join_all(self.trackers.values_mut().map(Tracker::look)).await;
@@ -65,7 +66,7 @@ impl Swarms {
         Look { listings: listings.into_iter().flatten().collect(), is_partial }
     }
 
-    /// Finds the trackers behind the names; false if not all are known.
+    /// Finds the trackers of the names; false if not all are known.
     async fn look_up(&mut self) -> bool {
         let found = join_all(self.named.iter().map(|name| self.names.addresses(name))).await;
         let are_all_known = found.iter().all(Result::is_ok);
@@ -93,7 +94,7 @@ impl Tracker {
         Self { address: address.clone(), client, page_token, is_silent: false }
     }
 
-    /// The next part of what it knows; none if it does not say.
+    /// The next part of its list; none if it does not answer.
     async fn look(&mut self) -> Option<Listing> {
         let from = std::mem::take(&mut self.page_token);
         let listed = match timeout(PATIENCE, list(&mut self.client, from)).await {

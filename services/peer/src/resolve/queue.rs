@@ -1,4 +1,4 @@
-//! Whom to ask next for a manifest.
+//! The order in which peers are asked for a manifest.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,16 +15,16 @@ const MAX_PEERS_PER_HOST: usize = MAX_PEERS / 2;
 const FIRST_BACKOFF: Duration = Duration::from_millis(100);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Peers to be asked, in turn. Those that failed come after all that were not asked yet.
+/// Peers to ask, in turn. Failed ones come after all that were not asked yet.
 #[derive(Default)]
 pub(super) struct Queue {
     peers: BTreeMap<Address, Peer>,
-    /// Peers that came so far.
+    /// Peers so far.
     came: u64,
 }
 
 struct Peer {
-    /// Its number among those that came.
+    /// Its number among them.
     number: u64,
     failures: u32,
     state: State,
@@ -37,7 +37,7 @@ enum State {
 }
 
 impl Queue {
-    /// Takes a peer in. With too many, one that failed makes room.
+    /// Adds a peer. If there are too many, one that failed makes room.
     pub(super) fn insert(&mut self, address: Address, now: Instant) {
         let of_host = self.peers.keys().filter(|other| other.host() == address.host()).count();
         if self.peers.contains_key(&address) || of_host >= MAX_PEERS_PER_HOST {
@@ -66,7 +66,7 @@ impl Queue {
         due.min()
     }
 
-    /// The peer to be asked now, which counts as asked from here on.
+    /// The peer to ask now, which counts as asked from here on.
     pub(super) fn next(&mut self, now: Instant) -> Option<Address> {
         let mut asked = BTreeMap::<String, usize>::new();
         for (address, _) in self.peers.iter().filter(|(_, peer)| peer.state == State::Asked) {
@@ -85,7 +85,7 @@ impl Queue {
         Some(next)
     }
 
-    /// A peer that was asked had no good answer.
+    /// A peer had no good answer.
     pub(super) fn failed(&mut self, address: &Address, now: Instant, rng: &mut impl Rng) {
         let Some(peer) = self.peers.get_mut(address) else { return };
         let doubled = FIRST_BACKOFF * 2_u32.pow(peer.failures.min(16));

@@ -1,14 +1,15 @@
-//! `shoal/content/v1/manifest.proto`, by hand: this crate knows no other.
+//! `shoal/content/v1/manifest.proto`, encoded and decoded by hand, because this crate uses no
+//! protobuf library.
 //!
-//! Reading is by hand too: prost would make an entry of 150 bytes out of 2, a million times over,
-//! before anybody could count them.
+//! Decoding by hand also bounds memory: prost would turn an entry of 2 bytes into 150, a million
+//! times over, before they could be counted.
 
 use prost::encoding::{self, WireType};
 
 use super::{FileEntry, ManifestError};
 
-/// Bytes of a file's entry, at least: a root of 32 bytes and a path of one, each with two before it
-/// and one.
+/// The least bytes of a file's entry: a root of 32 bytes and a path of one, with two bytes before
+/// the root and before the path.
 const MIN_FILE_BYTES: usize = 2 + 32 + 2 + 1;
 
 const FORMAT_VERSION: u32 = 1;
@@ -23,7 +24,7 @@ const SIZE: u32 = 2;
 const EXECUTABLE: u32 = 3;
 const ROOT: u32 = 4;
 
-/// A manifest as it came, not checked.
+/// A manifest as received, not checked.
 #[derive(Debug, Default)]
 pub(super) struct Wire<'a> {
     pub(super) format_version: u32,
@@ -32,12 +33,12 @@ pub(super) struct Wire<'a> {
     pub(super) files: Vec<FileEntry>,
     pub(super) empty_directories: Vec<String>,
     pub(super) directory: bool,
-    /// There are fields that nobody knows.
+    /// There are unknown fields.
     pub(super) has_unknown: bool,
 }
 
 impl<'a> Wire<'a> {
-    /// Reads a manifest, once its entries are counted and each can be one.
+    /// Decodes a manifest, after its entries were counted and each was found to be possible.
     pub(super) fn read(bytes: &'a [u8]) -> Result<Self, ManifestError> {
         let mut wire = Self::default();
         let (mut files, mut empty_directories) = (0, 0);
@@ -81,7 +82,7 @@ fn read_file(bytes: &[u8]) -> Result<FileEntry, ManifestError> {
             (SIZE, Value::Number(number)) => size = number,
             (EXECUTABLE, Value::Number(number)) => executable = number != 0,
             (ROOT, Value::Bytes(bytes)) => root = bytes,
-            // The bytes will not be those that are made of what is known.
+            // The bytes will differ from those made of the known fields.
             _ => {}
         }
     }
@@ -89,7 +90,8 @@ fn read_file(bytes: &[u8]) -> Result<FileEntry, ManifestError> {
     Ok(FileEntry { path: path.to_owned(), size, executable, root })
 }
 
-/// Gives the canonical bytes to `sink`, part by part: fields in order, none that has its default.
+/// Writes the canonical bytes to `sink`, part by part: fields in order, none with its default
+/// value.
 pub(super) fn write(
     (format_version, name, piece_length): (u32, &str, u64),
     files: &[FileEntry],
@@ -144,7 +146,7 @@ fn element(tag: u32, bytes: &[u8], out: &mut Vec<u8>) {
 enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
-    /// Of a type that no field here has.
+    /// Of a type that no field has here.
     Other,
 }
 

@@ -1,9 +1,9 @@
-//! Whom a lookup heard of, and what it may conclude.
+//! The nodes that a lookup has heard of, and the conclusions it may draw.
 //!
-//! All nodes are kept by their distance clockwise from the position looked for: the first of them may
-//! own it, the last lie right before it. What is open shrinks from both ends. *Ahead* are the nodes
-//! from the position to the first that lives, *nearer* those from the last that was of use up to the
-//! position again. What lies between the two no longer matters.
+//! All nodes are kept by their clockwise distance from the position: the first of them may own it,
+//! the last lie right before it. The open part shrinks from both ends. *Ahead* are the nodes from
+//! the position to the first live one, *nearer* those from the last useful one up to the position
+//! again. The nodes between the two no longer matter.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use std::{
 
 use crate::ring::{Contact, Found, Position};
 
-/// What a lookup is for.
+/// The goal of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Goal {
     /// The position's owner.
@@ -21,36 +21,36 @@ pub(super) enum Goal {
     Place,
 }
 
-/// How far a lookup got with a node.
+/// The state of a node in a lookup.
 #[derive(Clone, Debug)]
 enum Status {
     /// It was only named.
     Named,
     /// It was asked in this round.
     Asked(usize),
-    /// It was asked, and its answer is late. It may come yet.
+    /// It was asked, and its answer is late. It may still come.
     Late,
-    /// It did not answer, or not with sense.
+    /// It did not answer, or answered nonsense.
     Failed,
     /// It answered.
     Answered(Answer),
 }
 
-/// What counts of an answer.
+/// The useful part of an answer.
 #[derive(Clone, Debug)]
 struct Answer {
     claim: Claim,
-    /// It named somebody nearer. Who does not is a dead end, not the closest so far.
+    /// It named a nearer node. A node that does not is a dead end, not the closest so far.
     is_useful: bool,
     /// Its successor list from the position on, if that reaches past it.
     list: Vec<Contact>,
 }
 
-/// What a node says of itself and the position.
+/// A node's claim about itself and the position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Claim {
     Owns,
-    /// It is first after the position, but leaves that to those after it: it goes.
+    /// It is first after the position, but leaves that to those after it, because it is leaving.
     Defers,
     None,
 }
@@ -58,7 +58,7 @@ enum Claim {
 #[derive(Clone, Debug)]
 struct Node {
     contact: Contact,
-    /// Steps from the node that looks: it is at 0, those that it names at 1.
+    /// Hops from the node that looks up: it is at 0, the nodes that it names are at 1.
     hops: usize,
     status: Status,
 }
@@ -100,20 +100,20 @@ impl Node {
         matches!(self.status, Status::Late)
     }
 
-    /// It may still say something.
+    /// It may still answer.
     const fn is_unsettled(&self) -> bool {
         self.is_open() || self.is_late()
     }
 }
 
-/// Everybody that a lookup heard of.
+/// All nodes that a lookup has heard of.
 #[derive(Clone, Debug)]
 pub(super) struct Known {
     position: Position,
     goal: Goal,
-    /// By their distance clockwise from the position.
+    /// By their clockwise distance from the position.
     nodes: BTreeMap<u128, Node>,
-    /// No node is missing from the position up to this distance, by the list of one before it.
+    /// No node is missing from the position up to this distance, by the list of a node before it.
     covered: Option<u128>,
 }
 
@@ -122,7 +122,7 @@ impl Known {
         Self { position, goal, nodes: BTreeMap::new(), covered: None }
     }
 
-    /// Adds a node that is so many steps away, unless its position is known. Returns its distance.
+    /// Adds a node at this number of hops, unless its position is known. Returns its distance.
     pub(super) fn insert(&mut self, contact: &Contact, hops: usize) -> u128 {
         let distance = self.distance(contact);
         let new = || Node { contact: contact.clone(), hops, status: Status::Named };
@@ -137,7 +137,7 @@ impl Known {
         Some(node.contact.clone())
     }
 
-    /// The node at this distance did not answer, or not with sense.
+    /// The node at this distance did not answer, or answered nonsense.
     pub(super) fn fail(&mut self, distance: u128) {
         if let Some(node) = self.nodes.get_mut(&distance) {
             node.status = Status::Failed;
@@ -167,12 +167,12 @@ impl Known {
         self.covered.is_some()
     }
 
-    /// Nobody's answer is awaited.
+    /// No answer is awaited.
     pub(super) fn is_idle(&self) -> bool {
         !self.nodes.values().any(|node| node.is_asked() || node.is_late())
     }
 
-    /// Takes in what the node at this distance answered. Returns whether that brings the lookup
+    /// Takes in the answer of the node at this distance. Returns whether that brings the lookup
     /// closer.
     pub(super) fn absorb(&mut self, from: u128, found: &Found) -> bool {
         let before = (self.first_alive(), self.last_useful(), self.covered.is_some());
@@ -191,7 +191,7 @@ impl Known {
             }
             named = following;
         }
-        // A node that was taken for the owner, and is not, knows one before itself.
+        // A node that was taken for the owner and is not knows one before itself.
         named.extend(self.believable_closer(from, found, is_first && before.0.is_some()));
 
         let is_useful = !list.is_empty() || named.iter().any(|node| self.distance(node) > from);
@@ -205,8 +205,8 @@ impl Known {
         before != (self.first_alive(), self.last_useful(), self.covered.is_some())
     }
 
-    /// The owner and its steps from the node that looks, if it is known: the first that lives, if it
-    /// says so itself or if nobody is left before it.
+    /// The owner and its hops from the node that looks up, if it is known: the first live node, if
+    /// it claims ownership or no node is left before it.
     pub(super) fn owner(&self) -> Option<(&Contact, usize)> {
         let first = self.first_alive()?;
         let node = &self.nodes[&first];
@@ -215,9 +215,9 @@ impl Known {
         (node.owns() || is_next()).then_some((&node.contact, node.hops))
     }
 
-    /// Nothing is left to find out once the owner is known. One that does not say so itself may not
-    /// be it: a list is the older the farther from the position its node stands, and the live node
-    /// right before the position may know somebody who joined lately.
+    /// Whether nothing is left to find once the owner is known. A node that does not claim
+    /// ownership may not be the owner: a list is older the farther its node lies from the position,
+    /// and the live node right before the position may know a recent joiner.
     pub(super) fn is_done(&self) -> bool {
         let first = self.first_alive().and_then(|first| self.nodes.get(&first));
         let is_sure = self.goal == Goal::Owner && first.is_some_and(Node::owns);
@@ -225,8 +225,8 @@ impl Known {
         is_sure || self.predecessor().is_some() && is_settled()
     }
 
-    /// The last before the position whose list reaches past it, and the part of that list that may
-    /// live.
+    /// The last node before the position whose list reaches past it, and the part of that list that
+    /// may be alive.
     pub(super) fn predecessor(&self) -> Option<(Contact, Vec<Contact>)> {
         let lists = self.nodes.values().rev().filter_map(|node| Some((node, &node.answer()?.list)));
         let (node, list) = lists.into_iter().find(|(_, list)| !list.is_empty())?;
@@ -237,11 +237,12 @@ impl Known {
         Some((node.contact.clone(), list.iter().filter(may_live).cloned().collect()))
     }
 
-    /// Whom to ask if so many may be asked at once, the most promising first.
+    /// The nodes to ask if this many may be asked at once, the most promising first.
     ///
-    /// Once a list is known that reaches past the position, these are the nodes of that list. Before
-    /// that it is the one that somebody takes for the owner, and those before the position.
-    /// `starved`: nobody is under way, and if nobody else is left, those that seemed too far will do.
+    /// Once a list is known that reaches past the position, these are the nodes of that list.
+    /// Before that they are the one that some node takes for the owner, and those before the
+    /// position. `starved`: no question is in flight, and if no other node is left, those that
+    /// seemed too far are used.
     pub(super) fn candidates(&self, width: usize, starved: bool) -> Vec<u128> {
         let named = |(distance, node): (&u128, &Node)| node.is_named().then_some(*distance);
         if self.owner().is_some() {
@@ -249,7 +250,7 @@ impl Known {
         }
         let shown = if self.covered.is_some() { width } else { 1 };
         let ahead: Vec<_> = self.ahead().filter(|(_, node)| node.is_open()).take(shown).collect();
-        // Whom the roll names for the owner mostly is: it is asked alone.
+        // The node that the membership names as the owner usually is: it is asked alone.
         let is_hinted = self.covered.is_none() && !ahead.is_empty();
         let list_suffices = is_hinted
             || self.covered.is_some()
@@ -266,23 +267,23 @@ impl Known {
         candidates
     }
 
-    /// The nodes from the position to the first that lives, closest first.
+    /// The nodes from the position to the first live one, closest first.
     fn ahead(&self) -> impl Iterator<Item = (&u128, &Node)> {
         self.nodes.range(..self.first_alive().unwrap_or_default())
     }
 
-    /// The nodes before the position and closer to it than any that was of use, closest first.
+    /// The nodes before the position and closer to it than any useful one, closest first.
     fn nearer(&self) -> impl Iterator<Item = (&u128, &Node)> {
         let last = self.last_useful().map_or(Unbounded, Excluded);
         self.nodes.range((last, Unbounded)).rev()
     }
 
-    /// The first at or after the position that lives and does not leave it to others.
+    /// The first live node at or after the position that does not leave it to others.
     fn first_alive(&self) -> Option<u128> {
         self.nodes.iter().find(|(_, node)| node.lives()).map(|(distance, _)| *distance)
     }
 
-    /// The last before the position that answered with something useful.
+    /// The last node before the position with a useful answer.
     fn last_useful(&self) -> Option<u128> {
         self.nodes.iter().rev().find(|(_, node)| node.is_useful()).map(|(distance, _)| *distance)
     }
@@ -292,8 +293,8 @@ impl Known {
         self.covered = self.covered.max(list.last().map(|last| self.distance(last)));
     }
 
-    /// The successors that an answer names, as far as they are in order: those between the position
-    /// and the node that answers (which may end them itself), and those after that node.
+    /// The successors in an answer, as far as they are in order: those between the position and the
+    /// answering node (which may end them itself), and those after that node.
     fn split_successors(&self, from: u128, found: &Found) -> (Vec<Contact>, Vec<Contact>) {
         let (mut list, mut following): (Vec<Contact>, Vec<Contact>) = (Vec::new(), Vec::new());
         let mut last = None;
@@ -313,9 +314,9 @@ impl Known {
         (list, following)
     }
 
-    /// The nodes that an answer names as closer, and that may be: those between the node that answers
-    /// and the position, and the first even if it lies elsewhere, as the owner by the roll. The last
-    /// lies right before that node, which counts if the lookup went past the owner.
+    /// The closer nodes in an answer, if they can be closer: those between the answering node and
+    /// the position, and the first even if it lies elsewhere, as the owner by the membership. The
+    /// last one lies right before that node, which counts if the lookup went past the owner.
     fn believable_closer(&self, from: u128, found: &Found, went_past: bool) -> Vec<Contact> {
         let named = found.closer.iter().enumerate();
         let closer = named.filter(|(index, contact)| {
@@ -326,7 +327,7 @@ impl Known {
         closer.map(|(_, contact)| contact.clone()).collect()
     }
 
-    /// A joiner does not ask itself, though others may remember an earlier life of it.
+    /// A joiner does not ask itself, although others may remember an earlier life of it.
     fn is_ignored(&self, contact: &Contact) -> bool {
         self.goal == Goal::Place && contact.position == self.position
     }

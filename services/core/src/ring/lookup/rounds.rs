@@ -1,15 +1,16 @@
-//! Which asks of a lookup go together.
+//! The rounds of a lookup.
 //!
-//! A round is what is asked at once. An answer that brings the lookup closer begins a new one, and
-//! what was asked before no longer counts as under way; a failure has the next round take its place.
+//! A round is a set of questions asked at once. An answer that brings the lookup closer begins a
+//! new one, and earlier questions no longer count as in flight; a failure lets the next question
+//! take its place.
 
 /// The rounds of one lookup.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rounds {
     asked: Vec<Round>,
-    /// The first that nothing better has come after.
+    /// The first round that nothing better has followed.
     current: usize,
-    /// To which asks made now belong.
+    /// The round of questions asked now.
     next: usize,
     timeouts: usize,
 }
@@ -21,7 +22,7 @@ struct Round {
 }
 
 impl Rounds {
-    /// Asks of the rounds that count.
+    /// Questions of the rounds that count.
     pub(super) fn under_way(&self) -> usize {
         self.asked.iter().skip(self.current).map(|round| round.under_way).sum()
     }
@@ -31,7 +32,7 @@ impl Rounds {
         self.timeouts
     }
 
-    /// What is asked from now on is a round of its own, and the only one that counts.
+    /// Questions asked from now on form a new round, the only one that counts.
     pub(super) const fn begin_anew(&mut self) {
         self.current = self.asked.len();
         self.next = self.current;

@@ -4,7 +4,7 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::*;
 use crate::ring::{
-    Bits, Census, FingerBase, Fingers, Standing, State, View,
+    Bits, FingerBase, Fingers, LiveNodes, RoutingTable, Standing, State,
     testing::{FOUR, four, node, numbers},
 };
 
@@ -17,14 +17,14 @@ const ONE_BY_ONE: LookupSettings =
 /// Nodes that answer at once, or never.
 #[derive(Clone)]
 struct Ring {
-    views: BTreeMap<u128, View>,
+    views: BTreeMap<u128, RoutingTable>,
     silent: BTreeSet<u128>,
 }
 
 impl Ring {
     /// A ring of 4 bits whose lists hold so many.
     fn new(members: &[u128], successors: usize) -> Self {
-        let all = Census::new(members.iter().copied().map(node));
+        let all = LiveNodes::new(members.iter().copied().map(node));
         let view = |number: &u128| {
             let me = four(*number);
             let mut fingers = Fingers::new(me, FOUR, FingerBase::Two);
@@ -36,7 +36,7 @@ impl Ring {
                 predecessor: others.last().cloned(),
                 successors: others.into_iter().take(successors).collect(),
             };
-            (*number, View { state, fingers: fingers.into(), census: None })
+            (*number, RoutingTable { state, fingers: fingers.into(), live_nodes: None })
         };
         Self { views: members.iter().map(view).collect(), silent: BTreeSet::new() }
     }
@@ -59,12 +59,12 @@ impl Ring {
 
     /// All take these for the nodes that live.
     fn with_roll(mut self, living: &[u128]) -> Self {
-        let census = Census::new(living.iter().copied().map(node));
-        self.views.values_mut().for_each(|view| view.census = Some(census.clone()));
+        let live_nodes = LiveNodes::new(living.iter().copied().map(node));
+        self.views.values_mut().for_each(|view| view.live_nodes = Some(live_nodes.clone()));
         self
     }
 
-    fn view(&mut self, number: u128) -> &mut View {
+    fn view(&mut self, number: u128) -> &mut RoutingTable {
         self.views.get_mut(&number).expect("it is a node of this ring")
     }
 
@@ -158,7 +158,7 @@ fn from_any_node_any_key_is_found() {
         for (from, key) in TEXTBOOK.into_iter().flat_map(|from| (0..16).map(move |key| (from, key)))
         {
             let outcome = Ring::textbook(2).look_up(from, key, settings.clone());
-            let all = Census::new(TEXTBOOK.map(node));
+            let all = LiveNodes::new(TEXTBOOK.map(node));
             assert_eq!(Some(&outcome.owner), all.owner_of(four(key)), "{from} {key}");
             if outcome.predecessor.is_some() {
                 assert_eq!(outcome.successors[0], outcome.owner, "{from} {key}");
@@ -267,7 +267,7 @@ fn if_all_that_somebody_named_are_dead_others_that_it_passed_are_asked() {
 fn names_that_are_no_nearer_than_who_names_them_are_not_asked() {
     let mut lookup = of_eleven(&[8]);
     assert_eq!(asks(&mut lookup), [8]);
-    // The first might be the owner by the roll.
+    // The first might be the owner by the membership.
     tell(&mut lookup, &found(8, &[], &[9, 5, 4, 8, 1]));
     assert_eq!(asks(&mut lookup), [9]);
     tell(&mut lookup, &found(9, &[], &[]));
@@ -462,7 +462,7 @@ proptest! {
         // A list of all others is never lost whole.
         let ring = Ring::textbook(7).silence(&silent);
         let living = TEXTBOOK.into_iter().filter(|number| !silent.contains(number));
-        let expected = Census::new(living.map(node)).owner_of(four(key)).cloned();
+        let expected = LiveNodes::new(living.map(node)).owner_of(four(key)).cloned();
         let outcome = ring.look_up(1, key, LookupSettings::default());
         prop_assert_eq!(Some(outcome.owner), expected);
     }

@@ -1,4 +1,4 @@
-//! Looking for a ring, and founding one if there is none.
+//! Finding a ring to join, and founding one if there is none.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,59 +13,59 @@ use rand::{Rng, seq::IteratorRandom as _};
 use super::{Node, NodeSettings, Output, Purpose, Question};
 use crate::ring::{Contact, Standing, State};
 
-/// Wait before the next look for a ring; doubled each time.
+/// The pause before the next attempt to find a ring; doubled each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
 const MAX_BACKOFF: Duration = Duration::from_secs(5);
 
-/// Through whom to join, as far as names could be resolved.
+/// The addresses to join through, as far as names could be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seeds {
     /// HOST:PORT, each a number and a port.
     pub addresses: BTreeSet<Arc<str>>,
-    /// Names, as given, that stand for no address at present.
+    /// Names, as configured, that have no address at present.
     pub unresolved: BTreeSet<Arc<str>>,
-    /// Who founds a ring if there is none.
+    /// Which node founds a ring if there is none.
     pub founding: Founding,
 }
 
-/// Who founds a ring if none is found.
+/// Which node founds a ring if none is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Founding {
-    /// This node, as it was told of nobody to join.
+    /// This node, because it has no address to join.
     Anyway,
     /// The node with the smallest advertised address among this one and those that answer at the
-    /// addresses named. So nodes that are started at the same time and are told of each other become
-    /// one ring, whether a node is named to itself or not.
+    /// named addresses. So nodes that start at the same time and are told of each other form one
+    /// ring, whether a node is named to itself or not.
     Smallest,
 }
 
-/// What a node that is in no ring yet has found so far.
+/// What a node without a ring has found so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wait {
     /// How long it has looked for a ring.
     pub waited: Duration,
-    /// What has to happen next.
+    /// What it waits for.
     pub awaited: Awaited,
-    /// Addresses at which nobody answers.
+    /// Addresses that do not answer.
     pub silent: Vec<Arc<str>>,
-    /// Names that stand for no address.
+    /// Names that have no address.
     pub unresolved: Vec<Arc<str>>,
-    /// The other nodes that answer and are in no ring either.
+    /// Other nodes that answer and have no ring either.
     pub others: Vec<Arc<str>>,
 }
 
-/// What a node that is in no ring yet waits for.
+/// What a node without a ring waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Awaited {
-    /// No name stands for an address.
+    /// No name has an address.
     Names,
-    /// Nobody else answers.
+    /// No other node answers.
     AnyNode,
     /// Another node, whose address is smaller, is to found the ring.
     Founder,
     /// This node founds the ring, once the others have had time to start.
     OwnTime,
-    /// There is a ring, and this node's place there is being looked up.
+    /// There is a ring, and this node's place in it is being looked up.
     Place,
 }
 
@@ -88,15 +88,15 @@ pub(super) struct Joining {
     next: Instant,
     backoff: Duration,
     seeds: Option<Seeds>,
-    /// Where this node itself answered: a name may stand for several of its addresses.
+    /// Addresses at which this node itself answered: a name may have several of its addresses.
     own: BTreeSet<Arc<str>>,
-    /// Where others answered that are in no ring either.
+    /// Addresses of other nodes that have no ring either.
     waiting: BTreeMap<Arc<str>, Contact>,
-    /// Where nobody answered.
+    /// Addresses that did not answer.
     unmet: BTreeSet<Arc<str>>,
-    /// A lookup of this node's place is under way.
+    /// A lookup of this node's place is in progress.
     looking_up: bool,
-    /// A member was met lately: there is a ring.
+    /// A member was met recently: there is a ring.
     met_member: Option<Instant>,
 }
 
@@ -119,7 +119,7 @@ impl Joining {
         self.next
     }
 
-    /// Names may stand for other addresses by now.
+    /// Names may have other addresses by now.
     pub(super) fn learn(&mut self, seeds: Seeds) {
         self.own.retain(|address| seeds.addresses.contains(address));
         self.waiting.retain(|address, _| seeds.addresses.contains(address));
@@ -137,13 +137,13 @@ impl Joining {
         self.looking_up = false;
     }
 
-    /// An address to join by, but not this node's own.
+    /// An address to join through, except this node's own.
     pub(super) fn any_seed(&self, rng: &mut impl Rng) -> Option<Arc<str>> {
         let addresses = self.seeds.iter().flat_map(|seeds| &seeds.addresses);
         addresses.filter(|address| !self.own.contains(*address)).choose(rng).cloned()
     }
 
-    /// There is no ring to be found, and it is this node that founds one.
+    /// There is no ring, and this node founds one.
     fn may_found(&self, me: &Contact, now: Instant, settings: &NodeSettings) -> bool {
         let waited = now.saturating_duration_since(self.since);
         self.patience(me, settings).is_some_and(|patience| waited >= patience)
@@ -162,9 +162,9 @@ impl Joining {
                 let all_met = if self.some_may_start() { found_late_after } else { found_after };
                 match (self.own.is_empty(), self.waiting.is_empty()) {
                     (false, _) => Some(all_met),
-                    // Those that are named to themselves go first: they may not know of this node.
+                    // Those that are named to themselves go first: they may not know this node.
                     (true, false) => Some(all_met + found_after),
-                    // Nobody is there of those that this node was to join.
+                    // None of the nodes that this node was to join is there.
                     (true, true) => None,
                 }
             }
@@ -175,9 +175,9 @@ impl Joining {
         self.waiting.values().all(|other| rank(me) < rank(other))
     }
 
-    /// Some of those named do not answer yet, and may just be starting. An address of a family (IPv4,
-    /// IPv6) in which nobody answers says nothing if somebody does in the other: `localhost` stands
-    /// for two.
+    /// Some of the named addresses do not answer yet, and may just be starting. An address of a
+    /// family (IPv4, IPv6) in which none answers says nothing if one does in the other: `localhost`
+    /// has two.
     fn some_may_start(&self) -> bool {
         let is_v6 = |address: &Arc<str>| address.starts_with('[');
         let answers = || self.own.iter().chain(self.waiting.keys());
@@ -215,14 +215,14 @@ impl Joining {
 }
 
 /// Orders nodes by their advertised addresses as numbers, 10.0.0.9 before 10.0.0.10; then by their
-/// names. All nodes come to the same order, wherever they reached each other.
+/// names. All nodes compute the same order, wherever they reached each other.
 fn rank(node: &Contact) -> (bool, Option<SocketAddr>, &Contact) {
     let number = node.address.parse().ok();
     (number.is_none(), number, node)
 }
 
 impl Node {
-    /// Somebody answered at an address.
+    /// A node answered at an address.
     pub(super) fn met(
         &mut self,
         now: Instant,
@@ -242,19 +242,19 @@ impl Node {
             }
             self.told(now, &at, state, out);
         } else if state.standing == Standing::Member {
-            // Perhaps of another ring.
+            // Perhaps it belongs to another ring.
             self.answered_at(now, &at, state);
             out.push(Output::Ask(state.node.clone(), Question::Probe(self.member.state())));
         }
     }
 
-    /// What it waits for, while it is in no ring.
+    /// What it waits for, while it has no ring.
     pub fn wait(&self, now: Instant) -> Option<Wait> {
         let is_joining = self.member.standing() == Standing::Joining;
         is_joining.then(|| self.joining.wait(self.member.me(), now, &self.settings))
     }
 
-    /// Looks for a ring, if it is time to.
+    /// Looks for a ring, if that is due.
     pub(super) fn seek(&mut self, now: Instant, out: &mut Vec<Output>) {
         if self.joining.may_found(self.member.me(), now, &self.settings) {
             self.member.found();
@@ -268,11 +268,11 @@ impl Node {
         out.extend(addresses.cloned().map(Output::Meet));
         self.joining.looking_up = false;
         self.joining.next = self.after(now, self.joining.backoff);
-        // Whoever may found one looks often enough to do it in time.
+        // A node that may found a ring looks often enough to do it in time.
         self.joining.backoff = (2 * self.joining.backoff).min(MAX_BACKOFF);
     }
 
-    /// A node told its state: perhaps this node's place is after it, or it knows who knows.
+    /// A node told its state: this node's place may be right after it, or it knows a node to ask.
     pub(super) fn try_to_join(&mut self, now: Instant, state: &State, out: &mut Vec<Output>) {
         if state.standing != Standing::Member {
             return;

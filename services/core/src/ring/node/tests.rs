@@ -11,7 +11,7 @@ fn contact(number: u128) -> Contact {
     node_at(Position::from_u128(number))
 }
 
-/// A node in a ring with another one, which its roll knows as well.
+/// A node in a ring with another one, which its membership knows as well.
 fn pair(now: Instant) -> (Node, Contact) {
     let other = contact(2);
     let mut node = Node::new(contact(1), 1, NodeSettings::default(), 1, now);
@@ -27,7 +27,7 @@ fn pair(now: Instant) -> (Node, Contact) {
 }
 
 fn is_dead(node: &Node, other: &Contact) -> bool {
-    node.roll().entry(other.position).is_some_and(|entry| entry.life == Life::Dead)
+    node.membership().entry(other.position).is_some_and(|entry| entry.life == Life::Dead)
 }
 
 fn unanswered(node: &Contact, question: Question, asked: Instant) -> Input {
@@ -38,7 +38,7 @@ fn unanswered(node: &Contact, question: Question, asked: Instant) -> Input {
 fn questions_that_waited_for_the_same_standstill_are_one_silence() {
     let start = epoch();
     let (mut node, other) = pair(start);
-    let digest = node.roll().digest().clone();
+    let digest = node.membership().digest().clone();
     for question in [
         Question::State,
         Question::Gossip(Vec::new(), digest),

@@ -6,8 +6,8 @@ use proptest::{collection::vec, prelude::*};
 use uuid::Uuid;
 
 use crate::ring::{
-    Ballot, Contact, Custody, Entry, KeyRange, Life, Lineage, NodeId, Position, Proposal, Refusal,
-    ReplicaSet, Roll, Source, Stamp, Version, proposals, testing::epoch,
+    Ballot, Configurations, Contact, Entry, KeyRange, Life, Lineage, Membership, NodeId, Position,
+    Proposal, Refusal, ReplicaSet, Source, Stamp, Version, proposals, testing::epoch,
 };
 
 /// What is believed at most, and the most that follows from that while a test lasts.
@@ -53,17 +53,17 @@ fn words() -> impl Strategy<Value = (usize, Word)> {
     (0..3_usize, word)
 }
 
-fn say(custody: &mut Custody, word: Word) {
+fn say(configurations: &mut Configurations, word: Word) {
     match word {
-        Word::Learn(set) => drop(custody.learn(WHOLE, &set)),
-        Word::Prepare(set, ballot) => drop(custody.prepare(WHOLE, &set, ballot)),
-        Word::Accept(set, proposal) => drop(custody.accept(WHOLE, &set, &proposal)),
-        Word::Supply(set, ballot) => drop(custody.supply(WHOLE, &set, ballot)),
+        Word::Learn(set) => drop(configurations.learn(WHOLE, &set)),
+        Word::Prepare(set, ballot) => drop(configurations.prepare(WHOLE, &set, ballot)),
+        Word::Accept(set, proposal) => drop(configurations.accept(WHOLE, &set, &proposal)),
+        Word::Supply(set, ballot) => drop(configurations.supply(WHOLE, &set, ballot)),
     }
 }
 
 /// One attempt of the first node to have the next set chosen, as services make it.
-fn attempt(nodes: &mut [Custody; 3], round: &mut u64) -> Result<ReplicaSet, Refusal> {
+fn attempt(nodes: &mut [Configurations; 3], round: &mut u64) -> Result<ReplicaSet, Refusal> {
     let known = nodes[0].at(Position::from_u128(0)).expect("the set is known");
     let present = known.present.clone();
     *round = round.checked_add(1).expect("there is a next round");
@@ -71,16 +71,16 @@ fn attempt(nodes: &mut [Custody; 3], round: &mut u64) -> Result<ReplicaSet, Refu
     let next = present.epoch.checked_add(1).expect("there is a next epoch");
     let wanted = ReplicaSet { epoch: next, ..present.clone() };
     let mut accepted = Vec::new();
-    for custody in nodes.iter_mut() {
-        accepted.extend(custody.prepare(WHOLE, &present, ballot)?);
+    for configurations in nodes.iter_mut() {
+        accepted.extend(configurations.prepare(WHOLE, &present, ballot)?);
     }
     let accepted = accepted.into_iter().filter(|(_, it)| it.next.comes_after(&present));
     let chosen = proposals(WHOLE, accepted, &wanted).remove(0).1;
-    for custody in nodes.iter_mut() {
-        custody.accept(WHOLE, &present, &Proposal { ballot, next: chosen.clone() })?;
+    for configurations in nodes.iter_mut() {
+        configurations.accept(WHOLE, &present, &Proposal { ballot, next: chosen.clone() })?;
     }
-    for custody in nodes.iter_mut() {
-        custody.learn(WHOLE, &chosen);
+    for configurations in nodes.iter_mut() {
+        configurations.learn(WHOLE, &chosen);
     }
     Ok(chosen)
 }
@@ -89,9 +89,9 @@ proptest! {
     /// Three nodes keep a range, and anybody says anything to them.
     #[test]
     fn no_count_that_is_believed_makes_a_range_unusable(words in vec(words(), 0..30)) {
-        let mut nodes = [1, 2, 3].map(|number| Custody::new(node(number).id));
-        for custody in &mut nodes {
-            custody.learn(WHOLE, &set(2, 1));
+        let mut nodes = [1, 2, 3].map(|number| Configurations::new(node(number).id));
+        for configurations in &mut nodes {
+            configurations.learn(WHOLE, &set(2, 1));
         }
         for (to, word) in words {
             say(&mut nodes[to], word);
@@ -111,8 +111,8 @@ proptest! {
             }
         }
         let chosen = chosen.expect("a next set is chosen");
-        for custody in &mut nodes {
-            let taken = custody.write(Position::from_u128(0), WHOLE, &chosen);
+        for configurations in &mut nodes {
+            let taken = configurations.write(Position::from_u128(0), WHOLE, &chosen);
             prop_assert_eq!(taken, Ok(()));
         }
     }
@@ -127,8 +127,8 @@ proptest! {
         let kept = Duration::from_secs(3600);
         let (me, other) = (node(1), node(2));
         let source = Source::of_address("10.0.0.9:1");
-        let mut mine = Roll::new(me.clone(), own, kept, now);
-        let mut theirs = Roll::new(other, 1, kept, now);
+        let mut mine = Membership::new(me.clone(), own, kept, now);
+        let mut theirs = Membership::new(other, 1, kept, now);
         for (incarnation, life, elsewhere) in reports {
             let address = if elsewhere { "192.0.2.1:9".into() } else { me.address.clone() };
             let contact = Contact { address, ..me.clone() };

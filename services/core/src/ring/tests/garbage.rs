@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::{collection::vec, option, prelude::*};
 
 use super::network::{contact, position};
-use crate::ring::{Contact, Member, Next, Standing, State};
+use crate::ring::{ChordNode, Contact, Next, Standing, State};
 
 /// What happens to a node.
 #[derive(Clone, Debug)]
@@ -54,7 +54,7 @@ fn events() -> impl Strategy<Value = Event> {
     ]
 }
 
-fn handle(member: &mut Member, event: &Event) -> Next {
+fn handle(member: &mut ChordNode, event: &Event) -> Next {
     match event {
         Event::Join(state) => {
             let before = member.clone();
@@ -79,7 +79,7 @@ proptest! {
         max in 0..5usize,
         events in vec(events(), 1..40),
     ) {
-        let mut member = Member::new(contact(me), max);
+        let mut member = ChordNode::new(contact(me), max);
         let mut max = max.max(1);
         for event in events {
             let next = handle(&mut member, &event);
@@ -103,7 +103,7 @@ proptest! {
 
     #[test]
     fn who_is_in_no_ring_learns_nothing(events in vec(events(), 1..20)) {
-        let mut member = Member::new(contact(7), 2);
+        let mut member = ChordNode::new(contact(7), 2);
         let unborn = member.clone();
         for event in events {
             if matches!(event, Event::Answered(_) | Event::Notified(_) | Event::Dead(_)) {

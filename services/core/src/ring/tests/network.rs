@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use uuid::Uuid;
 
-use crate::ring::{Bits, Contact, Member, Next, NodeId, Position, Standing, State};
+use crate::ring::{Bits, ChordNode, Contact, Next, NodeId, Position, Standing, State};
 
 /// More rounds than any of these small rings needs to come to rest.
 const MAX_ROUNDS: usize = 40;
@@ -26,7 +26,7 @@ pub(super) type Shape = BTreeMap<Number, (Option<Number>, Vec<Number>)>;
 /// The nodes that are up.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Network {
-    nodes: BTreeMap<Number, Member>,
+    nodes: BTreeMap<Number, ChordNode>,
     max_successors: usize,
 }
 
@@ -68,8 +68,8 @@ impl Network {
         network
     }
 
-    pub(super) fn start(&mut self, number: Number) -> &mut Member {
-        let member = Member::new(contact(number), self.max_successors);
+    pub(super) fn start(&mut self, number: Number) -> &mut ChordNode {
+        let member = ChordNode::new(contact(number), self.max_successors);
         self.nodes.insert(number, member);
         &mut self[number]
     }
@@ -83,19 +83,19 @@ impl Network {
         self.nodes.contains_key(&number)
     }
 
-    pub(super) fn nodes(&self) -> impl Iterator<Item = (Number, &Member)> {
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (Number, &ChordNode)> {
         self.nodes.iter().map(|(number, member)| (*number, member))
     }
 
     /// Those that take part, in the order of their positions.
     pub(super) fn members(&self) -> Vec<Number> {
-        let is_member = |member: &Member| member.standing() == Standing::Member;
+        let is_member = |member: &ChordNode| member.standing() == Standing::Member;
         self.nodes().filter(|(_, member)| is_member(member)).map(|(number, _)| number).collect()
     }
 
     pub(super) fn shape(&self) -> Shape {
         let of = |number| {
-            let member: &Member = &self[number];
+            let member: &ChordNode = &self[number];
             (number, (member.predecessor().map(self::number), numbers(member.successors())))
         };
         self.members().into_iter().map(of).collect()
@@ -192,7 +192,7 @@ impl Network {
     }
 
     pub(super) fn state_of(&self, node: &Contact) -> Option<State> {
-        self.nodes.get(&number(node)).map(Member::state)
+        self.nodes.get(&number(node)).map(ChordNode::state)
     }
 
     /// Members stabilise in turn until nothing changes; then each considers its seed, if it has one.
@@ -226,15 +226,15 @@ impl Network {
 }
 
 impl std::ops::Index<Number> for Network {
-    type Output = Member;
+    type Output = ChordNode;
 
-    fn index(&self, number: Number) -> &Member {
+    fn index(&self, number: Number) -> &ChordNode {
         &self.nodes[&number]
     }
 }
 
 impl std::ops::IndexMut<Number> for Network {
-    fn index_mut(&mut self, number: Number) -> &mut Member {
+    fn index_mut(&mut self, number: Number) -> &mut ChordNode {
         self.nodes.get_mut(&number).expect("the node is up")
     }
 }

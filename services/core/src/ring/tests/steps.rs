@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::network::{Network, Number, Seeds, contact, numbers, position};
-use crate::ring::{Contact, JoinError, KeyRange, Member, Next, Standing, State};
+use crate::ring::{ChordNode, Contact, JoinError, KeyRange, Next, Standing, State};
 
 fn state(node: Number, predecessor: Option<Number>, successors: &[Number]) -> State {
     State {
@@ -15,8 +15,8 @@ fn state(node: Number, predecessor: Option<Number>, successors: &[Number]) -> St
 }
 
 /// Node 5 after it joined in 3's place in the textbook's ring, with a list of three.
-fn member() -> Member {
-    let mut member = Member::new(contact(5), 3);
+fn member() -> ChordNode {
+    let mut member = ChordNode::new(contact(5), 3);
     member.join(&state(3, Some(1), &[8, 10, 12])).expect("3 is the node before 5");
     member
 }
@@ -27,7 +27,7 @@ fn moved(number: Number) -> Contact {
 
 #[test]
 fn a_founder_owns_every_key_and_a_joiner_none() {
-    let mut member = Member::new(contact(5), 3);
+    let mut member = ChordNode::new(contact(5), 3);
     assert_eq!((member.standing(), member.owned()), (Standing::Joining, None));
     member.found();
     assert_eq!(member.owned(), Some(KeyRange::whole(position(5))));
@@ -36,7 +36,7 @@ fn a_founder_owns_every_key_and_a_joiner_none() {
 
 #[test]
 fn a_joiner_tells_its_successor_and_its_predecessor() {
-    let mut member = Member::new(contact(5), 3);
+    let mut member = ChordNode::new(contact(5), 3);
     let told = member.join(&state(3, Some(1), &[8, 10, 12]));
     assert_eq!(told, Ok(vec![contact(8), contact(3)]));
     assert_eq!(numbers(member.successors()), [8, 10, 12]);
@@ -46,7 +46,7 @@ fn a_joiner_tells_its_successor_and_its_predecessor() {
 #[test]
 fn in_a_ring_no_larger_than_a_list_a_joiners_list_ends_with_its_predecessor() {
     for (known, list) in [(&[8, 10][..], &[8, 10, 3][..]), (&[8], &[8, 3]), (&[], &[3])] {
-        let mut member = Member::new(contact(5), 3);
+        let mut member = ChordNode::new(contact(5), 3);
         member.join(&state(3, None, known)).expect("3 is the node before 5");
         assert_eq!(numbers(member.successors()), list);
     }
@@ -54,7 +54,7 @@ fn in_a_ring_no_larger_than_a_list_a_joiners_list_ends_with_its_predecessor() {
 
 #[test]
 fn a_node_joins_only_after_the_member_before_it() {
-    let mut joiner = Member::new(contact(5), 3);
+    let mut joiner = ChordNode::new(contact(5), 3);
     let unborn = joiner.clone();
     let far = joiner.join(&state(1, None, &[3, 8]));
     assert_eq!(far, Err(JoinError::NoPredecessor(contact(1))));
@@ -70,7 +70,7 @@ fn a_node_joins_only_after_the_member_before_it() {
 
 #[test]
 fn a_node_that_was_started_again_joins_although_its_predecessor_still_knows_its_earlier_life() {
-    let mut joiner = Member::new(contact(5), 3);
+    let mut joiner = ChordNode::new(contact(5), 3);
     joiner.join(&state(3, Some(1), &[5, 8, 10])).expect("3 is the node before 5");
     assert_eq!(numbers(joiner.successors()), [8, 10, 3]);
 }
@@ -171,7 +171,7 @@ fn a_leaver_tells_its_neighbours_each_once() {
 #[test]
 fn a_node_that_was_started_again_is_followed_only_after_it_has_joined() {
     let mut member = member();
-    let unborn = Member::new(contact(8), 3).state();
+    let unborn = ChordNode::new(contact(8), 3).state();
     assert_eq!(member.answered(&unborn), Next::Ask(contact(10)));
     assert_eq!(numbers(member.successors()), [10, 12]);
     let _ = member.notified(&state(8, Some(5), &[10, 12]));
@@ -202,7 +202,7 @@ fn only_a_node_before_the_closest_successor_is_considered() {
     }
     assert!(member.consider(&contact(9)));
     assert!(!member.consider(&contact(5)));
-    assert!(!Member::new(contact(5), 3).consider(&contact(9)));
+    assert!(!ChordNode::new(contact(5), 3).consider(&contact(9)));
 }
 
 #[test]

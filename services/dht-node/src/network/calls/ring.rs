@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use shoal_common::channel::Channel;
-use shoal_core::ring::{Contact, Entry, Found, Position, RollDigest, State};
+use shoal_core::ring::{Contact, Entry, Found, MembershipDigest, Position, State};
 use shoal_proto::dht::v1::{self as pb, dht_service_client::DhtServiceClient, target::Kind};
 
 use super::{CallError, Calls, Client};
@@ -69,7 +69,7 @@ impl Calls {
     pub(crate) async fn gossip(
         &self,
         entries: &[Entry],
-        digest: &RollDigest,
+        digest: &MembershipDigest,
         to: &Contact,
     ) -> Result<Vec<Entry>, CallError> {
         let rumours = entries.iter().map(wire::rumour).collect();

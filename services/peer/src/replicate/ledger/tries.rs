@@ -1,4 +1,4 @@
-//! Contents of which nobody gave the manifest: how often they were tried, and when they are again.
+//! Contents without a manifest: how often they were tried, and when they are retried.
 
 use std::{
     collections::BTreeMap,
@@ -9,17 +9,17 @@ use rand::Rng;
 use shoal_common::backoff::Backoff;
 use shoal_core::content::ContentId;
 
-/// A content that was tried so often in vain is dropped.
+/// A content that was tried this often in vain is dropped.
 pub(super) const MAX_TRIES: u32 = 6;
-/// Wait after the first try, doubled after each, and the longest.
+/// The pause after the first try, doubled after each, and the longest.
 const FIRST_WAIT: Duration = Duration::from_secs(60);
 const MAX_WAIT: Duration = Duration::from_secs(3600);
-/// What was dropped is new again after so long: its seeder may have come back.
+/// A dropped content counts as new after this long: its seeder may have returned.
 const DROPPED_FOR: Duration = Duration::from_secs(24 * 3600);
-/// Contents remembered, at most; of more, one is taken for new.
+/// Contents remembered; beyond that, one counts as new.
 const MAX_CONTENTS: usize = 20_000;
 
-/// What was tried in vain.
+/// Contents that were tried in vain.
 #[derive(Debug, Default)]
 pub(super) struct Tries(BTreeMap<ContentId, Tried>);
 
@@ -46,7 +46,7 @@ impl Tries {
         is_due
     }
 
-    /// It was tried in vain once more. Returns how long it waits; none if it is dropped.
+    /// It was tried in vain once more. Returns the pause; none if it is dropped.
     pub(super) fn failed(
         &mut self,
         now: Instant,

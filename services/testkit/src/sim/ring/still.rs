@@ -4,8 +4,8 @@ use std::{collections::HashMap, ops::AddAssign, sync::Arc};
 
 use rand::{Rng, RngExt as _, seq::index};
 use shoal_core::ring::{
-    Bits, Census, Contact, FingerBase, Fingers, Found, Lookup, LookupFailure, LookupSettings,
-    NodeId, Outcome, Position, Standing, State, View,
+    Bits, Contact, FingerBase, Fingers, Found, LiveNodes, Lookup, LookupFailure, LookupSettings,
+    NodeId, Outcome, Position, RoutingTable, Standing, State,
 };
 use uuid::Uuid;
 
@@ -54,7 +54,7 @@ impl Shape {
 pub struct StillRing {
     /// In the order of positions.
     nodes: Vec<Contact>,
-    views: Vec<View>,
+    views: Vec<RoutingTable>,
     places: HashMap<Position, usize>,
     dead: Vec<bool>,
 }
@@ -134,18 +134,18 @@ impl StillRing {
         let mut nodes: Vec<_> =
             (0..shape.nodes).map(|_| random_node(address.clone(), rng)).collect();
         nodes.sort();
-        let census = Census::new(nodes.iter().cloned());
+        let live_nodes = LiveNodes::new(nodes.iter().cloned());
         let view = |me: &Contact| {
             let mut fingers = Fingers::new(me.position, Bits::FULL, shape.base);
-            fingers.fill_from(&census);
-            let after = census.from(me.position.next());
+            fingers.fill_from(&live_nodes);
+            let after = live_nodes.from(me.position.next());
             let state = State {
                 node: me.clone(),
                 standing: Standing::Member,
-                predecessor: census.preceding(me.position).next().cloned(),
+                predecessor: live_nodes.preceding(me.position).next().cloned(),
                 successors: after.take(shape.successors.min(shape.nodes - 1)).cloned().collect(),
             };
-            View { state, fingers: Arc::new(fingers), census: None }
+            RoutingTable { state, fingers: Arc::new(fingers), live_nodes: None }
         };
         let views = nodes.iter().map(view).collect();
         let places = nodes.iter().enumerate().map(|(place, node)| (node.position, place)).collect();
@@ -156,8 +156,8 @@ impl StillRing {
     /// All nodes know of each other, as by gossip.
     #[must_use]
     pub fn with_census(mut self) -> Self {
-        let census = Census::new(self.nodes.iter().cloned());
-        self.views.iter_mut().for_each(|view| view.census = Some(census.clone()));
+        let live_nodes = LiveNodes::new(self.nodes.iter().cloned());
+        self.views.iter_mut().for_each(|view| view.live_nodes = Some(live_nodes.clone()));
         self
     }
 

@@ -9,7 +9,7 @@ use std::{
 use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus, seq::IndexedRandom as _};
 use shoal_core::ring::{
     Contact, Founding, Input, Lookup, LookupFailure, LookupSettings, Node, NodeSettings, Outcome,
-    Output, Position, Purpose, Seeds, Standing, TimeoutSettings, Timeouts, View,
+    Output, Position, Purpose, RoutingTable, Seeds, Standing, TimeoutSettings, Timeouts,
 };
 
 use super::{
@@ -63,7 +63,7 @@ pub(super) struct Host {
     me: Contact,
     pub(super) brain: Node,
     /// What others see.
-    pub(super) view: View,
+    pub(super) view: RoutingTable,
     timeouts: Timeouts,
     /// The tick that is set.
     tick_at: Option<Instant>,
@@ -346,7 +346,7 @@ impl World {
         let mut brain = Node::new(me.clone(), 1, settings, self.rng.random(), self.instant());
         self.hosts.push(Host {
             me,
-            view: brain.view(),
+            view: brain.routing_table(),
             brain,
             timeouts: Timeouts::new(self.setup.timeouts.clone()),
             tick_at: None,
@@ -433,7 +433,7 @@ impl World {
 
     fn publish(&mut self, host: usize) {
         let Host { brain, view, me, .. } = &mut self.hosts[host];
-        *view = brain.view();
+        *view = brain.routing_table();
         if view.state.standing == Standing::Member {
             self.members.insert(me.position, host);
         } else {

@@ -1,21 +1,23 @@
-//! Everybody in the ring, spread by gossip: a hint for lookups in one hop, never an authority.
+//! Membership: all nodes of the ring, spread by gossip. It is a hint for one-hop lookups, never an
+//! authority.
 //!
-//! Nodes tell each other what changed (rumours), each change a few times; what that misses is found
-//! by comparing hashes of parts of the circle and exchanged whole. Reports of a node are ordered
-//! ([`Entry::supersedes`]) and the highest is kept, so that all rolls come to say the same, in
-//! whatever order they hear it. Only a node itself refutes a report of its end.
+//! Nodes tell each other about changes (rumours), each change a few times; what that misses is
+//! found by comparing hashes of parts of the circle, whose entries are then exchanged. Reports
+//! about a node are ordered ([`Entry::supersedes`]) and the highest is kept, so that all nodes
+//! converge to the same membership, in whatever order they hear. Only the node itself refutes a
+//! report of its end.
 //!
-//! An end is told for a while, or an old report would bring the node back, and then remembered in
-//! silence for as long again: two nodes that forget at different moments would else remind each other
-//! for ever.
+//! An end is told for a while, because an old report would otherwise revive the node, and then kept
+//! silently for as long again: otherwise two nodes that forget at different moments would remind
+//! each other forever.
 //!
-//! Anybody may tell of nodes that do not exist. So what one source introduces is bounded
-//! ([`Roll::MAX_OF_SOURCE`]). A node that answers where it is said to be counts for its own host instead,
-//! and apart from what that host tells.
+//! Anybody can invent nodes. So the number of nodes that one source introduces is bounded
+//! ([`Membership::MAX_OF_SOURCE`]). A node that answers at its address counts for its own host
+//! instead, and separately from what that host tells.
 //!
-//! Invariants: `order` and `pool` hold the living, `ends` the others, `news` what is to be passed on,
-//! `introduced` counts the records of each origin, and `digest` hashes all that is not remembered in
-//! silence.
+//! Invariants: `order` and `pool` hold the live nodes, `ends` the others, `news` the changes to
+//! pass on, `introduced` counts the records of each origin, and `digest` hashes all that is not
+//! kept silently.
 
 mod entry;
 
@@ -27,40 +29,40 @@ use std::{
 
 use rand::{Rng, RngExt as _};
 
-use super::{Census, Contact, Position, Source};
+use super::{Contact, LiveNodes, Position, Source};
 
 pub use entry::{Digest, Entry, Life};
 
-/// Told to so many others for each doubling of the ring's size, a rumour reaches all: SWIM and
-/// memberlist pass it on 3 to 4 times log(n).
+/// A rumour that is told to this many nodes for each doubling of the ring's size reaches all: SWIM
+/// and memberlist use 3 to 4 times log(n).
 const TELLINGS: u32 = 3;
 
-/// Everybody that a node heard of, and whether they live.
+/// All nodes that a node has heard of, and whether they are alive.
 #[derive(Clone, Debug)]
-pub struct Roll {
+pub struct Membership {
     me: Position,
     keep_ends: Duration,
     records: BTreeMap<Position, Record>,
-    /// The living, and where they stand in `pool`.
+    /// The live nodes, and their places in `pool`.
     order: BTreeMap<Position, usize>,
-    /// The living in no order, to draw from.
+    /// The live nodes in no order, to draw from.
     pool: Vec<Position>,
-    /// What to pass on: what was told least first, and of that the newest.
+    /// The changes to pass on: those told least often first, and of these the newest.
     news: BTreeSet<(u32, Reverse<u64>, Position)>,
     /// When each end is withdrawn or forgotten.
     ends: BTreeSet<(Instant, Position)>,
     introduced: HashMap<Origin, usize>,
     digest: Digest,
-    /// Counts changes, to tell newer from older.
+    /// Counts changes, to order them.
     changes: u64,
-    /// The living as last asked for, if nothing changed since.
-    census: Option<Census>,
+    /// The live nodes as last requested, if nothing has changed since.
+    live_nodes: Option<LiveNodes>,
 }
 
-/// Whom a record counts for.
+/// The origin that a record counts for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Origin {
-    /// The one who told of it first.
+    /// The source that told of it first.
     Told(Source),
     /// Its own host, where it has answered.
     Met(Source),
@@ -78,7 +80,7 @@ struct Record {
 #[derive(Clone, Copy, Debug)]
 struct End {
     due: Instant,
-    /// Nobody is told any more.
+    /// It is no longer told.
     silent: bool,
 }
 
@@ -88,22 +90,22 @@ impl Record {
     }
 }
 
-impl Roll {
-    /// Nodes that a roll holds, the living and the others.
+impl Membership {
+    /// Nodes in the membership, alive or not.
     pub const MAX_ENTRIES: usize = 65_536;
-    /// Of them, those that one source introduced: a node that joins a ring of 10,000 hears of all from
-    /// ten others within seconds, and a stranger fills a 64th.
+    /// Nodes that one source introduced: a node that joins a ring of 10,000 hears of all of them
+    /// from ten others within seconds, and a stranger fills a 64th.
     pub const MAX_OF_SOURCE: usize = 1_024;
     /// Rumours in a message.
     pub const MAX_RUMOURS: usize = 64;
-    /// Entries of a message that are looked at.
+    /// Entries of a message that are read.
     pub const MAX_HEARD: usize = 1_024;
 
-    /// A roll that holds this node alone. Its incarnation is to be higher than any that it used
-    /// before: the time at which it started. An end is told for `keep_ends`: far longer than gossip
-    /// needs to reach everybody.
+    /// A membership of this node alone. Its incarnation must be higher than any that it used
+    /// before: the time of its start. An end is told for `keep_ends`: far longer than gossip needs
+    /// to reach all nodes.
     pub fn new(me: Contact, incarnation: u64, keep_ends: Duration, now: Instant) -> Self {
-        let mut roll = Self {
+        let mut membership = Self {
             me: me.position,
             keep_ends,
             records: BTreeMap::new(),
@@ -114,16 +116,16 @@ impl Roll {
             introduced: HashMap::new(),
             digest: Digest::empty(),
             changes: 0,
-            census: None,
+            live_nodes: None,
         };
         let here = Origin::Met(Source::of_address(&me.address));
-        roll.hear(now, &here, &Entry { contact: me, incarnation, life: Life::Alive });
-        roll
+        membership.hear(now, &here, &Entry { contact: me, incarnation, life: Life::Alive });
+        membership
     }
 
-    /// Notes what this node found out by itself of another. Returns whether that is news.
+    /// Notes what this node has observed of another. Returns whether that is news.
     ///
-    /// That a node answers does not bring it back: its end is told anew, so that it hears of it and
+    /// An answer does not revive a node: its end is told again, so that the node hears of it and
     /// refutes it.
     pub fn observe(&mut self, now: Instant, contact: &Contact, life: Life) -> bool {
         let origin = Origin::Met(Source::of_address(&contact.address));
@@ -134,7 +136,8 @@ impl Roll {
         is_news
     }
 
-    /// Notes what a node says of itself, as in [`Roll::observe`], without proof that it is where it says.
+    /// Notes what a node says of itself, as [`Membership::observe`] does, without proof of its
+    /// address.
     pub fn claimed(
         &mut self,
         now: Instant,
@@ -151,7 +154,7 @@ impl Roll {
         }
         let Some(record) = self.records.get(&contact.position) else {
             let entry = Entry { contact: contact.clone(), incarnation: 0, life };
-            // Of a node that nobody spoke of, nobody needs to hear that it is gone.
+            // The end of an unknown node is of no interest.
             return life == Life::Alive && self.hear(now, origin, &entry);
         };
         if life == Life::Alive {
@@ -164,8 +167,8 @@ impl Roll {
         self.hear(now, origin, &entry)
     }
 
-    /// Takes in what another node tells, [`Roll::MAX_HEARD`] entries at most. Returns what changed,
-    /// the refutation of this node's own end included.
+    /// Takes in the gossip of another node, at most [`Membership::MAX_HEARD`] entries. Returns what
+    /// changed, including the refutation of this node's own end.
     pub fn heard(&mut self, now: Instant, source: &Source, entries: &[Entry]) -> Vec<Entry> {
         let origin = Origin::Told(source.clone());
         let mut changed = Vec::new();
@@ -183,7 +186,7 @@ impl Roll {
         changed
     }
 
-    /// This node goes: it says so, and refutes nothing any more.
+    /// This node leaves: it says so, and no longer refutes anything.
     pub fn leave(&mut self, now: Instant) {
         let Some(own) = self.own().cloned() else { return };
         let incarnation = own.incarnation.saturating_add(1);
@@ -191,8 +194,8 @@ impl Roll {
         self.hear(now, &here, &Entry { incarnation, life: Life::Left, ..own });
     }
 
-    /// What to tell the next node: up to `max` changes, and at most [`Roll::MAX_RUMOURS`], those told
-    /// least first. Each is told about 3 log2 n times.
+    /// Gossip for the next node: up to `max` changes, at most [`Membership::MAX_RUMOURS`], those
+    /// told least often first. Each is told about 3 log2 n times.
     pub fn rumours(&mut self, max: usize) -> Vec<Entry> {
         let doublings = (self.order.len() + 1).next_power_of_two().ilog2();
         let mut told = Vec::new();
@@ -210,13 +213,13 @@ impl Roll {
         told
     }
 
-    /// Hashes of all it says, to find out whether another roll says the same.
+    /// Hashes of the whole membership, to find out whether that of another node is the same.
     pub const fn digest(&self) -> &Digest {
         &self.digest
     }
 
-    /// Up to `max` entries of those parts of the circle in which another roll differs. They begin at
-    /// a random place, so that what does not fit is told some other time.
+    /// Up to `max` entries of the parts of the circle in which another membership differs. They
+    /// begin at a random place, so that what does not fit is told another time.
     pub fn entries_differing(&self, other: &Digest, max: usize, rng: &mut impl Rng) -> Vec<Entry> {
         let mut parts = self.digest.differing(other);
         if parts.is_empty() {
@@ -226,7 +229,7 @@ impl Roll {
         parts.rotate_left(turn);
         let (first, last) = parts[0];
         let from = first.advanced(rng.random_range(0..=first.distance_to(last)));
-        // The part that it begins within comes again at the end; its first half is left for there.
+        // The first part is cut at the random place: its first half comes at the end.
         let ranges =
             [(from, last)].into_iter().chain(parts.into_iter().skip(1)).chain([(first, from)]);
         let records = ranges.flat_map(|(first, last)| self.records.range(first..=last));
@@ -234,7 +237,7 @@ impl Roll {
         told.map(|record| record.entry.clone()).take(max).collect()
     }
 
-    /// Withdraws and forgets the ends whose time has come.
+    /// Withdraws and forgets the ends that are due.
     pub fn expire(&mut self, now: Instant) {
         while let Some(&(due, position)) = self.ends.first()
             && due <= now
@@ -253,64 +256,66 @@ impl Roll {
         }
     }
 
-    /// The closest successor of a position among the living.
+    /// The closest live successor of a position.
     pub fn owner_of(&self, position: Position) -> Option<&Contact> {
         let mut around = self.order.range(position..).chain(&self.order);
         around.next().and_then(|(position, _)| self.contact(*position))
     }
 
-    /// The living counterclockwise, beginning with the last before a position.
+    /// The live nodes counterclockwise, beginning with the last one before a position.
     pub fn preceding(&self, position: Position) -> impl Iterator<Item = &Contact> {
         let around = self.order.range(..position).rev().chain(self.order.range(position..).rev());
         around.filter_map(|(position, _)| self.contact(*position))
     }
 
-    /// One of the living at random, but not this node.
+    /// A random live node other than this one.
     pub fn random(&self, rng: &mut impl Rng) -> Option<&Contact> {
         let (last, others) = self.pool.split_last()?;
         if !self.order.contains_key(&self.me) {
             return self.contact(self.pool[rng.random_range(0..self.pool.len())]);
         }
-        // Each place but the last is drawn; where this node stands the last takes its place.
+        // Any place but the last is drawn; if it is this node's, the last one replaces it.
         let drawn = *others.get(rng.random_range(0..others.len().max(1)))?;
         self.contact(if drawn == self.me { *last } else { drawn })
     }
 
-    /// All the living at this moment, this node among them.
-    pub fn census(&mut self) -> Census {
-        let census = self.census.take().unwrap_or_else(|| {
-            Census::new(self.order.keys().filter_map(|position| self.contact(*position)).cloned())
+    /// All live nodes at this moment, including this one.
+    pub fn live_nodes(&mut self) -> LiveNodes {
+        let live_nodes = self.live_nodes.take().unwrap_or_else(|| {
+            LiveNodes::new(
+                self.order.keys().filter_map(|position| self.contact(*position)).cloned(),
+            )
         });
-        self.census.insert(census).clone()
+        self.live_nodes.insert(live_nodes).clone()
     }
 
-    /// What it says of a position, if anything, remembered ends included.
+    /// The entry of a position, if there is one, including ends.
     pub fn entry(&self, position: Position) -> Option<&Entry> {
         self.records.get(&position).map(|record| &record.entry)
     }
 
-    /// Those that died or left, for as long as that is remembered.
+    /// The nodes that died or left, while that is kept.
     pub fn ends(&self) -> impl Iterator<Item = &Entry> {
         self.ends.iter().filter_map(|(_, position)| self.entry(*position))
     }
 
-    /// What this node says of itself.
+    /// The entry of this node.
     pub fn own(&self) -> Option<&Entry> {
         self.entry(self.me)
     }
 
-    /// How many live, this node included.
+    /// The number of live nodes, including this one.
     pub fn len(&self) -> usize {
         self.order.len()
     }
 
-    /// Nobody lives: this node left, and knows no other.
+    /// There is no live node: this node has left, and knows no other.
     pub fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
-    /// Others speak of this node. What is wrong, or newer than what it says itself, gives way to what
-    /// it says from now on.
+    /// Others report about this node. A report that is wrong, or newer than its own entry, is
+    /// replaced by a newer entry of its own.
     fn refute(&mut self, now: Instant, entry: &Entry) -> bool {
         let Some(own) = self.own().cloned() else { return false };
         if own.life != Life::Alive || !entry.supersedes(&own) {
@@ -321,14 +326,14 @@ impl Roll {
         self.hear(now, &here, &Entry { incarnation, ..own })
     }
 
-    /// Keeps an entry if it supersedes what there is, and passes it on.
+    /// Keeps an entry if it supersedes the present one, and passes it on.
     fn hear(&mut self, now: Instant, origin: &Origin, entry: &Entry) -> bool {
         let position = entry.contact.position;
         let known = self.records.get(&position);
         if known.is_some_and(|known| !entry.supersedes(&known.entry)) {
             return false;
         }
-        // Whoever tells of it now, it is one record still.
+        // Whichever source tells it now, it stays one record.
         let known = known.map(|known| known.origin.clone());
         if known.is_none() && !(self.has_room_of(origin) && self.make_room(entry.life)) {
             return false;
@@ -341,7 +346,7 @@ impl Roll {
         if entry.life == Life::Alive {
             self.order.insert(position, self.pool.len());
             self.pool.push(position);
-            self.census = None;
+            self.live_nodes = None;
         } else {
             let due = now + self.keep_ends;
             self.ends.insert((due, position));
@@ -352,12 +357,12 @@ impl Roll {
         true
     }
 
-    /// Whether one more may count for an origin.
+    /// Whether one more record may count for an origin.
     fn has_room_of(&self, origin: &Origin) -> bool {
         self.introduced.get(origin).is_none_or(|count| *count < Self::MAX_OF_SOURCE)
     }
 
-    /// A node answered where it is said to be: it counts no longer for the one who told of it.
+    /// A node answered at its address: it no longer counts for the source that told of it.
     fn attribute(&mut self, contact: &Contact, origin: Origin) {
         let has_room = self.has_room_of(&origin);
         let Some(record) = self.records.get_mut(&contact.position) else { return };
@@ -377,7 +382,7 @@ impl Roll {
         }
     }
 
-    /// Whether one more fits; the end that was to be forgotten first gives way to a living node.
+    /// Whether one more fits; the end that is forgotten next makes room for a live node.
     fn make_room(&mut self, life: Life) -> bool {
         if self.records.len() < Self::MAX_ENTRIES {
             return true;
@@ -407,7 +412,7 @@ impl Roll {
         }
     }
 
-    /// Takes a position out of everything.
+    /// Removes a position everywhere.
     fn remove(&mut self, position: Position) {
         self.drop_news(position);
         let Some(record) = self.records.remove(&position) else { return };
@@ -423,7 +428,7 @@ impl Roll {
             if let Some(moved) = self.pool.get(place) {
                 self.order.insert(*moved, place);
             }
-            self.census = None;
+            self.live_nodes = None;
         }
     }
 

@@ -1,41 +1,41 @@
-//! What a node knows of the ring at one moment, and how it answers from that.
+//! The routing table of a node at one moment, and its answers to lookups.
 
 use std::sync::Arc;
 
-use super::{Census, Contact, Fingers, Found, KeyRange, Position, Standing, State};
+use super::{Contact, Fingers, Found, KeyRange, LiveNodes, Position, Standing, State};
 
-/// What a node knows of the ring. It never changes: those who answer calls read it while the owner
-/// of the state prepares the next one.
+/// The routing table of a node. It is immutable: handlers of calls read it while the owner of the
+/// state prepares the next one.
 #[derive(Clone, Debug)]
-pub struct View {
+pub struct RoutingTable {
     /// The node, its standing, its predecessor and its successors.
     pub state: State,
-    /// Its shortcuts.
+    /// Its fingers.
     pub fingers: Arc<Fingers>,
-    /// Everybody who lives by the roll, if that is used as a hint.
-    pub census: Option<Census>,
+    /// The live nodes by the membership, if that is used as a hint.
+    pub live_nodes: Option<LiveNodes>,
 }
 
-impl View {
+impl RoutingTable {
     /// Nodes named in [`Found::closer`].
     pub const MAX_CLOSER: usize = 8;
-    /// Of these, the closest by the roll. More would crowd out the fingers, which are looked after
-    /// better: the roll may name many that died together.
+    /// Of these, the closest ones by the membership. More would displace the fingers, which are
+    /// maintained better: the membership may name many nodes that died together.
     const MAX_HINTS: usize = 3;
-    /// Nodes after it, and before it, that a position's owner names: a lookup is over with its answer,
-    /// and only who joins goes on, to the live node before it.
+    /// Nodes after and before it that a position's owner names: a lookup ends with its answer; only
+    /// a joining node continues, to the live node before it.
     const MAX_NAMED_BY_OWNER: usize = 3;
 
-    /// What it tells another node of a position's closest successor: [`View::MAX_CLOSER`] nodes to
-    /// ask next.
+    /// The answer to another node about a position's closest successor:
+    /// [`RoutingTable::MAX_CLOSER`] nodes to ask next.
     ///
-    /// Only a member should be asked: one that joins or leaves names others, but answers for nothing.
+    /// Only a member should be asked: a node that joins or leaves names others, but serves nothing.
     pub fn find_successor(&self, position: Position) -> Found {
         self.find(position, Self::MAX_CLOSER)
     }
 
-    /// What it knows itself of a position's closest successor, to begin a lookup with: whomever it
-    /// may ask next.
+    /// What this node knows about a position's closest successor, to begin a lookup with: all nodes
+    /// that it may ask next.
     pub fn find_for_lookup(&self, position: Position) -> Found {
         self.find(position, usize::MAX)
     }
@@ -65,7 +65,7 @@ impl View {
         self.state.standing == Standing::Member
     }
 
-    /// This node is the first at or after the position, whether it still answers for it or not.
+    /// This node is the first at or after the position, whether it still serves it or not.
     fn is_mine(&self, position: Position) -> bool {
         let State { node, standing, predecessor, successors } = &self.state;
         let last = node.position;
@@ -95,13 +95,13 @@ impl View {
         found
     }
 
-    /// Nodes between this one and the position, closest first; with those at or after it that stand
-    /// with them, if it lies beyond what this node answers for.
+    /// Nodes between this one and the position, closest first; with those at or after it that
+    /// belong to them, if the position lies beyond what this node serves.
     fn closer_to(&self, position: Position, beyond: bool, max: usize) -> Vec<Contact> {
         let State { node: me, predecessor, successors, .. } = &self.state;
         let is_between = |node: &&Contact| node.position.is_between(me.position, position);
-        let census = self.census.as_ref().filter(|_| beyond);
-        let hints = census.into_iter().flat_map(|census| census.preceding(position));
+        let live_nodes = self.live_nodes.as_ref().filter(|_| beyond);
+        let hints = live_nodes.into_iter().flat_map(|live_nodes| live_nodes.preceding(position));
         let mut closer: Vec<_> = self
             .fingers
             .closest_preceding(position)
@@ -113,7 +113,7 @@ impl View {
         closer.sort_by_key(|node| node.position.distance_to(position));
         closer.dedup_by_key(|node| node.position);
 
-        let owner = census.and_then(|census| census.owner_of(position));
+        let owner = live_nodes.and_then(|live_nodes| live_nodes.owner_of(position));
         let owner = owner.filter(|owner| owner.position != me.position);
         let last = predecessor.as_ref().filter(|_| beyond);
         let ends = usize::from(owner.is_some()) + usize::from(last.is_some());
@@ -122,8 +122,8 @@ impl View {
     }
 }
 
-/// So many of the nodes, most promising first: the first half, and some of all the others, as those next
-/// to each other may have died together.
+/// This many of the nodes, most promising first: the first half, and a sample of the others,
+/// because neighbouring nodes may have died together.
 fn spread<'a>(nodes: &[&'a Contact], max: usize) -> Vec<&'a Contact> {
     if nodes.len() <= max {
         return nodes.to_vec();
@@ -145,21 +145,21 @@ mod tests {
     const TEXTBOOK: [u128; 8] = [1, 3, 4, 5, 8, 10, 12, 15];
 
     /// A member of the textbook's ring at 8, with a list of two.
-    fn eight() -> View {
+    fn eight() -> RoutingTable {
         let mut fingers = Fingers::new(four(8), FOUR, FingerBase::Two);
-        fingers.fill_from(&Census::new(TEXTBOOK.map(node)));
+        fingers.fill_from(&LiveNodes::new(TEXTBOOK.map(node)));
         let state = State {
             node: node(8),
             standing: Standing::Member,
             predecessor: Some(node(5)),
             successors: vec![node(10), node(12)],
         };
-        View { state, fingers: Arc::new(fingers), census: None }
+        RoutingTable { state, fingers: Arc::new(fingers), live_nodes: None }
     }
 
-    fn answer(view: &View, position: u128) -> (bool, Vec<u128>, Vec<u128>) {
-        let found = view.find_successor(four(position));
-        assert_eq!(found.node, view.state.node);
+    fn answer(table: &RoutingTable, position: u128) -> (bool, Vec<u128>, Vec<u128>) {
+        let found = table.find_successor(four(position));
+        assert_eq!(found.node, table.state.node);
         (found.owns, numbers(&found.successors), numbers(&found.closer))
     }
 
@@ -181,65 +181,65 @@ mod tests {
     fn beyond_it_names_the_closest_before_the_position_and_last_its_predecessor() {
         assert_eq!(answer(&eight(), 2), (false, vec![], vec![1, 12, 10, 5]));
         // Its predecessor is both: the closest before the position, and the way back.
-        let mut view = eight();
-        view.state.predecessor = Some(node(4));
-        assert_eq!(answer(&view, 4), (false, vec![], vec![1, 12, 10, 4]));
+        let mut table = eight();
+        table.state.predecessor = Some(node(4));
+        assert_eq!(answer(&table, 4), (false, vec![], vec![1, 12, 10, 4]));
     }
 
     #[test]
     fn with_the_roll_as_a_hint_the_owner_comes_first() {
-        let mut view = eight();
-        view.census = Some(Census::new(TEXTBOOK.map(node)));
-        assert_eq!(answer(&view, 2), (false, vec![], vec![3, 1, 15, 12, 10, 5]));
-        assert_eq!(answer(&view, 11), (false, vec![12], vec![10]), "the list knows better");
-        view.census = Some(Census::new([8, 10].map(node)));
-        assert_eq!(answer(&view, 2), (false, vec![], vec![1, 12, 10, 5]));
+        let mut table = eight();
+        table.live_nodes = Some(LiveNodes::new(TEXTBOOK.map(node)));
+        assert_eq!(answer(&table, 2), (false, vec![], vec![3, 1, 15, 12, 10, 5]));
+        assert_eq!(answer(&table, 11), (false, vec![12], vec![10]), "the list knows better");
+        table.live_nodes = Some(LiveNodes::new([8, 10].map(node)));
+        assert_eq!(answer(&table, 2), (false, vec![], vec![1, 12, 10, 5]));
     }
 
     #[test]
     fn no_more_than_eight_are_named_and_not_only_the_closest() {
-        let mut view = eight();
-        let all: Census = Census::new((0..16).map(node));
+        let mut table = eight();
+        let all: LiveNodes = LiveNodes::new((0..16).map(node));
         let mut fingers = Fingers::new(four(8), FOUR, FingerBase::Sixteen);
         fingers.fill_from(&all);
-        view.fingers = Arc::new(fingers);
-        view.census = Some(all);
-        assert_eq!(answer(&view, 5).2, [5, 4, 3, 2, 1, 15, 13, 5]);
+        table.fingers = Arc::new(fingers);
+        table.live_nodes = Some(all);
+        assert_eq!(answer(&table, 5).2, [5, 4, 3, 2, 1, 15, 13, 5]);
     }
 
     #[test]
     fn a_member_that_knows_nobody_owns_everything() {
-        let mut view = eight();
-        view.fingers = Arc::new(Fingers::new(four(8), FOUR, FingerBase::Two));
-        view.state.predecessor = None;
-        view.state.successors.clear();
-        assert_eq!(answer(&view, 3), (true, vec![8], vec![]));
-        view.state.standing = Standing::Joining;
-        assert_eq!(answer(&view, 3), (false, vec![], vec![]));
+        let mut table = eight();
+        table.fingers = Arc::new(Fingers::new(four(8), FOUR, FingerBase::Two));
+        table.state.predecessor = None;
+        table.state.successors.clear();
+        assert_eq!(answer(&table, 3), (true, vec![8], vec![]));
+        table.state.standing = Standing::Joining;
+        assert_eq!(answer(&table, 3), (false, vec![], vec![]));
     }
 
     #[test]
     fn without_a_predecessor_it_owns_only_its_own_position() {
-        let mut view = eight();
-        view.state.predecessor = None;
-        assert!(!answer(&view, 7).0);
-        assert!(answer(&view, 8).0);
+        let mut table = eight();
+        table.state.predecessor = None;
+        assert!(!answer(&table, 7).0);
+        assert!(answer(&table, 8).0);
     }
 
     #[test]
     fn a_list_that_goes_all_the_way_round_ends_with_the_node_itself() {
-        let mut view = eight();
-        view.state.predecessor = Some(node(12));
-        assert_eq!(answer(&view, 11), (false, vec![12, 8], vec![10]));
-        assert_eq!(answer(&view, 13), (true, vec![8, 10, 12], vec![12, 10]));
+        let mut table = eight();
+        table.state.predecessor = Some(node(12));
+        assert_eq!(answer(&table, 11), (false, vec![12, 8], vec![10]));
+        assert_eq!(answer(&table, 13), (true, vec![8, 10, 12], vec![12, 10]));
     }
 
     #[test]
     fn a_node_that_leaves_names_those_after_it_for_its_own_positions() {
-        let mut view = eight();
-        view.state.standing = Standing::Leaving;
-        assert_eq!(answer(&view, 7), (false, vec![10, 12], vec![5, 1, 12, 10]));
-        view.state.predecessor = Some(node(12));
-        assert_eq!(answer(&view, 11), (false, vec![12], vec![10]));
+        let mut table = eight();
+        table.state.standing = Standing::Leaving;
+        assert_eq!(answer(&table, 7), (false, vec![10, 12], vec![5, 1, 12, 10]));
+        table.state.predecessor = Some(node(12));
+        assert_eq!(answer(&table, 11), (false, vec![12], vec![10]));
     }
 }

@@ -17,9 +17,9 @@ fn anybody() -> Source {
     Source::of_address(&COUNT.fetch_add(1, Ordering::Relaxed).to_string())
 }
 
-/// The roll of the node at 0.
-fn roll(now: Instant) -> Roll {
-    Roll::new(node(0), 1, KEEP, now)
+/// The membership of the node at 0.
+fn membership(now: Instant) -> Membership {
+    Membership::new(node(0), 1, KEEP, now)
 }
 
 fn entry(number: u128, incarnation: u64, life: Life) -> Entry {
@@ -31,9 +31,10 @@ fn alive(numbers: impl IntoIterator<Item = u128>) -> Vec<Entry> {
 }
 
 /// All it would tell.
-fn told(roll: &Roll) -> Vec<Entry> {
-    let others = Digest::new(roll.digest.hashes().map(|hash| !hash));
-    let mut entries = roll.entries_differing(&others, usize::MAX, &mut StdRng::seed_from_u64(1));
+fn told(membership: &Membership) -> Vec<Entry> {
+    let others = Digest::new(membership.digest.hashes().map(|hash| !hash));
+    let mut entries =
+        membership.entries_differing(&others, usize::MAX, &mut StdRng::seed_from_u64(1));
     entries.sort_by_key(|entry| entry.contact.position);
     entries.dedup();
     entries
@@ -42,88 +43,95 @@ fn told(roll: &Roll) -> Vec<Entry> {
 #[test]
 fn the_closest_successor_is_the_next_one_that_lives() {
     let now = epoch();
-    let mut roll = roll(now);
-    roll.heard(now, &anybody(), &alive([4, 8, 12]));
-    assert!(roll.observe(now, &node(8), Life::Dead));
-    assert_eq!(roll.owner_of(four(5)), Some(&node(12)));
-    assert_eq!(roll.owner_of(four(13)), Some(&node(0)));
-    assert_eq!(numbers(roll.preceding(four(12))), [4, 0, 12]);
-    assert_eq!(numbers(roll.census().from(four(1))), [4, 12, 0]);
-    assert_eq!(roll.len(), 3);
+    let mut membership = membership(now);
+    membership.heard(now, &anybody(), &alive([4, 8, 12]));
+    assert!(membership.observe(now, &node(8), Life::Dead));
+    assert_eq!(membership.owner_of(four(5)), Some(&node(12)));
+    assert_eq!(membership.owner_of(four(13)), Some(&node(0)));
+    assert_eq!(numbers(membership.preceding(four(12))), [4, 0, 12]);
+    assert_eq!(numbers(membership.live_nodes().from(four(1))), [4, 12, 0]);
+    assert_eq!(membership.len(), 3);
 }
 
 #[test]
 fn of_the_same_incarnation_the_worse_report_counts_and_a_later_one_refutes_it() {
     let now = epoch();
-    let mut roll = roll(now);
-    roll.heard(now, &anybody(), &[entry(4, 3, Life::Alive)]);
-    assert!(roll.heard(now, &anybody(), &[entry(4, 2, Life::Dead)]).is_empty());
-    assert_eq!(roll.heard(now, &anybody(), &[entry(4, 3, Life::Dead)]), [entry(4, 3, Life::Dead)]);
-    assert!(roll.heard(now, &anybody(), &alive([4])).is_empty());
+    let mut membership = membership(now);
+    membership.heard(now, &anybody(), &[entry(4, 3, Life::Alive)]);
+    assert!(membership.heard(now, &anybody(), &[entry(4, 2, Life::Dead)]).is_empty());
     assert_eq!(
-        roll.heard(now, &anybody(), &[entry(4, 4, Life::Alive)]),
+        membership.heard(now, &anybody(), &[entry(4, 3, Life::Dead)]),
+        [entry(4, 3, Life::Dead)]
+    );
+    assert!(membership.heard(now, &anybody(), &alive([4])).is_empty());
+    assert_eq!(
+        membership.heard(now, &anybody(), &[entry(4, 4, Life::Alive)]),
         [entry(4, 4, Life::Alive)]
     );
-    assert_eq!(roll.len(), 2);
+    assert_eq!(membership.len(), 2);
 }
 
 #[test]
 fn a_node_that_went_is_not_reported_dead_afterwards() {
     let now = epoch();
-    let mut roll = roll(now);
-    roll.heard(now, &anybody(), &[entry(4, 3, Life::Left)]);
-    assert!(!roll.observe(now, &node(4), Life::Dead));
-    assert_eq!(roll.entry(four(4)).map(|entry| entry.life), Some(Life::Left));
+    let mut membership = membership(now);
+    membership.heard(now, &anybody(), &[entry(4, 3, Life::Left)]);
+    assert!(!membership.observe(now, &node(4), Life::Dead));
+    assert_eq!(membership.entry(four(4)).map(|entry| entry.life), Some(Life::Left));
 }
 
 #[test]
 fn a_node_refutes_its_own_end_while_it_lives() {
     let now = epoch();
-    let mut roll = roll(now);
+    let mut membership = membership(now);
     for (incarnation, life) in [(1, Life::Dead), (9, Life::Left), (20, Life::Alive)] {
-        let refuted = roll.heard(now, &anybody(), &[entry(0, incarnation, life)]);
+        let refuted = membership.heard(now, &anybody(), &[entry(0, incarnation, life)]);
         assert_eq!(refuted, [entry(0, incarnation + 1, Life::Alive)]);
-        assert_eq!(roll.rumours(1), refuted);
+        assert_eq!(membership.rumours(1), refuted);
     }
-    roll.leave(now);
-    assert!(roll.heard(now, &anybody(), &[entry(0, 30, Life::Dead)]).is_empty());
-    assert_eq!(roll.own(), Some(&entry(0, 22, Life::Left)));
-    assert!(roll.is_empty());
+    membership.leave(now);
+    assert!(membership.heard(now, &anybody(), &[entry(0, 30, Life::Dead)]).is_empty());
+    assert_eq!(membership.own(), Some(&entry(0, 22, Life::Left)));
+    assert!(membership.is_empty());
 }
 
 #[test]
 fn an_incarnation_that_cannot_be_raised_does_no_harm() {
     let now = epoch();
-    let mut roll = roll(now);
-    roll.heard(now, &anybody(), &[entry(0, u64::MAX, Life::Dead), entry(0, u64::MAX, Life::Left)]);
-    assert_eq!(roll.own(), Some(&entry(0, u64::MAX, Life::Alive)));
-    roll.leave(now);
-    assert_eq!(roll.own(), Some(&entry(0, u64::MAX, Life::Left)));
+    let mut membership = membership(now);
+    membership.heard(
+        now,
+        &anybody(),
+        &[entry(0, u64::MAX, Life::Dead), entry(0, u64::MAX, Life::Left)],
+    );
+    assert_eq!(membership.own(), Some(&entry(0, u64::MAX, Life::Alive)));
+    membership.leave(now);
+    assert_eq!(membership.own(), Some(&entry(0, u64::MAX, Life::Left)));
 }
 
 #[test]
 fn a_node_that_answers_although_it_is_reported_dead_hears_of_it() {
     let now = epoch();
-    let mut roll = roll(now);
-    roll.heard(now, &anybody(), &[entry(4, 1, Life::Dead)]);
-    while !roll.rumours(64).is_empty() {}
-    assert!(!roll.observe(now, &node(4), Life::Alive));
-    assert_eq!(roll.rumours(64), [entry(4, 1, Life::Dead)]);
+    let mut membership = membership(now);
+    membership.heard(now, &anybody(), &[entry(4, 1, Life::Dead)]);
+    while !membership.rumours(64).is_empty() {}
+    assert!(!membership.observe(now, &node(4), Life::Alive));
+    assert_eq!(membership.rumours(64), [entry(4, 1, Life::Dead)]);
 }
 
 #[test]
 fn a_rumour_is_told_three_times_for_each_doubling_the_least_told_first() {
     let now = epoch();
-    let mut roll = roll(now);
-    roll.heard(now, &anybody(), &alive([4, 8]));
+    let mut membership = membership(now);
+    membership.heard(now, &anybody(), &alive([4, 8]));
     let newest_first =
         [entry(8, 1, Life::Alive), entry(4, 1, Life::Alive), entry(0, 1, Life::Alive)];
-    assert_eq!(roll.rumours(64), newest_first);
-    roll.heard(now, &anybody(), &alive([12]));
-    assert_eq!(roll.rumours(2), [entry(12, 1, Life::Alive), entry(8, 1, Life::Alive)]);
+    assert_eq!(membership.rumours(64), newest_first);
+    membership.heard(now, &anybody(), &alive([12]));
+    assert_eq!(membership.rumours(2), [entry(12, 1, Life::Alive), entry(8, 1, Life::Alive)]);
     let mut tellings = BTreeMap::from([(0, 1), (4, 1), (8, 2), (12, 1)]);
     loop {
-        let entries = roll.rumours(3);
+        let entries = membership.rumours(3);
         let Some(last) = entries.last() else { break };
         let least = tellings.values().min().copied();
         assert!(tellings.values().filter(|times| Some(**times) == least).count() >= 1, "{last:?}");
@@ -138,38 +146,38 @@ fn a_rumour_is_told_three_times_for_each_doubling_the_least_told_first() {
 #[test]
 fn an_end_is_told_for_a_while_then_only_remembered_then_forgotten() {
     let now = epoch();
-    let mut roll = roll(now);
-    roll.heard(now, &anybody(), &alive([4]));
-    roll.observe(now, &node(4), Life::Dead);
-    roll.expire(now + KEEP.saturating_sub(Duration::from_secs(1)));
-    assert_eq!(told(&roll).len(), 2);
-    roll.expire(now + KEEP);
-    assert_eq!(told(&roll), [entry(0, 1, Life::Alive)]);
+    let mut membership = membership(now);
+    membership.heard(now, &anybody(), &alive([4]));
+    membership.observe(now, &node(4), Life::Dead);
+    membership.expire(now + KEEP.saturating_sub(Duration::from_secs(1)));
+    assert_eq!(told(&membership).len(), 2);
+    membership.expire(now + KEEP);
+    assert_eq!(told(&membership), [entry(0, 1, Life::Alive)]);
     assert!(
-        roll.heard(now + KEEP, &anybody(), &alive([4])).is_empty(),
+        membership.heard(now + KEEP, &anybody(), &alive([4])).is_empty(),
         "the living who do not know yet"
     );
     assert!(
-        roll.heard(now + KEEP, &anybody(), &[entry(4, 1, Life::Dead)]).is_empty(),
+        membership.heard(now + KEEP, &anybody(), &[entry(4, 1, Life::Dead)]).is_empty(),
         "nor a reminder"
     );
-    roll.expire(now + KEEP * 2);
-    assert_eq!(roll.entry(four(4)), None);
-    assert_eq!(roll.digest(), self::roll(now).digest());
+    membership.expire(now + KEEP * 2);
+    assert_eq!(membership.entry(four(4)), None);
+    assert_eq!(membership.digest(), self::membership(now).digest());
 }
 
 #[test]
 fn two_rolls_that_differ_come_to_agree_by_repair_alone() {
     let now = epoch();
     let mut rng = StdRng::seed_from_u64(7);
-    let (mut ours, mut theirs) = (roll(now), Roll::new(node(1), 1, KEEP, now));
+    let (mut ours, mut theirs) = (membership(now), Membership::new(node(1), 1, KEEP, now));
     for _ in 0..2_000 {
         let contact = node_at(Position::from_u128(rng.random()));
-        let [a, b] = [&mut ours, &mut theirs].map(|roll| {
+        let [a, b] = [&mut ours, &mut theirs].map(|membership| {
             let life = [Life::Alive, Life::Dead, Life::Left][rng.random_range(0..3)];
             let incarnation = rng.random_range(0..3);
             let entry = Entry { contact: contact.clone(), incarnation, life };
-            !roll.heard(now, &anybody(), &[entry]).is_empty()
+            !membership.heard(now, &anybody(), &[entry]).is_empty()
         });
         assert!(a && b);
     }
@@ -197,8 +205,8 @@ fn a_difference_in_one_part_of_the_circle_sends_only_that_part() {
             life: Life::Alive,
         })
         .collect();
-    let (mut ours, mut theirs) = (roll(now), roll(now));
-    for message in everybody.chunks(Roll::MAX_HEARD) {
+    let (mut ours, mut theirs) = (membership(now), membership(now));
+    for message in everybody.chunks(Membership::MAX_HEARD) {
         ours.heard(now, &anybody(), message);
         theirs.heard(now, &anybody(), message);
     }
@@ -211,26 +219,28 @@ fn a_difference_in_one_part_of_the_circle_sends_only_that_part() {
 #[test]
 fn a_full_roll_gives_up_ends_for_the_living_and_takes_no_more() {
     let now = epoch();
-    let mut roll = roll(now);
+    let mut membership = membership(now);
     let at = |number: u128| node_at(Position::from_u128(number << 64));
-    let last = Roll::MAX_ENTRIES as u128 - 1;
+    let last = Membership::MAX_ENTRIES as u128 - 1;
     let entries: Vec<_> = (1..=last)
         .map(|number| Entry { contact: at(number), incarnation: 1, life: Life::Alive })
         .collect();
-    entries.chunks(Roll::MAX_HEARD).for_each(|message| drop(roll.heard(now, &anybody(), message)));
-    assert_eq!(roll.len(), Roll::MAX_ENTRIES);
-    assert!(!roll.observe(now, &at(last + 1), Life::Alive));
-    assert!(roll.observe(now, &at(last), Life::Dead));
-    assert!(roll.observe(now, &at(last + 1), Life::Alive));
-    assert_eq!(roll.len(), Roll::MAX_ENTRIES);
-    assert_eq!(roll.entry(at(last).position), None);
+    entries
+        .chunks(Membership::MAX_HEARD)
+        .for_each(|message| drop(membership.heard(now, &anybody(), message)));
+    assert_eq!(membership.len(), Membership::MAX_ENTRIES);
+    assert!(!membership.observe(now, &at(last + 1), Life::Alive));
+    assert!(membership.observe(now, &at(last), Life::Dead));
+    assert!(membership.observe(now, &at(last + 1), Life::Alive));
+    assert_eq!(membership.len(), Membership::MAX_ENTRIES);
+    assert_eq!(membership.entry(at(last).position), None);
 }
 
 #[test]
 fn one_source_introduces_so_many_and_others_as_many_more() {
     let now = epoch();
-    let mut roll = roll(now);
-    let most = Roll::MAX_OF_SOURCE as u128;
+    let mut membership = membership(now);
+    let most = Membership::MAX_OF_SOURCE as u128;
     let at = |number: u128| Contact {
         address: "10.0.0.9:1".into(),
         ..node_at(Position::from_u128(number))
@@ -240,17 +250,17 @@ fn one_source_introduces_so_many_and_others_as_many_more() {
         numbers.map(alive).collect()
     };
     let [stranger, member] = ["10.0.0.1:1", "10.0.0.2:1"].map(Source::of_address);
-    assert_eq!(roll.heard(now, &stranger, &told(1..most + 1)).len(), most as usize);
-    assert_eq!(roll.heard(now, &stranger, &told(most + 1..most + 9)), []);
-    assert!(!roll.claimed(now, &stranger, &at(most + 1), Life::Alive));
+    assert_eq!(membership.heard(now, &stranger, &told(1..most + 1)).len(), most as usize);
+    assert_eq!(membership.heard(now, &stranger, &told(most + 1..most + 9)), []);
+    assert!(!membership.claimed(now, &stranger, &at(most + 1), Life::Alive));
     // What is there already is news from anybody.
     let dead = Entry { contact: at(1), incarnation: 1, life: Life::Dead };
-    assert_eq!(roll.heard(now, &stranger, std::slice::from_ref(&dead)), [dead]);
-    assert_eq!(roll.heard(now, &member, &told(most + 1..most + 9)).len(), 8);
+    assert_eq!(membership.heard(now, &stranger, std::slice::from_ref(&dead)), [dead]);
+    assert_eq!(membership.heard(now, &member, &told(most + 1..most + 9)).len(), 8);
     // A node that answers where it is said to be counts for its own host.
-    assert!(!roll.observe(now, &at(2), Life::Alive));
-    assert_eq!(roll.heard(now, &stranger, &told(most + 9..most + 19)).len(), 1);
-    check(&mut roll);
+    assert!(!membership.observe(now, &at(2), Life::Alive));
+    assert_eq!(membership.heard(now, &stranger, &told(most + 9..most + 19)).len(), 1);
+    check(&mut membership);
 }
 
 /// A node gossips twice a second, and others with it as often.
@@ -263,11 +273,11 @@ fn a_node_that_joins_ten_thousand_knows_all_after_a_few_exchanges() {
         address: format!("10.0.{}.{}:7073", number / 256, number % 256).into(),
         ..node_at(Position::from_u128(number * (u128::MAX / NODES)))
     };
-    let mut member = Roll::new(at(1), 1, KEEP, now);
+    let mut member = Membership::new(at(1), 1, KEEP, now);
     for number in 2..=NODES {
         member.observe(now, &at(number), Life::Alive);
     }
-    let mut joiner = Roll::new(at(0), 1, KEEP, now);
+    let mut joiner = Membership::new(at(0), 1, KEEP, now);
     joiner.observe(now, &at(1), Life::Alive);
     let mut rng = StdRng::seed_from_u64(1);
     let mut exchanges = 0;
@@ -277,7 +287,7 @@ fn a_node_that_joins_ten_thousand_knows_all_after_a_few_exchanges() {
         // All members know the same. Each tells for itself.
         let other = joiner.random(&mut rng).expect("it knows the one it joined through");
         let source = Source::of_address(&other.address);
-        let told = member.entries_differing(joiner.digest(), Roll::MAX_HEARD, &mut rng);
+        let told = member.entries_differing(joiner.digest(), Membership::MAX_HEARD, &mut rng);
         joiner.heard(now, &source, &told);
     }
     check(&mut joiner);
@@ -286,49 +296,49 @@ fn a_node_that_joins_ten_thousand_knows_all_after_a_few_exchanges() {
 #[test]
 fn a_host_at_which_thousands_answer_fills_no_roll() {
     let now = epoch();
-    let mut roll = roll(now);
+    let mut membership = membership(now);
     let at = |number: u128| Contact {
         address: "10.0.0.9:1".into(),
         ..node_at(Position::from_u128(number))
     };
-    for number in 1..=2 * Roll::MAX_OF_SOURCE as u128 {
-        roll.observe(now, &at(number), Life::Alive);
+    for number in 1..=2 * Membership::MAX_OF_SOURCE as u128 {
+        membership.observe(now, &at(number), Life::Alive);
     }
-    assert_eq!(roll.len(), 1 + Roll::MAX_OF_SOURCE);
-    check(&mut roll);
+    assert_eq!(membership.len(), 1 + Membership::MAX_OF_SOURCE);
+    check(&mut membership);
 }
 
 #[test]
 fn a_message_is_read_up_to_its_limit() {
     let now = epoch();
-    let mut roll = roll(now);
-    let entries: Vec<_> = (1..=Roll::MAX_HEARD as u128 + 1)
+    let mut membership = membership(now);
+    let entries: Vec<_> = (1..=Membership::MAX_HEARD as u128 + 1)
         .map(|number| Entry {
             contact: node_at(Position::from_u128(number)),
             incarnation: 1,
             life: Life::Alive,
         })
         .collect();
-    assert_eq!(roll.heard(now, &anybody(), &entries).len(), Roll::MAX_HEARD);
+    assert_eq!(membership.heard(now, &anybody(), &entries).len(), Membership::MAX_HEARD);
 }
 
 #[test]
 fn each_other_node_that_lives_is_drawn_about_as_often() {
     let now = epoch();
     let mut rng = StdRng::seed_from_u64(7);
-    let mut roll = roll(now);
-    assert_eq!(roll.random(&mut rng), None);
-    roll.heard(now, &anybody(), &alive([4, 8, 12, 14]));
-    roll.observe(now, &node(14), Life::Dead);
+    let mut membership = membership(now);
+    assert_eq!(membership.random(&mut rng), None);
+    membership.heard(now, &anybody(), &alive([4, 8, 12, 14]));
+    membership.observe(now, &node(14), Life::Dead);
     let mut drawn = BTreeMap::<_, usize>::new();
     for _ in 0..3_000 {
-        let contact = roll.random(&mut rng).expect("three others live");
+        let contact = membership.random(&mut rng).expect("three others live");
         *drawn.entry(crate::ring::testing::FOUR.value(contact.position)).or_default() += 1;
     }
     assert_eq!(drawn.keys().copied().collect::<Vec<_>>(), [4, 8, 12]);
     assert!(drawn.values().all(|times| (900..1_100).contains(times)), "{drawn:?}");
-    roll.leave(now);
-    assert!(roll.random(&mut rng).is_some());
+    membership.leave(now);
+    assert!(membership.random(&mut rng).is_some());
 }
 
 fn entries() -> impl Strategy<Value = Vec<Entry>> {
@@ -348,7 +358,7 @@ proptest! {
         entries in entries().prop_shuffle(), shuffled_with: u64, split in 1..30_usize
     ) {
         let now = epoch();
-        let (mut one, mut other) = (roll(now), roll(now));
+        let (mut one, mut other) = (membership(now), membership(now));
         one.heard(now, &anybody(), &entries);
         let mut again = entries.clone();
         rand::seq::SliceRandom::shuffle(&mut again[..], &mut StdRng::seed_from_u64(shuffled_with));
@@ -356,9 +366,9 @@ proptest! {
         again.chunks(split).for_each(|message| drop(other.heard(now, &anybody(), message)));
         prop_assert_eq!(told(&one), told(&other));
         prop_assert_eq!(one.digest(), other.digest());
-        prop_assert_eq!(one.census(), other.census());
+        prop_assert_eq!(one.live_nodes(), other.live_nodes());
         // And by telling a third what they came to.
-        let mut third = roll(now);
+        let mut third = membership(now);
         third.heard(now, &anybody(), &told(&one));
         prop_assert_eq!(third.digest(), one.digest());
     }
@@ -368,50 +378,53 @@ proptest! {
         steps in vec((entries(), any::<bool>(), 0..90_u64, 0..5_usize), 0..20)
     ) {
         let mut now = epoch();
-        let mut roll = roll(now);
+        let mut membership = membership(now);
         for (entries, observe, seconds, rumours) in steps {
             now += Duration::from_secs(seconds);
-            roll.expire(now);
+            membership.expire(now);
             if observe {
                 for entry in &entries {
-                    roll.observe(now, &entry.contact, entry.life);
+                    membership.observe(now, &entry.contact, entry.life);
                 }
             } else {
-                roll.heard(now, &anybody(), &entries);
+                membership.heard(now, &anybody(), &entries);
             }
-            prop_assert!(roll.rumours(rumours).len() <= rumours);
-            check(&mut roll);
+            prop_assert!(membership.rumours(rumours).len() <= rumours);
+            check(&mut membership);
         }
     }
 }
 
 /// The invariants of the file's head.
-fn check(roll: &mut Roll) {
+fn check(membership: &mut Membership) {
     let living: Vec<_> =
-        roll.records.values().filter(|record| record.entry.life == Life::Alive).collect();
+        membership.records.values().filter(|record| record.entry.life == Life::Alive).collect();
     let positions: Vec<_> = living.iter().map(|record| record.entry.contact.position).collect();
-    assert_eq!(roll.order.keys().copied().collect::<Vec<_>>(), positions);
-    assert_eq!(roll.pool.len(), positions.len());
-    assert!(roll.order.iter().all(|(position, place)| roll.pool[*place] == *position));
+    assert_eq!(membership.order.keys().copied().collect::<Vec<_>>(), positions);
+    assert_eq!(membership.pool.len(), positions.len());
+    assert!(membership.order.iter().all(|(position, place)| membership.pool[*place] == *position));
     let ends: BTreeSet<_> =
-        roll.records.iter().filter_map(|(p, record)| Some((record.end?.due, *p))).collect();
-    assert_eq!(roll.ends, ends);
-    assert_eq!(roll.ends.len() + living.len(), roll.records.len());
-    let news =
-        roll.records.iter().filter_map(|(p, record)| record.news.map(|(t, c)| (t, Reverse(c), *p)));
-    assert_eq!(news.collect::<BTreeSet<_>>(), roll.news);
+        membership.records.iter().filter_map(|(p, record)| Some((record.end?.due, *p))).collect();
+    assert_eq!(membership.ends, ends);
+    assert_eq!(membership.ends.len() + living.len(), membership.records.len());
+    let news = membership
+        .records
+        .iter()
+        .filter_map(|(p, record)| record.news.map(|(t, c)| (t, Reverse(c), *p)));
+    assert_eq!(news.collect::<BTreeSet<_>>(), membership.news);
     let mut introduced = HashMap::new();
-    for record in roll.records.values() {
+    for record in membership.records.values() {
         *introduced.entry(record.origin.clone()).or_default() += 1;
     }
-    assert_eq!(roll.introduced, introduced);
-    assert!(introduced.values().all(|count| *count <= Roll::MAX_OF_SOURCE));
+    assert_eq!(membership.introduced, introduced);
+    assert!(introduced.values().all(|count| *count <= Membership::MAX_OF_SOURCE));
     let mut digest = Digest::empty();
-    roll.records
+    membership
+        .records
         .values()
         .filter(|record| record.is_told())
         .for_each(|record| digest.toggle(&record.entry));
-    assert_eq!(roll.digest, digest);
+    assert_eq!(membership.digest, digest);
     let contacts = living.iter().map(|record| record.entry.contact.clone()).collect::<Vec<_>>();
-    assert_eq!(roll.census(), Census::new(contacts));
+    assert_eq!(membership.live_nodes(), LiveNodes::new(contacts));
 }

@@ -1,22 +1,22 @@
-//! A node's place in the ring: its predecessor, its successor list, and how they are kept right.
+//! A node's place in the ring: its predecessor, its successor list, and their maintenance.
 //!
 //! This is Chord (Stoica et al., "Chord", ToN 2003) as corrected by Pamela Zave ("Reasoning about
-//! Identifier Spaces: How to Make Chord Correct", 2017): a joiner takes over its predecessor's whole
-//! list; a list is replaced by a successor's and never merged with it; a predecessor gives way to a
-//! closer one, or when it is dead. What is added: a joiner tells its predecessor at once, a leaver
-//! says so, and a node whose successors are all gone follows its predecessor.
+//! Identifier Spaces: How to Make Chord Correct", 2017): a joiner takes over its predecessor's
+//! whole list; a list is replaced by a successor's and never merged with it; a predecessor is
+//! replaced by a closer one, or when it is dead. In addition, a joiner notifies its predecessor at
+//! once, a leaving node says so, and a node that has lost all successors follows its predecessor.
 //!
-//! A [`Member`] is a value without time or I/O. It is handed what nodes tell and which of them are
-//! silent, and says what follows: a [`Next`]. Between a question and its answer anything may happen,
-//! so an answer is judged by what is right when it arrives.
+//! A [`ChordNode`] is a value without time or I/O. It is told the states of nodes and which of them
+//! are silent, and returns the next step: a [`Next`]. Between a question and its answer anything
+//! may happen, so an answer is judged by the state when it arrives.
 //!
 //! Invariant, whatever others tell: distances from this node strictly increase along its successor
-//! list. So the list never holds this node, and no node twice; and in a ring no larger than a list it
-//! ends where the circle does.
+//! list. So the list never contains this node, and no node twice; and in a ring no larger than a
+//! list it ends where the circle does.
 //!
-//! Invariant of a ring (Zave): as long as each member knows a live one, stabilising makes one ring of
-//! them, in order. A list of r nodes sees to that for r losses between two repairs (`tests/model.rs`).
-//! What falls out of its ring all the same comes back by [`Member::consider`].
+//! Invariant of a ring (Zave): while each member knows a live one, stabilising forms one ordered
+//! ring. A list of r nodes ensures that for r losses between two repairs (`tests/model.rs`). A node
+//! that falls out of its ring all the same returns by [`ChordNode::consider`].
 
 use std::iter;
 
@@ -24,47 +24,47 @@ use super::{Contact, KeyRange, Standing, State};
 
 /// A node's predecessor and successors in a ring.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Member {
+pub struct ChordNode {
     me: Contact,
     standing: Standing,
     predecessor: Option<Contact>,
-    /// The predecessor from when the present one turns out to be dead: it takes this node for its
-    /// closest successor.
+    /// The predecessor if the present one turns out to be dead: it takes this node for its closest
+    /// successor.
     heir: Option<Contact>,
     successors: Vec<Contact>,
     max_successors: usize,
 }
 
-/// What follows from what a node was told.
+/// The step that follows from a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Next {
-    /// Nothing, until it is time to stabilise again.
+    /// None, until it is time to stabilise again.
     Rest,
-    /// Ask this node for its [`State`]: what it answers goes to [`Member::answered`], its silence to
-    /// [`Member::dead`].
+    /// Ask this node for its [`State`]: its answer goes to [`ChordNode::answered`], its silence to
+    /// [`ChordNode::dead`].
     Ask(Contact),
-    /// Send this node the own [`State`], for its [`Member::notified`].
+    /// Send this node the own [`State`], for its [`ChordNode::notified`].
     Notify(Contact),
 }
 
 /// Why a node could not join.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JoinError {
-    /// It has joined already, or leaves.
+    /// It has joined already, or is leaving.
     #[error("the node is not looking for its place in a ring")]
     NotJoining,
-    /// The other is in no ring, or leaves its ring.
+    /// The other node is in no ring, or is leaving its ring.
     #[error("{0:?} is no member of a ring; ask another node")]
     NoMember(Contact),
-    /// The other knows a node between itself and the joiner.
+    /// The other node knows a node between itself and the joiner.
     #[error("{0:?} is not the node before this one; look it up again")]
     NoPredecessor(Contact),
 }
 
-impl Member {
-    /// A node that is in no ring and knows nobody. Its list will hold up to `max_successors` nodes,
-    /// and at least one.
+impl ChordNode {
+    /// A node that is in no ring and knows no other. Its list will hold up to `max_successors`
+    /// nodes, and at least one.
     pub fn new(me: Contact, max_successors: usize) -> Self {
         Self {
             me,
@@ -76,7 +76,7 @@ impl Member {
         }
     }
 
-    /// What it tells of itself.
+    /// Its state, as told to others.
     pub fn state(&self) -> State {
         State {
             node: self.me.clone(),
@@ -86,17 +86,17 @@ impl Member {
         }
     }
 
-    /// Who it is.
+    /// The node.
     pub const fn me(&self) -> &Contact {
         &self.me
     }
 
-    /// Whether it takes part.
+    /// Its standing in the ring.
     pub const fn standing(&self) -> Standing {
         self.standing
     }
 
-    /// The node before it, if it knows one that lives.
+    /// The node before it, if it knows one that is alive.
     pub const fn predecessor(&self) -> Option<&Contact> {
         self.predecessor.as_ref()
     }
@@ -106,8 +106,9 @@ impl Member {
         &self.successors
     }
 
-    /// The keys whose closest successor it is, to its knowledge: all of them if it knows nobody else.
-    /// None while it is joining, and from its predecessor's death until another one is heard of.
+    /// The keys whose closest successor it is, to its knowledge: all of them if it knows no other
+    /// node. None while it is joining, and from its predecessor's death until it learns of another
+    /// one.
     pub fn owned(&self) -> Option<KeyRange> {
         let last = self.me.position;
         match &self.predecessor {
@@ -123,15 +124,15 @@ impl Member {
         self.successors.truncate(self.max_successors);
     }
 
-    /// Makes a ring of this node alone, unless it is in one.
+    /// Founds a ring of this node alone, unless it is in one.
     pub fn found(&mut self) {
         if self.standing == Standing::Joining {
             self.standing = Standing::Member;
         }
     }
 
-    /// Takes its place right after `predecessor`, as that node describes itself. Returns whom to send
-    /// the own [`State`]: the node after it, and the one before it.
+    /// Joins right after `predecessor`, as that node describes itself. Returns the nodes to send
+    /// the own [`State`] to: the node after it, and the one before it.
     pub fn join(&mut self, predecessor: &State) -> Result<Vec<Contact>, JoinError> {
         let before = &predecessor.node;
         if self.standing != Standing::Joining {
@@ -140,7 +141,7 @@ impl Member {
         if predecessor.standing != Standing::Member {
             return Err(JoinError::NoMember(before.clone()));
         }
-        // It may still hold an earlier life of this node.
+        // It may still list an earlier life of this node.
         let mut after: Vec<_> =
             predecessor.successors.iter().filter(|node| !self.is_me(node)).collect();
         if after.is_empty() {
@@ -150,35 +151,36 @@ impl Member {
         if self.is_me(before) || !self.me.position.is_between(before.position, head) {
             return Err(JoinError::NoPredecessor(before.clone()));
         }
-        // A list that has room left has gone round the circle, to the node whose list it is.
+        // A list with room left goes round the circle, to the node whose list it is.
         self.successors = self.cut(after.into_iter().chain([before]));
         self.predecessor = Some(before.clone());
         self.standing = Standing::Member;
         Ok(self.neighbours())
     }
 
-    /// Begins to leave. Returns whom to send the own [`State`], so that they close the gap.
+    /// Begins to leave. Returns the nodes to send the own [`State`] to, so that they close the gap.
     pub fn leave(&mut self) -> Vec<Contact> {
         self.standing = Standing::Leaving;
         self.neighbours()
     }
 
-    /// Whom to ask for its [`State`] when it is time to stabilise: the closest successor. With no
-    /// successor left the predecessor is the closest; if there is none either, the node is alone.
+    /// The node to ask for its [`State`] when it is time to stabilise: the closest successor. With
+    /// no successor left the predecessor is the closest; if there is none either, the node is
+    /// alone.
     pub fn head(&self) -> Option<&Contact> {
         self.successors.first().or(self.predecessor.as_ref())
     }
 
-    /// A hint names a node: it might be a closer successor than the present one. If so, ask it for
-    /// its [`State`].
+    /// A hint names a node: it may be a closer successor than the present one. If so, it should be
+    /// asked for its [`State`].
     pub fn consider(&self, candidate: &Contact) -> bool {
         self.standing != Standing::Joining && self.is_closer(candidate)
     }
 
-    /// A node told its [`State`], asked for whatever reason.
+    /// A node answered with its [`State`], whatever the reason for the question.
     ///
-    /// The closest successor's list is taken over, and that of a node which is closer than it. Then
-    /// its predecessor is asked if that is closer still; else it is told of this node.
+    /// The list of the closest successor is taken over, and that of a node which is closer. Then
+    /// its predecessor is asked if that is closer still; otherwise it is notified of this node.
     pub fn answered(&mut self, state: &State) -> Next {
         if self.standing == Standing::Joining || self.is_me(&state.node) {
             return Next::Rest;
@@ -201,7 +203,7 @@ impl Member {
         }
     }
 
-    /// A node does not answer at this address; if it has come back at another one it stays.
+    /// A node does not answer at this address; if it has returned at another one it stays.
     pub fn dead(&mut self, node: &Contact) -> Next {
         let was_head = self.head() == Some(node);
         self.successors.retain(|known| known != node);
@@ -212,10 +214,10 @@ impl Member {
         self.go_on_without(node, was_head)
     }
 
-    /// A node sent its [`State`] unasked: it takes this one for its closest successor, or is new and
-    /// takes it for its predecessor, or it leaves.
+    /// A node sent its [`State`] unasked: it takes this node for its closest successor, or it is
+    /// new and takes this node for its predecessor, or it is leaving.
     ///
-    /// If the present predecessor has to be asked first and is dead, the sender takes its place.
+    /// If the present predecessor has to be asked first and is dead, the sender replaces it.
     pub fn notified(&mut self, by: &State) -> Next {
         if self.standing == Standing::Joining || self.is_me(&by.node) {
             return Next::Rest;
@@ -230,15 +232,15 @@ impl Member {
         self.rectify(by)
     }
 
-    /// A node is no member any more: it leaves, or was started again and is not back yet. What it
-    /// told last helps to fill the gap.
+    /// A node is no longer a member: it is leaving, or has restarted and has not rejoined. What it
+    /// told last helps to close the gap.
     fn departed(&mut self, state: &State) -> Next {
         let gone = &state.node;
         let was_head = self.head().is_some_and(|head| is_at(head, gone));
         if let Some(index) = self.successors.iter().position(|known| is_at(known, gone)) {
             let (before, after) = (&self.successors[..index], &self.successors[index + 1..]);
             let its = self.cut(before.iter().chain(&state.successors));
-            // What it told is newer than what it told us before, unless it told nothing of use.
+            // Its last state is newer than the one before, unless it tells nothing useful.
             self.successors = if its.len() > index { its } else { [before, after].concat() };
         }
         self.heir.take_if(|known| is_at(known, gone));
@@ -252,14 +254,14 @@ impl Member {
         self.go_on_without(gone, was_head)
     }
 
-    /// Goes on with stabilising after a node that was asked turned out to be none to follow.
+    /// Continues stabilising after a node that was asked turned out not to be a node to follow.
     fn go_on_without(&self, node: &Contact, was_head: bool) -> Next {
         if was_head {
             return self.head().cloned().map_or(Next::Rest, Next::Ask);
         }
         match self.successors.first() {
-            // It was named by the head as its predecessor, and the head will not notice unless
-            // another one notifies it.
+            // The head named it as its predecessor, and will not notice unless another node
+            // notifies it.
             Some(head) if self.is_closer(node) => Next::Notify(head.clone()),
             _ => Next::Rest,
         }
@@ -275,7 +277,7 @@ impl Member {
     fn rectify(&mut self, by: &State) -> Next {
         let (candidate, me) = (&by.node, self.me.position);
         let follows = |node: &Contact| node.position.is_between(candidate.position, me);
-        // A joiner tells its predecessor too, which would otherwise take it for its own.
+        // A joiner notifies its predecessor too, which would otherwise take it for its own.
         if by.successors.first().is_some_and(follows) {
             return Next::Rest;
         }
@@ -295,7 +297,7 @@ impl Member {
         }
     }
 
-    /// Takes over the address by which a node calls itself.
+    /// Adopts the address by which a node calls itself.
     fn refresh(&mut self, node: &Contact) {
         for known in self.successors.iter_mut().chain(&mut self.predecessor).chain(&mut self.heir) {
             if is_at(known, node) {
@@ -323,7 +325,7 @@ impl Member {
         neighbours
     }
 
-    /// The node stands between this one and its first successor.
+    /// The node lies between this one and its first successor.
     fn is_closer(&self, node: &Contact) -> bool {
         let me = self.me.position;
         let end = self.successors.first().map_or(me, |head| head.position);
@@ -335,7 +337,7 @@ impl Member {
     }
 }
 
-/// Both stand at the same position: they are the same node, perhaps at two addresses.
+/// Both are at the same position: they are the same node, perhaps at two addresses.
 fn is_at(a: &Contact, b: &Contact) -> bool {
     a.position == b.position
 }

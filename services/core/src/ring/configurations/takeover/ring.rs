@@ -1,23 +1,24 @@
-//! The state of the model: four nodes, what was sent so far, and what clients were told.
+//! The state of the model: four nodes, the messages sent so far, and what clients were told.
 //!
-//! A request that was sent may be handled at any time from then on, or never; nothing is taken back
-//! when its sender fails. An answer counts from the moment the request was handled: who acts later,
-//! or never, has not had it yet.
+//! A request that was sent may be handled at any later time, or never; nothing is taken back when
+//! its sender fails. An answer counts from the moment the request was handled: a node that acts on
+//! it later, or never, has not received it yet.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use uuid::Uuid;
 
 use crate::ring::{
-    Agreement, Ballot, Contact, Custody, KeyRange, Lineage, NodeId, Position, Proposal, ReplicaSet,
+    Agreement, Ballot, Configurations, Contact, KeyRange, Lineage, NodeId, Position, Proposal,
+    ReplicaSet,
 };
 
 /// Positions are independent: one is enough.
 pub(super) const POSITION: Position = Position::from_u128(0);
-/// All that nodes speak of.
+/// The range of all messages.
 pub(super) const RANGE: KeyRange = KeyRange::whole(POSITION);
 
-/// A node by its place on the circle. `A`, `B` and `C` are the first set, `D` stands before them.
+/// A node by its place on the circle. `A`, `B` and `C` are the first set, `D` lies before them.
 pub(super) type Node = usize;
 pub(super) const D: Node = 0;
 pub(super) const A: Node = 1;
@@ -46,7 +47,7 @@ fn node(contact: &Contact) -> Node {
     contact.position.to_u128() as Node
 }
 
-/// Some of the nodes.
+/// A set of nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Nodes(u8);
 
@@ -68,29 +69,29 @@ impl Nodes {
     }
 }
 
-/// The version of the key's record. The id tells which write it is, the rest which is the last.
+/// The version of the key's record. The id identifies the write, the other fields order writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Version {
     /// Of the set under which it was written, or written again.
     pub(super) epoch: u64,
-    /// Who took over found it with some only. The next primary writes it again.
+    /// A reconfiguration found it on some members only. The next primary writes it again.
     pub(super) is_doubtful: bool,
     pub(super) count: u8,
-    /// Later writes have lower ones: of two that are else equal, the wrong one is the greater.
+    /// Later writes have lower ones: of two that are equal otherwise, the wrong one is the greater.
     pub(super) id: u8,
 }
 
 impl Version {
     /// There is no record.
     pub(super) const NOTHING: Self = Self::of_write(0, 0, 0);
-    /// A record that was removed, and its tombstone after it, while D was away.
+    /// A record that was removed, and its tombstone purged, while D was away.
     pub(super) const REMOVED: Self = Self::of_write(0, 1, 7);
 
     pub(super) const fn of_write(epoch: u64, count: u8, id: u8) -> Self {
         Self { epoch, is_doubtful: false, count, id }
     }
 
-    /// Another write came after it.
+    /// Another write followed it.
     pub(super) fn is_before(self, other: Self) -> bool {
         self < other && self.id != other.id
     }
@@ -100,23 +101,23 @@ impl Version {
     }
 }
 
-/// A node. Custody and record are on disk.
+/// A node. Configurations and record are on disk.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub(super) struct Member {
-    pub(super) custody: Arc<Custody>,
+    pub(super) configurations: Arc<Configurations>,
     pub(super) record: Version,
     pub(super) office: Option<Office>,
     /// It restarted under the set of this epoch, and is the primary of later ones only.
     pub(super) resigned: u64,
 }
 
-/// What a primary knows of its replicas, forgotten when it restarts.
+/// A primary's knowledge of its replicas, lost when it restarts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Office {
     pub(super) epoch: u64,
-    /// Whose leases it holds: until they promise, for they wait so long.
+    /// The members whose leases it holds: until they promise, because they wait that long.
     pub(super) leases: Nodes,
-    /// Who has all that it has itself.
+    /// The members that have all of its records.
     pub(super) same: Nodes,
     /// A majority had, once: it serves.
     pub(super) is_compared: bool,
@@ -133,7 +134,7 @@ pub(super) struct Attempt {
 
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub(super) enum Phase {
-    /// Who promised had accepted this before, and has this record.
+    /// Members that promised, with what they had accepted before and their record.
     Asking(BTreeMap<Node, (Option<Proposal>, Version)>),
     Proposing {
         read: Version,
@@ -156,7 +157,7 @@ impl Attempt {
     }
 }
 
-/// A compare-and-set. A put is one that does not compare, so it has no more to fear.
+/// A compare-and-set. A put does not compare, so it has fewer ways to fail.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub(super) struct Write {
     pub(super) set: Arc<ReplicaSet>,
@@ -167,10 +168,10 @@ pub(super) struct Write {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Outcome {
-    /// So far these have stored it.
+    /// These have stored it so far.
     Pending(Nodes),
     Acknowledged,
-    /// The primary has given up: nobody will hear that it succeeded, but it may yet.
+    /// The primary has given up: no client will be told that it succeeded, but it may.
     Unknown,
 }
 
@@ -186,7 +187,7 @@ pub(super) struct Reading {
     pub(super) node: Node,
     pub(super) epoch: u64,
     pub(super) record: Version,
-    /// The newest version anybody had been told of when it began.
+    /// The newest version that any client had been told of when it began.
     pub(super) newest: Version,
 }
 
@@ -195,12 +196,12 @@ pub(super) struct Reading {
 pub(super) struct Told {
     versions: u8,
     pub(super) newest: Version,
-    /// Somebody was told less than somebody else before.
+    /// A client was told an older version than another client before.
     pub(super) is_stale: bool,
 }
 
 impl Told {
-    /// An answer, by a time when clients had been told of `newest`.
+    /// An answer that was given when clients had been told of `newest`.
     pub(super) fn tell(&mut self, version: Version, newest: Version) {
         self.versions |= version.bit();
         self.newest = self.newest.max(version);
@@ -212,7 +213,7 @@ impl Told {
     }
 }
 
-/// Everything there is.
+/// The whole state.
 #[derive(Clone, Debug, PartialEq, Hash)]
 pub(super) struct Ring {
     pub(super) nodes: Vec<Member>,
@@ -225,14 +226,14 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// Everybody knows the first set, and there is no record but on D, which was away for long.
+    /// Every node knows the first set, and there is no record except on D, which was away for long.
     pub(super) fn new() -> Self {
         let first = Self::first();
         let nodes = NODES.into_iter().map(|node| {
-            let mut custody = Custody::new(id(node));
-            custody.learn(RANGE, &first);
+            let mut configurations = Configurations::new(id(node));
+            configurations.learn(RANGE, &first);
             let record = if node == D { Version::REMOVED } else { Version::NOTHING };
-            Member { custody: Arc::new(custody), record, office: None, resigned: 0 }
+            Member { configurations: Arc::new(configurations), record, office: None, resigned: 0 }
         });
         Self {
             nodes: nodes.collect(),
@@ -250,19 +251,19 @@ impl Ring {
         ReplicaSet { lineage: Lineage(Uuid::nil()), epoch: 1, members }
     }
 
-    pub(super) fn custody(&mut self, node: Node) -> &mut Custody {
-        Arc::make_mut(&mut self.nodes[node].custody)
+    pub(super) fn configurations(&mut self, node: Node) -> &mut Configurations {
+        Arc::make_mut(&mut self.nodes[node].configurations)
     }
 
     pub(super) fn present(&self, node: Node) -> &ReplicaSet {
-        &self.nodes[node].custody.at(POSITION).expect("all know some set").present
+        &self.nodes[node].configurations.at(POSITION).expect("all know some set").present
     }
 
     pub(super) fn is_sealed(&self, node: Node) -> bool {
-        self.nodes[node].custody.at(POSITION).is_some_and(Agreement::is_sealed)
+        self.nodes[node].configurations.at(POSITION).is_some_and(Agreement::is_sealed)
     }
 
-    /// What a node wrote as the primary, or still does.
+    /// The writes of a node as the primary, finished or not.
     pub(super) fn own_writes(&self, node: Node) -> impl Iterator<Item = &Write> {
         self.writes.iter().filter(move |write| primary(&write.set) == node)
     }
@@ -273,7 +274,7 @@ impl Ring {
         chosen.chain([Self::first()]).max_by_key(|set| set.epoch).expect("there is the first")
     }
 
-    /// No two sets were chosen after one, or have one epoch.
+    /// No two sets were chosen after the same one, or have the same epoch.
     pub(super) fn is_agreed(&self) -> bool {
         let chosen = self
             .attempts
@@ -288,7 +289,7 @@ impl Ring {
         })
     }
 
-    /// What clients were told makes one history: each version was written over the one before.
+    /// What clients were told forms one history: each version was written over the one before.
     pub(super) fn is_one_history(&self) -> bool {
         let mut left = self.told.versions;
         let mut version = self.told.newest;
@@ -302,7 +303,7 @@ impl Ring {
         }
     }
 
-    /// Any majority of the latest set has the newest version that anybody was told of.
+    /// Any majority of the latest set has the newest version that any client was told of.
     pub(super) fn is_kept(&self) -> bool {
         let latest = self.latest();
         let behind =

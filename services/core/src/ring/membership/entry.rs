@@ -1,42 +1,42 @@
-//! What the roll says of one node, and hashes of what it says of many.
+//! The entry of one node, and hashes of many entries.
 
 use crate::ring::{Contact, Position};
 
-/// Whether a node is there. Of two reports of the same incarnation the later of these counts.
+/// Whether a node is there. Of two reports with the same incarnation the later variant wins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Life {
-    /// It takes part.
+    /// It is alive.
     Alive,
     /// It stopped answering.
     Dead,
-    /// It went after handing over. That outlasts a report of its death, which every node that goes
-    /// is soon followed by.
+    /// It left after handing over. This outlasts a report of its death, which follows soon after
+    /// any departure.
     Left,
 }
 
-/// A report of one node.
+/// A report about one node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// The node.
     pub contact: Contact,
-    /// Its own count of what it said of itself: only the node raises it, to refute what is wrong.
+    /// The node's own counter: only the node itself raises it, to refute a wrong report.
     pub incarnation: u64,
     /// Whether it is there.
     pub life: Life,
 }
 
 impl Entry {
-    /// This report replaces another of the same position: it is of a later incarnation, or of the
-    /// same and worse (Das et al., "SWIM", 2002).
+    /// This report replaces another of the same position: it has a later incarnation, or the same
+    /// and a worse state (Das et al., "SWIM", 2002).
     ///
-    /// The contact decides last: two that differ have no meaningful order, but all nodes must come
-    /// to keep the same.
+    /// The contact decides last: two different ones have no meaningful order, but all nodes must
+    /// end up with the same.
     pub fn supersedes(&self, other: &Self) -> bool {
         let rank = |entry: &Self| (entry.incarnation, entry.life);
         (rank(self), &self.contact) > (rank(other), &other.contact)
     }
 
-    /// Differs, all but surely, between any two reports.
+    /// Differs, with near certainty, between any two reports.
     fn hash(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.contact.position.to_u128().to_be_bytes());
@@ -50,16 +50,17 @@ impl Entry {
     }
 }
 
-/// A hash for each 64th of the circle of all that a roll says there: two rolls that agree have the
-/// same, and where they differ it shows in which parts.
+/// A hash of all entries in each 64th of the circle: two memberships that agree have the same
+/// hashes, and otherwise the hashes show which parts differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Digest(Box<[u64; Digest::BUCKETS]>);
 
 impl Digest {
-    /// Parts of the circle. With 10,000 nodes one has 156: repairing a difference stays one message.
+    /// Parts of the circle. With 10,000 nodes each has 156: repairing a difference takes one
+    /// message.
     pub const BUCKETS: usize = 64;
 
-    /// As another node tells it.
+    /// As received from another node.
     pub fn new(hashes: [u64; Self::BUCKETS]) -> Self {
         Self(Box::new(hashes))
     }
@@ -69,12 +70,12 @@ impl Digest {
         &self.0
     }
 
-    /// Of a roll that says nothing.
+    /// Of an empty membership.
     pub(super) fn empty() -> Self {
         Self::new([0; Self::BUCKETS])
     }
 
-    /// Adds an entry that is not in it, or takes out one that is.
+    /// Adds an entry that is not included, or removes one that is.
     pub(super) fn toggle(&mut self, entry: &Entry) {
         self.0[bucket_of(entry.contact.position)] ^= entry.hash();
     }
@@ -86,7 +87,7 @@ impl Digest {
     }
 }
 
-/// Bits of a position below those that say its bucket.
+/// Bits of a position below those that select its bucket.
 const LOWER_BITS: u32 = u128::BITS - Digest::BUCKETS.ilog2();
 
 fn bucket_of(position: Position) -> usize {

@@ -1,34 +1,37 @@
-//! Who keeps a range, and who keeps it next: the memory of a node that is asked to agree.
+//! The replica sets of ranges, present and next: the state of a node as a Paxos acceptor and
+//! learner.
 //!
-//! For each position of the circle there is one [`ReplicaSet`] at a time. The next one is chosen by
-//! Paxos (Lamport, "Paxos Made Simple", 2001) among the members of the present one, as in "Vertical
-//! Paxos" (Lamport, Malkhi and Zhou, 2009). Who has promised a ballot takes no more writes under
-//! the present set; so whoever holds the promises of a majority and has read from it has seen every
-//! acknowledged write, and there are no others before the next set is chosen.
+//! Each position of the circle has one [`ReplicaSet`] at a time. The next one is chosen by Paxos
+//! (Lamport, "Paxos Made Simple", 2001) among the members of the present one, as in "Vertical
+//! Paxos" (Lamport, Malkhi and Zhou, 2009). A member that has promised a ballot takes no more
+//! writes under the present set; so a proposer that holds the promises of a majority and has read
+//! from it has seen every acknowledged write, and there are no further ones before the next set is
+//! chosen.
 //!
-//! Positions are independent of each other. That they come in ranges saves memory and messages.
+//! Positions are independent of each other. Grouping them in ranges saves memory and messages.
 //!
-//! A chain of sets is never lost: who was a member of a set knows the next one, or a majority of its
-//! members does. So anybody with an old set finds the present one.
+//! A chain of sets is never lost: every member of a set, or a majority of its members, knows the
+//! next one. So a node with any old set finds the present one.
 
 use uuid::Uuid;
 
 use super::{Contact, Intervals, KeyRange, NodeId, Position};
 
-/// A founding of a ring: a UUID of version 7, which begins with the time.
+/// The founding of a ring: a UUID of version 7, which begins with the time.
 ///
-/// Two rings that were founded apart may meet. The older lineage then goes before the younger one.
+/// Two rings that were founded separately may meet. The older lineage then takes precedence over
+/// the younger one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lineage(pub Uuid);
 
-/// The nodes that keep a range, as agreed.
+/// The nodes that agreed to keep a range.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReplicaSet {
-    /// The founding it goes back to.
+    /// The founding that it descends from.
     pub lineage: Lineage,
-    /// Grows from one set to the next. A lineage and an epoch name one set for a position.
+    /// Grows from one set to the next. A lineage and an epoch identify one set of a position.
     pub epoch: u64,
-    /// At least one. The first is the primary: it alone answers and writes.
+    /// At least one. The first is the primary, which alone serves reads and writes.
     pub members: Vec<Contact>,
 }
 
@@ -38,12 +41,12 @@ impl ReplicaSet {
         Self { lineage, epoch: 1, members: vec![founder] }
     }
 
-    /// So many members are a majority: any two majorities share one.
+    /// The number of members that make a majority: any two majorities share a member.
     pub const fn majority(&self) -> usize {
         self.members.len() / 2 + 1
     }
 
-    /// Who answers and writes.
+    /// The member that serves reads and writes.
     pub fn primary(&self) -> &Contact {
         self.members.first().expect("a replica set has a member")
     }
@@ -53,7 +56,7 @@ impl ReplicaSet {
         self.members.iter().any(|member| member.id == node)
     }
 
-    /// Goes before `other`, for a position of both.
+    /// Takes precedence over `other`, for a position of both.
     pub fn supersedes(&self, other: &Self) -> bool {
         match self.lineage.cmp(&other.lineage) {
             std::cmp::Ordering::Equal => self.epoch > other.epoch,
@@ -66,7 +69,7 @@ impl ReplicaSet {
         self.lineage == other.lineage && self.epoch > other.epoch
     }
 
-    /// Is `other`, for a position of both.
+    /// Is the same set as `other`, for a position of both.
     fn is(&self, other: &Self) -> bool {
         (self.lineage, self.epoch) == (other.lineage, other.epoch)
     }
@@ -75,9 +78,9 @@ impl ReplicaSet {
 /// An attempt to have a next set chosen. Attempts of different nodes are never equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ballot {
-    /// Higher goes before.
+    /// The higher round takes precedence.
     pub round: u64,
-    /// Who proposes.
+    /// The proposer.
     pub node: NodeId,
 }
 
@@ -86,28 +89,30 @@ pub struct Ballot {
 pub struct Proposal {
     /// The attempt.
     pub ballot: Ballot,
-    /// What is proposed.
+    /// The proposed set.
     pub next: ReplicaSet,
 }
 
-/// What a node knows of a position: the present set, and how far the choice of the next one is.
+/// What a node knows about a position: the present set, and the state of the choice of the next
+/// one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Agreement {
     /// The latest set that is known to have been chosen.
     pub present: ReplicaSet,
     /// No lower ballot is accepted any more, and no write under the present set.
     pub promised: Option<Ballot>,
-    /// What was accepted last.
+    /// The proposal that was accepted last.
     pub accepted: Option<Proposal>,
-    /// The set of a younger lineage that was the present one, if this node was a member of it. What
-    /// it kept has still to be handed in.
+    /// The former present set, of a younger lineage, if this node was a member of it. Its records
+    /// still have to be merged.
     pub displaced: Option<ReplicaSet>,
-    /// Records were handed in here for the next set. They stay until a later set is known.
+    /// Records were transferred to this node for the next set. They stay until a later set is
+    /// known.
     pub supplied: bool,
 }
 
 impl Agreement {
-    /// What `node` knows once `present` was chosen, and it knew `before`.
+    /// What `node` knows once `present` was chosen, if it knew `before`.
     fn after(before: Option<Self>, present: ReplicaSet, node: NodeId) -> Self {
         let displaced = before.and_then(|Self { present: before, displaced, .. }| {
             let is_displaced = before.lineage != present.lineage && before.holds(node);
@@ -116,84 +121,87 @@ impl Agreement {
         Self { present, promised: None, accepted: None, displaced, supplied: false }
     }
 
-    /// The present set takes no more writes here.
+    /// The present set takes no more writes on this node.
     pub const fn is_sealed(&self) -> bool {
         self.promised.is_some()
     }
 }
 
-/// Sets that go before the one spoken of, each with the range it keeps.
+/// Newer sets than the given one, each with its range.
 pub type Superseding = Vec<(KeyRange, ReplicaSet)>;
 
 /// Why a node does not agree, or takes no records.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
     /// This ballot or a higher one was promised.
-    #[error("a ballot as high was promised")]
+    #[error("this ballot or a higher one was promised")]
     Outbid(Ballot),
-    /// The set spoken of is no longer the present one.
-    #[error("there are later replica sets")]
+    /// The given set is no longer the present one.
+    #[error("there is a later replica set")]
     Superseded(Superseding),
-    /// The set spoken of has other members: the node it was meant for had this address before.
-    #[error("this node is no member of the replica set")]
+    /// The given set has other members: the node that the call was meant for had this address
+    /// before.
+    #[error("this node is not a member of the replica set")]
     NoMember,
-    /// What this node kept in a ring that was founded apart is not handed in yet.
-    #[error("what this node kept in another ring is not handed in yet")]
+    /// The records that this node kept in another ring are not merged yet.
+    #[error("this node's records of another ring are not merged yet")]
     Unsettled,
-    /// What is proposed does not come after the set spoken of, and nobody would learn it.
-    #[error("the proposal does not come after the present replica set")]
+    /// The proposed set does not follow the given one, and would be learnt by no node.
+    #[error("the proposal does not follow the present replica set")]
     NoNext,
-    /// See [`Custody::MAX_PIECES`].
-    #[error("this node knows of too many ranges to tell one more apart")]
+    /// See [`Configurations::MAX_PIECES`].
+    #[error("this node tracks too many ranges to add another one")]
     TooManyPieces,
 }
 
-/// Why a write is not taken.
+/// Why a write is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum WriteRefusal {
     /// The next set is being chosen.
     #[error("the next replica set is being chosen")]
     Sealed,
-    /// The set spoken of is no longer the present one.
-    #[error("there are later replica sets")]
+    /// The given set is no longer the present one.
+    #[error("there is a later replica set")]
     Superseded(Superseding),
-    /// The set spoken of has other members: the node it was meant for had this address before.
-    #[error("this node is no member of the replica set")]
+    /// The given set has other members: the node that the call was meant for had this address
+    /// before.
+    #[error("this node is not a member of the replica set")]
     NoMember,
-    /// See [`Custody::MAX_PIECES`].
-    #[error("this node knows of too many ranges to tell one more apart")]
+    /// See [`Configurations::MAX_PIECES`].
+    #[error("this node tracks too many ranges to add another one")]
     TooManyPieces,
 }
 
-/// A node's memory of agreements. What it says must be on disk before others hear it.
+/// A node's configurations. A change must be on disk before other nodes hear of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Custody {
+pub struct Configurations {
     node: NodeId,
     agreements: Intervals<Agreement>,
 }
 
-impl Custody {
-    /// Pieces of the circle that are told apart. A node knows a few around its own range, and anybody may
-    /// tell of as many more as there are positions. What would make more of them is taken for lost on
-    /// its way: nothing that is known can be forgotten instead, or old sets might be chosen after.
+impl Configurations {
+    /// Pieces of the circle with different state. A node knows a few around its own range, and a
+    /// stranger can name as many as there are positions. A message that would make more of them is
+    /// treated as lost: known state cannot be dropped instead, or a set could be chosen after an
+    /// old one.
     pub const MAX_PIECES: usize = 1_024;
 
-    /// The memory of a node that knows of no set yet.
+    /// The configurations of a node that knows no set yet.
     pub fn new(node: NodeId) -> Self {
         Self { node, agreements: Intervals::default() }
     }
 
-    /// What is known of a position.
+    /// What is known about a position.
     pub fn at(&self, position: Position) -> Option<&Agreement> {
         self.agreements.at(position)
     }
 
-    /// What is known of a position, and around it.
+    /// What is known about a position, with the range around it that shares it.
     pub fn piece(&self, position: Position) -> Option<(KeyRange, &Agreement)> {
         self.agreements.around(position)
     }
 
-    /// What is known of a range, clockwise.
+    /// What is known about a range, clockwise.
     pub fn over(&self, range: KeyRange) -> Vec<(KeyRange, Option<&Agreement>)> {
         self.agreements.pieces(range)
     }
@@ -203,13 +211,13 @@ impl Custody {
         self.agreements.known()
     }
 
-    /// Takes an agreement as it was kept on disk.
+    /// Restores an agreement from the disk.
     pub fn restore(&mut self, range: KeyRange, agreement: &Agreement) {
         self.agreements.update(range, |known| *known = Some(agreement.clone()));
     }
 
-    /// Takes notice of a set that was chosen, wherever it goes before the one known. Returns those
-    /// known that go before it. It is as if nobody had told of it if that would make too many pieces.
+    /// Learns a chosen set, wherever it takes precedence over the known one. Returns the known sets
+    /// that take precedence over it. If that would make too many pieces, nothing changes.
     pub fn learn(&mut self, range: KeyRange, chosen: &ReplicaSet) -> Superseding {
         let node = self.node;
         let _ = self.change(range, |known| {
@@ -225,8 +233,8 @@ impl Custody {
         newer.collect()
     }
 
-    /// What the members of a set of a younger lineage kept is handed in to `present`, or to one after
-    /// it.
+    /// The records of the members of a set of a younger lineage were merged into `present`, or into
+    /// a later set.
     pub fn settle(&mut self, range: KeyRange, present: &ReplicaSet) {
         self.agreements.update(range, |known| {
             if let Some(known) = known
@@ -240,8 +248,8 @@ impl Custody {
     /// Promises to accept no lower ballot for the set after `present`. Returns what was accepted
     /// before.
     ///
-    /// A ballot is promised once. So a proposer that has forgotten its last one, and comes with it
-    /// again, never has two sets accepted under one ballot.
+    /// A ballot is promised once. So a proposer that lost its state and uses an old ballot again
+    /// never has two sets accepted under one ballot.
     pub fn prepare(
         &mut self,
         range: KeyRange,
@@ -277,7 +285,8 @@ impl Custody {
         })
     }
 
-    /// Lets records be copied here ahead of a takeover, among this node's remains. Returns those.
+    /// Allows records to be copied to this node in advance, where it keeps no records as a member.
+    /// Returns those ranges.
     pub fn copy(
         &mut self,
         range: KeyRange,
@@ -291,10 +300,11 @@ impl Custody {
         Ok(self.remains(range))
     }
 
-    /// Lets records be handed in for the set after `present`, by who holds the promises of a majority.
-    /// Returns the ranges whose records have to go first: this node kept them under an earlier set,
-    /// and others may have removed them since. The ballot is promised: what a lower one read and sent
-    /// late would be known to this node alone.
+    /// Allows records to be transferred for the set after `present`, by the proposer that holds the
+    /// promises of a majority. Returns the ranges whose present records must be discarded first:
+    /// this node kept them under an earlier set, and others may have removed them since. The ballot
+    /// is promised: otherwise records that a lower one read and sent late would be known to this
+    /// node alone.
     pub fn supply(
         &mut self,
         range: KeyRange,
@@ -313,15 +323,15 @@ impl Custody {
         Ok(remains)
     }
 
-    /// The parts of a range whose records this node need not keep: it is no member of the present
-    /// set, they were not handed in for the next one, and nobody waits for them.
+    /// The parts of a range whose records this node may discard: it is no member of the present
+    /// set, the records were not transferred for the next one, and they need not be merged.
     pub fn remains(&self, range: KeyRange) -> Vec<KeyRange> {
         let known = self.over(range).into_iter();
         let remains = known.filter(|(_, known)| known.is_some_and(|known| self.are_remains(known)));
         remains.map(|(piece, _)| piece).collect()
     }
 
-    /// Whether a write of a key in `range`, which `set` keeps, may be taken. The set is learnt.
+    /// Whether a write of a key in `range` under `set` may be accepted. Learns the set.
     pub fn write(
         &mut self,
         position: Position,
@@ -369,7 +379,7 @@ impl Custody {
         Ok(pieces.into_iter().filter_map(|(_, known)| known?.promised).max())
     }
 
-    /// Changes what is known of a range, of which something is known everywhere.
+    /// Changes the state of a range in which every position is known.
     fn change_known(
         &mut self,
         range: KeyRange,
@@ -378,14 +388,14 @@ impl Custody {
         self.change(range, |known| change(known.as_mut().expect("it was just learnt")))
     }
 
-    /// Changes what is known of a range, unless there would be too many pieces. What is known already
-    /// may have more of them, and does not become more.
+    /// Changes the state of a range, unless there would be too many pieces. If there are too many
+    /// already, their number must not grow.
     fn change(
         &mut self,
         range: KeyRange,
         change: impl FnMut(&mut Option<Agreement>),
     ) -> Result<(), Refusal> {
-        /// A range, which may pass position 0, is cut at both ends and there.
+        /// A range, which may wrap around position 0, is cut at both ends and there.
         const CUTS: usize = 3;
         let before = self.agreements.count();
         if before + CUTS <= Self::MAX_PIECES {
@@ -402,8 +412,8 @@ impl Custody {
     }
 }
 
-/// What to propose to a majority that has promised: where one of its members had accepted a set, that
-/// of the highest ballot, for it may have been chosen; elsewhere `wanted`.
+/// What to propose to a majority that has promised: where one of its members had accepted a set,
+/// that of the highest ballot, because it may have been chosen; elsewhere `wanted`.
 pub fn proposals(
     range: KeyRange,
     accepted: impl IntoIterator<Item = (KeyRange, Proposal)>,
@@ -423,9 +433,10 @@ pub fn proposals(
         .collect()
 }
 
-/// The members of the set after `present`: the owner and the nodes after it, `replicas` in all; and
-/// while the ring has too few, whoever is a member now and did not leave in order. So a set
-/// shrinks only by orderly departures, and a majority stays a majority of those that may come back.
+/// The members of the set after `present`: the owner and the nodes after it, `replicas` in all;
+/// while the ring has too few, also the present members that did not leave in order. So a set
+/// shrinks only by orderly departures, and a majority stays a majority of the members that may
+/// return.
 pub fn next_members(
     present: &ReplicaSet,
     owner: &Contact,
@@ -476,30 +487,31 @@ mod tests {
         Ballot { round, node: id(number) }
     }
 
-    fn knowing(range: KeyRange, set: &ReplicaSet) -> Custody {
-        let mut custody = Custody::new(id(5));
-        assert_eq!(custody.learn(range, set), []);
-        custody
+    fn knowing(range: KeyRange, set: &ReplicaSet) -> Configurations {
+        let mut configurations = Configurations::new(id(5));
+        assert_eq!(configurations.learn(range, set), []);
+        configurations
     }
 
     #[test]
     fn a_later_set_goes_before_an_earlier_one_and_says_so() {
         let (first, second) = (set(1, &[5, 8, 10]), set(2, &[4, 5, 8]));
-        let mut custody = knowing(range(1, 5), &first);
-        assert_eq!(custody.learn(range(1, 4), &second), []);
-        assert_eq!(custody.learn(range(1, 5), &first), [(range(1, 4), second.clone())]);
-        assert_eq!(custody.at(four(4)).map(|known| &known.present), Some(&second));
-        assert_eq!(custody.at(four(5)).map(|known| &known.present), Some(&first));
+        let mut configurations = knowing(range(1, 5), &first);
+        assert_eq!(configurations.learn(range(1, 4), &second), []);
+        assert_eq!(configurations.learn(range(1, 5), &first), [(range(1, 4), second.clone())]);
+        assert_eq!(configurations.at(four(4)).map(|known| &known.present), Some(&second));
+        assert_eq!(configurations.at(four(5)).map(|known| &known.present), Some(&first));
     }
 
     #[test]
     fn the_older_lineage_goes_before_the_younger_one_whatever_the_epochs() {
         let young = ReplicaSet { lineage: Lineage(Uuid::max()), ..set(9, &[1, 5]) };
-        let mut custody = knowing(range(0, 0), &young);
-        assert_eq!(custody.learn(range(0, 0), &set(1, &[2])), []);
-        assert_eq!(custody.learn(range(0, 0), &young), [(range(0, 0), set(1, &[2]))]);
-        let displaced = |custody: &Custody| custody.at(four(3))?.displaced.clone();
-        assert_eq!(displaced(&custody), Some(young));
+        let mut configurations = knowing(range(0, 0), &young);
+        assert_eq!(configurations.learn(range(0, 0), &set(1, &[2])), []);
+        assert_eq!(configurations.learn(range(0, 0), &young), [(range(0, 0), set(1, &[2]))]);
+        let displaced =
+            |configurations: &Configurations| configurations.at(four(3))?.displaced.clone();
+        assert_eq!(displaced(&configurations), Some(young));
     }
 
     #[test]
@@ -509,46 +521,53 @@ mod tests {
             ..set(1, members)
         };
         let (oldest, middle, youngest) = (founded(1, &[1]), founded(2, &[2]), founded(3, &[5]));
-        let mut custody = knowing(range(0, 0), &youngest);
-        custody.learn(range(0, 0), &middle);
-        custody.learn(range(0, 0), &oldest);
+        let mut configurations = knowing(range(0, 0), &youngest);
+        configurations.learn(range(0, 0), &middle);
+        configurations.learn(range(0, 0), &oldest);
         let ballot = ballot(1, 1);
-        assert_eq!(custody.remains(range(0, 0)), []);
-        assert_eq!(custody.supply(range(1, 5), &oldest, ballot), Err(Refusal::Unsettled));
-        custody.settle(range(1, 5), &oldest);
-        assert_eq!(custody.remains(range(0, 0)), [range(1, 5)]);
-        assert_eq!(custody.supply(range(1, 5), &oldest, ballot), Ok(vec![range(1, 5)]));
-        assert_eq!(custody.remains(range(0, 0)), [], "what was handed in is kept");
+        assert_eq!(configurations.remains(range(0, 0)), []);
+        assert_eq!(configurations.supply(range(1, 5), &oldest, ballot), Err(Refusal::Unsettled));
+        configurations.settle(range(1, 5), &oldest);
+        assert_eq!(configurations.remains(range(0, 0)), [range(1, 5)]);
+        assert_eq!(configurations.supply(range(1, 5), &oldest, ballot), Ok(vec![range(1, 5)]));
+        assert_eq!(configurations.remains(range(0, 0)), [], "what was handed in is kept");
         let late = Ballot { round: 0, ..ballot };
-        assert_eq!(custody.supply(range(1, 5), &oldest, late), Err(Refusal::Outbid(ballot)));
-        custody.learn(range(1, 5), &ReplicaSet { epoch: 2, ..oldest });
-        assert_eq!(custody.remains(range(0, 0)), [range(1, 5)], "somebody else was chosen");
+        assert_eq!(configurations.supply(range(1, 5), &oldest, late), Err(Refusal::Outbid(ballot)));
+        configurations.learn(range(1, 5), &ReplicaSet { epoch: 2, ..oldest });
+        assert_eq!(configurations.remains(range(0, 0)), [range(1, 5)], "somebody else was chosen");
     }
 
     #[test]
     fn who_promised_takes_no_more_writes_until_the_next_set_is_known() {
         let (first, second) = (set(1, &[5, 8, 10]), set(2, &[4, 5, 8]));
-        let mut custody = knowing(range(1, 5), &first);
+        let mut configurations = knowing(range(1, 5), &first);
         let whole = range(1, 5);
-        assert_eq!(custody.write(four(3), whole, &first), Ok(()));
-        assert_eq!(custody.prepare(range(1, 4), &first, ballot(1, 4)), Ok(vec![]));
-        assert_eq!(custody.write(four(3), whole, &first), Err(WriteRefusal::Sealed));
-        assert_eq!(custody.write(four(5), whole, &first), Ok(()), "the rest is not sealed");
-        assert_eq!(custody.write(four(3), range(1, 4), &second), Ok(()), "a write tells of a set");
+        assert_eq!(configurations.write(four(3), whole, &first), Ok(()));
+        assert_eq!(configurations.prepare(range(1, 4), &first, ballot(1, 4)), Ok(vec![]));
+        assert_eq!(configurations.write(four(3), whole, &first), Err(WriteRefusal::Sealed));
+        assert_eq!(configurations.write(four(5), whole, &first), Ok(()), "the rest is not sealed");
+        assert_eq!(
+            configurations.write(four(3), range(1, 4), &second),
+            Ok(()),
+            "a write tells of a set"
+        );
         let newer = vec![(range(1, 4), second)];
-        assert_eq!(custody.write(four(3), whole, &first), Err(WriteRefusal::Superseded(newer)));
+        assert_eq!(
+            configurations.write(four(3), whole, &first),
+            Err(WriteRefusal::Superseded(newer))
+        );
     }
 
     #[test]
     fn a_lower_ballot_is_refused_after_a_higher_one() {
         let first = set(1, &[5, 8, 10]);
-        let mut custody = knowing(range(1, 5), &first);
-        assert_eq!(custody.prepare(range(3, 5), &first, ballot(2, 8)), Ok(vec![]));
+        let mut configurations = knowing(range(1, 5), &first);
+        assert_eq!(configurations.prepare(range(3, 5), &first, ballot(2, 8)), Ok(vec![]));
         let outbid = Err(Refusal::Outbid(ballot(2, 8)));
-        assert_eq!(custody.prepare(range(1, 5), &first, ballot(1, 4)), outbid);
+        assert_eq!(configurations.prepare(range(1, 5), &first, ballot(1, 4)), outbid);
         let low = Proposal { ballot: ballot(1, 4), next: set(2, &[4, 5, 8]) };
-        assert!(custody.accept(range(1, 5), &first, &low).is_err());
-        assert_eq!(custody.at(four(2)).and_then(|known| known.promised), None);
+        assert!(configurations.accept(range(1, 5), &first, &low).is_err());
+        assert_eq!(configurations.at(four(2)).and_then(|known| known.promised), None);
     }
 
     /// Pieces of 2^118 positions each, 1,024 in all.
@@ -561,47 +580,56 @@ mod tests {
     fn more_pieces_than_are_told_apart_are_taken_for_lost_on_their_way() {
         let own = sliver(0);
         let first = set(1, &[5, 8, 10]);
-        let mut custody = knowing(own, &first);
-        // Every other one, and each part of a piece that is known.
+        let mut configurations = knowing(own, &first);
+        // Every other one, and each part of a known piece.
         for number in 1..1024 {
-            custody.learn(sliver(number), &set(number as u64 % 2 + 2, &[5, 8, 10]));
+            configurations.learn(sliver(number), &set(number as u64 % 2 + 2, &[5, 8, 10]));
         }
-        let full = custody.agreements.count();
-        assert!(full <= Custody::MAX_PIECES && full > Custody::MAX_PIECES - 4, "{full}");
+        let full = configurations.agreements.count();
+        assert!(
+            full <= Configurations::MAX_PIECES && full > Configurations::MAX_PIECES - 4,
+            "{full}"
+        );
         let middle = |range: KeyRange| {
             let half = |at: Position| Position::from_u128(at.to_u128().wrapping_add(1 << 110));
             KeyRange { after: half(range.after), last: half(half(range.after)) }
         };
         for number in 0..1023 {
             let part = middle(sliver(number));
-            custody.learn(part, &set(9, &[5, 8, 10]));
-            let known = custody.at(part.last).expect("it is known").present.clone();
-            assert!(custody.prepare(part, &known, ballot(1, 8)).is_err() || known.epoch == 9);
-            assert!(custody.supply(part, &known, ballot(1, 8)).is_err() || known.epoch == 9);
-            assert!(custody.agreements.count() <= Custody::MAX_PIECES);
+            configurations.learn(part, &set(9, &[5, 8, 10]));
+            let known = configurations.at(part.last).expect("it is known").present.clone();
+            assert!(
+                configurations.prepare(part, &known, ballot(1, 8)).is_err() || known.epoch == 9
+            );
+            assert!(configurations.supply(part, &known, ballot(1, 8)).is_err() || known.epoch == 9);
+            assert!(configurations.agreements.count() <= Configurations::MAX_PIECES);
         }
-        assert_eq!(custody.prepare(middle(own), &first, ballot(1, 8)), Err(Refusal::TooManyPieces));
-        let write = custody.write(middle(own).last, middle(own), &set(2, &[5, 8, 10]));
+        assert_eq!(
+            configurations.prepare(middle(own), &first, ballot(1, 8)),
+            Err(Refusal::TooManyPieces)
+        );
+        let write = configurations.write(middle(own).last, middle(own), &set(2, &[5, 8, 10]));
         assert_eq!(write, Err(WriteRefusal::TooManyPieces));
-        // What makes no more of them goes on.
-        assert_eq!(custody.write(own.last, own, &first), Ok(()));
-        assert_eq!(custody.prepare(own, &first, ballot(1, 8)), Ok(vec![]));
+        // What makes no more of them continues.
+        assert_eq!(configurations.write(own.last, own, &first), Ok(()));
+        assert_eq!(configurations.prepare(own, &first, ballot(1, 8)), Ok(vec![]));
         let proposal = Proposal { ballot: ballot(1, 8), next: set(2, &[5, 8]) };
-        assert_eq!(custody.accept(own, &first, &proposal), Ok(()));
-        assert_eq!(custody.learn(own, &set(2, &[5, 8])), []);
-        assert_eq!(custody.write(own.last, own, &set(2, &[5, 8])), Ok(()));
-        assert_eq!(custody.learn(KeyRange::whole(own.last), &set(20, &[5, 8])), []);
-        assert_eq!(custody.agreements.count(), 1, "and one that tells of all leaves one");
+        assert_eq!(configurations.accept(own, &first, &proposal), Ok(()));
+        assert_eq!(configurations.learn(own, &set(2, &[5, 8])), []);
+        assert_eq!(configurations.write(own.last, own, &set(2, &[5, 8])), Ok(()));
+        assert_eq!(configurations.learn(KeyRange::whole(own.last), &set(20, &[5, 8])), []);
+        assert_eq!(configurations.agreements.count(), 1, "and one that tells of all leaves one");
     }
 
     #[test]
     fn what_may_have_been_chosen_is_proposed_again() {
         let (first, wanted) = (set(1, &[5, 8, 10]), set(2, &[4, 5, 8]));
         let (earlier, later) = (set(2, &[8, 10, 12]), set(2, &[10, 12, 15]));
-        let mut custody = knowing(range(1, 5), &first);
+        let mut configurations = knowing(range(1, 5), &first);
         let proposal = Proposal { ballot: ballot(2, 8), next: later.clone() };
-        assert_eq!(custody.accept(range(2, 4), &first, &proposal), Ok(()));
-        let accepted = custody.prepare(range(1, 5), &first, ballot(3, 4)).expect("it is higher");
+        assert_eq!(configurations.accept(range(2, 4), &first, &proposal), Ok(()));
+        let accepted =
+            configurations.prepare(range(1, 5), &first, ballot(3, 4)).expect("it is higher");
         assert_eq!(accepted, [(range(2, 4), proposal)]);
         let other = Proposal { ballot: ballot(1, 10), next: earlier };
         let accepted = accepted.into_iter().chain([(range(2, 3), other)]);
@@ -614,11 +642,11 @@ mod tests {
     #[test]
     fn a_member_that_missed_the_last_choice_learns_it_when_asked_for_the_next() {
         let (first, second) = (set(1, &[5, 8, 10]), set(2, &[4, 5, 8]));
-        let mut custody = knowing(range(1, 5), &first);
-        assert_eq!(custody.prepare(range(1, 4), &second, ballot(1, 3)), Ok(vec![]));
+        let mut configurations = knowing(range(1, 5), &first);
+        assert_eq!(configurations.prepare(range(1, 4), &second, ballot(1, 3)), Ok(vec![]));
         let newer = vec![(range(1, 4), second)];
         assert_eq!(
-            custody.prepare(range(1, 5), &first, ballot(9, 8)),
+            configurations.prepare(range(1, 5), &first, ballot(9, 8)),
             Err(Refusal::Superseded(newer))
         );
     }

@@ -1,4 +1,4 @@
-//! What may happen next, decided by the code that the nodes run.
+//! The steps of the model, decided by the code that the nodes run.
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
@@ -14,17 +14,17 @@ use crate::ring::{Ballot, Proposal, ReplicaSet, WriteRefusal, next_members, prop
 /// A step. Numbers are indices of attempts and of writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// A node finds that the set it knows is not what it should be.
+    /// A node finds that the set it knows is not the wanted one.
     Begin(Node),
     /// A member is asked to promise.
     Prepare(usize, Node),
-    /// A member of the next set is handed the record that was read.
+    /// A member of the next set receives the record that was read.
     Supply(usize, Node),
     /// A member is asked to accept the next set.
     Accept(usize, Node),
     /// A node hears that a set was chosen.
     Learn(usize, Node),
-    /// A node discards what it need not keep.
+    /// A node discards records that it may discard.
     Discard(Node),
     /// A primary asks a member for its lease, and compares records.
     Renew(Node, Node),
@@ -34,15 +34,15 @@ pub(super) enum Step {
     Replicate(usize, Node),
     /// The primary stores what others have, and acknowledges it.
     Finish(usize),
-    /// A read that takes a while: others are answered at once, whenever that may be.
+    /// A read that takes a while: other reads are answered at once, at any time.
     Read(Node),
     Answer,
-    /// A primary dies and comes back; what is on its disk stays.
+    /// A primary crashes and restarts; its disk is preserved.
     Restart(Node),
 }
 
 impl Takeover {
-    /// Does a step, if it can be done.
+    /// Takes a step, if it is possible.
     pub(super) fn take(&self, ring: &mut Ring, step: Step) -> Option<()> {
         match step {
             Step::Begin(node) => begin(ring, node),
@@ -51,7 +51,7 @@ impl Takeover {
             Step::Accept(attempt, node) => self.accept(ring, attempt, node),
             Step::Learn(attempt, node) => {
                 let chosen = ring.attempts[attempt].chosen()?.clone();
-                ring.custody(node).learn(RANGE, &chosen);
+                ring.configurations(node).learn(RANGE, &chosen);
                 Some(())
             }
             Step::Discard(node) => self.discard(ring, node),
@@ -70,7 +70,7 @@ impl Takeover {
         Some(())
     }
 
-    /// Primaries enter and leave office, and who may answer does so.
+    /// Primaries begin and end their terms, and those that may answer do so.
     pub(super) fn settle(&self, ring: &mut Ring) {
         for node in NODES {
             let present = ring.present(node);
@@ -91,10 +91,11 @@ impl Takeover {
         }
     }
 
-    /// A member promises, once the leases it granted are over. With a majority there is a proposal.
+    /// A member promises, once the leases it granted have expired. With a majority there is a
+    /// proposal.
     fn prepare(&self, ring: &mut Ring, attempt: usize, node: Node) -> Option<()> {
         let Attempt { present, ballot, .. } = ring.attempts[attempt].clone();
-        let accepted = ring.custody(node).prepare(RANGE, &present, ballot).ok()?;
+        let accepted = ring.configurations(node).prepare(RANGE, &present, ballot).ok()?;
         self.wait_for_leases(ring, node, ballot);
         let record = ring.nodes[node].record;
         let attempt = &mut ring.attempts[attempt];
@@ -113,8 +114,8 @@ impl Takeover {
         Some(())
     }
 
-    /// The last of the records read. What not all have is in doubt, and goes before whatever else
-    /// may be in doubt elsewhere.
+    /// The last of the records read. A record that not all have is indeterminate, and precedes all
+    /// other indeterminate ones.
     fn read_from(&self, records: &[Version], epoch: u64) -> Option<Version> {
         let (first, others) = records.split_first()?;
         if self.has(Fault::ReadsFromOne) {
@@ -140,7 +141,7 @@ impl Takeover {
         }
     }
 
-    /// A set that was accepted by somebody has its records in place.
+    /// The records of a proposal that another node accepted are in place already.
     fn supply(&self, ring: &mut Ring, attempt: usize, node: Node) -> Option<()> {
         let Attempt { ballot, present, wanted, phase } = ring.attempts[attempt].clone();
         let (Phase::Proposing { read, next, .. } | Phase::Chosen { read, next }) = phase else {
@@ -149,7 +150,7 @@ impl Takeover {
         if next != wanted {
             return None;
         }
-        let supplied = ring.custody(node).supply(RANGE, &present, ballot);
+        let supplied = ring.configurations(node).supply(RANGE, &present, ballot);
         let record = &mut ring.nodes[node].record;
         match supplied {
             Ok(remains) if !remains.is_empty() && !self.has(Fault::KeepsRemains) => *record = read,
@@ -169,7 +170,7 @@ impl Takeover {
             return None;
         }
         let proposal = Proposal { ballot, next: ReplicaSet::clone(&next) };
-        ring.custody(node).accept(RANGE, &present, &proposal).ok()?;
+        ring.configurations(node).accept(RANGE, &present, &proposal).ok()?;
         accepted.add(node);
         ring.attempts[attempt].phase = if accepted.count() < self.majority(&present) {
             Phase::Proposing { read, next, supplied, accepted }
@@ -179,7 +180,7 @@ impl Takeover {
         Some(())
     }
 
-    /// A majority of the next set has the record, and so have all that were no members before.
+    /// A majority of the next set has the record, and so have all new members.
     fn is_supplied(&self, present: &ReplicaSet, next: &ReplicaSet, supplied: Nodes) -> bool {
         let mut newcomers = members(next).filter(|node| !present.holds(id(*node)));
         supplied.count() >= self.majority(next)
@@ -187,7 +188,7 @@ impl Takeover {
     }
 
     fn discard(&self, ring: &mut Ring, node: Node) -> Option<()> {
-        let mut may_discard = !ring.nodes[node].custody.remains(RANGE).is_empty();
+        let mut may_discard = !ring.nodes[node].configurations.remains(RANGE).is_empty();
         if self.has(Fault::DiscardsWhatWasSupplied) {
             may_discard = !ring.present(node).holds(id(node));
         }
@@ -196,7 +197,7 @@ impl Takeover {
 
     fn renew(&self, ring: &mut Ring, primary: Node, node: Node) -> Option<()> {
         let set = ring.present(primary).clone();
-        ring.custody(node).write(POSITION, RANGE, &set).ok()?;
+        ring.configurations(node).write(POSITION, RANGE, &set).ok()?;
         let (own, theirs) = (ring.nodes[primary].record, ring.nodes[node].record);
         let office = ring.nodes[primary].office.as_mut()?;
         office.leases.add(node);
@@ -208,7 +209,7 @@ impl Takeover {
             last = Version { epoch: set.epoch, is_doubtful: false, ..last };
         }
         if last != own {
-            // What it has newly got itself the others may lack.
+            // The others may lack what it has just received.
             office.same = Nodes::default();
         }
         office.same.add(node);
@@ -263,7 +264,7 @@ impl Takeover {
 
     fn store(&self, ring: &mut Ring, write: usize, node: Node) -> Option<()> {
         let Write { set, version, .. } = ring.writes[write].clone();
-        match ring.custody(node).write(POSITION, RANGE, &set) {
+        match ring.configurations(node).write(POSITION, RANGE, &set) {
             Ok(()) => {}
             Err(WriteRefusal::Sealed) if self.has(Fault::SealedTakesWrites) => {}
             Err(_) => return None,
@@ -320,10 +321,10 @@ impl Takeover {
     }
 }
 
-/// Has a node attempt what should be, if that is not so already.
+/// A node attempts the wanted set, if it is not the present one.
 fn begin(ring: &mut Ring, node: Node) -> Option<()> {
     let present = ring.present(node).clone();
-    // What they make of the circle: D that it comes before A, the others that the next is gone.
+    // Their view of the circle: D that it lies before A, the others that the next one is gone.
     let successors = if matches!(node, A | B) { [C, D] } else { [A, B] };
     let members = next_members(&present, &contact(node), &successors.map(contact), |_| false, 3);
     let is_served = !ring.is_sealed(node) && present.epoch > ring.nodes[node].resigned;
@@ -341,7 +342,7 @@ fn begin(ring: &mut Ring, node: Node) -> Option<()> {
     Some(())
 }
 
-/// Nobody waits any more for what a primary was writing.
+/// No client waits any more for the writes of a primary.
 fn abandon(ring: &mut Ring, node: Node) {
     let own = ring.writes.iter_mut().filter(|write| primary(&write.set) == node);
     for write in own.filter(|write| write.outcome != Outcome::Acknowledged) {

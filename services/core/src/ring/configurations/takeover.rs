@@ -1,9 +1,10 @@
-//! Takeovers, writes and reads in every order: a model of docs/adr/0006 that is checked exhaustively.
+//! Reconfigurations, writes and reads in every order: a model of docs/adr/0006 that is checked
+//! exhaustively.
 //!
-//! Nodes decide by [`Custody`], [`proposals`] and [`next_members`] themselves. Each [`Fault`] is
-//! something that they, or the service around them, could do wrongly; the model finds it.
+//! Nodes decide by [`Configurations`], [`proposals`] and [`next_members`] themselves. Each
+//! [`Fault`] is a mistake that they, or the service around them, could make; the model finds it.
 //!
-//! [`Custody`]: super::Custody
+//! [`Configurations`]: super::Configurations
 //! [`proposals`]: super::proposals
 //! [`next_members`]: super::next_members
 
@@ -25,12 +26,13 @@ const COMPLETED_BY_OTHERS: &str = "a set is completed by somebody else";
 /// What may happen, and how often.
 #[derive(Clone, Debug)]
 struct Takeover {
-    /// What has happened already: one of these. When the first attempts begin does not matter, but
-    /// for the order of their ballots.
+    /// What has happened already: one of these. When the first attempts begin does not matter,
+    /// except for the order of their ballots.
     past: &'static [&'static [Step]],
-    /// Who may begin another, once there is a later set or a primary has resigned.
+    /// The nodes that may begin another attempt, once there is a later set or a primary has
+    /// resigned.
     successors: &'static [Node],
-    /// Of these and what follows, those of the past count.
+    /// Attempts in all, including those of the past.
     attempts: usize,
     writes: usize,
     reads: usize,
@@ -38,22 +40,22 @@ struct Takeover {
     fault: Option<Fault>,
 }
 
-/// Something done wrongly.
+/// A mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
-    /// Who has promised takes writes under the present set.
+    /// A member that has promised takes writes under the present set.
     SealedTakesWrites,
     /// Records are read from one of those that promised.
     ReadsFromOne,
-    /// What somebody accepted before is not proposed again.
+    /// A proposal that a member accepted before is not proposed again.
     IgnoresAccepted,
-    /// Members of the next set that were none before need not be brought up to date.
+    /// New members of the next set need not be brought up to date.
     NewcomersUnsupplied,
-    /// Records are taken from whoever hands them in.
+    /// Records are taken from any node that transfers them.
     TakesAnySupply,
-    /// What a node has from an earlier time counts when records are handed in.
+    /// Records that a node kept from earlier count when records are transferred.
     KeepsRemains,
-    /// Who is no member discards records, though they were handed in for the next set.
+    /// A node that is no member discards records, although they were transferred for the next set.
     DiscardsWhatWasSupplied,
     /// One node is enough, wherever a majority is needed.
     MajorityOfOne,
@@ -63,19 +65,19 @@ enum Fault {
     PrimaryStoresFirst,
     /// Versions do not begin with the epoch.
     VersionWithoutEpoch,
-    /// What was found with some only keeps its version.
+    /// A record found on some members only keeps its stamp.
     DoubtsForgotten,
-    /// A primary begins a write while it is in doubt about the one before.
+    /// A primary begins a write while the outcome of the one before is unknown.
     NextWriteInDoubt,
     /// A primary serves again after a restart, under the same set.
     RestartResumes,
-    /// Promises do not wait until a lease is over.
+    /// Promises do not wait until a lease expires.
     NoLeaseWait,
     /// After a restart anywhere promises do not wait for leases granted before.
     RestartForgetsLeases,
-    /// Others do not wait for the lease of a primary that proposes, though it has not promised.
+    /// Others do not wait for the lease of a primary that proposes, although it has not promised.
     PrimaryNeedNotPromise,
-    /// A read looks for leases before it looks for the record.
+    /// A read checks the leases before it reads the record.
     LeaseCheckedBefore,
     /// A read that began under an earlier set is answered.
     SetNotNoted,
@@ -92,7 +94,7 @@ impl Takeover {
 
     fn takeovers(&self, ring: &Ring, steps: &mut Vec<Step>) {
         if ring.attempts.len() < self.attempts {
-            // That the first set is wrong would have been found before.
+            // A wrong first set would have been found before.
             let later = self
                 .successors
                 .iter()
@@ -114,7 +116,7 @@ impl Takeover {
                 }
                 Phase::Chosen { next, .. } => {
                     steps.extend(members(next).map(|node| Step::Supply(index, node)));
-                    // Others learn it from whoever speaks of it next.
+                    // Others learn it from the next message about it.
                     let heeding = self.successors.iter().copied().chain([primary(next)]);
                     let ignorant = heeding.filter(|node| ring.present(*node).epoch < next.epoch);
                     steps.extend(ignorant.map(|node| Step::Learn(index, node)));
@@ -224,7 +226,7 @@ mod tests {
         restarts: 0,
         fault: None,
     };
-    /// D and B, which holds A for dead, take over at the same time, while B has stored a write.
+    /// D and B, which takes A for dead, take over at the same time, while B has stored a write.
     const RIVALS: Takeover = Takeover {
         past: &[
             &[Renew(A, C), Write(A, B), Begin(D), Begin(B)],
@@ -254,7 +256,7 @@ mod tests {
         reads: 1,
         ..ONE
     };
-    /// A and then D were the primary and left writes in doubt, on B and on A.
+    /// A and then D were the primary and left indeterminate writes, on B and on A.
     const DOUBTS: Takeover = Takeover {
         past: &[&[
             Renew(A, C),
@@ -279,7 +281,7 @@ mod tests {
         ..ONE
     };
 
-    /// Checks every state. All that may sometimes happen does, but for what is `unreached`.
+    /// Checks every state. Everything that may sometimes happen does, except what is `unreached`.
     fn check(model: Takeover, unreached: &[&str]) {
         let checker = model.checker().spawn_bfs().join();
         println!("{} states, {} steps", checker.unique_state_count(), checker.state_count());
@@ -293,7 +295,7 @@ mod tests {
         }
     }
 
-    /// Checks until something that always holds does not.
+    /// Checks until an invariant is violated.
     fn find(fault: Fault, mut model: Takeover) {
         model.fault = Some(fault);
         let checker = model.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();

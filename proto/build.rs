@@ -1,16 +1,15 @@
-//! Compiles the `.proto` files without protoc, and keeps their descriptors for gRPC reflection.
+//! Compiles the `.proto` files without protoc, and stores their descriptors for gRPC reflection.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
 use prost::Message;
 use prost_types::FileDescriptorSet;
 
-const PROTOS: [&str; 7] = [
+const PROTOS: [&str; 6] = [
     "shoal/types/v1/types.proto",
     "shoal/tracker/v1/tracker.proto",
     "shoal/peer/v1/peer.proto",
     "shoal/control/v1/control.proto",
-    "shoal/dht/v1/custody.proto",
     "shoal/dht/v1/dht.proto",
     "shoal/dht/v1/replica.proto",
 ];
@@ -22,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(out.join("shoal.bin"), descriptors.encode_to_vec())?;
     leave_out(&mut descriptors, "PeerService", "RequestPiece");
     tonic_prost_build::configure()
-        // Blocks and bitfields are passed on without a copy.
+        // `Bytes` instead of `Vec<u8>`: blocks and bitfields are passed on without a copy.
         .bytes(".shoal.peer.v1")
         .bytes(".shoal.control.v1.UploadRequest")
         .bytes(".shoal.dht.v1")
@@ -30,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Generates nothing for a method that is served with a codec of its own.
+/// Removes a method, so that no code is generated for it: it is served with its own codec.
 fn leave_out(descriptors: &mut FileDescriptorSet, service: &str, method: &str) {
     for found in descriptors.file.iter_mut().flat_map(|file| &mut file.service) {
         if found.name() == service {

@@ -1,6 +1,6 @@
 """Tests of the chart: helm lint, golden renders, bad values, and the schemas of Kubernetes' API.
 
-`helm/tests/run --update` writes the golden renders anew; look at the difference before you commit it.
+`helm/tests/run --update` rewrites the golden renders; review the difference before you commit it.
 """
 
 import pathlib
@@ -15,16 +15,16 @@ from kubernetes_validate.utils import all_versions
 
 HERE = pathlib.Path(__file__).parent
 CHART = HERE.parent / "shoal"
-# What values are rendered: those of the chart, those it ships for high availability, and ours.
+# The sets of values to render: the chart's defaults, its values for high availability, and ours.
 VALUES = {
     "default": [],
     "ha": [CHART / "values-ha.yaml"],
     **{path.stem: [path] for path in sorted((HERE / "values").glob("*.yaml"))},
 }
 OLDEST = (1, 29)
-# A helm that was built from source takes the cluster for an old one unless told.
+# Without this, a helm built from source assumes an old Kubernetes.
 KUBERNETES = ["--kube-version", "1.34"]
-# Of the Prometheus operator: their schemas are not Kubernetes'.
+# Types of the Prometheus operator: Kubernetes has no schemas for them.
 FOREIGN = "monitoring.coreos.com/v1"
 
 
@@ -55,7 +55,7 @@ def objects(text):
 
 
 def pods(manifests):
-    """Name and spec of each pod, bare or as a template."""
+    """Name and spec of each Pod and pod template."""
     for each in manifests:
         spec = each.get("spec", {})
         if each["kind"] == "Pod":
@@ -92,14 +92,14 @@ class Chart(unittest.TestCase):
                 first = path.read_text().splitlines()[0]
                 expected = first.removeprefix("# refused: ")
                 refused = render([path])
-                self.assertNotEqual(refused.returncode, 0, "it is rendered")
+                self.assertNotEqual(refused.returncode, 0, "bad values were accepted")
                 self.assertIn("values don't meet the specifications of the schema", refused.stderr)
                 self.assertIn(expected, refused.stderr)
 
     def test_every_value_has_a_comment(self):
         lines = (CHART / "values.yaml").read_text().splitlines()
         for above, line in zip(lines, lines[1:]):
-            # What is deeper is explained where its section is.
+            # Deeper values may be explained at their section.
             if re.match(r"( {2})?\w+:", line):
                 self.assertIn("#", above, f"{line} has no comment")
 
@@ -112,7 +112,7 @@ class Chart(unittest.TestCase):
                     for each in manifests:
                         kubernetes_validate.validate(each, version, strict=True)
 
-    def test_a_property_that_does_not_exist_is_no_valid_manifest(self):
+    def test_an_unknown_property_makes_a_manifest_invalid(self):
         (pod,) = [each for each in objects(template([])) if each["kind"] == "Pod"]
         pod["spec"]["enableServiceLink"] = False
         with self.assertRaises(kubernetes_validate.ValidationError):
@@ -134,7 +134,7 @@ class Chart(unittest.TestCase):
                         self.assertEqual(len(names), len(set(names)), names)
 
     def test_a_drain_fits_into_the_grace_period(self):
-        # What the services take at most after SIGTERM: leave_patience and its end, the last blocks.
+        # Seconds from SIGTERM to the end, at most: leave_patience and the shutdown, or the last blocks.
         drains = {"dht-node": 52, "peer": 5, "tracker": 5}
         for name, files in VALUES.items():
             for pod, spec in pods(objects(template(files))):
@@ -151,7 +151,7 @@ class Chart(unittest.TestCase):
         ]
         self.assertNotIn("replicas", peer)
 
-    def test_each_alert_says_what_to_do(self):
+    def test_each_alert_has_a_severity_a_summary_and_a_runbook(self):
         rules = yaml.safe_load((CHART / "files/alerts.yaml").read_text())
         for rule in [rule for group in rules["groups"] for rule in group["rules"]]:
             with self.subTest(alert=rule["alert"]):

@@ -5,7 +5,7 @@
 /// The encoded descriptors of all services, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/shoal.bin"));
 
-/// Types that several services speak of.
+/// Types that several services use.
 pub mod types {
     pub mod v1 {
         tonic::include_proto!("shoal.types.v1");
@@ -19,7 +19,7 @@ pub mod tracker {
     }
 }
 
-/// What peers of a swarm say to each other.
+/// The peer's service for other peers.
 pub mod peer {
     pub mod v1 {
         tonic::include_proto!("shoal.peer.v1");

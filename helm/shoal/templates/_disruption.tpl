@@ -1,4 +1,4 @@
-{{/* A PodDisruptionBudget of a component, unless it has none. */}}
+{{/* The PodDisruptionBudget of a component, unless maxDisrupted is null. */}}
 {{- define "shoal.disruption" -}}
 {{- if not (kindIs "invalid" .values.maxDisrupted) }}
 ---
@@ -10,7 +10,7 @@ metadata:
     {{- include "shoal.labels" . | nindent 4 }}
 spec:
   maxUnavailable: {{ .values.maxDisrupted }}
-  # A pod that is not ready holds up no drain.
+  # A pod that is not ready does not block a drain.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:

@@ -1,4 +1,4 @@
-{{/* What several templates share. `component` is peer, dht-node, tracker, ... */}}
+{{/* Helpers of several templates. `component` is peer, dht-node, tracker, ... */}}
 
 {{/* Labels of an object: (dict "root" $ "component" "peer"). */}}
 {{- define "shoal.labels" -}}
@@ -9,13 +9,13 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* Labels that never change, by which pods are found. */}}
+{{/* Labels that never change, by which pods are selected. */}}
 {{- define "shoal.selector" -}}
 app.kubernetes.io/name: {{ .component }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end }}
 
-{{/* What a pod's metadata holds: nothing that changes with the chart's version and would restart it. */}}
+{{/* A pod's metadata, without the chart's version: a change of it must not restart the pod. */}}
 {{- define "shoal.podMetadata" -}}
 labels:
   {{- include "shoal.selector" . | nindent 2 }}
@@ -29,18 +29,18 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* The image of a component, as a container names it. */}}
+{{/* The image of a component, for a container. */}}
 {{- define "shoal.image" -}}
 {{- $image := .root.Values.image -}}
 image: {{ printf "%s/%s:%s" $image.repository .component $image.tag | list $image.registry | compact | join "/" | quote }}
 imagePullPolicy: {{ $image.pullPolicy }}
 {{- end }}
 
-{{/* What all pods have alike. */}}
+{{/* Fields of all pods. */}}
 {{- define "shoal.pod" -}}
 {{- $values := .root.Values -}}
 automountServiceAccountToken: false
-# Variables like PEER_PORT, of each Service of the namespace, would only be in the way.
+# No variables such as PEER_PORT for each Service of the namespace.
 enableServiceLinks: false
 {{- with $values.serviceAccountName }}
 serviceAccountName: {{ . }}
@@ -54,7 +54,7 @@ imagePullSecrets:
 {{- end }}
 {{- end }}
 
-{{/* The pod as the restricted standard wants it, run by this user. */}}
+{{/* The pod's part of the restricted security standard, with this user. */}}
 {{- define "shoal.podSecurity" -}}
 {{- $user := int .user -}}
 securityContext:
@@ -62,13 +62,13 @@ securityContext:
   runAsUser: {{ $user }}
   runAsGroup: {{ $user }}
   fsGroup: {{ $user }}
-  # A volume that is ours already is not gone through at each start.
+  # Do not scan the whole volume at each start if its root already has this owner.
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile:
     type: RuntimeDefault
 {{- end }}
 
-{{/* The container as the restricted standard wants it. */}}
+{{/* The container's part of the restricted security standard. */}}
 {{- define "shoal.containerSecurity" -}}
 securityContext:
   allowPrivilegeEscalation: false
@@ -77,7 +77,7 @@ securityContext:
     drop: [ALL]
 {{- end }}
 
-{{/* Probes of the admin port, and a preStop: the arguments are `values` of the component. */}}
+{{/* Probes on the port `admin`, and a preStop from the component's `values`. */}}
 {{- define "shoal.lifecycle" -}}
 startupProbe:
   grpc:
@@ -85,7 +85,7 @@ startupProbe:
     service: liveness
   periodSeconds: 1
   timeoutSeconds: 5
-  # Opening a large store takes a while.
+  # Opening a large store takes time.
   failureThreshold: 300
 livenessProbe:
   grpc:
@@ -107,7 +107,7 @@ lifecycle:
 {{- end }}
 {{- end }}
 
-{{/* Settings as variables: (dict "prefix" "SHOAL" "settings" {...}). Keys are in order. */}}
+{{/* Settings as variables, sorted by key: (dict "prefix" "SHOAL" "settings" {...}). */}}
 {{- define "shoal.variables" -}}
 {{- $prefix := .prefix -}}
 {{- range $key, $value := .settings }}
@@ -121,7 +121,7 @@ lifecycle:
 {{- end }}
 {{- end }}
 
-{{/* A setting's value as text: lists with commas, whole numbers without a dot. */}}
+{{/* The text of a setting's value: commas between list elements, no dot in whole numbers. */}}
 {{- define "shoal.setting" -}}
 {{- if kindIs "slice" . -}}
 {{- join "," . -}}
@@ -132,7 +132,7 @@ lifecycle:
 {{- end -}}
 {{- end }}
 
-{{/* The environment of a service: its settings, what all have alike, and what the values add. */}}
+{{/* A service's environment: the variables of all services, its settings, and its `env`. */}}
 {{- define "shoal.env" -}}
 {{- $common := dict "log" (dict "format" .root.Values.log.format) -}}
 {{- $settings := mergeOverwrite $common .settings (deepCopy .values.settings) -}}
@@ -148,7 +148,7 @@ lifecycle:
 {{- end }}
 {{- end }}
 
-{{/* The replicas of a workload, of this `kind` beside what the others need; null: as many as there are. */}}
+{{/* The replicas of a workload of this `kind`; null in the values: keep the present number. */}}
 {{- define "shoal.replicas" -}}
 {{- $replicas := .values.replicas -}}
 {{- if kindIs "invalid" $replicas -}}
@@ -160,7 +160,7 @@ replicas: {{ int $replicas }}
 {{- end -}}
 {{- end }}
 
-{{/* Where a component is put: (dict "root" $ "component" "peer" "values" .Values.peer). */}}
+{{/* Where a component's pods run: (dict "root" $ "component" "peer" "values" .Values.peer). */}}
 {{- define "shoal.placement" -}}
 {{- $placement := pick .values "nodeSelector" "tolerations" "affinity" -}}
 {{- range $key, $value := $placement }}
@@ -171,7 +171,7 @@ replicas: {{ int $replicas }}
 {{- end }}
 {{- end }}
 
-{{/* How a component's pods are spread over zones and nodes. */}}
+{{/* The spread of a component's pods over zones and nodes. */}}
 {{- define "shoal.spread" -}}
 {{- $context := . -}}
 {{- $keys := list (list .values.spread.zones "topology.kubernetes.io/zone") (list .values.spread.nodes "kubernetes.io/hostname") -}}
@@ -194,7 +194,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end }}
 
-{{/* Names that hold in all namespaces of the cluster, as they come to stand in links. */}}
+{{/* Names that resolve in all namespaces of the cluster, because links contain them. */}}
 {{- define "shoal.tracker" -}}
 tracker.{{ .Release.Namespace }}.svc:7070
 {{- end }}
@@ -202,7 +202,7 @@ tracker.{{ .Release.Namespace }}.svc:7070
 dht-node.{{ .Release.Namespace }}.svc:7071
 {{- end }}
 
-{{/* Arguments of `shoal` that name the trackers and the ring, as far as there are any. */}}
+{{/* Arguments of `shoal` for the enabled ones of trackers and ring. */}}
 {{- define "shoal.places" -}}
 {{- if .Values.tracker.enabled }}
 - --tracker={{ include "shoal.tracker" . }}

@@ -1,6 +1,6 @@
-{{/* The peer, be it of a Deployment or a DaemonSet. */}}
+{{/* The peer's pod, of a Deployment or a DaemonSet. */}}
 
-{{/* What the chart sets; `values.settings` may override each. */}}
+{{/* The chart's settings, which `peer.settings` may override. */}}
 {{- define "shoal.peerSettings" -}}
 {{- $peer := .Values.peer -}}
 data_dir: {{ include "shoal.mount" . }}{{ if eq $peer.kind "DaemonSet" }}/data{{ end }}
@@ -15,12 +15,12 @@ replicate: {{ $peer.replicate }}
 contents: {{ toJson $peer.contents }}
 {{- end }}
 {{- if eq $peer.kind "DaemonSet" }}
-# Others of the node share its directory: the local API is the socket in `data`, and paths are named
-# in these directories alone.
+# Other processes of the node share the directory: so the local API is the socket in `data`, and
+# accepts paths in these directories only.
 publish_roots: [{{ include "shoal.mount" . }}/publish]
 export_roots: [{{ include "shoal.mount" . }}/export]
 {{- else }}
-# Nobody shares the pod's loopback, and port-forward leads there.
+# No other pod can reach this pod's loopback, but port-forward can.
 control: 127.0.0.1:7073
 {{- end }}
 {{- end }}
@@ -29,7 +29,7 @@ control: 127.0.0.1:7073
 {{- if eq .Values.peer.kind "DaemonSet" }}{{ .Values.peer.daemonSet.hostPath }}{{ else }}/var/lib/shoal{{ end }}
 {{- end }}
 
-{{/* Where the pod runs, unless the settings say it. Labels of the node are on pods from 1.35 on. */}}
+{{/* Where the pod runs, unless the settings specify it. Pods have the node's labels from 1.35 on. */}}
 {{- define "shoal.location" -}}
 {{- $given := dig "location" dict .Values.peer.settings -}}
 {{- $labels := "metadata.labels['topology.kubernetes.io/%s']" -}}
@@ -68,7 +68,7 @@ spec:
       {{- include "shoal.image" $peer | nindent 6 }}
       {{- include "shoal.containerSecurity" . | nindent 6 }}
       env:
-        # For a setting such as `advertise: $(POD_IP):7072`.
+        # For settings such as `advertise: $(POD_IP):7072`.
         - name: POD_IP
           valueFrom:
             fieldRef:

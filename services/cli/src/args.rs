@@ -1,4 +1,4 @@
-//! What can be typed after `shoal`, and its help.
+//! The command line of `shoal`, and its help.
 
 mod ring;
 mod values;
@@ -8,10 +8,13 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use shoal_common::{
-    Address,
+    command_line::VERSION,
     units::{ByteSize, Rate},
 };
-use shoal_core::content::{ContentId, Wanted};
+use shoal_core::{
+    Address,
+    content::{ContentId, Wanted},
+};
 use shoal_peer::Control as ControlAddress;
 
 pub(crate) use ring::{
@@ -22,21 +25,21 @@ pub(crate) use values::{FilePriority, PeerCounts, SeedFor};
 const EXAMPLES: &str = "\
 Examples:
   One-shot, without a daemon:
-    shoal seed model/ --tracker tracker:7070         on the machine that has it; prints an id
-    shoal get ID --tracker tracker:7070 -o /models   on every machine that wants it
+    shoal seed model/ --tracker tracker:7070         on the machine with the files; prints the id
+    shoal get ID --tracker tracker:7070 -o /models   on every machine that wants them
 
   Without a tracker: any node of the ring (shoal-dht-node) finds the peers:
     shoal seed model/ --dht ring:7071
-    shoal name set llama-3 ID --dht ring:7071        a name for the id
+    shoal name set llama-3 ID --dht ring:7071        gives the id a name
     shoal get llama-3 --dht ring:7071 -o /models
 
   With a peer running on this machine (shoal-peer):
     shoal publish model/                             hands a copy to the peer; prints the id
-    shoal fetch ID --to /models                      has the peer fetch it; shows how it goes
-    shoal ls
-    shoal explain ID                                 why is it slow?
+    shoal fetch ID --to /models                      fetches it with the peer; shows the progress
+    shoal ls                                         lists the peer's contents
+    shoal explain ID                                 explains why a download is slow
 
-  The textbook's figure:
+  The textbook's figure of distribution times:
     shoal bound --us 200mbit --ui 20mbit -n 1..50 --size 50MB --plot figure.svg
 
 Exit status:
@@ -44,20 +47,20 @@ Exit status:
   5 disk full, or no permission to read or write   130 interrupted
 
 Environment:
-  SHOAL_CONTROL                where the peer's control API is, as --control
-  SHOAL__DATA_DIR              data directory of a peer, whose control socket is looked for there first
-  SHOAL_DHT                    nodes of the ring, with commas between them, as --dht
-  RUST_LOG                     how much is logged to stderr, such as debug or shoal_peer=trace
-  OTEL_EXPORTER_OTLP_ENDPOINT  collector that traces are sent to, such as http://localhost:4317";
+  SHOAL_CONTROL                address of the peer's control API, as --control
+  SHOAL__DATA_DIR              data directory of a peer; its control socket is tried first
+  SHOAL_DHT                    ring nodes, separated by commas, as --dht
+  RUST_LOG                     filter of the log on stderr, such as debug or shoal_peer=trace
+  OTEL_EXPORTER_OTLP_ENDPOINT  collector of traces, such as http://localhost:4317";
 
 /// Distributes large files to many machines at the speed of the whole cluster.
 #[derive(Debug, Parser)]
-#[command(name = "shoal", version, after_help = EXAMPLES, arg_required_else_help = true)]
+#[command(name = "shoal", version = VERSION, after_help = EXAMPLES, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// Print JSON: one document, or for what takes a while one object a line (`--progress json`)
+    /// Print JSON: one document, or one object per line if there is progress (`--progress json`)
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
@@ -66,7 +69,7 @@ pub(crate) struct Cli {
     pub(crate) quiet: bool,
 }
 
-/// What results on stdout look like.
+/// The format of results on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Human,
@@ -78,7 +81,7 @@ impl Cli {
         if self.json { Format::Json } else { Format::Human }
     }
 
-    /// How progress is shown, `--json` being short for `--progress json`.
+    /// How progress is shown; `--json` implies `--progress json`.
     pub(crate) fn progress_mode(&self) -> ProgressMode {
         let chosen = match &self.command {
             Command::Seed(SeedArgs { progress, .. })
@@ -86,14 +89,14 @@ impl Cli {
             | Command::Publish(PublishArgs { progress, .. })
             | Command::Fetch(FetchArgs { progress, .. })
             | Command::Watch(WatchArgs { progress, .. }) => progress.mode,
-            // The rest answers with one document, and no events.
+            // The other commands print one document and no events.
             _ if self.json => return ProgressMode::None,
             _ => ProgressMode::Auto,
         };
         if self.json { ProgressMode::Json } else { chosen }
     }
 
-    /// Whoever reads JSON looks for errors there too.
+    /// Errors are JSON events too, for the program that reads stdout.
     pub(crate) fn reports_json(&self) -> bool {
         self.json || self.progress_mode() == ProgressMode::Json
     }
@@ -120,7 +123,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// For traces.
+    /// The name in traces.
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Seed(_) => "seed",
@@ -143,19 +146,19 @@ impl Command {
     }
 }
 
-/// Where the control API of a running peer is.
+/// The address of a running peer's control API.
 #[derive(Args, Debug)]
 pub(crate) struct ControlArgs {
-    /// Control API of the peer: unix:PATH or HOST:PORT [default: the socket control.sock in
-    /// $SHOAL__DATA_DIR, ./shoal-data or /var/lib/shoal]
+    /// Address of the peer's control API: unix:PATH or HOST:PORT [default: the socket control.sock
+    /// in $SHOAL__DATA_DIR, ./shoal-data or /var/lib/shoal]
     #[arg(long, value_name = "ADDR", env = "SHOAL_CONTROL")]
     pub(crate) control: Option<ControlAddress>,
 }
 
-/// Which ring is asked for peers beside trackers.
+/// The ring to find peers with, in addition to trackers.
 #[derive(Args, Debug)]
 pub(crate) struct SwarmRingArgs {
-    /// Node of the ring to find peers by; may be repeated, any one that answers is enough
+    /// Ring node to find peers with; may be repeated, one that answers is enough
     #[arg(
         long = "dht",
         value_name = "HOST:PORT",
@@ -176,20 +179,20 @@ pub(crate) struct ProgressArgs {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressMode {
-    /// A bar on stderr if that is a terminal, else nothing
+    /// A bar on stderr if stderr is a terminal, else nothing
     #[default]
     Auto,
-    /// A line on stderr from time to time
+    /// A line on stderr every 2 s
     Plain,
-    /// One JSON object a line on stdout: published, progress, completed, error
+    /// One JSON object per line on stdout: published, progress, completed, error
     Json,
     /// Nothing
     None,
 }
 
-/// How a one-shot command takes part in the swarm.
+/// The peer of a one-shot command.
 #[derive(Args, Debug)]
-pub(crate) struct TakePartArgs {
+pub(crate) struct OneShotArgs {
     /// Tracker to announce to; may be repeated
     #[arg(long = "tracker", value_name = "HOST:PORT", value_hint = ValueHint::Hostname)]
     pub(crate) trackers: Vec<Address>,
@@ -197,11 +200,11 @@ pub(crate) struct TakePartArgs {
     #[command(flatten)]
     pub(crate) ring: SwarmRingArgs,
 
-    /// Where other peers are listened for; port 0 is any free one
+    /// Address to listen on for other peers; port 0 is any free port
     #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:0")]
     pub(crate) listen: Address,
 
-    /// Address that other peers dial, if it is not the one they see
+    /// Address that other peers dial, if it differs from the one they observe
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) advertise: Option<Address>,
 
@@ -216,7 +219,7 @@ pub(crate) struct TakePartArgs {
 
 /// Share a file or directory until interrupted, without a daemon
 ///
-/// Prints the id, and on stderr a link that carries the trackers and ring nodes too.
+/// Prints the id on stdout, and on stderr a link with the id, the trackers and the ring nodes.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -229,9 +232,9 @@ pub(crate) struct SeedArgs {
     pub(crate) path: PathBuf,
 
     #[command(flatten)]
-    pub(crate) take_part: TakePartArgs,
+    pub(crate) one_shot: OneShotArgs,
 
-    /// Tell each neighbour of few pieces at a time, so that each leaves this machine about once
+    /// Offer each neighbour few pieces at a time, so that each piece leaves this machine about once
     #[arg(long)]
     pub(crate) super_seeding: bool,
 
@@ -241,28 +244,28 @@ pub(crate) struct SeedArgs {
 
 /// Fetch a content, without a daemon
 ///
-/// Interrupted, the same command resumes: what was fetched is kept in `.NAME.shoal` beside the
-/// destination until it is complete.
+/// After an interruption, the same command resumes: until the content is complete, its pieces are
+/// kept in `.NAME.shoal` next to the destination.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   shoal get ID --tracker tracker:7070                 into the current directory
   shoal get 'shoal:ID?tr=tracker:7070' -o /models     into /models, if that is a directory
-  shoal get llama-3 --dht ring:7071                   what the ring knows under that name
-  shoal get ID --tracker tracker:7070 --seed=10m      and share it for ten minutes more")]
+  shoal get llama-3 --dht ring:7071                   by its name in the ring
+  shoal get ID --tracker tracker:7070 --seed=10m      and seeds it for ten more minutes")]
 pub(crate) struct GetArgs {
-    /// Id, a link (shoal:ID?tr=HOST:PORT&dht=HOST:PORT), or a name that the ring knows
+    /// Id, link (shoal:ID?tr=HOST:PORT&dht=HOST:PORT), or name in the ring
     #[arg(value_name = "ID_LINK_OR_NAME")]
     pub(crate) wanted: Wanted,
 
-    /// As cp does: into PATH if it is a directory, else to that name
+    /// Destination, as for cp: into PATH if it is a directory, else to that name
     #[arg(short, long, value_name = "PATH", default_value = ".", value_hint = ValueHint::AnyPath)]
     pub(crate) output: PathBuf,
 
     #[command(flatten)]
-    pub(crate) take_part: TakePartArgs,
+    pub(crate) one_shot: OneShotArgs,
 
-    /// Share it when complete: until interrupted, or for so long (30s, 10m, 1h)
+    /// Seed it once complete: until interrupted, or for this long (30s, 10m, 1h)
     #[arg(
         long,
         value_name = "DURATION",
@@ -272,11 +275,11 @@ pub(crate) struct GetArgs {
     )]
     pub(crate) seed: Option<SeedFor>,
 
-    /// First piece first, for readers that stream
+    /// Fetch the pieces in order, for readers that stream
     #[arg(long)]
     pub(crate) sequential: bool,
 
-    /// PATH=high or PATH=low, for a file or directory of the content; may be repeated
+    /// Priority of a file or directory of the content: PATH=high or PATH=low; may be repeated
     #[arg(long = "priority", value_name = "PATH=LEVEL")]
     pub(crate) priorities: Vec<FilePriority>,
 
@@ -284,21 +287,21 @@ pub(crate) struct GetArgs {
     pub(crate) progress: ProgressArgs,
 }
 
-/// Hand a file or directory to the peer, which keeps and serves a copy
+/// Publish a file or directory with the running peer, which stores and serves a copy
 ///
-/// Prints the id, and on stderr a link.
+/// Prints the id on stdout, and a link on stderr.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   shoal publish model/
-  shoal publish --in-place /data/images        the peer reads it where it lies, and copies nothing
+  shoal publish --in-place /data/images        the peer serves these files, and makes no copy
   ID=$(shoal publish -q data.bin)")]
 pub(crate) struct PublishArgs {
     /// File or directory
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) path: PathBuf,
 
-    /// The peer shares PATH as it lies on its own machine
+    /// Have the peer serve PATH of its own machine, without a copy
     #[arg(long)]
     pub(crate) in_place: bool,
 
@@ -306,11 +309,11 @@ pub(crate) struct PublishArgs {
     #[arg(long, conflicts_with = "in_place")]
     pub(crate) pin: bool,
 
-    /// Tell each neighbour of few pieces at a time, so that each leaves the peer about once
+    /// Offer each neighbour few pieces at a time, so that each piece leaves the peer about once
     #[arg(long, requires = "in_place")]
     pub(crate) super_seeding: bool,
 
-    /// Bytes in a piece: a power of two from 64KiB to 16MiB; chosen by size unless given
+    /// Piece length: a power of two from 64KiB to 16MiB [default: chosen by the content's size]
     #[arg(long, value_name = "SIZE")]
     pub(crate) piece_length: Option<ByteSize>,
 
@@ -321,43 +324,43 @@ pub(crate) struct PublishArgs {
     pub(crate) control: ControlArgs,
 }
 
-/// Have the peer fetch a content
+/// Fetch a content with the running peer
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  shoal fetch ID                               into the peer's store; follows until it is complete
-  shoal fetch ID --to /models --pin            and puts a copy there
-  shoal fetch ID --detach                      returns at once; `shoal watch ID` shows how it goes
+  shoal fetch ID                               into the peer's store; shows the progress
+  shoal fetch ID --to /models --pin            and puts a copy into /models
+  shoal fetch ID --detach                      returns at once; `shoal watch ID` shows the progress
   shoal fetch ID --priority docs=skip --priority weights/0.bin=high")]
 pub(crate) struct FetchArgs {
-    /// Id, a link (shoal:ID?tr=HOST:PORT&dht=HOST:PORT), or a name that the ring knows
+    /// Id, link (shoal:ID?tr=HOST:PORT&dht=HOST:PORT), or name in the ring
     #[arg(value_name = "ID_LINK_OR_NAME")]
     pub(crate) wanted: Wanted,
 
-    /// Where on the peer's machine a copy is put once complete
+    /// Path on the peer's machine for a copy, made once the content is complete
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub(crate) to: Option<PathBuf>,
 
-    /// Tracker to ask beside the peer's own; may be repeated
+    /// Tracker to ask in addition to the peer's own; may be repeated
     #[arg(long = "tracker", value_name = "HOST:PORT", value_hint = ValueHint::Hostname)]
     pub(crate) trackers: Vec<Address>,
 
     #[command(flatten)]
     pub(crate) ring: SwarmRingArgs,
 
-    /// First piece first, for readers that stream
+    /// Fetch the pieces in order, for readers that stream
     #[arg(long)]
     pub(crate) sequential: bool,
 
-    /// PATH=high|low|skip, for a file or directory of the content; may be repeated
+    /// Priority of a file or directory of the content: PATH=high|low|skip; may be repeated
     #[arg(long = "priority", value_name = "PATH=LEVEL")]
     pub(crate) priorities: Vec<FilePriority>,
 
-    /// Protect it from eviction
+    /// Protect the content from eviction
     #[arg(long)]
     pub(crate) pin: bool,
 
-    /// Follow until it is complete (the default)
+    /// Show the progress until the content is complete (the default)
     #[arg(long, overrides_with = "detach")]
     pub(crate) wait: bool,
 
@@ -372,17 +375,17 @@ pub(crate) struct FetchArgs {
     pub(crate) control: ControlArgs,
 }
 
-/// List what the peer holds
+/// List the peer's contents
 #[derive(Args, Debug)]
 pub(crate) struct LsArgs {
     #[command(flatten)]
     pub(crate) control: ControlArgs,
 }
 
-/// Have the peer leave a swarm and delete its copy
+/// Remove contents: the peer leaves the swarm and deletes its copy
 #[derive(Args, Debug)]
 pub(crate) struct RmArgs {
-    /// One or several ids
+    /// One or more ids
     #[arg(required = true, value_name = "ID")]
     pub(crate) ids: Vec<ContentId>,
 
@@ -390,14 +393,14 @@ pub(crate) struct RmArgs {
     pub(crate) control: ControlArgs,
 }
 
-/// Protect contents from eviction, or no longer
+/// Protect contents from eviction, or stop protecting them
 #[derive(Args, Debug)]
 pub(crate) struct PinArgs {
-    /// One or several ids
+    /// One or more ids
     #[arg(required = true, value_name = "ID")]
     pub(crate) ids: Vec<ContentId>,
 
-    /// Protect them no longer
+    /// Stop protecting them
     #[arg(long)]
     pub(crate) off: bool,
 
@@ -405,10 +408,10 @@ pub(crate) struct PinArgs {
     pub(crate) control: ControlArgs,
 }
 
-/// Follow a content of the peer until it is removed, or until interrupted
+/// Show the progress of the peer's content until it is removed, or until interrupted
 #[derive(Args, Debug)]
 pub(crate) struct WatchArgs {
-    /// Its id
+    /// The content's id
     pub(crate) id: ContentId,
 
     #[command(flatten)]
@@ -418,41 +421,41 @@ pub(crate) struct WatchArgs {
     pub(crate) control: ControlArgs,
 }
 
-/// Say why a download is as slow as it is, neighbour by neighbour
+/// Explain why a download is slow, neighbour by neighbour
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArgs {
-    /// Its id
+    /// The content's id
     pub(crate) id: ContentId,
 
     #[command(flatten)]
     pub(crate) control: ControlArgs,
 }
 
-/// Ask a tracker, or the ring, who is in a swarm
+/// Ask a tracker or the ring for the peers of a swarm
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   shoal swarm ID --tracker tracker:7070
   shoal swarm ID --dht ring:7071")]
 pub(crate) struct SwarmArgs {
-    /// Id, a link (shoal:ID?tr=HOST:PORT&dht=HOST:PORT), or a name that the ring knows
+    /// Id, link (shoal:ID?tr=HOST:PORT&dht=HOST:PORT), or name in the ring
     #[arg(value_name = "ID_LINK_OR_NAME")]
     pub(crate) wanted: Wanted,
 
-    /// The tracker; may be left out if the link names one
+    /// The tracker; optional if the link names one
     #[arg(long, value_name = "HOST:PORT", value_hint = ValueHint::Hostname)]
     pub(crate) tracker: Option<Address>,
 
     #[command(flatten)]
     pub(crate) ring: SwarmRingArgs,
 
-    /// Peers to show; at most 200 are given, chosen at random
+    /// Peers to show, chosen at random
     #[arg(long, value_name = "COUNT", default_value_t = 200)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=200))]
     pub(crate) max_peers: u32,
 }
 
-/// List the swarms that a tracker knows
+/// List the swarms of a tracker
 #[derive(Args, Debug)]
 pub(crate) struct SwarmsArgs {
     /// The tracker
@@ -468,29 +471,29 @@ pub(crate) struct HashArgs {
     pub(crate) path: PathBuf,
 }
 
-/// Print the textbook's least times to distribute a file, or draw its figure
+/// Print the textbook's minimum times to distribute a file, or draw its figure
 ///
 /// Client-server: max{ N*F/us, F/dmin }. P2P: max{ F/us, F/dmin, N*F/(us + sum ui) }.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   shoal bound --us 200mbit --ui 20mbit --di 400mbit -n 30 --size 50MB
-  shoal bound --us 100mbit --ui 5mbit,20mbit,80mbit -n 9 --size 20MB    peers of three kinds in turn
+  shoal bound --us 100mbit --ui 5mbit,20mbit,80mbit -n 9 --size 20MB    three kinds of peers in turn
   shoal bound --us 200mbit --ui 20mbit -n 1..50 --size 50MB --plot figure.svg")]
 pub(crate) struct BoundArgs {
     /// us: uplink of the server
     #[arg(long, value_name = "RATE")]
     pub(crate) us: Rate,
 
-    /// ui: uplink of each peer; of several, peers have one after the other
+    /// ui: uplink of each peer; several rates are assigned to the peers in turn
     #[arg(long, value_name = "RATE", required = true, value_delimiter = ',')]
     pub(crate) ui: Vec<Rate>,
 
-    /// di: downlink of each peer, as --ui; never the bottleneck unless given
+    /// di: downlink of each peer, as --ui [default: never the bottleneck]
     #[arg(long, value_name = "RATE", value_delimiter = ',')]
     pub(crate) di: Vec<Rate>,
 
-    /// N: how many peers want the file, or a range such as 1..50, both ends included
+    /// N: number of peers that want the file, or a range such as 1..50, both ends included
     #[arg(short = 'n', long, value_name = "COUNT")]
     pub(crate) peers: PeerCounts,
 
@@ -511,7 +514,7 @@ Examples:
   shoal completions zsh > \"${fpath[1]}/_shoal\"
   shoal completions fish > ~/.config/fish/completions/shoal.fish")]
 pub(crate) struct CompletionsArgs {
-    /// Which shell
+    /// The shell
     #[arg(action = ArgAction::Set)]
     pub(crate) shell: Shell,
 }
@@ -525,7 +528,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 

@@ -1,4 +1,4 @@
-//! The control API of a running peer, and where it is found.
+//! Connections to the control API of a running peer.
 
 use std::{
     env, fs,
@@ -16,14 +16,14 @@ use shoal_proto::control::v1::{
 
 use crate::exit::{Exit, Failure};
 
-/// Hashing or sending a large content takes long, and its answer comes at the end. That the peer is
-/// gone, the connection's keepalive tells.
+/// A call that hashes or sends a large content is answered only at the end. The connection's
+/// keepalive detects that the peer is gone.
 const LONGEST_CALL: Duration = Duration::from_secs(7 * 24 * 3600);
-/// The peer's own setting, which names its data directory in a service's environment.
+/// The peer's own setting of its data directory, as an environment variable.
 const DATA_DIR: &str = "SHOAL__DATA_DIR";
-/// The data directory of a peer that is a service of its machine, and of the container image.
+/// The data directory of a peer that runs as a system service, and of the container image.
 const SERVICE_DATA_DIR: &str = "/var/lib/shoal";
-const ADVICE: &str = "start shoal-peer, or say with --control where it is";
+const ADVICE: &str = "start shoal-peer, or give its address with --control";
 
 /// Both services of a peer's control API.
 pub(crate) struct Control {
@@ -32,8 +32,8 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Connects to the peer at `address`; without one, to the first whose socket lies in one of the
-    /// usual data directories and answers.
+    /// Connects to the peer at `address`; without one, to the first that answers at a socket in one
+    /// of the usual data directories.
     pub(crate) async fn connect(address: Option<&ControlAddress>) -> anyhow::Result<Self> {
         let options = Options { call_timeout: LONGEST_CALL, ..Options::default() };
         let channel = match address {
@@ -70,11 +70,11 @@ async fn find(options: &Options) -> anyhow::Result<Channel> {
         };
         refusals.push(format!("{} ({reason})", socket.display()));
     }
-    let places = refusals.join(", ");
-    Err(unreachable(&format!("cannot connect to a peer; looked at {places}; {ADVICE}")))
+    let tried = refusals.join(", ");
+    Err(unreachable(&format!("cannot connect to a peer; tried {tried}; {ADVICE}")))
 }
 
-/// Where a peer of this machine keeps its socket, unless it is told otherwise.
+/// The directories in which a peer of this machine has its socket by default.
 fn data_directories() -> Vec<PathBuf> {
     let named = env::var_os(DATA_DIR).filter(|path| !path.is_empty()).map(PathBuf::from);
     let usual = [Settings::default().data_dir, SERVICE_DATA_DIR.into()];
@@ -83,8 +83,8 @@ fn data_directories() -> Vec<PathBuf> {
     directories
 }
 
-/// A directory below the current one may have been put there by anybody, as in `/tmp`, and what is
-/// published through a socket in it would go to them.
+/// The reason not to trust a directory, if there is one. Any user may have created a relative one,
+/// for example in `/tmp`, and would receive what is published through a socket in it.
 fn distrust(directory: &Path) -> Option<String> {
     if directory.is_absolute() {
         return None;

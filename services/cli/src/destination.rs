@@ -1,4 +1,4 @@
-//! Where a content is put: `-o PATH` means what it means to cp.
+//! The destination of a content: `-o PATH` means the same as for cp.
 
 use std::{
     io,
@@ -7,17 +7,18 @@ use std::{
 
 use crate::exit::{Exit, Failure};
 
-/// What `-o` named.
+/// The destination that `-o` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// A directory: the content goes into it, under its own name.
+    /// An existing directory: the content is put into it, under its own name.
     Into(PathBuf),
-    /// The content gets this name.
+    /// The path of the content itself.
     As(PathBuf),
 }
 
 impl Destination {
-    /// Looks what lies there. Absolute from here on, so that it does not move with the process.
+    /// Checks what exists at the path. It is made absolute, so that it does not depend on the
+    /// working directory later.
     pub(crate) fn new(path: &Path) -> anyhow::Result<Self> {
         let absolute = std::path::absolute(path)?;
         if absolute.is_dir() {
@@ -30,7 +31,7 @@ impl Destination {
         match absolute.parent() {
             Some(parent) if parent.is_dir() => Ok(Self::As(absolute)),
             Some(parent) => Err(missing(format!(
-                "{shown} cannot be made: the directory {} does not exist; create it",
+                "cannot create {shown}: the directory {} does not exist; create it",
                 parent.display()
             ))
             .into()),
@@ -53,7 +54,7 @@ fn missing(message: String) -> Failure {
     Failure::new(Exit::NotFound, message)
 }
 
-/// `dir/` cannot name a file to be. The components of a path do not tell.
+/// `dir/` cannot be the path of a new file. `Path::components` ignores the separator.
 fn ends_with_separator(path: &Path) -> bool {
     path.as_os_str().as_encoded_bytes().ends_with(b"/")
 }
@@ -77,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_not_made() {
+    fn a_missing_directory_is_not_created() {
         let here = tempfile::tempdir().unwrap();
         for path in ["new/", "new/file"] {
             let error = Destination::new(&here.path().join(path)).unwrap_err().to_string();

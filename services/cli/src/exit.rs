@@ -1,4 +1,4 @@
-//! How the command ends: a sentence on stderr, and a status that scripts can tell apart.
+//! The end of a command: a message on stderr, and an exit status for scripts.
 
 use std::{error::Error, fmt, io, process::ExitCode};
 
@@ -11,7 +11,7 @@ use tonic::{Code, Status};
 
 use crate::{output, progress::Event};
 
-/// Why it ends otherwise than it should. `shoal --help` documents the numbers.
+/// The exit status of a command that failed. `shoal --help` documents the numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Exit {
@@ -37,7 +37,7 @@ impl Exit {
     }
 }
 
-/// An error whose exit status is known where it is made.
+/// An error with its exit status.
 #[derive(Debug)]
 pub(crate) struct Failure {
     exit: Exit,
@@ -53,7 +53,7 @@ impl Failure {
         self.exit
     }
 
-    /// A service refused: its own words are for people.
+    /// A service refused: the message is the service's.
     pub(crate) fn refused(status: &Status) -> Self {
         let exit = match status.code() {
             Code::NotFound => Exit::NotFound,
@@ -74,7 +74,7 @@ impl fmt::Display for Failure {
 
 impl Error for Failure {}
 
-// Both say themselves what their cause says.
+// The messages of both include those of their causes.
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         Self::new(Exit::of_store(&error), error.to_string())
@@ -96,7 +96,7 @@ impl From<Status> for Failure {
 /// Where an error is reported.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Report {
-    /// An event on stdout too, for who reads JSON lines.
+    /// As an event on stdout too, for programs that read JSON lines.
     pub(crate) json: bool,
 }
 
@@ -104,7 +104,7 @@ impl Report {
     pub(crate) fn exit_code(self, outcome: anyhow::Result<()>) -> ExitCode {
         let Err(error) = outcome else { return ExitCode::SUCCESS };
         if is_broken_pipe(&error) {
-            // Whoever read our output has had enough.
+            // The reader of stdout has closed it and wants no more.
             return ExitCode::SUCCESS;
         }
         let exit = classify(&error);
@@ -112,7 +112,7 @@ impl Report {
         let message = printable(&message);
         if self.json {
             let event = Event::Error { message: &message, exit, unix_ms: unix_ms() };
-            // Nothing is left to be done if stdout is gone too.
+            // If stdout is gone too, the error cannot be reported there.
             let _ = output::json(&event);
         }
         match exit {
@@ -130,7 +130,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .any(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The first cause that says what it means for the exit status.
+/// The exit status of the first cause that has one.
 fn classify(error: &anyhow::Error) -> Exit {
     error.chain().find_map(exit_of).unwrap_or(Exit::Failed)
 }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_tells_what_kind_of_failure_it_was() {
+    fn the_exit_status_depends_on_the_cause() {
         assert_eq!(of_status(Code::NotFound), Exit::NotFound);
         assert_eq!(of_status(Code::Unavailable), Exit::Unreachable);
         assert_eq!(of_status(Code::Internal), Exit::Failed);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_service_says_cannot_play_with_the_terminal() {
+    fn a_services_message_cannot_control_the_terminal() {
         let failure = Failure::refused(&Status::not_found("gone\u{1b}[2J"));
         assert_eq!(failure.to_string(), "gone\\u{1b}[2J");
         assert!(!Failure::refused(&Status::not_found("")).to_string().is_empty());

@@ -1,4 +1,4 @@
-//! The command `shoal`: publishes, fetches and looks at contents.
+//! The command `shoal`: publishes, fetches and inspects contents.
 
 mod args;
 mod commands;
@@ -12,14 +12,13 @@ mod summary;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use shoal_common::process;
+use shoal_common::{command_line, process};
 use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli: args::Cli = command_line::parse();
     let report = exit::Report { json: cli.reports_json() };
-    // One thread: what moves blocks has threads of its own.
+    // One thread: the data plane has threads of its own.
     let runtime = Builder::new_current_thread();
     let outcome = process::block_on(runtime, commands::run(cli));
     report.exit_code(outcome.map_err(anyhow::Error::from).flatten())

@@ -10,7 +10,7 @@ use indicatif::DecimalBytes;
 use serde::Serialize;
 use shoal_common::text;
 
-/// Prints a line, or some. Unlike `println!` it does not panic when the reader has gone.
+/// Prints one or more lines. Unlike `println!`, it does not panic when the reader has gone.
 pub(crate) fn line(text: impl Display) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{}", text::lines(&text.to_string()))?;
@@ -29,7 +29,7 @@ pub(crate) enum Align {
     Right,
 }
 
-/// A table in the making: the columns' names, then rows of as many cells.
+/// A table: the names of the columns, then rows.
 pub(crate) struct Table<const N: usize> {
     aligns: [Align; N],
     rows: Vec<[String; N]>,
@@ -45,7 +45,7 @@ impl<const N: usize> Table<N> {
         self.rows.push(cells.map(|cell| text::printable(&cell).into_owned()));
     }
 
-    /// The lines, the columns two spaces apart.
+    /// The lines, with two spaces between columns.
     pub(crate) fn render(&self) -> String {
         let mut widths = [0; N];
         for row in &self.rows {
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_for_people() {
+    fn values_have_readable_units() {
         assert_eq!(bytes(12_500_000), "12.50 MB");
         assert_eq!(rate(999), "999 B/s");
         assert_eq!(count(1, "peer"), "1 peer");

@@ -1,4 +1,4 @@
-//! How far something is: as a bar, as lines, or as JSON for scripts.
+//! Progress: as a bar, as lines, or as JSON for scripts.
 
 mod pace;
 
@@ -18,7 +18,7 @@ use crate::{
     args::ProgressMode,
     exit::Exit,
     output::{self, bytes, count, rate},
-    summary::Seen,
+    summary::DownloadStats,
 };
 
 /// Time between two lines.
@@ -26,7 +26,7 @@ const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
 /// Time between two JSON objects.
 const JSON_INTERVAL: Duration = Duration::from_millis(250);
 
-/// What goes on.
+/// The state of a content, or of work on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
@@ -53,7 +53,7 @@ impl State {
     }
 }
 
-/// How far it is.
+/// The progress at one moment.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Snapshot {
     pub(crate) state: State,
@@ -72,7 +72,7 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Of work on this machine alone.
+    /// The progress of work on this machine.
     pub(crate) const fn local(state: State, held_bytes: u64, total_bytes: u64) -> Self {
         Self {
             state,
@@ -142,7 +142,7 @@ pub(crate) enum Event<'a> {
         id: &'a str,
         bytes: u64,
         seconds: f64,
-        /// Most neighbours at a time.
+        /// The largest number of neighbours at a time.
         peers: u32,
         wasted_bytes: u64,
         unix_ms: u64,
@@ -154,7 +154,7 @@ pub(crate) enum Event<'a> {
     },
 }
 
-/// Shows how something goes.
+/// Shows progress.
 pub(crate) struct Progress {
     mode: ProgressMode,
     style: Style,
@@ -165,14 +165,14 @@ pub(crate) struct Progress {
 
 enum Style {
     Silent,
-    /// Drawn while there is something to show.
+    /// Present while there is something to show.
     Bar(Option<ProgressBar>),
     Plain(Pace),
     Json(Pace),
 }
 
 impl Progress {
-    /// `quiet` keeps what is neither result nor error off stderr.
+    /// `quiet` leaves only errors on stderr.
     pub(crate) fn new(mode: ProgressMode, quiet: bool) -> Self {
         let style = match mode {
             ProgressMode::Json => Style::Json(Pace::new(JSON_INTERVAL)),
@@ -184,12 +184,12 @@ impl Progress {
         Self { mode, style, quiet, id: None, meter: RateMeter::default() }
     }
 
-    /// Has what follows bear the id.
+    /// Sets the id of the events that follow.
     pub(crate) fn set_id(&mut self, id: ContentId) {
         self.id = Some(id.to_string());
     }
 
-    /// Shows it, unless something was shown just before.
+    /// Shows the snapshot, unless another one was shown just before.
     pub(crate) fn update(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         let now = Instant::now();
         let rate = self.meter.add(now, snapshot.state, snapshot.held_bytes);
@@ -216,7 +216,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Prints the id on stdout, and the link for people on stderr.
+    /// Prints the id on stdout and the link on stderr, or one event with both.
     pub(crate) fn published(&mut self, id: &str, link: &str) -> io::Result<()> {
         self.clear();
         if matches!(self.style, Style::Json(_)) {
@@ -227,32 +227,37 @@ impl Progress {
         Ok(())
     }
 
-    /// Says that everything is here.
-    pub(crate) fn completed(&mut self, id: ContentId, seen: &Seen, now: Instant) -> io::Result<()> {
+    /// Reports that the content is complete.
+    pub(crate) fn completed(
+        &mut self,
+        id: ContentId,
+        stats: &DownloadStats,
+        now: Instant,
+    ) -> io::Result<()> {
         self.clear();
         if !matches!(self.style, Style::Json(_)) {
-            self.note(&seen.summary(now));
+            self.note(&stats.summary(now));
             return Ok(());
         }
-        let last = seen.last();
+        let last = stats.last();
         output::json(&Event::Completed {
             id: &id.to_string(),
             bytes: last.map_or(0, |last| last.total_bytes),
-            seconds: seen.took(now).as_secs_f64(),
-            peers: seen.peers(),
+            seconds: stats.took(now).as_secs_f64(),
+            peers: stats.peers(),
             wasted_bytes: last.map_or(0, |last| last.wasted_bytes),
             unix_ms: unix_ms(),
         })
     }
 
-    /// For a command whose only result is the progress: lines, unless something else was asked for.
+    /// For a command whose only result is progress: prints lines where no bar can be drawn.
     pub(crate) fn show_without_terminal(&mut self) {
         if matches!(self.style, Style::Silent) && self.mode == ProgressMode::Auto && !self.quiet {
             self.style = Style::Plain(Pace::new(PLAIN_INTERVAL));
         }
     }
 
-    /// Tells people something on stderr, above the bar.
+    /// Prints a message on stderr, above the bar.
     pub(crate) fn note(&self, text: &str) {
         let text = lines(text);
         match &self.style {
@@ -263,7 +268,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away, until the next update.
+    /// Removes the bar until the next update.
     pub(crate) fn clear(&mut self) {
         if let Style::Bar(shown) = &mut self.style
             && let Some(bar) = shown.take()
@@ -279,7 +284,7 @@ fn bar() -> ProgressBar {
     ProgressBar::new(1).with_style(style.progress_chars("=> "))
 }
 
-/// One line about it.
+/// A snapshot in one line.
 fn describe(snapshot: &Snapshot, bytes_per_s: u64) -> String {
     let peers = count(u64::from(snapshot.neighbours), "peer");
     let amount = match snapshot.total_bytes {
@@ -297,7 +302,7 @@ fn describe(snapshot: &Snapshot, bytes_per_s: u64) -> String {
         State::Hashing => format!("hashing: {amount}, {pace}"),
         State::Uploading => format!("uploading: {amount}, {pace}"),
         State::Checking => format!("checking: {amount}, {pace}"),
-        State::Resolving => format!("looking for someone who has it, {peers}"),
+        State::Resolving => format!("looking for a peer that has it, {peers}"),
         State::Downloading => format!(
             "{amount}, {pace}, {peers}, {}/{} pieces",
             snapshot.held_pieces, snapshot.piece_count
@@ -311,7 +316,7 @@ fn describe(snapshot: &Snapshot, bytes_per_s: u64) -> String {
     }
 }
 
-/// An estimate, so to the second at most.
+/// In whole seconds at most, because it is an estimate.
 fn left_time(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds} s"),
@@ -333,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_tells_amount_rate_time_left_peers_and_pieces() {
+    fn a_line_has_amount_rate_time_left_peers_and_pieces() {
         assert_eq!(
             describe(&downloading(), 1_250_000),
             "12.50 MB of 50.00 MB, 1.25 MB/s, 30 s left, 3 peers, 5/20 pieces"

@@ -1,41 +1,39 @@
-//! The ring, asked until it answers: of another node if one does not.
+//! Calls to the ring, repeated at another node if one does not answer.
 
 use std::time::Duration;
 
-pub(crate) use shoal_common::ring::Client;
-use shoal_common::{
-    Address,
-    ring::{self, Node, nothing_happened},
-};
+pub(crate) use shoal_common::ring_client::Client;
+use shoal_common::ring_client::{Node, RingClient, nothing_happened};
+use shoal_core::Address;
 use tokio::time::{Instant, sleep, timeout_at};
 use tonic::{Code, Response, Status};
 
 use crate::exit::{Exit, Failure};
 
-/// Longest wait for an answer, from whichever node.
+/// The longest wait for an answer, over all nodes.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Longest wait for one node's: it tries for five seconds itself.
+/// The longest wait for one node's answer: the node itself tries for 5 s.
 const PATIENCE_WITH_ONE: Duration = Duration::from_secs(6);
-/// Between two attempts.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What it does to make a call again when it is not known what came of it.
+/// Whether a call with an unknown outcome may be repeated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Repeat {
     Harmless,
-    /// A condition that held the first time may not hold the second time.
+    /// The call has a condition, which may hold the first time and not the second time.
     Harmful,
 }
 
-/// The ring behind some nodes, for as long as one command.
-pub(crate) struct Ring {
-    nodes: ring::Ring,
+/// The ring of some nodes, for the time of one command.
+pub(crate) struct RingSession {
+    nodes: RingClient,
     deadline: Instant,
 }
 
-impl Ring {
+impl RingSession {
     pub(crate) fn new(nodes: &[Address]) -> Self {
-        Self { nodes: ring::Ring::new(nodes.to_vec()), deadline: Instant::now() + PATIENCE }
+        Self { nodes: RingClient::new(nodes.to_vec()), deadline: Instant::now() + PATIENCE }
     }
 
     /// A node that answers.
@@ -44,14 +42,14 @@ impl Ring {
         self.nodes.node(self.deadline, &mut passed_over).await.ok_or_else(|| {
             let reasons: Vec<_> = passed_over.iter().map(ToString::to_string).collect();
             let message = format!(
-                "no node of the ring answers: {}; start shoal-dht-node, or say with --dht where one is",
+                "no node of the ring answers: {}; start shoal-dht-node, or give a node with --dht",
                 reasons.join(", ")
             );
             Failure::new(Exit::Unreachable, message)
         })
     }
 
-    /// What a node says to a call.
+    /// A node's answer to a call.
     pub(crate) async fn call<T>(
         &mut self,
         repeat: Repeat,
@@ -78,7 +76,7 @@ fn is_worth_repeating(status: &Status, repeat: Repeat) -> bool {
     is_no_answer(status) && (repeat == Repeat::Harmless || nothing_happened(status))
 }
 
-/// It tells of the node or the way to it, and not of what was asked.
+/// The node or the connection failed: this is no answer to the request.
 fn is_no_answer(status: &Status) -> bool {
     matches!(
         status.code(),
@@ -90,7 +88,7 @@ fn failure(status: &Status, repeat: Repeat) -> Failure {
     if repeat == Repeat::Harmful && is_no_answer(status) && !nothing_happened(status) {
         let words = shoal_common::status::words(status);
         let message =
-            format!("{words}; it may have happened all the same: look before trying again");
+            format!("{words}; the write may have taken effect: read the key before you retry");
         return Failure::new(Exit::Unreachable, message);
     }
     Failure::refused(status)

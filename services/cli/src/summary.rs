@@ -1,4 +1,4 @@
-//! The last line of a download: how fast it was, from whom, and how fast it could have been.
+//! The summary of a download: its time, rate and sources, and the lower bound of its time.
 
 use std::{
     num::NonZeroU64,
@@ -12,24 +12,23 @@ use crate::{
     progress::Snapshot,
 };
 
-/// A rate counts as one that a link can do once it held for so long; shorter bursts come from
-/// buffers.
+/// A link's capacity is the highest rate over this time; shorter bursts come from buffers.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// What was seen of a download so far.
-pub(crate) struct Seen {
+/// The observations of a download.
+pub(crate) struct DownloadStats {
     started: Instant,
-    /// First and last.
+    /// The first and the last one.
     snapshots: Option<(Snapshot, Snapshot)>,
     peers: u32,
     window: Option<(Instant, Snapshot)>,
-    /// Greatest rates over a window: all that came, of that from complete peers, and what was sent.
+    /// The highest rates over a window: all downloads, those from seeders, and uploads.
     down: u64,
     from_seeders: u64,
     up: u64,
 }
 
-impl Seen {
+impl DownloadStats {
     pub(crate) const fn new(started: Instant) -> Self {
         Self { started, snapshots: None, peers: 0, window: None, down: 0, from_seeders: 0, up: 0 }
     }
@@ -52,12 +51,13 @@ impl Seen {
         self.window = Some((now, snapshot));
     }
 
-    /// The last that was seen.
+    /// The last snapshot.
     pub(crate) fn last(&self) -> Option<&Snapshot> {
         self.snapshots.as_ref().map(|(_, last)| last)
     }
 
-    /// Most neighbours seen at a time; a download that was over before any was seen had one.
+    /// The largest number of neighbours at a time; at least one if anything was downloaded, even if
+    /// none was observed.
     pub(crate) fn peers(&self) -> u32 {
         let fetched = self.last().is_some_and(|last| last.downloaded_bytes > 0);
         self.peers.max(u32::from(fetched))
@@ -69,30 +69,29 @@ impl Seen {
 
     /// One line for people.
     pub(crate) fn summary(&self, now: Instant) -> String {
-        let Some((first, last)) = &self.snapshots else { return "nothing came".to_owned() };
+        let Some((first, last)) = &self.snapshots else { return "nothing was fetched".to_owned() };
         let fetched = last.downloaded_bytes.saturating_sub(first.downloaded_bytes);
         let seeders = last.from_seeders_bytes.saturating_sub(first.from_seeders_bytes);
         let wasted = last.wasted_bytes.saturating_sub(first.wasted_bytes);
         let came = fetched.saturating_sub(wasted);
         if came == 0 {
-            return format!("{} were here already", bytes(last.total_bytes));
+            return format!("{} were already here", bytes(last.total_bytes));
         }
         let took = self.took(now);
         let pace = rate((came as f64 / took.as_secs_f64()) as u64);
         let mut parts = vec![
             format!("{} in {}, {pace}", bytes(came), duration(took)),
             format!(
-                "{:.0} % from the publisher and other complete peers, \
-                 {:.0} % from peers still downloading",
+                "{:.0} % from seeders, {:.0} % from leechers",
                 percent(seeders, fetched),
                 percent(fetched.saturating_sub(seeders), fetched),
             ),
             count(u64::from(self.peers()), "neighbour"),
-            format!("{:.1} % fetched in vain", percent(wasted, fetched)),
+            format!("{:.1} % wasted", percent(wasted, fetched)),
         ];
         if let Some(bound) = self.bound(took, came, seeders) {
             parts.push(format!(
-                "the textbook's bound at the rates seen is {} ({:.2} x)",
+                "the textbook's bound at the observed rates is {} ({:.2} x)",
                 duration(bound),
                 took.as_secs_f64() / bound.as_secs_f64()
             ));
@@ -100,22 +99,23 @@ impl Seen {
         parts.join("; ")
     }
 
-    /// max{F/us, F/dmin, N*F/(us + sum ui)}, each link taken to be as fast as it was seen to be.
+    /// max{F/us, F/dmin, N*F/(us + sum ui)}, with each link's capacity as observed.
     ///
-    /// One peer sees its own links alone, so the others of the swarm are taken to be like it: of N,
-    /// each gets an N-th of what publishers send, so us is N times what came from them.
+    /// A peer observes only its own links, so the other peers are assumed to be like it: each of N
+    /// gets an N-th of what seeders send, so us is N times what this peer received from seeders.
     fn bound(&self, took: Duration, bytes: u64, from_seeders: u64) -> Option<Duration> {
         if self.down == 0 {
             return None;
         }
-        // A second in which less came than on average is not the fastest.
-        let fastest = |seen: u64, sum: u64| seen.max((sum as f64 / took.as_secs_f64()) as u64);
+        // The highest rate is at least the average over the whole download.
+        let fastest =
+            |observed: u64, sum: u64| observed.max((sum as f64 / took.as_secs_f64()) as u64);
         let down = NonZeroU64::new(fastest(self.down, bytes))?;
         let from_seeders = fastest(self.from_seeders, from_seeders);
         let peers = NonZeroU64::new(u64::from(self.peers()))?;
         let server_up_per_s = NonZeroU64::new(from_seeders.saturating_mul(peers.get()))
             .unwrap_or(down.saturating_mul(peers));
-        // What others sent here left their uplinks, however little was asked of this one.
+        // What leechers sent here left their uplinks, even if this peer uploaded less itself.
         let up = self.up.max(down.get().saturating_sub(from_seeders));
         let distribution = Distribution {
             bytes,
@@ -148,39 +148,39 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_tells_time_rate_sources_waste_and_bound() {
+    fn a_summary_has_time_rate_sources_waste_and_bound() {
         let start = Instant::now();
-        let mut seen = Seen::new(start);
-        seen.add(start, snapshot(0, 0, 0));
+        let mut stats = DownloadStats::new(start);
+        stats.add(start, snapshot(0, 0, 0));
         let at = |seconds| start + Duration::from_secs(seconds);
-        seen.add(at(1), snapshot(10_000_000, 5_000_000, 0));
-        seen.add(at(2), snapshot(30_000_000, 10_000_000, 0));
-        seen.add(at(4), snapshot(40_000_000, 10_000_000, 400_000));
+        stats.add(at(1), snapshot(10_000_000, 5_000_000, 0));
+        stats.add(at(2), snapshot(30_000_000, 10_000_000, 0));
+        stats.add(at(4), snapshot(40_000_000, 10_000_000, 400_000));
         assert_eq!(
-            seen.summary(at(4)),
+            stats.summary(at(4)),
             "40.00 MB in 4.00 s, 10.00 MB/s; \
-             25 % from the publisher and other complete peers, 75 % from peers still downloading; \
-             4 neighbours; 1.0 % fetched in vain; \
-             the textbook's bound at the rates seen is 2.00 s (2.00 x)"
+             25 % from seeders, 75 % from leechers; \
+             4 neighbours; 1.0 % wasted; \
+             the textbook's bound at the observed rates is 2.00 s (2.00 x)"
         );
     }
 
     #[test]
-    fn what_was_here_already_was_not_fetched() {
+    fn bytes_that_were_already_here_are_not_counted_as_fetched() {
         let start = Instant::now();
-        let mut seen = Seen::new(start);
-        seen.add(start, snapshot(40_000_000, 0, 0));
-        assert_eq!(seen.summary(start), "40.00 MB were here already");
+        let mut stats = DownloadStats::new(start);
+        stats.add(start, snapshot(40_000_000, 0, 0));
+        assert_eq!(stats.summary(start), "40.00 MB were already here");
     }
 
     #[test]
     fn a_download_too_short_to_measure_has_no_bound() {
         let start = Instant::now();
-        let mut seen = Seen::new(start);
-        seen.add(start, snapshot(0, 0, 0));
+        let mut stats = DownloadStats::new(start);
+        stats.add(start, snapshot(0, 0, 0));
         let end = start + Duration::from_millis(100);
-        seen.add(end, snapshot(40_000_000, 40_000_000, 0));
-        let summary = seen.summary(end);
+        stats.add(end, snapshot(40_000_000, 40_000_000, 0));
+        let summary = stats.summary(end);
         assert!(!summary.contains("bound"), "{summary}");
     }
 }

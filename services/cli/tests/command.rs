@@ -1,4 +1,4 @@
-//! The command `shoal` as people and scripts meet it.
+//! The command `shoal`, as people and scripts use it.
 
 use std::{
     fs,
@@ -28,14 +28,14 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("output is text")
 }
 
-/// What it prints on stdout when it succeeds.
+/// The stdout of a command that succeeds.
 fn answer(arguments: &[&str]) -> String {
     let output = shoal(arguments);
     assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
     stdout(&output)
 }
 
-/// Its exit status and what it says on stderr when it fails.
+/// The exit status and the stderr of a command that fails.
 fn failure(arguments: &[&str]) -> (i32, String) {
     let output = shoal(arguments);
     (output.status.code().expect("no signal ended it"), stderr(&output))
@@ -45,7 +45,7 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("temporary paths are UTF-8")
 }
 
-/// An address where nobody listens.
+/// An address at which no process listens.
 fn closed_port() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     listener.local_addr().expect("it is bound").to_string()
@@ -106,16 +106,19 @@ fn wrong_usage_is_explained_and_exits_with_2() {
         (&["get", &id()], "or --dht HOST:PORT"),
         (&["get", "llama-3", "--tracker", "t:1"], "names are looked up in the ring; give --dht"),
         (&["get", &id()[1..], "--dht", "t:1"], "64 lower-case hex digits"),
-        (&["get", "a b", "--dht", "t:1"], "is no name"),
-        (&["name", "set", &id(), &id()], "is no name"),
+        (&["get", "a b", "--dht", "t:1"], "is not a name"),
+        (&["name", "set", &id(), &id()], "is not a name"),
         (&["name", "set", "llama-3", "llama-4"], "64 lower-case hex digits"),
         (&["dht", "put", "k", "v", "--if-absent", "--if-version", "1"], "cannot be used with"),
         (&["dht", "get", "k", "--dht", "7071"], "write HOST:PORT"),
         (&["dht"], "Usage: shoal dht"),
         (&["get", &id(), "--tracker", "t:1", "--priority", "a=skip"], "shoal fetch can skip"),
-        (&["get", &id(), "--seed=soon"], "no duration"),
+        (&["get", &id(), "--seed=soon"], "not a duration"),
         (&["fetch", &id(), "--priority", "a"], "PATH=high"),
-        (&["bound", "--us", "5M", "--ui", "1mbit", "-n", "1", "--size", "1MB"], "no unit of rate"),
+        (
+            &["bound", "--us", "5M", "--ui", "1mbit", "-n", "1", "--size", "1MB"],
+            "not a unit of rate",
+        ),
         (
             &["bound", "--us", "5mbit", "--ui", "1mbit", "-n", "9..2", "--size", "1MB"],
             "ends before",
@@ -130,7 +133,7 @@ fn wrong_usage_is_explained_and_exits_with_2() {
 }
 
 #[test]
-fn what_is_not_there_exits_with_3() {
+fn a_missing_path_exits_with_3() {
     let here = tempfile::tempdir().unwrap();
     let missing = here.path().join("missing");
     let (status, said) = failure(&["hash", text(&missing)]);
@@ -175,7 +178,7 @@ fn a_service_that_cannot_be_reached_exits_with_4() {
     }
 }
 
-/// Runs in a directory, where no peer of this machine is known.
+/// Runs the command in a directory, without an address of a peer.
 fn shoal_in(directory: &Path, data_dir: &Path, arguments: &[&str]) -> (i32, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_shoal"));
     command.args(arguments).current_dir(directory);
@@ -185,7 +188,7 @@ fn shoal_in(directory: &Path, data_dir: &Path, arguments: &[&str]) -> (i32, Stri
 }
 
 #[test]
-fn without_a_peer_it_is_told_where_one_was_looked_for() {
+fn without_a_peer_the_error_lists_the_sockets_that_were_tried() {
     let here = tempfile::tempdir().unwrap();
     let named = here.path().join("named");
     let (status, said) = shoal_in(here.path(), &named, &["ls"]);
@@ -203,13 +206,13 @@ fn without_a_peer_it_is_told_where_one_was_looked_for() {
 }
 
 #[test]
-fn a_socket_that_another_user_put_here_is_not_trusted() {
+fn a_socket_in_another_users_directory_is_not_trusted() {
     let here = tempfile::tempdir().unwrap();
     let trap = here.path().join("shoal-data");
     fs::create_dir(&trap).unwrap();
     let listener = std::os::unix::net::UnixListener::bind(trap.join("control.sock")).unwrap();
     listener.set_nonblocking(true).unwrap();
-    // Only root gives directories to others.
+    // Only root may give a directory to another user.
     if std::os::unix::fs::chown(&trap, Some(12_345), None).is_err() {
         return;
     }
@@ -220,7 +223,7 @@ fn a_socket_that_another_user_put_here_is_not_trusted() {
 }
 
 #[test]
-fn an_error_is_an_event_for_who_reads_json() {
+fn an_error_is_a_json_event_too() {
     let output = shoal(&["fetch", &id(), "--progress", "json", "--control", &closed_port()]);
     let event: Value = serde_json::from_str(stdout(&output).trim()).unwrap();
     assert_eq!(event["event"], "error");

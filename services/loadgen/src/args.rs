@@ -1,38 +1,38 @@
-//! What can be typed after `shoal-loadgen`, and its help.
+//! The command line of `shoal-loadgen`, and its help.
 
 use std::{num::NonZeroU64, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use shoal_common::{
-    Address,
+    command_line::VERSION,
     units::{ByteSize, duration},
 };
-use shoal_core::content::Link;
+use shoal_core::{Address, content::Link};
 
 const EXAMPLES: &str = "\
 Examples:
   shoal-loadgen announce --tracker tracker:7070                    as fast as 16 callers can
-  shoal-loadgen announce --tracker tracker:7070 --rate 5000        5,000 a second, come what may
+  shoal-loadgen announce --tracker tracker:7070 --rate 5000        5,000 a second, even if slow
   shoal-loadgen lookup --dht dht-node:7071 --duration 1m --json report.json --plot report.svg
   shoal-loadgen kv --dht dht-node:7071 --reads 0.5 --value-size 1KiB
-  shoal-loadgen swarm --content ID --tracker tracker:7070          blocks of all peers that have it
+  shoal-loadgen swarm --content ID --tracker tracker:7070          pieces from all its seeders
   shoal-loadgen swarm --content ID --peer peer:7072 --concurrency 4
   shoal-loadgen mixed --tracker tracker:7070 --dht dht-node:7071 --content ID --peer peer:7072
-  shoal-loadgen echo --listen 0.0.0.0:7079                         what --baseline is compared with
+  shoal-loadgen echo --listen 0.0.0.0:7079                         the server for --baseline
   shoal-loadgen lookup --dht dht-node:7071 --baseline echo:7079
 
-A name that stands for several addresses is several targets, and calls go round all of them.
+A name with several addresses is several targets. All targets are called in turn.
 
-Without --rate the loop is closed: each of --concurrency callers calls again when it has its answer, so
-a slow service is called less often. With --rate it is open: calls are due at fixed times, and latency
-counts from when a call was due, also if all callers were still waiting. Calls that could not even
-begin by the end are counted as NOT_BEGUN.
+Without --rate the loop is closed: each of --concurrency callers waits for its answer before it
+calls again, so a slow service is called less often. With --rate the loop is open: calls are due at
+fixed times, and latency counts from the time when a call was due, even if no caller was free then.
+Calls that did not begin before the end are counted as NOT_BEGUN.
 
 Exit status: 0, or 1 if no call was answered, 2 for a wrong command line.";
 
-/// Calls the services of shoal as fast as is wanted, and tells how they answer.
+/// Calls the services of shoal at a chosen rate, and measures their answers
 #[derive(Debug, Parser)]
-#[command(name = "shoal-loadgen", version, after_help = EXAMPLES)]
+#[command(name = "shoal-loadgen", version = VERSION, after_help = EXAMPLES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -40,7 +40,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Announce made-up peers of made-up contents to trackers
+    /// Announce fictitious peers of fictitious contents to trackers
     Announce {
         #[command(flatten)]
         target: TrackerArgs,
@@ -63,14 +63,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         load: LoadArgs,
     },
-    /// Have peers send pieces of a content, which are counted and thrown away
+    /// Request pieces of a content from peers; the bytes are counted and discarded
     Swarm {
         #[command(flatten)]
         target: SwarmArgs,
         #[command(flatten)]
         load: LoadArgs,
     },
-    /// All of these in turn, as far as their targets are given
+    /// All of these in turn, if their targets are given
     Mixed {
         #[command(flatten)]
         target: MixedArgs,
@@ -79,9 +79,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         load: LoadArgs,
     },
-    /// Answer calls with as many bytes as they ask for, and do nothing else
+    /// Run an echo server: it answers each call with the number of bytes requested
     Echo {
-        /// Where to listen
+        /// Address to listen on
         #[arg(long, value_name = "ADDR:PORT", default_value = "0.0.0.0:7079")]
         listen: Address,
     },
@@ -96,7 +96,7 @@ pub(crate) struct TrackerArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DhtArgs {
-    /// A node of the ring; may be repeated
+    /// A ring node; may be repeated
     #[arg(long = "dht", value_name = "HOST:PORT", required = true)]
     pub(crate) nodes: Vec<Address>,
 }
@@ -106,10 +106,10 @@ pub(crate) struct SwarmArgs {
     /// A peer that has the content; may be repeated
     #[arg(long = "peer", value_name = "HOST:PORT", required_unless_present = "trackers")]
     pub(crate) peers: Vec<Address>,
-    /// A tracker that names complete peers; may be repeated
+    /// A tracker to ask for seeders; may be repeated
     #[arg(long = "tracker", value_name = "HOST:PORT")]
     pub(crate) trackers: Vec<Address>,
-    /// What is fetched
+    /// The content to fetch
     #[arg(long, value_name = "ID|LINK")]
     pub(crate) content: Link,
 }
@@ -123,42 +123,42 @@ pub(crate) struct MixedArgs {
         required_unless_present_any = ["nodes", "peers"]
     )]
     pub(crate) trackers: Vec<Address>,
-    /// A node of the ring; may be repeated
+    /// A ring node; may be repeated
     #[arg(long = "dht", value_name = "HOST:PORT")]
     pub(crate) nodes: Vec<Address>,
     /// A peer that has the content; may be repeated
     #[arg(long = "peer", value_name = "HOST:PORT", requires = "content")]
     pub(crate) peers: Vec<Address>,
-    /// What is fetched of peers
+    /// The content to fetch from peers
     #[arg(long, value_name = "ID|LINK")]
     pub(crate) content: Option<Link>,
 }
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct ValueArgs {
-    /// Part of the calls that read, from 0 to 1
-    #[arg(long, value_name = "PART", default_value = "0.9", value_parser = part)]
+    /// Fraction of the calls that read, from 0 to 1
+    #[arg(long, value_name = "FRACTION", default_value = "0.9", value_parser = fraction)]
     pub(crate) reads: f64,
-    /// Keys, written once before it starts; they expire by themselves
+    /// Number of keys; they are written once before the run, and expire later
     #[arg(long, value_name = "N", default_value = "1000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) keys: u32,
-    /// Of each value, at most 64 KiB
+    /// Size of each value, at most 64 KiB
     #[arg(long, value_name = "SIZE", default_value = "100B", value_parser = value_size)]
     pub(crate) value_size: ByteSize,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
-    /// Calls a second, whether they are answered or not [default: as fast as they are answered]
+    /// Calls a second, even if answers are late [default: as fast as they are answered]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     pub(crate) rate: Option<u64>,
-    /// Calls under way at most [default: 16, or 1000 with --rate]
+    /// Callers: the most calls in flight [default: 16, or 1000 with --rate]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) concurrency: Option<u32>,
-    /// How long calls are begun; at most a day
+    /// How long calls are made; at most a day
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = run_time)]
     pub(crate) duration: Duration,
-    /// End after so many calls
+    /// End after this many calls
     #[arg(long, value_name = "N")]
     pub(crate) calls: Option<NonZeroU64>,
     /// Connections to each address
@@ -167,20 +167,24 @@ pub(crate) struct LoadArgs {
     /// Longest wait for an answer
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration::parse)]
     pub(crate) timeout: Duration,
-    /// An echo (shoal-loadgen echo) that is called in the same way afterwards, to compare with
+    /// Echo server (shoal-loadgen echo) to call in the same way afterwards, for comparison
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) baseline: Option<Address>,
     /// Write the report as JSON, to a file or to stdout
     #[arg(long, value_name = "FILE|-")]
     pub(crate) json: Option<PathBuf>,
-    /// Draw latency over time
+    /// Draw latency over time into a file
     #[arg(long, value_name = "FILE.svg")]
     pub(crate) plot: Option<PathBuf>,
 }
 
-fn part(text: &str) -> Result<f64, String> {
-    let part: f64 = text.parse().map_err(|_| format!("{text:?} is no number"))?;
-    if (0.0..=1.0).contains(&part) { Ok(part) } else { Err(format!("{text} is not from 0 to 1")) }
+fn fraction(text: &str) -> Result<f64, String> {
+    let fraction: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (0.0..=1.0).contains(&fraction) {
+        Ok(fraction)
+    } else {
+        Err(format!("{text} is not from 0 to 1"))
+    }
 }
 
 fn value_size(text: &str) -> Result<ByteSize, String> {

@@ -1,5 +1,5 @@
-//! What gRPC itself costs: a bare tonic service that answers with as many bytes as it is asked for, and
-//! the load that asks it.
+//! The cost of gRPC itself: a bare tonic service that answers with the number of bytes requested,
+//! and calls to it.
 
 use std::{
     convert::Infallible,
@@ -12,7 +12,8 @@ use futures_util::{
     future::BoxFuture,
     stream::{self, BoxStream, StreamExt as _},
 };
-use shoal_common::{Address, server};
+use shoal_common::server;
+use shoal_core::Address;
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Request, Response, Status,
@@ -33,9 +34,9 @@ use crate::{
 const WHOLE: &str = "/shoal.loadgen.Echo/Whole";
 const PARTS: &str = "/shoal.loadgen.Echo/Parts";
 
-/// Bytes of a message, as peers have them. Longer answers come in several.
+/// The most bytes of a message, as between peers. Longer answers are several messages.
 const PART_BYTES: u64 = 256 << 10;
-/// Bytes of an answer, at most.
+/// The most bytes of an answer.
 const MAX_REPLY_BYTES: u64 = 1 << 30;
 
 static ZEROS: [u8; PART_BYTES as usize] = [0; PART_BYTES as usize];
@@ -115,20 +116,20 @@ impl Service<http::Request<Body>> for Echo {
             Ok(match request.uri().path() {
                 WHOLE => grpc.unary(Self, request).await,
                 PARTS => grpc.server_streaming(Self, request).await,
-                _ => Status::new(Code::Unimplemented, "there is Whole and Parts").into_http(),
+                _ => Status::new(Code::Unimplemented, "call Whole or Parts").into_http(),
             })
         })
     }
 }
 
-/// Calls of an echo.
+/// Calls to echo servers.
 pub(crate) struct Load {
     echoes: Vec<Connected>,
     reply_bytes: u64,
 }
 
 impl Load {
-    /// Calls that are answered with so many bytes.
+    /// Calls that request this many bytes.
     pub(crate) fn new(echoes: Vec<Connected>, reply_bytes: u64) -> Self {
         Self { echoes, reply_bytes: reply_bytes.min(MAX_REPLY_BYTES) }
     }

@@ -1,4 +1,4 @@
-//! The load generator: calls trackers, ring and peers, and tells how they answer.
+//! The load generator: calls trackers, the ring and peers, and measures their answers.
 
 mod args;
 mod echo;
@@ -11,8 +11,8 @@ mod targets;
 use std::{fs, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
-use clap::Parser as _;
-use shoal_common::{Address, http2::Http2, process, shutdown, text::printable};
+use shoal_common::{command_line, http2::Http2, process, shutdown, text::printable};
+use shoal_core::Address;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
@@ -24,13 +24,13 @@ use crate::{
     targets::Targets,
 };
 
-/// Callers of a closed loop, unless it is told how many.
+/// Callers of a closed loop by default.
 const CALLERS: u32 = 16;
-/// Of an open one: so many calls may be under way before others wait.
+/// Callers of an open loop by default: with this many calls in flight, others wait.
 const CALLERS_OF_OPEN_LOOP: u32 = 1000;
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
+    let command = command_line::parse::<Cli>().command;
     let ended = process::block_on(Builder::new_multi_thread(), run(command));
     match ended.map_err(anyhow::Error::from).flatten() {
         Ok(code) => code,
@@ -73,7 +73,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     measure(scenario, &load, &end).await
 }
 
-/// Calls as is wanted, and reports. Failure is that nobody answered.
+/// Makes the calls, and reports. Fails if no call was answered.
 async fn measure(
     scenario: Scenario,
     load: &LoadArgs,
@@ -112,7 +112,7 @@ async fn measure(
     Ok(if called.record.answered() > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Calls an echo over as many connections, for answers of the same size.
+/// Calls an echo server over the same number of connections, with answers of the mean size.
 async fn compare(
     echo: &Address,
     connections: u32,
@@ -129,11 +129,12 @@ async fn compare(
     Ok(pace::run(echo, pace, end).await)
 }
 
-/// Writes what is wanted where it is wanted. The summary makes way for a report on stdout.
+/// Writes the reports. The summary is left out if the JSON goes to stdout.
 fn write(load: &LoadArgs, report: &Report) -> anyhow::Result<()> {
     let to_stdout = load.json.as_deref() == Some(Path::new("-"));
     if let Some(path) = &load.json {
-        let mut json = serde_json::to_string_pretty(report).context("the report as JSON")?;
+        let mut json =
+            serde_json::to_string_pretty(report).context("cannot encode the report as JSON")?;
         json.push('\n');
         if to_stdout {
             print!("{json}");

@@ -1,7 +1,7 @@
-//! When calls are made. In a closed loop each caller waits for its answer before it calls again; in an
-//! open one, calls are due at fixed times, and latency counts from then: a server that stalls is charged
-//! with all the calls that were due meanwhile, not with the few that were under way (Tene's "coordinated
-//! omission").
+//! When calls are made. In a closed loop, each caller waits for its answer before it calls again.
+//! In an open loop, calls are due at fixed times, and latency counts from then: a stall of the
+//! server adds to the latency of all calls due meanwhile, not only of the few in flight (Tene's
+//! "coordinated omission").
 
 use std::{
     sync::{
@@ -23,44 +23,44 @@ use tonic::{Code, Status};
 
 use crate::record::{Operation, Outcome, Record};
 
-/// Callers of a closed loop wait so long after a failure: one that is refused at once does not become
-/// a flood.
+/// The pause of a caller in a closed loop after a failure: immediate refusals must not cause a
+/// flood of calls.
 const AFTER_FAILURE: Duration = Duration::from_millis(10);
 
-/// The pacer looks so often whether it is to end.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often the pacer checks whether it must end.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// How calls are made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Calls that are due in a second; none is a closed loop.
+    /// Calls that are due in a second; none means a closed loop.
     pub(crate) rate: Option<u64>,
-    /// Callers.
+    /// The number of callers.
     pub(crate) concurrency: u32,
-    /// How long calls are begun, or are due.
+    /// How long calls are made, or are due.
     pub(crate) duration: Duration,
-    /// Calls at most.
+    /// The most calls.
     pub(crate) calls: u64,
-    /// Longest wait for an answer, and for what is due to begin after the end.
+    /// The longest wait for an answer. Calls that are due may begin this long after `duration`.
     pub(crate) timeout: Duration,
 }
 
-/// What is called.
+/// Something to call.
 pub(crate) trait Target: Send + Sync + 'static {
-    /// What the call of this number is.
+    /// The kind of the call with this number.
     fn operation(&self, number: u64) -> Operation;
 
-    /// Makes the call of this number, and tells how many bytes the answer had.
+    /// Makes the call with this number, and returns the bytes of the answer.
     fn call(&self, number: u64) -> impl Future<Output = Result<u64, Status>> + Send;
 }
 
-/// What came of it.
+/// The outcome of the calls.
 pub(crate) struct Run {
     pub(crate) record: Record,
     pub(crate) took: Duration,
 }
 
-/// What callers share.
+/// State shared by the callers.
 struct Shared<T> {
     target: T,
     pace: Pace,
@@ -70,7 +70,7 @@ struct Shared<T> {
     end: CancellationToken,
 }
 
-/// Makes calls as the pace wants it, until its end or `end`.
+/// Makes calls at this pace, until its end or `end`.
 pub(crate) async fn run(target: impl Target, pace: Pace, end: &CancellationToken) -> Run {
     let shared = Arc::new(Shared {
         target,
@@ -134,14 +134,14 @@ impl<T: Target> Shared<T> {
         });
         let callers: JoinSet<_> = callers.collect();
         let shared = self.clone();
-        // A thread of its own: tokio's timers are a millisecond coarse.
+        // A thread of its own, because tokio's timers have a resolution of 1 ms.
         let pacer = thread::spawn(move || shared.release(rate, total, &due));
         callers.join_all().await;
         // It ends with the last call that was due, or soon after `end`.
         let _ = tokio::task::spawn_blocking(move || pacer.join()).await;
     }
 
-    /// Has a caller begin each call when it is due.
+    /// Releases each call to a caller when it is due.
     fn release(&self, rate: u64, total: u64, due: &Semaphore) {
         let mut released = 0;
         while released < total && !self.end.is_cancelled() {
@@ -152,13 +152,13 @@ impl<T: Target> Shared<T> {
                 released = now_due;
             }
             let wait = time_of(released, rate).saturating_sub(self.start.elapsed());
-            thread::sleep(wait.min(LOOK_EVERY));
+            thread::sleep(wait.min(CHECK_INTERVAL));
         }
-        // Each caller learns that there is no more.
+        // Each caller takes one more permit, and finds that no call is left.
         due.add_permits(self.pace.concurrency as usize);
     }
 
-    /// Makes a call that was due at `intended`; none if it was broken off.
+    /// Makes a call that was due at `intended`; none if it was cancelled.
     async fn call(&self, number: u64, intended: Instant) -> Option<Outcome> {
         let called = timeout(self.pace.timeout, self.target.call(number));
         let outcome = match self.end.run_until_cancelled(called).await? {
@@ -179,7 +179,7 @@ impl<T: Target> Shared<T> {
     }
 }
 
-/// When a call is due, from the start.
+/// The time from the start until a call is due.
 fn time_of(number: u64, rate: u64) -> Duration {
     Duration::from_secs_f64(number as f64 / rate as f64)
 }
@@ -189,7 +189,7 @@ mod tests {
     use super::*;
     use crate::record::NOT_BEGUN;
 
-    /// Answers at once, but not between two points in time.
+    /// Answers at once, except between two points in time.
     struct Stalling {
         started: Instant,
         from: Duration,
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_stall_is_charged_with_every_call_that_was_due_meanwhile() {
+    async fn a_stall_adds_to_the_latency_of_every_call_due_meanwhile() {
         let end = CancellationToken::new();
         let run = run(Stalling::new(300, 700), pace(Some(500), 4, 1000), &end).await;
         assert_eq!(run.record.answered(), 500);
@@ -248,12 +248,12 @@ mod tests {
         assert!(quantile_ms(&run, 0.9) >= 290.0, "{}", quantile_ms(&run, 0.9));
         assert!(quantile_ms(&run, 0.65) >= 40.0, "{}", quantile_ms(&run, 0.65));
         assert!(quantile_ms(&run, 0.999) >= 390.0, "{}", quantile_ms(&run, 0.999));
-        // Told by the second in which they were due.
+        // Calls belong to the second in which they were due.
         assert_eq!(run.record.seconds.keys().copied().collect::<Vec<_>>(), [0]);
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn what_could_not_begin_by_the_end_is_counted() {
+    async fn calls_that_did_not_begin_before_the_end_are_counted() {
         let end = CancellationToken::new();
         let timeout = Duration::from_millis(100);
         let pace = Pace { timeout, ..pace(Some(100), 2, 400) };
@@ -279,16 +279,16 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_is_told_to_end_ends() {
+    async fn cancelling_ends_a_run() {
         for rate in [None, Some(10)] {
             let end = CancellationToken::new();
             let ending = end.clone();
-            let told = async move {
+            let cancel = async move {
                 sleep(Duration::from_millis(100)).await;
                 ending.cancel();
             };
             let pace = pace(rate, 2, 600_000);
-            let (run, ()) = tokio::join!(run(Stalling::new(50, 600_000), pace, &end), told);
+            let (run, ()) = tokio::join!(run(Stalling::new(50, 600_000), pace, &end), cancel);
             assert!(run.took < Duration::from_secs(5), "{:?}", run.took);
         }
     }

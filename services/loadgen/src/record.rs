@@ -1,21 +1,21 @@
-//! What is remembered of calls: how long they took, how many bytes they brought, how they failed.
+//! The record of a run: latencies, bytes and errors of its calls.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use hdrhistogram::Histogram;
 use tonic::Code;
 
-/// Digits of a latency that are kept, of all calls and of those of one second.
+/// Significant digits of latencies: of all calls, and of those of one second.
 const DIGITS: u8 = 3;
 const DIGITS_OF_SECOND: u8 = 2;
 
-/// A latency above this counts as this, so that histograms stay small.
+/// Longer latencies are recorded as this one, so that histograms stay small.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// What stands for a call that never began, beside the codes of gRPC.
+/// The error of a call that never began; the others have codes of gRPC.
 pub(crate) const NOT_BEGUN: &str = "NOT_BEGUN";
 
-/// What is called.
+/// A kind of call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Operation {
     Announce,
@@ -29,15 +29,15 @@ pub(crate) enum Operation {
 /// How a call ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// With an answer of so many bytes.
+    /// With an answer of this many bytes.
     Answered(u64),
     /// With a code.
     Failed(Code),
-    /// It was due, and no caller was free until the end.
+    /// It was due, but no caller was free until the end.
     NotBegun,
 }
 
-/// All that is known of a run.
+/// The record of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     pub(crate) operations: BTreeMap<Operation, Calls>,
@@ -48,7 +48,7 @@ pub(crate) struct Record {
 /// The calls of one kind.
 #[derive(Debug)]
 pub(crate) struct Calls {
-    /// Of those answered, in microseconds.
+    /// Of the calls that were answered, in microseconds.
     pub(crate) latency: Histogram<u64>,
     pub(crate) bytes: u64,
     pub(crate) errors: BTreeMap<&'static str, u64>,
@@ -88,14 +88,14 @@ impl Default for Second {
 }
 
 impl Calls {
-    /// How many ended without an answer.
+    /// The number of calls without an answer.
     pub(crate) fn failed(&self) -> u64 {
         self.errors.values().sum()
     }
 }
 
 impl Record {
-    /// Notes a call that was due `at` after the start and took so long from then on.
+    /// Records a call that was due `at` after the start and ended `took` later.
     pub(crate) fn note(
         &mut self,
         operation: Operation,
@@ -108,9 +108,9 @@ impl Record {
         let micros = took.min(LONGEST).as_micros() as u64;
         let code = match outcome {
             Outcome::Answered(bytes) => {
-                calls.latency.record(micros).expect("it grows as is needed");
+                calls.latency.record(micros).expect("it grows as needed");
                 calls.bytes += bytes;
-                second.latency.record(micros).expect("it grows as is needed");
+                second.latency.record(micros).expect("it grows as needed");
                 second.bytes += bytes;
                 return;
             }
@@ -121,16 +121,16 @@ impl Record {
         second.errors += 1;
     }
 
-    /// Calls that were answered.
+    /// The number of calls that were answered.
     pub(crate) fn answered(&self) -> u64 {
         self.operations.values().map(|calls| calls.latency.len()).sum()
     }
 
-    /// All calls in one.
+    /// The calls of all kinds together.
     pub(crate) fn total(&self) -> Calls {
         let mut total = Calls::default();
         for calls in self.operations.values() {
-            total.latency.add(&calls.latency).expect("it grows as is needed");
+            total.latency.add(&calls.latency).expect("it grows as needed");
             total.bytes += calls.bytes;
             for (code, count) in &calls.errors {
                 *total.errors.entry(code).or_default() += count;
@@ -141,10 +141,10 @@ impl Record {
 }
 
 fn histogram(digits: u8) -> Histogram<u64> {
-    Histogram::new(digits).expect("so few digits are possible")
+    Histogram::new(digits).expect("it supports up to 5 digits")
 }
 
-/// A code as gRPC spells it.
+/// The name of a code in gRPC.
 const fn name_of(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",

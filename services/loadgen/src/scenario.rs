@@ -1,4 +1,4 @@
-//! What is called: trackers, the ring, peers, or all of them in turn.
+//! Scenarios: calls to trackers, the ring, peers, or all of them in turn.
 
 mod announce;
 mod ring;
@@ -6,8 +6,8 @@ mod swarm;
 
 use std::time::Duration;
 
-use shoal_common::{Address, http2::Http2};
-use shoal_core::content::Link;
+use shoal_common::http2::Http2;
+use shoal_core::{Address, content::Link};
 use tonic::Status;
 
 use self::{
@@ -22,12 +22,12 @@ use crate::{
     targets::{Connected, Targets},
 };
 
-/// What is called, call by call.
+/// The targets, and the calls to make.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// Who is called.
+    /// The addresses of the targets.
     pub(crate) addresses: Vec<Address>,
-    /// Windows and frames that suit the answers.
+    /// HTTP/2 windows and frames for answers of this size.
     pub(crate) http2: Http2,
     /// At least one.
     parts: Vec<Part>,
@@ -53,7 +53,7 @@ impl Scenario {
         Ok(Self::of("lookup", addresses, Http2::CONTROL, Part::Lookup(Lookup::new(nodes))))
     }
 
-    /// Values are written first; they outlast a run of `duration`.
+    /// The values are written first, and outlive a run of `duration`.
     pub(crate) async fn kv(
         targets: &Targets,
         nodes: &[Address],
@@ -66,7 +66,7 @@ impl Scenario {
         Ok(Self::of("kv", addresses, Http2::CONTROL, Part::Kv(kv)))
     }
 
-    /// The peers named, and those that the trackers name.
+    /// These peers, and the seeders that the trackers name.
     pub(crate) async fn swarm(
         targets: &Targets,
         peers: &[Address],
@@ -87,7 +87,7 @@ impl Scenario {
         Ok(Self::of("swarm", addresses, Http2::BULK, Part::Swarm(swarm)))
     }
 
-    /// One call of each kind after another.
+    /// One call of each kind in turn.
     pub(crate) async fn mixed(
         targets: &Targets,
         args: MixedArgs,
@@ -118,7 +118,7 @@ impl Scenario {
         Self { name, addresses, http2, parts: vec![part] }
     }
 
-    /// Whose turn it is, and the how manieth of its calls.
+    /// The part whose turn it is, and the number of the call within the part.
     fn turn(&self, number: u64) -> (&Part, u64) {
         let count = self.parts.len() as u64;
         (&self.parts[(number % count) as usize], number / count)
@@ -149,7 +149,7 @@ fn addresses(targets: &[Connected]) -> Vec<Address> {
     targets.iter().map(|target| target.address.clone()).collect()
 }
 
-/// Spreads numbers that follow each other over all values, the same each time (splitmix64).
+/// A hash that spreads consecutive numbers over all values, the same in each run (splitmix64).
 fn scatter(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,22 +1,22 @@
-//! Connections to whoever is called.
+//! Connections to the targets.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::bail;
 use futures_util::future::join_all;
 use shoal_common::{
-    Address,
     channel::{Channel, Options},
+    dns::DnsCache,
     http2::Http2,
-    names::Names,
 };
+use shoal_core::Address;
 
-/// Addresses called at most, however many are behind the names.
+/// The most addresses that are called, of all that the names have.
 const MAX_ADDRESSES: usize = 1000;
 
 /// Makes connections.
 pub(crate) struct Targets {
-    names: Names,
+    names: DnsCache,
     connections: u32,
 }
 
@@ -28,13 +28,13 @@ pub(crate) struct Connected {
 }
 
 impl Targets {
-    /// So many connections to each address.
+    /// This many connections to each address.
     pub(crate) fn new(connections: u32) -> Self {
-        Self { names: Names::default(), connections }
+        Self { names: DnsCache::default(), connections }
     }
 
-    /// Connects to every address behind these names. Those that cannot be reached are told on stderr;
-    /// an error if that is all of them.
+    /// Connects to every address of these names. Prints on stderr which cannot be reached, and
+    /// fails if none can.
     pub(crate) async fn connect(
         &self,
         what: &str,
@@ -76,13 +76,13 @@ impl Targets {
 }
 
 impl Connected {
-    /// The connections in turn.
+    /// One of the connections, in turn.
     pub(crate) fn channel(&self, number: u64) -> Channel {
         self.channels[(number % self.channels.len() as u64) as usize].clone()
     }
 }
 
-/// All of them in turn, and the connections of each.
+/// A connection to one of the targets: the targets in turn, and the connections of each in turn.
 pub(crate) fn in_turn(targets: &[Connected], number: u64) -> Channel {
     let count = targets.len() as u64;
     targets[(number % count) as usize].channel(number / count)

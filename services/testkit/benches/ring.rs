@@ -1,8 +1,8 @@
-//! What a ring answers in a second, beside a bare tonic echo on the same cores in the same run.
-//! `cargo bench -p shoal-testkit --bench ring [-- SECONDS]`
+//! The calls per second that a ring answers, compared with a bare tonic echo on the same cores in
+//! the same run. `cargo bench -p shoal-testkit --bench ring [-- SECONDS]`
 //!
-//! Five nodes, each a process of its own, with their data in the temporary directory, and as many
-//! echoes. One client keeps 16 calls under way, of one kind at a time.
+//! Five nodes, each a process with its data in the temporary directory, and five echo processes.
+//! One client keeps 16 calls open, of one kind at a time.
 
 use std::{
     convert::Infallible,
@@ -21,7 +21,7 @@ use anyhow::{Context as _, Result};
 use futures_util::future::{BoxFuture, try_join_all};
 use shoal_common::{
     channel::{Channel, Options},
-    ring::ADDRESSEE,
+    ring_client::ADDRESSEE,
 };
 use shoal_core::ring::{Contact, LiveNodes, NodeId, Position};
 use shoal_proto::dht::v1::{
@@ -29,7 +29,7 @@ use shoal_proto::dht::v1::{
 };
 use shoal_testkit::{
     process::{Process, free_port},
-    ring::{Client, Ring, client},
+    ring::{Client, RingCluster, client},
 };
 use tonic::{
     Request, Response, Status,
@@ -42,15 +42,15 @@ use tonic::{
 use tonic_prost::ProstCodec;
 
 const NODES: usize = 5;
-/// Calls under way.
+/// Concurrent calls.
 const CALLS: usize = 16;
 const KEYS: usize = 10_000;
-/// Bytes of a value.
+/// The size of a value in bytes.
 const VALUE: usize = 100;
-/// Rounds of all kinds, each through another node: one that owns much answers more by itself. Medians
-/// are compared.
+/// Rounds over all kinds of calls, each through another node, since a node that owns more keys
+/// answers more calls itself. Medians are compared.
 const ROUNDS: usize = NODES;
-/// Every range has its three replicas so soon after the last node joined.
+/// By then, after the last join, every range has its three replicas.
 const SETTLED: Duration = Duration::from_secs(5);
 const ECHO: &str = "/shoal.bench.Echo/Echo";
 
@@ -64,7 +64,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// What is called.
+/// The kind of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Put,
@@ -85,7 +85,7 @@ impl What {
     ];
 }
 
-/// Calls a second, and how long 99 % of them took at most.
+/// Calls per second, and the 99th percentile of their latency.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     calls_per_s: f64,
@@ -93,7 +93,7 @@ struct Rate {
 }
 
 async fn compare(round: Duration) -> Result<()> {
-    let ring = Ring::of(NODES).await;
+    let ring = RingCluster::of(NODES).await;
     tokio::time::sleep(SETTLED).await;
     let echoes: Vec<_> = (0..NODES).map(|_| start_echo()).collect::<Result<_>>()?;
     let bench = Arc::new(Bench::new(&ring, &echoes).await?);
@@ -140,7 +140,7 @@ fn median(rates: &[Rate]) -> f64 {
 }
 
 /// Commits of all nodes: each is one fsync.
-async fn commits(ring: &Ring) -> f64 {
+async fn commits(ring: &RingCluster) -> f64 {
     let mut sum = 0.0;
     for number in ring.running() {
         sum += ring.figure(number, "shoal_dht_commits_total").await;
@@ -148,37 +148,40 @@ async fn commits(ring: &Ring) -> f64 {
     sum
 }
 
-/// Everything that calls are made with.
+/// The clients, echoes and keys of the calls.
 struct Bench {
     live_nodes: LiveNodes,
-    /// Of each node.
+    /// One per node.
     clients: Vec<(Position, Client)>,
     echoes: Vec<Grpc<Channel>>,
     keys: Vec<String>,
 }
 
 impl Bench {
-    async fn new(ring: &Ring, echoes: &[(String, Process)]) -> Result<Self> {
+    async fn new(ring: &RingCluster, echoes: &[(String, Process)]) -> Result<Self> {
         let listed = ring.client(0).list_nodes(ListNodesRequest::default()).await?.into_inner();
         let mut nodes = Vec::new();
         for node in listed.nodes {
             let id = node.node_id.parse().context("a node's id")?;
             let position = Position::of_node(id, node.index);
-            nodes.push(Contact { position, id, address: node.address.into() });
+            nodes.push(Contact { position, id, address: node.address.parse()? });
         }
         let mut channels = Vec::new();
         for (address, _) in echoes {
             channels.push(Grpc::new(Channel::lazy(&address.parse()?, &Options::default())));
         }
         Ok(Self {
-            clients: nodes.iter().map(|node| (node.position, client(&node.address))).collect(),
+            clients: nodes
+                .iter()
+                .map(|node| (node.position, client(&node.address.to_string())))
+                .collect(),
             live_nodes: LiveNodes::new(nodes),
             echoes: channels,
             keys: (0..KEYS).map(|key| format!("key-{key}")).collect(),
         })
     }
 
-    /// Makes so many calls, or as many as there is time for; those through one node, through this one.
+    /// Makes up to `calls` calls until the deadline. Calls through a fixed node use `through`.
     async fn run(
         self: &Arc<Self>,
         what: What,
@@ -186,14 +189,14 @@ impl Bench {
         calls: usize,
         deadline: Option<Instant>,
     ) -> Result<Rate> {
-        let begun = Arc::new(AtomicUsize::new(0));
+        let next = Arc::new(AtomicUsize::new(0));
         let started = Instant::now();
         let workers = (0..CALLS).map(|_| {
-            let (bench, begun) = (Arc::clone(self), Arc::clone(&begun));
+            let (bench, next) = (Arc::clone(self), Arc::clone(&next));
             tokio::spawn(async move {
                 let mut latencies = Vec::new();
                 loop {
-                    let (number, asked) = (begun.fetch_add(1, Ordering::Relaxed), Instant::now());
+                    let (number, asked) = (next.fetch_add(1, Ordering::Relaxed), Instant::now());
                     if number >= calls || deadline.is_some_and(|deadline| asked >= deadline) {
                         return anyhow::Ok(latencies);
                     }
@@ -211,7 +214,7 @@ impl Bench {
     }
 
     async fn call(&self, what: What, through: usize, number: usize) -> Result<()> {
-        // All keys, in no order.
+        // All keys, in a scattered order.
         let key = &self.keys[(number * 7_919) % KEYS];
         let get = |direct| GetRequest { key: key.clone().into(), direct };
         let target = Target { kind: Some(Kind::Key(key.clone().into())) };
@@ -250,7 +253,7 @@ impl Bench {
     }
 }
 
-/// The echo: what tonic costs without any service behind it.
+/// An echo, which measures tonic without a service behind it.
 #[derive(Clone, Copy)]
 struct Echo;
 

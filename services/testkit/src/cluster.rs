@@ -13,14 +13,14 @@ use tempfile::TempDir;
 
 use crate::process::{Process, binary, free_port, wait_for};
 
-/// Long enough for anything on a busy machine.
+/// The longest wait for any single event, ample on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Where the peers of a test find each other, and a directory for all that they write.
+/// A tracker or the addresses of ring nodes, and a temporary directory for all files.
 pub struct Cluster {
     directory: TempDir,
     tracker: Option<Tracker>,
-    /// Nodes of the ring.
+    /// HOST:PORT of each ring node.
     ring_nodes: Vec<String>,
 }
 
@@ -30,13 +30,13 @@ struct Tracker {
     port: u16,
 }
 
-/// A process that shares a content.
+/// A process that seeds a content.
 pub struct Seeder {
     /// `shoal seed`.
     pub process: Process,
-    /// What it shares.
+    /// The content's id.
     pub id: String,
-    /// HOST:PORT where it listens.
+    /// HOST:PORT that it listens on.
     pub address: String,
 }
 
@@ -44,7 +44,7 @@ pub struct Seeder {
 pub struct Getter {
     /// `shoal get`.
     pub process: Process,
-    /// The directory that it fetches into.
+    /// The directory that it downloads into.
     pub directory: PathBuf,
 }
 
@@ -67,13 +67,13 @@ impl Cluster {
         Self { tracker: Some(Tracker { process, arguments, port }), ..Self::by_ring(&[]) }
     }
 
-    /// No tracker: these nodes of the ring are all that peers are told of.
+    /// A cluster without a tracker: peers know only these ring nodes.
     pub fn by_ring(nodes: &[String]) -> Self {
         let directory = TempDir::new().expect("a temporary directory");
         Self { directory, tracker: None, ring_nodes: nodes.to_vec() }
     }
 
-    /// Where everything is written.
+    /// The temporary directory.
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
@@ -94,29 +94,30 @@ impl Cluster {
         self.tracker.as_mut().expect("the cluster has a tracker").process.kill();
     }
 
-    /// Starts the tracker again, at the same port, knowing nothing.
+    /// Restarts the tracker at the same port. It has lost all state.
     pub fn restart_tracker(&mut self) {
         self.kill_tracker();
         let tracker = self.tracker.as_mut().expect("the cluster has a tracker");
         tracker.process = start_tracker(&tracker.arguments, tracker.port);
     }
 
-    /// The arguments that tell a peer where others are found.
+    /// The arguments that tell a peer its tracker and ring nodes.
     pub(crate) fn places(&self) -> Vec<String> {
         let tracker = self.tracker.as_ref().map(|_| ["--tracker".to_owned(), self.tracker()]);
         let ring_nodes = self.ring_nodes.iter().map(|node| ["--dht".to_owned(), node.clone()]);
         tracker.into_iter().chain(ring_nodes).flatten().collect()
     }
 
-    /// A file of so many bytes that do not compress, the same for the same seed.
+    /// Writes a file of `bytes` incompressible bytes, which depend only on `seed`.
     pub fn file(&self, name: &str, bytes: usize, seed: u64) -> PathBuf {
         let path = self.path().join(name);
-        fs::create_dir_all(path.parent().expect("below the directory")).expect("it is made");
+        fs::create_dir_all(path.parent().expect("below the directory"))
+            .expect("the directory is made");
         fs::write(&path, random_bytes(bytes, seed)).expect("the file is written");
         path
     }
 
-    /// Shares what lies at `path`.
+    /// Seeds the file or tree at `path`.
     pub fn seed(&self, path: &Path, more: &[&str]) -> Seeder {
         let path = path.to_str().expect("the paths of tests are UTF-8");
         let address = format!("127.0.0.1:{}", free_port());
@@ -126,16 +127,16 @@ impl Cluster {
         arguments.extend(more);
         let process = Process::start("shoal", arguments);
         let published = process.event("published", PATIENCE);
-        let id = published["id"].as_str().expect("it has an id").to_owned();
+        let id = published["id"].as_str().expect("the event has an id").to_owned();
         Seeder { process, id, address }
     }
 
-    /// Fetches a content into a directory of that name.
+    /// Fetches a content into the directory `name`.
     pub fn get(&self, id: &str, name: &str, more: &[&str]) -> Getter {
         self.start_get(id, name, more, "warn")
     }
 
-    /// The same, with what is logged to stderr.
+    /// The same, with `log` as `RUST_LOG`.
     pub fn get_with_log(&self, id: &str, name: &str, log: &str) -> Getter {
         self.start_get(id, name, &[], log)
     }
@@ -161,7 +162,7 @@ impl Getter {
         self.process.event("completed", PATIENCE)
     }
 
-    /// Waits until so many bytes are held, as its progress tells.
+    /// Waits until the progress events report at least `bytes` held.
     pub fn wait_for_bytes(&self, bytes: u64) {
         wait_for("progress of a download", PATIENCE, || {
             let held = self.process.last_event("progress")?["held_bytes"].as_u64()?;
@@ -176,14 +177,14 @@ fn start_tracker(arguments: &[String], port: u16) -> Process {
     tracker
 }
 
-/// Bytes that do not compress, the same for the same seed.
+/// Incompressible bytes, which depend only on the seed.
 pub fn random_bytes(count: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; count];
     StdRng::seed_from_u64(seed).fill_bytes(&mut bytes);
     bytes
 }
 
-/// Fails unless two files, or two directory trees, hold the same bytes under the same names.
+/// Panics unless two files, or two directory trees, have the same names and bytes.
 pub fn assert_same(left: &Path, right: &Path) {
     if left.is_dir() {
         let names = |path: &Path| {

@@ -1,4 +1,4 @@
-//! A collector of traces, as OpenTelemetry has them.
+//! An OpenTelemetry collector for traces.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -15,14 +15,14 @@ use tonic::{Request, Response, Status, transport::Server};
 
 use crate::serve::connections;
 
-/// A span that a process has sent.
+/// A span that a process exported.
 #[derive(Clone, Debug)]
 pub struct Span {
     /// `service.name` of the process.
     pub service: String,
-    /// The connection that it came over, which tells processes of one service apart.
+    /// The connection that delivered it, which distinguishes processes of the same service.
     pub process: SocketAddr,
-    /// What it is of.
+    /// The name of the span.
     pub name: String,
     /// The trace that it belongs to.
     pub trace: Vec<u8>,
@@ -30,7 +30,7 @@ pub struct Span {
 
 /// A running collector; stops when dropped.
 pub struct Collector {
-    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is to be.
+    /// The value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     pub endpoint: String,
     spans: Spans,
     _runtime: Runtime,
@@ -40,7 +40,7 @@ pub struct Collector {
 struct Spans(Arc<Mutex<Vec<Span>>>);
 
 impl Collector {
-    /// Starts one on a free port.
+    /// Starts a collector on a free port.
     pub fn start() -> Self {
         let runtime = Runtime::new().expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
@@ -51,7 +51,7 @@ impl Collector {
         Self { endpoint, spans, _runtime: runtime }
     }
 
-    /// What came so far.
+    /// The spans received so far.
     pub fn spans(&self) -> Vec<Span> {
         self.spans.lock().clone()
     }
@@ -69,7 +69,7 @@ impl TraceService for Spans {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let process = request.remote_addr().expect("it came over TCP");
+        let process = request.remote_addr().expect("the request came over TCP");
         for exported in request.into_inner().resource_spans {
             let attributes = exported.resource.map(|resource| resource.attributes);
             let service = service_name(attributes.unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Peers as daemons, with their control API.
+//! Peer daemons, driven over their control API.
 
 use std::{
     fs,
@@ -28,25 +28,26 @@ use crate::{
 pub struct Peer {
     /// The daemon.
     pub process: Process,
-    /// HOST:PORT where other peers find it.
+    /// HOST:PORT that other peers connect to.
     pub address: String,
-    /// Its control API, as `--control` takes it.
+    /// The address of its control API, in the form of `--control`.
     pub control: String,
-    /// Where it keeps what it holds.
+    /// Its data directory.
     pub data_dir: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     runtime: Runtime,
 }
 
-/// What a peer tells of one content.
+/// The status changes that a peer streams for one content.
 pub struct Watch<'a> {
     changes: Streaming<WatchResponse>,
     runtime: &'a Runtime,
 }
 
 impl Cluster {
-    /// Starts a peer that knows where others are found, with a data directory of that name.
+    /// Starts a peer that knows the cluster's tracker and ring nodes. `name` names its data
+    /// directory.
     pub fn peer(&self, name: &str, more: &[&str]) -> Peer {
         let places = self.places();
         let arguments: Vec<_> =
@@ -56,7 +57,7 @@ impl Cluster {
 }
 
 impl Peer {
-    /// Starts a peer, and waits until its control API answers.
+    /// Starts a peer and waits until its control API answers.
     pub fn start(data_dir: &Path, more: &[&str], environment: &[(&str, &str)]) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let control = format!("unix:{}", data_dir.join("control.sock").display());
@@ -77,25 +78,25 @@ impl Peer {
         }
     }
 
-    /// Kills it as `kill -9` does, and starts it again with the same data directory and ports.
+    /// Kills the daemon with SIGKILL and restarts it with the same data directory and ports.
     pub fn kill_and_restart(&mut self) {
         self.process.kill();
         self.process = spawn(&self.arguments, &self.environment, &self.control);
     }
 
-    /// Runs the command `shoal` with it as its peer.
+    /// Runs the command `shoal` against this peer.
     pub fn shoal(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(binary("shoal"));
         command.args(arguments).args(["--control", &self.control]);
         command.output().expect("the command runs")
     }
 
-    /// What its own health check says.
+    /// Whether its health check succeeds.
     pub fn is_ready(&self) -> bool {
         run("shoal-peer", &["health", "--listen", &self.address], b"").status.success()
     }
 
-    /// What the command `shoal` prints when it succeeds.
+    /// The stdout of a `shoal` command, which must succeed.
     pub fn answer(&self, arguments: &[&str]) -> String {
         let output = self.shoal(arguments);
         let errors = String::from_utf8_lossy(&output.stderr);
@@ -103,18 +104,18 @@ impl Peer {
         String::from_utf8(output.stdout).expect("output is text").trim_end().to_owned()
     }
 
-    /// Hands it a copy of what lies at `path`, and returns the id.
+    /// Publishes a copy of the file or tree at `path`. Returns the content id.
     pub fn publish(&self, path: &Path) -> String {
         self.answer(&["publish", path.to_str().expect("the paths of tests are UTF-8")])
     }
 
-    /// Has it fetch a content; returns at once.
+    /// Starts to fetch a content. Returns at once.
     pub fn fetch(&self, id: &str) -> Result<(), Status> {
         let request = FetchRequest { content_id: id.to_owned(), ..FetchRequest::default() };
         self.fetch_as(request)
     }
 
-    /// Has it fetch as the request says; returns at once.
+    /// Starts a fetch with this request. Returns at once.
     pub fn fetch_as(&self, request: FetchRequest) -> Result<(), Status> {
         self.runtime.block_on(async {
             let mut client = ControlServiceClient::new(self.channel().await);
@@ -122,20 +123,25 @@ impl Peer {
         })
     }
 
-    /// Everything it holds, or is to hold.
+    /// The status of every content of the peer, complete or not.
     pub fn list(&self) -> Vec<ContentStatus> {
         self.runtime.block_on(async {
             let mut client = ObserveServiceClient::new(self.channel().await);
-            client.list(ListRequest {}).await.expect("it lists").into_inner().contents
+            client
+                .list(ListRequest {})
+                .await
+                .expect("the peer lists its contents")
+                .into_inner()
+                .contents
         })
     }
 
-    /// How one content is; none if it is not there.
+    /// The status of one content, or `None` if the peer does not have it.
     pub fn status(&self, id: &str) -> Option<ContentStatus> {
         self.list().into_iter().find(|status| status.content_id == id)
     }
 
-    /// Waits until a content is as `is_so` wants it.
+    /// Waits until the status of a content satisfies `is_so`.
     pub fn wait_until(
         &self,
         id: &str,
@@ -145,32 +151,32 @@ impl Peer {
         wait_for(what, PATIENCE, || self.status(id).filter(|status| is_so(status)))
     }
 
-    /// Waits until all that is wanted of a content is there.
+    /// Waits until every wanted file of a content is complete.
     pub fn wait_until_complete(&self, id: &str) -> ContentStatus {
         self.wait_until(id, "a complete content", |s| s.state() == ContentState::Seeding)
     }
 
-    /// Why a content is as slow as it is.
+    /// Why a content downloads no faster.
     pub fn explain(&self, id: &str) -> ExplainResponse {
         self.runtime.block_on(async {
             let mut client = ObserveServiceClient::new(self.channel().await);
             let request = ExplainRequest { content_id: id.to_owned() };
-            client.explain(request).await.expect("it explains").into_inner()
+            client.explain(request).await.expect("the peer explains").into_inner()
         })
     }
 
-    /// Follows a content, as closely as is allowed.
+    /// Watches a content at the shortest interval that a peer allows.
     pub fn watch(&self, id: &str) -> Watch<'_> {
         let changes = self.runtime.block_on(async {
             let mut client = ObserveServiceClient::new(self.channel().await);
             let interval = Duration::from_millis(1).try_into().ok();
             let request = WatchRequest { content_id: id.to_owned(), interval };
-            client.watch(request).await.expect("it knows the content").into_inner()
+            client.watch(request).await.expect("the peer knows the content").into_inner()
         });
         Watch { changes, runtime: &self.runtime }
     }
 
-    /// The file or directory in which a content is kept.
+    /// The file or directory that holds a content's data.
     pub fn data_of(&self, id: &str) -> PathBuf {
         self.data_dir.join("contents").join(id).join("data")
     }
@@ -185,7 +191,7 @@ impl Iterator for Watch<'_> {
     type Item = WatchResponse;
 
     fn next(&mut self) -> Option<WatchResponse> {
-        self.runtime.block_on(self.changes.message()).expect("the peer is there")
+        self.runtime.block_on(self.changes.message()).expect("the peer still runs")
     }
 }
 
@@ -203,16 +209,16 @@ fn spawn(arguments: &[String], environment: &[(String, String)], control: &str) 
     let mut process = Process::spawn("shoal-peer", command);
     wait_for("the peer's control API", PATIENCE, || {
         assert!(process.is_running(), "the peer ended: {}", process.stderr());
-        UnixStream::connect(control.strip_prefix("unix:").expect("it is a socket")).ok()
+        UnixStream::connect(control.strip_prefix("unix:").expect("a unix: URI")).ok()
     });
     process
 }
 
-/// A small file system in memory, for a disk that fills up; gone when dropped. Only root has one.
+/// A small tmpfs, for tests in which a disk fills up. Unmounted when dropped. Needs root.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounts one at `path`; none if that is not allowed.
+    /// Mounts a tmpfs at `path`. Returns `None` if this process may not mount.
     pub fn mount(path: &Path, bytes: u64) -> Option<Self> {
         fs::create_dir_all(path).expect("the directory is made");
         let size = format!("size={bytes}");
@@ -221,25 +227,25 @@ impl SmallDisk {
         status.status.success().then(|| Self(path.to_owned()))
     }
 
-    /// Gives it another size.
+    /// Changes the size.
     pub fn resize(&self, bytes: u64) {
         self.remount(&format!("remount,size={bytes}"));
     }
 
-    /// Takes no more writes.
+    /// Remounts it read-only.
     pub fn make_read_only(&self) {
         self.remount("remount,ro");
     }
 
     fn remount(&self, options: &str) {
         let status = Command::new("mount").args(["-o", options]).arg(&self.0).status();
-        assert!(status.is_ok_and(|status| status.success()), "it is remounted");
+        assert!(status.is_ok_and(|status| status.success()), "the remount succeeds");
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a process that is just ending may still have files open.
+        // Lazily: a process that is about to end may still have files open.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }

@@ -1,4 +1,4 @@
-//! The file that a swarm is given, and the copies that it makes.
+//! The file that a swarm distributes, and its copies.
 
 use std::{
     fs::File,
@@ -13,15 +13,15 @@ use rustix::fs::statvfs;
 
 use crate::interrupt::Interrupt;
 
-/// Written at a time.
+/// Bytes written at a time.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// What a file is filled with.
+/// The contents of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fill {
-    /// Bytes that nothing can compress.
+    /// Incompressible bytes.
     Random,
-    /// Zeros, which cost nothing to make.
+    /// Zeros, which are fast to make.
     Zeros,
 }
 
@@ -54,16 +54,21 @@ pub fn hash(path: &Path) -> anyhow::Result<blake3::Hash> {
     Ok(hasher.finalize())
 }
 
-/// An error if a file differs from what was published.
+/// Fails if a copy differs from the published file.
 pub fn check_copy(copy: &Path, published: blake3::Hash) -> anyhow::Result<()> {
     let found = hash(copy)?;
-    ensure!(found == published, "{} is no true copy: its BLAKE3 is {found}", copy.display());
+    ensure!(
+        found == published,
+        "{} differs from the published file: its BLAKE3 is {found}",
+        copy.display()
+    );
     Ok(())
 }
 
-/// An error if a folder's disk has no room for so many bytes.
+/// Fails if the disk of a folder has less than `bytes` free.
 pub fn ensure_room(folder: &Path, bytes: u64) -> anyhow::Result<()> {
-    let disk = statvfs(folder).with_context(|| format!("cannot look at {}", folder.display()))?;
+    let disk = statvfs(folder)
+        .with_context(|| format!("cannot read the free space of {}", folder.display()))?;
     let free = disk.f_bavail * disk.f_frsize;
     ensure!(
         free >= bytes,
@@ -82,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_that_differs_in_one_byte_is_no_copy() {
+    fn a_copy_that_differs_in_one_byte_is_rejected() {
         let interrupt = Interrupt::deaf().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (source, copy) = (folder.path().join("source"), folder.path().join("copy"));
@@ -98,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_disk_without_room_is_named() {
+    fn the_error_names_the_full_disk() {
         let error = ensure_room(Path::new("/"), u64::MAX).unwrap_err();
         assert!(error.to_string().starts_with("/ has"), "{error}");
     }

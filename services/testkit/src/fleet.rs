@@ -1,8 +1,8 @@
-//! A swarm of the shipped binaries: a tracker, ring nodes, publishers and leechers, whose events
-//! arrive in one place.
+//! A swarm of the shipped binaries: a tracker, ring nodes, publishers and leechers, with all events
+//! in one channel.
 //!
-//! Unlike a `cluster` of the tests it fails with an error that a person can read. Invariant: dropping
-//! the fleet ends every process that it started, each by its id.
+//! Unlike a `cluster` of the tests, it fails with errors for a user. Invariant: dropping the fleet
+//! ends every process that it started, each by its id.
 
 use std::{
     env,
@@ -23,47 +23,47 @@ use crate::{
     process::{Process, binary},
 };
 
-/// A tracker and a publisher are up within so long, or never. Hashing comes on top.
+/// Longest start of a tracker or a publisher, without the time to hash.
 const START_PATIENCE: Duration = Duration::from_secs(30);
-/// Time between two questions whether something is up.
+/// Pause between two checks whether a process is up.
 const RETRY: Duration = Duration::from_millis(50);
-/// A leecher that is complete serves on until the fleet is dropped.
+/// Keeps a complete leecher seeding until the fleet is dropped.
 const SEED_FOREVER: &str = "--seed";
-/// Lines of a failed process's stderr that are shown.
+/// The lines of a failed process's stderr that an error shows.
 const STDERR_LINES: usize = 5;
 
-/// The network that a process sees.
+/// The network of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// That of this process.
+    /// The network of this process.
     Here,
-    /// That of this process, with another `/etc/hosts`.
+    /// The network of this process, with another `/etc/hosts`.
     Hosts(PathBuf),
-    /// That of a named Linux network namespace.
+    /// A Linux network namespace, by name.
     Namespace(String),
 }
 
-/// How a process takes part in the swarm.
+/// The settings of one peer.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// The network that it sees.
+    /// Its network.
     pub place: Place,
-    /// ADDR:PORT; port 0 is any free one.
+    /// ADDR:PORT; port 0 means any free port.
     pub listen: String,
-    /// It sends at most this fast.
+    /// Its upload limit.
     pub up: Option<Rate>,
-    /// Who tells it of other peers.
+    /// Where it learns of other peers.
     pub told_by: ToldBy,
 }
 
-/// Who tells a peer of others.
+/// Where a peer learns of other peers.
 #[derive(Clone, Debug)]
 pub enum ToldBy {
     /// The fleet's tracker.
     Tracker,
-    /// The fleet's tracker, and the ring behind the node at HOST:PORT.
+    /// The fleet's tracker, and the ring, through the node at HOST:PORT.
     Both(String),
-    /// The ring behind the node at HOST:PORT, and nobody else.
+    /// The ring only, through the node at HOST:PORT.
     Ring(String),
 }
 
@@ -80,55 +80,55 @@ pub enum Event {
         /// The content's id.
         id: String,
     },
-    /// How far it is.
+    /// The progress of a peer.
     Progress(Progress),
     /// A leecher has verified every byte.
     Completed {
-        /// Bytes received in vain.
+        /// Bytes received and discarded.
         wasted_bytes: u64,
         /// Milliseconds since 1970.
         unix_ms: u64,
     },
-    /// Why it gave up.
+    /// A process failed.
     Error {
-        /// One sentence.
+        /// The error message.
         message: String,
     },
 }
 
-/// How far a process is.
+/// The progress of a peer.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct Progress {
-    /// Verified.
+    /// Bytes held and verified.
     pub held_bytes: u64,
-    /// Peers it is linked with.
+    /// Number of neighbours.
     pub neighbours: u32,
-    /// Received a second, lately.
+    /// Current download rate.
     pub down_bytes_per_s: u64,
-    /// Sent since its start.
+    /// Bytes sent since the start.
     pub uploaded_bytes: u64,
     /// Milliseconds since 1970.
     pub unix_ms: u64,
 }
 
-/// The first of a fleet.
+/// The tracker is the first process of a fleet.
 const TRACKER: Member = Member(0);
 
-/// What the processes have used.
+/// The resources that the processes have used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Processor time of all together.
+    /// Processor time, summed over all processes.
     pub cpu: Duration,
-    /// The most memory that one of them had resident, in bytes.
+    /// The largest peak of resident memory of any process, in bytes.
     pub peak_memory: u64,
 }
 
-/// The processes, first of all a tracker.
+/// A set of processes, of which the first is a tracker.
 pub struct Fleet<'a> {
     tracker: String,
     interrupt: &'a Interrupt,
     members: Vec<Process>,
-    /// What those that were killed had used.
+    /// The usage of the killed processes.
     past: Usage,
     killed: Vec<Member>,
     sender: Sender<(Member, Event)>,
@@ -136,7 +136,7 @@ pub struct Fleet<'a> {
 }
 
 impl Place {
-    /// A command that will run here.
+    /// A command that runs in this network.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let program = program.as_ref();
         match self {
@@ -157,7 +157,7 @@ impl Place {
 }
 
 impl<'a> Fleet<'a> {
-    /// Starts a tracker on ADDR:PORT, and waits until it answers.
+    /// Starts a tracker on ADDR:PORT and waits until it answers.
     pub fn start(place: &Place, tracker: String, interrupt: &'a Interrupt) -> anyhow::Result<Self> {
         let (sender, events) = channel();
         let mut fleet = Self {
@@ -178,7 +178,7 @@ impl<'a> Fleet<'a> {
         Ok(fleet)
     }
 
-    /// Starts ring nodes on these HOST:PORT, and waits until each is in the ring.
+    /// Starts ring nodes at these HOST:PORT and waits until each is a member of the ring.
     pub fn ring(&mut self, place: &Place, nodes: &[String], folder: &Path) -> anyhow::Result<()> {
         for (number, node) in nodes.iter().enumerate() {
             let mut command = place.command(binary("shoal-dht-node"));
@@ -192,12 +192,13 @@ impl<'a> Fleet<'a> {
         for node in nodes {
             let mut health = place.command(binary("shoal-dht-node"));
             health.args(["health", "--listen", node]);
-            self.retry(health).with_context(|| format!("{node} is in no ring"))?;
+            self.retry(health).with_context(|| format!("the ring node {node} is in no ring"))?;
         }
         Ok(())
     }
 
-    /// Starts a publisher, and waits until the tracker knows it: its id, and that of the content.
+    /// Starts a publisher and waits until the tracker knows it. Returns the process and the
+    /// content's id.
     pub fn seed(&mut self, part: &Part, file: &Path) -> anyhow::Result<(Member, String)> {
         let mut command = part.place.command(binary("shoal"));
         command.arg("seed").arg(file);
@@ -214,7 +215,7 @@ impl<'a> Fleet<'a> {
         Ok((seeder, id))
     }
 
-    /// Starts a leecher, which serves on when it is complete.
+    /// Starts a leecher, which seeds once it is complete.
     pub fn get(&mut self, name: &str, part: &Part, id: &str, to: &Path) -> anyhow::Result<Member> {
         let mut command = part.place.command(binary("shoal"));
         command.args(["get", id, SEED_FOREVER, "-o"]).arg(to);
@@ -222,7 +223,7 @@ impl<'a> Fleet<'a> {
         self.add(name, command)
     }
 
-    /// The next event, waited for; an error if a process failed or this one was interrupted.
+    /// Waits for the next event. Fails if a process failed or this one was interrupted.
     pub fn next(&mut self, patience: Duration) -> anyhow::Result<Option<(Member, Event)>> {
         self.interrupt.check()?;
         match self.events.recv_timeout(patience) {
@@ -234,19 +235,19 @@ impl<'a> Fleet<'a> {
         }
     }
 
-    /// Ends the tracker at once.
+    /// Kills the tracker.
     pub fn kill_tracker(&mut self) {
         self.kill(TRACKER);
     }
 
-    /// Ends a process at once.
+    /// Kills a process.
     pub fn kill(&mut self, member: Member) {
         self.past = self.past.and(usage(&self.members[member.0]));
         self.killed.push(member);
         self.members[member.0].kill();
     }
 
-    /// What all processes have used so far.
+    /// What all processes have used so far, including the killed ones.
     pub fn usage(&self) -> Usage {
         self.running().map(|(_, process)| usage(process)).fold(self.past, Usage::and)
     }
@@ -270,11 +271,11 @@ impl<'a> Fleet<'a> {
         if env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "warn");
         }
-        // A Ctrl-C is for this process alone, which ends the others when it has looked at them.
+        // Ctrl-C must reach this process only, which ends the others after it has read their usage.
         command.process_group(0);
         let process = Process::spawn_with(name, command, move |line| {
             if let Ok(event) = serde_json::from_str(line) {
-                // Nobody listens any more when the fleet is being dropped.
+                // The receiver is gone while the fleet is being dropped.
                 let _ = sender.send((member, event));
             }
         });
@@ -282,7 +283,7 @@ impl<'a> Fleet<'a> {
         Ok(member)
     }
 
-    /// Runs a command again and again until it succeeds.
+    /// Repeats a command until it succeeds.
     fn retry(&mut self, mut command: Command) -> anyhow::Result<()> {
         command.stdin(Stdio::null()).process_group(0);
         let deadline = Instant::now() + START_PATIENCE;
@@ -332,7 +333,7 @@ fn usage(process: &Process) -> Usage {
     }
 }
 
-/// The end of what a process said.
+/// The last lines of a process's stderr.
 pub(crate) fn last_lines(stderr: &str) -> String {
     let lines: Vec<&str> = stderr.lines().collect();
     lines[lines.len().saturating_sub(STDERR_LINES)..].join("; ")
@@ -343,7 +344,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_read_and_others_are_not() {
+    fn known_events_are_parsed_and_other_lines_are_not() {
         let event = |line| serde_json::from_str::<Event>(line).ok();
         let completed = r#"{"event":"completed","id":"x","bytes":1,"seconds":0.5,"peers":2,
                             "wasted_bytes":3,"unix_ms":4}"#;
@@ -353,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_in_a_namespace_goes_through_ip() {
+    fn a_command_in_a_namespace_runs_through_ip() {
         let command = Place::Namespace("a".into()).command("/bin/true");
         assert_eq!(command.get_program(), "ip");
         let arguments: Vec<_> = command.get_args().collect();

@@ -1,4 +1,4 @@
-//! Being asked to end: a run that is interrupted cleans up as one that fails does.
+//! Signals that end a run, which then cleans up as after a failure.
 
 use std::{
     io,
@@ -17,23 +17,23 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-/// What a shell reports for a process that SIGINT ended.
+/// The exit code that a shell reports for a process ended by SIGINT.
 const EXIT_INTERRUPTED: u8 = 130;
 
-/// Whether SIGINT, SIGTERM or SIGHUP came.
+/// Records whether SIGINT, SIGTERM or SIGHUP has come.
 pub struct Interrupt {
     came: Arc<AtomicBool>,
-    /// It waits for the signals until it is dropped.
+    /// Its thread waits for the signals until it is dropped.
     listener: Runtime,
 }
 
-/// The error of a run that was asked to end.
+/// The error of a run that a signal interrupted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("interrupted")]
 pub struct Interrupted;
 
 impl Interrupt {
-    /// Signals end this process no longer: it has to [`check`](Self::check).
+    /// From now on signals do not end this process: it has to call [`check`](Self::check).
     pub fn listen() -> io::Result<Self> {
         let interrupt = Self::deaf()?;
         let _context = interrupt.listener.enter();
@@ -47,19 +47,19 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// One that no signal reaches.
+    /// An instance that receives no signals.
     pub fn deaf() -> io::Result<Self> {
         let listener = Builder::new_multi_thread().worker_threads(1).enable_io().build()?;
         Ok(Self { came: Arc::default(), listener })
     }
 
-    /// An error once a signal has come.
+    /// Fails once a signal has come.
     pub fn check(&self) -> Result<(), Interrupted> {
         if self.came.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
     }
 
-    /// Looks `every` so often whether `condition` gives something; fails after `patience`, if the
-    /// condition does, and once a signal has come.
+    /// Calls `condition` at the interval `every` until it returns a value. Fails after `patience`,
+    /// when the condition fails, or when a signal has come.
     pub fn wait_for<T>(
         &self,
         what: &str,
@@ -73,13 +73,13 @@ impl Interrupt {
             if let Some(value) = condition()? {
                 return Ok(value);
             }
-            ensure!(Instant::now() < deadline, "waited {patience:?} in vain for {what}");
+            ensure!(Instant::now() < deadline, "timed out after {patience:?} waiting for {what}");
             thread::sleep(every);
         }
     }
 }
 
-/// Reports how a program ended.
+/// Prints the error of a program, if any, and returns its exit code.
 pub fn exit_code(program: &str, outcome: anyhow::Result<()>) -> ExitCode {
     let Err(error) = outcome else { return ExitCode::SUCCESS };
     eprintln!("{program}: {error:#}");

@@ -1,5 +1,6 @@
-//! Clusters for tests, the simulator, the lab and the benches.
+//! Test clusters of real processes, the simulator, the lab, the demo, the chaos test and attacks.
 
+pub mod adversary;
 pub mod chaos;
 pub mod cluster;
 pub mod collector;
@@ -18,4 +19,3 @@ pub mod process;
 pub mod ring;
 pub mod serve;
 pub mod sim;
-pub mod villain;

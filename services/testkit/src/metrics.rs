@@ -1,11 +1,11 @@
-//! What services count, read as Prometheus reads it.
+//! The metrics of services, read from their Prometheus endpoint.
 
 use std::{
     io::{self, Read as _, Write as _},
     net::TcpStream,
 };
 
-/// A figure of the service whose admin port is at HOST:PORT: the sum over all labels.
+/// A metric of the service whose admin port is at HOST:PORT, summed over all labels.
 pub fn figure(admin: &str, name: &str) -> io::Result<f64> {
     let page = page(admin)?;
     let lines = page.lines().filter_map(|line| line.strip_prefix(name)?.rsplit_once(' '));

@@ -1,8 +1,9 @@
-//! Hosts on links, shaped or not: network namespaces, joined by bridges in a namespace of their own.
+//! A network of hosts: network namespaces, connected by bridges in a namespace of their own, with
+//! optional rate limits.
 //!
-//! Invariant: dropping the network removes every namespace that it made. Outside of them one thing is
-//! changed, and only where it is not so anyway: cubic is allowed, as Linux demands before a namespace
-//! may use it.
+//! Invariant: dropping the network removes every namespace that it made. One thing outside of them
+//! may change: cubic is added to the allowed congestion controls, which Linux requires before a
+//! namespace can use it.
 
 use std::{
     fs, io,
@@ -21,27 +22,28 @@ use crate::{fleet::Place, interrupt::Interrupt, lab::LinkRate};
 
 /// The namespace of the bridges.
 const SWITCH: &str = "switch";
-/// What joins the hosts, and what joins those that are parted from the others.
+/// The bridge of the connected hosts, and the bridge of the hosts that are partitioned off.
 const BRIDGE: &str = "br0";
 const ASIDE: &str = "br1";
 /// The interface of a host.
 const HOST_DEVICE: &str = "e0";
-/// Linux's usual congestion control, whatever this machine's default is.
+/// The default of Linux. The default of this machine may differ.
 const CONGESTION_CONTROL: &str = "cubic";
-/// What namespaces may use.
+/// The congestion controls that namespaces may use.
 const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
-/// Bytes that a link may send at once, and how long a packet waits at most until it is dropped.
+/// The bytes that a link may send in one burst, and the longest queueing delay before a packet is
+/// dropped.
 const BUCKET: [&str; 4] = ["burst", "32kb", "latency", "100ms"];
-/// Hosts of a network: addresses count 250 a row.
+/// The numbering of addresses: 250 hosts per value of the third byte.
 const ADDRESSES_PER_ROW: u32 = 250;
 const MAX_HOSTS: u32 = 250 * 250;
 
 /// The rates of a host's link.
 #[derive(Clone, Copy, Debug)]
 pub struct Link {
-    /// What leaves the host.
+    /// From the host.
     pub up: LinkRate,
-    /// What reaches it.
+    /// To the host.
     pub down: LinkRate,
 }
 
@@ -51,7 +53,7 @@ pub struct Network {
     made: Vec<String>,
 }
 
-/// An error that says what to do, unless networks can be made here.
+/// Fails with an error that says what to do if networks cannot be made here.
 pub fn check_requirements() -> anyhow::Result<()> {
     ensure!(cfg!(target_os = "linux"), "network namespaces need Linux");
     ensure!(geteuid().is_root(), "network namespaces need root; run this with sudo");
@@ -68,7 +70,8 @@ pub fn check_requirements() -> anyhow::Result<()> {
 }
 
 impl Network {
-    /// One host for each link. All names begin with `prefix`, and the id of this process follows.
+    /// Makes one host per link. Every namespace name is `prefix`, the id of this process, and the
+    /// host.
     pub fn new(
         prefix: &'static str,
         links: &[Link],
@@ -82,7 +85,7 @@ impl Network {
             ip(&["-n", &switch, "link", "add", bridge, "type", "bridge"])?;
             ip(&["-n", &switch, "link", "set", bridge, "up"])?;
         }
-        // Where bridges pass their packets to iptables, those of the lab must not go there.
+        // Some machines pass bridged packets to iptables. The lab's packets must not go there.
         set(&switch, "/proc/sys/net/bridge/bridge-nf-call-iptables", "0")?;
         for (host, link) in (0..).zip(links) {
             interrupt.check()?;
@@ -91,18 +94,18 @@ impl Network {
         Ok(network)
     }
 
-    /// Parts some hosts from all others: they reach each other, and no packet passes between the two
-    /// sides.
+    /// Partitions these hosts from all others: they reach each other, but no packet passes between
+    /// the two sides.
     pub fn part(&self, hosts: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
         hosts.into_iter().try_for_each(|host| self.plug_into(ASIDE, host))
     }
 
-    /// Ends what [`part`](Self::part) did.
+    /// Undoes [`part`](Self::part).
     pub fn heal(&self, hosts: impl IntoIterator<Item = u32>) -> anyhow::Result<()> {
         hosts.into_iter().try_for_each(|host| self.plug_into(BRIDGE, host))
     }
 
-    /// Has this thread, and the threads it will start, see the network that a host sees.
+    /// Moves this thread, and the threads that it starts later, into the network of a host.
     pub fn enter(&self, host: u32) -> anyhow::Result<()> {
         let namespace =
             fs::File::open(format!("/run/netns/{}", name(self.prefix, &host.to_string())))?;
@@ -148,13 +151,13 @@ impl Drop for Network {
     }
 }
 
-/// The address of a host, the same in every network: no packet leaves the namespaces.
+/// The address of a host. All networks use the same addresses: no packet leaves the namespaces.
 pub fn address(host: u32) -> Ipv4Addr {
     let (row, column) = (host / ADDRESSES_PER_ROW, host % ADDRESSES_PER_ROW);
     Ipv4Addr::new(10, 77, row as u8, column as u8 + 1)
 }
 
-/// Where the processes of a host run.
+/// The network namespace of a host.
 pub fn place(prefix: &str, host: u32) -> Place {
     Place::Namespace(name(prefix, &host.to_string()))
 }
@@ -163,7 +166,7 @@ fn name(prefix: &str, part: &str) -> String {
     format!("{prefix}{}-{part}", process::id())
 }
 
-/// The end of a host's link at the switch.
+/// The name of the switch's interface to a host.
 fn port(host: u32) -> String {
     format!("p{host}")
 }
@@ -176,7 +179,7 @@ fn allow_congestion_control() -> io::Result<()> {
     fs::write(ALLOWED, format!("{} {CONGESTION_CONTROL}", allowed.trim_end()))
 }
 
-/// Limits what leaves a device.
+/// Limits the rate at which a device sends.
 fn shape(namespace: &str, device: &str, rate: LinkRate) -> anyhow::Result<()> {
     let Some(bits_per_s) = rate.bits_per_s() else { return Ok(()) };
     let rate = format!("{bits_per_s}bit");
@@ -186,7 +189,7 @@ fn shape(namespace: &str, device: &str, rate: LinkRate) -> anyhow::Result<()> {
     run("tc", &arguments)
 }
 
-/// Writes a setting of a namespace's network, if the kernel has it.
+/// Writes a network setting of a namespace, if the kernel has it.
 fn set(namespace: &str, path: &str, value: &str) -> anyhow::Result<()> {
     let script = format!("[ ! -e {path} ] || echo {value} > {path}");
     ip(&["netns", "exec", namespace, "sh", "-c", &script])
@@ -197,7 +200,7 @@ pub(crate) fn ip(arguments: &[&str]) -> anyhow::Result<()> {
 }
 
 fn run(tool: &str, arguments: &[&str]) -> anyhow::Result<()> {
-    // A Ctrl-C is for this process, which must be able to clean up.
+    // Ctrl-C must not kill the tool: this process needs it to clean up.
     let output = Command::new(tool)
         .args(arguments)
         .process_group(0)
@@ -219,7 +222,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_have_addresses_of_their_own() {
+    fn each_host_has_its_own_address() {
         assert_eq!(address(0), Ipv4Addr::new(10, 77, 0, 1));
         assert_eq!(address(249), Ipv4Addr::new(10, 77, 0, 250));
         assert_eq!(address(250), Ipv4Addr::new(10, 77, 1, 1));
@@ -228,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn names_carry_the_process() {
+    fn names_contain_the_process_id() {
         let expected = format!("lab-{}-3", process::id());
         assert_eq!(place("lab-", 3), Place::Namespace(expected));
     }

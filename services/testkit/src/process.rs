@@ -1,4 +1,4 @@
-//! The shipped binaries as processes: started, read, killed, never left behind.
+//! The shipped binaries as processes. Each is killed when dropped.
 
 use std::{
     collections::BTreeSet,
@@ -19,16 +19,16 @@ use rand::RngExt as _;
 use serde_json::Value;
 use shoal_common::lock::{Condvar, Mutex};
 
-/// Linux counts processor time in hundredths of a second for its users, on every architecture.
+/// Linux reports processor time to user space in hundredths of a second, on every architecture.
 const MS_PER_TICK: u64 = 10;
 
-/// For how long the streams of a process that has ended are read on.
+/// Longest wait for the output streams of a process that has ended.
 const PIPE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Ports that Linux gives to nobody by itself, so that no connection takes one before its server does.
+/// Below Linux's ephemeral ports, so that no outgoing connection takes a port before its server.
 const PORTS: Range<u16> = 10_000..32_000;
 
-/// A port of 127.0.0.1 that nobody listened on a moment ago. This process gets it once.
+/// A port of 127.0.0.1 that was free a moment ago. No port is returned twice to this process.
 pub fn free_port() -> u16 {
     static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     let mut given = GIVEN.lock();
@@ -40,7 +40,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Where cargo put a binary of this workspace: beside the program that runs now.
+/// The path of a binary of this workspace, which cargo puts beside the running program.
 pub fn binary(name: &str) -> PathBuf {
     let mut folder = env::current_exe().expect("this program has a path");
     folder.pop();
@@ -52,29 +52,29 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Runs a binary of this workspace to its end, with this on stdin.
+/// Runs a binary of this workspace to its end, with `stdin` as its input.
 pub fn run(name: &str, arguments: &[&str], stdin: &[u8]) -> process::Output {
     let mut command = Command::new(binary(name));
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the binary runs");
-    // One that does not read it may have ended by then.
+    // The write fails if the process ended without reading.
     let _ = child.stdin.take().map(|mut pipe| pipe.write_all(stdin));
     child.wait_with_output().expect("a child can be waited for")
 }
 
-/// Waits until `condition` gives something, and fails after `patience`.
+/// Polls until `condition` returns a value. Panics after `patience`.
 pub fn wait_for<T>(what: &str, patience: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(Instant::now() < deadline, "waited {patience:?} in vain for {what}");
+        assert!(Instant::now() < deadline, "timed out after {patience:?} waiting for {what}");
         thread::sleep(Duration::from_millis(10));
     }
 }
 
-/// A child process whose output is kept; killed when dropped.
+/// A child process whose output is recorded. Killed when dropped.
 pub struct Process {
     child: Child,
     name: String,
@@ -103,13 +103,13 @@ impl Process {
         Self::spawn(name, command)
     }
 
-    /// Starts a command as it is.
+    /// Starts any command.
     pub fn spawn(name: &str, command: Command) -> Self {
         Self::spawn_with(name, command, |_| ())
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"))
     }
 
-    /// Starts a command, and hands on each line of its stdout as it comes.
+    /// Starts a command, and calls `on_line` with each line of its stdout.
     pub fn spawn_with(
         name: &str,
         mut command: Command,
@@ -140,7 +140,7 @@ impl Process {
         Ok(Self { child, name: name.to_owned(), output })
     }
 
-    /// Starts a command whose stderr goes to a file. What it says on stdout is not kept.
+    /// Starts a command with stderr to a file and stdout discarded.
     pub fn spawn_logged(name: &str, mut command: Command, log: fs::File) -> io::Result<Self> {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn()?;
         let output = Arc::new(Output::default());
@@ -148,7 +148,7 @@ impl Process {
         Ok(Self { child, name: name.to_owned(), output })
     }
 
-    /// What it was called at its start.
+    /// The name given at its start.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -158,17 +158,17 @@ impl Process {
         self.child.id()
     }
 
-    /// What it wrote to stderr so far.
+    /// What it has written to stderr so far.
     pub fn stderr(&self) -> String {
         self.output.lock().stderr.clone()
     }
 
-    /// The lines it wrote to stdout so far.
+    /// The lines it has written to stdout so far.
     pub fn stdout(&self) -> Vec<String> {
         self.output.lock().stdout.clone()
     }
 
-    /// The first JSON line on stdout with this `event`, waited for.
+    /// Waits for the first JSON line on stdout with this `event`.
     pub fn event(&self, event: &str, patience: Duration) -> Value {
         let deadline = Instant::now() + patience;
         let mut state = self.output.lock();
@@ -184,7 +184,7 @@ impl Process {
             let left = deadline.saturating_duration_since(Instant::now());
             assert!(
                 !left.is_zero() && !state.stdout_ended,
-                "{} did not say {event:?} within {patience:?}; stdout: {:#?}; stderr: {}",
+                "{} did not print {event:?} within {patience:?}; stdout: {:#?}; stderr: {}",
                 self.name,
                 state.stdout,
                 state.stderr
@@ -193,28 +193,28 @@ impl Process {
         }
     }
 
-    /// The last JSON line on stdout with this `event`, if there is one.
+    /// The last JSON line on stdout with this `event`, if any.
     pub fn last_event(&self, event: &str) -> Option<Value> {
         let lines = self.stdout();
         let values = lines.iter().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         values.into_iter().find(|value| value["event"] == event)
     }
 
-    /// Whether it still runs.
+    /// Whether it has not ended.
     pub fn is_running(&mut self) -> bool {
         self.ended().is_none()
     }
 
-    /// How it ended, if it did. All that it wrote has been read by then.
+    /// Its exit status, if it has ended. By then all its output has been read.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         let status = self.child.try_wait().expect("a child can be waited for")?;
         self.output.wait_for_end();
         Some(status)
     }
 
-    /// Ends it at once, as `kill -9` does.
+    /// Sends SIGKILL and waits for its end.
     pub fn kill(&mut self) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         self.output.wait_for_end();
@@ -225,12 +225,12 @@ impl Process {
         self.signal("-TERM");
     }
 
-    /// It falls silent: it does nothing more, and its connections stay open.
+    /// Sends SIGSTOP: it does nothing more, but its connections stay open.
     pub fn pause(&self) {
         self.signal("-STOP");
     }
 
-    /// It goes on after [`Process::pause`].
+    /// Sends SIGCONT, after [`Process::pause`].
     pub fn resume(&self) {
         self.signal("-CONT");
     }
@@ -238,10 +238,10 @@ impl Process {
     fn signal(&self, signal: &str) {
         let id = self.id().to_string();
         let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
-        assert!(status.success(), "{} is gone", self.name);
+        assert!(status.success(), "{} has already ended", self.name);
     }
 
-    /// Waits for its end, and until all that it wrote has been read.
+    /// Waits for its end, and until all its output has been read.
     pub fn wait(&mut self, patience: Duration) -> ExitStatus {
         wait_for(&format!("the end of {}", self.name.clone()), patience, || self.ended())
     }
@@ -253,10 +253,10 @@ impl Process {
         Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
     }
 
-    /// Processor time that all its threads have used.
+    /// Processor time of all its threads.
     pub fn cpu_time(&self) -> Option<Duration> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).ok()?;
-        // The program's name, in parentheses, may hold spaces: fields count from what follows it.
+        // The program's name, in parentheses, may contain spaces, so fields are counted after it.
         let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
         let mut ticks = || fields.next()?.parse::<u64>().ok();
         let (user, system) = (ticks()?, ticks()?);
@@ -280,8 +280,7 @@ impl Output {
         self.changed.notify_all();
     }
 
-    /// Waits until both streams were read to their ends. A child of the process may keep them open,
-    /// and is not waited for.
+    /// Waits until both streams have ended, or for 5 s: a child of the process may keep them open.
     fn wait_for_end(&self) {
         let deadline = Instant::now() + PIPE_PATIENCE;
         let mut state = self.lock();

@@ -1,4 +1,4 @@
-//! gRPC servers that a test itself runs.
+//! gRPC servers that run inside a test.
 
 use std::{io, iter};
 
@@ -9,15 +9,15 @@ use uuid::Uuid;
 
 use crate::process::free_port;
 
-/// What a listener accepts, for a server of tonic's.
+/// The connections that a listener accepts, as tonic's server takes them.
 pub fn connections(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> {
     stream::unfold(listener, |listener| async {
         Some((listener.accept().await.map(|(socket, _)| socket), listener))
     })
 }
 
-/// Peers that there cannot be, peers that there are not, the asker, and one address that is true: as
-/// much as one message may hold, since a longer one is refused unread.
+/// Impossible addresses, invalid peer ids, the caller itself, one honest peer, and 100 absent
+/// peers. The list stays below the message limit, since a larger message is refused unread.
 pub fn rubbish(asker: Option<PeerInfo>, honest: &str) -> Vec<PeerInfo> {
     let id = || Uuid::new_v4().to_string();
     let impossible = ["", "nonsense", "127.0.0.1:99999", "0.0.0.0:1", "127.0.0.1:0", "[::"];

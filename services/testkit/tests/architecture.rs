@@ -1,4 +1,4 @@
-//! What `docs/ARCHITECTURE.md` says of the code that can be looked up.
+//! Statements of `docs/ARCHITECTURE.md` that can be checked in the code.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,13 +13,13 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The crates of the workspace, each with all that it depends on outside of tests.
+/// The crates of the workspace, each with its dependencies outside of tests.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let mut cargo = Command::new(env::var_os("CARGO").expect("cargo runs tests"));
-    let told = cargo.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
-    let told = told.current_dir(root()).output().expect("cargo runs");
-    assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
-    let metadata: Value = serde_json::from_slice(&told.stdout).expect("cargo prints JSON");
+    let output = cargo.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
+    let output = output.current_dir(root()).output().expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
     let list = |value: &Value| value.as_array().expect("a list").clone();
     let name = |value: &Value| value["name"].as_str().expect("a name").to_owned();
     let packages = list(&metadata["packages"]);
@@ -34,13 +34,17 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 fn dependencies_point_one_way() {
     let allowed = BTreeMap::from([
         ("shoal-core", vec![]),
+        ("shoal-chart", vec![]),
         ("shoal-proto", vec![]),
         ("shoal-common", vec!["shoal-core", "shoal-proto"]),
         ("shoal-tracker", vec!["shoal-core", "shoal-proto", "shoal-common"]),
         ("shoal-peer", vec!["shoal-core", "shoal-proto", "shoal-common"]),
         ("shoal-dht-node", vec!["shoal-core", "shoal-proto", "shoal-common"]),
-        ("shoal-loadgen", vec!["shoal-core", "shoal-proto", "shoal-common"]),
-        ("shoal-cli", vec!["shoal-core", "shoal-proto", "shoal-common", "shoal-peer"]),
+        ("shoal-loadgen", vec!["shoal-core", "shoal-proto", "shoal-common", "shoal-chart"]),
+        (
+            "shoal-cli",
+            vec!["shoal-core", "shoal-proto", "shoal-common", "shoal-chart", "shoal-peer"],
+        ),
     ]);
     for (package, on) in dependencies() {
         let ours = on.iter().filter(|name| name.starts_with("shoal-"));
@@ -49,22 +53,22 @@ fn dependencies_point_one_way() {
                 let more: Vec<_> = ours.filter(|name| !allowed.contains(&name.as_str())).collect();
                 assert!(more.is_empty(), "{package} depends on {more:?}");
             }
-            None => assert_eq!(package, "shoal-testkit", "its place is not written down"),
+            None => assert_eq!(package, "shoal-testkit", "a crate that this test does not list"),
         }
     }
 }
 
 #[test]
-fn the_brains_can_neither_do_nor_carry_anything() {
-    let on = dependencies().remove("shoal-core").expect("it is there");
-    let does = ["bytes", "tokio", "rustix", "tonic", "hyper", "futures-util", "async-trait"];
-    let used: Vec<_> = does.into_iter().filter(|name| on.contains(*name)).collect();
+fn the_state_machines_have_no_io_and_no_async_dependencies() {
+    let on = dependencies().remove("shoal-core").expect("a crate of the workspace");
+    let forbidden = ["bytes", "tokio", "rustix", "tonic", "hyper", "futures-util", "async-trait"];
+    let used: Vec<_> = forbidden.into_iter().filter(|name| on.contains(*name)).collect();
     assert!(used.is_empty(), "core depends on {used:?}");
 }
 
 #[test]
-fn each_invariant_names_tests_that_are_there() {
-    let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("it is there");
+fn each_invariant_names_tests_that_exist() {
+    let text = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).expect("it exists");
     let invariants: Vec<_> =
         text.split("\n\n").filter(|text| text.starts_with("Architecture invariant:")).collect();
     assert!(invariants.len() > 10, "{}", invariants.len());
@@ -75,12 +79,12 @@ fn each_invariant_names_tests_that_are_there() {
         });
         let mut tests = 0;
         for path in paths {
-            let is_there = path.starts_with("make ")
+            let exists = path.starts_with("make ")
                 || root().join(path).exists()
                 || root().join("services").join(path).exists();
-            assert!(is_there, "{path} is not there: {invariant}");
+            assert!(exists, "{path} does not exist: {invariant}");
             tests += 1;
         }
-        assert!(tests > 0, "no test is named: {invariant}");
+        assert!(tests > 0, "it names no test: {invariant}");
     }
 }

@@ -1,5 +1,5 @@
-//! A swarm and a ring keep their promises under faults of all kinds at once, for a short time; `make
-//! chaos` does the same for longer.
+//! A swarm and a ring keep their guarantees during a short run with faults of all kinds at once;
+//! `make chaos` runs longer.
 
 use std::{env, time::Duration};
 
@@ -8,18 +8,18 @@ use shoal_testkit::{
     interrupt::Interrupt,
 };
 
-/// For how long there are faults.
+/// How long faults are injected.
 const LENGTH: Duration = Duration::from_secs(20);
-/// Among its faults is a disk that is full while a peer's database writes. New seeds are for `make
-/// chaos`: a test should not find on one day what it did not on another.
+/// Its faults include a full disk while a peer's database writes. New seeds are for `make chaos`: a
+/// test should give the same result every day.
 const SEED: u64 = 11_278_731_787_149_732_288;
 
 #[test]
-fn a_swarm_and_a_ring_keep_their_promises_under_faults_and_attacks() {
+fn a_swarm_and_a_ring_keep_their_guarantees_under_faults_and_attacks() {
     let seed = env::var("SHOAL_CHAOS_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(SEED);
     println!("seed {seed}");
     let setup = Setup { seed, length: LENGTH, keep_logs: false };
-    // A Ctrl-C does not reach the processes of a run: the run ends them.
+    // Ctrl-C does not reach the processes of a run: the run ends them.
     let interrupt = Interrupt::listen().expect("a runtime");
     let report = chaos::run(&setup, &interrupt).expect("it runs");
     println!("{report}");

@@ -1,4 +1,4 @@
-//! Who reaches a peer's control API, and what it does for them with its own rights.
+//! Who can reach a peer's control API, and which paths the peer reads and writes for a caller.
 
 use std::{
     fs,
@@ -22,16 +22,16 @@ fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A peer as somebody types it in a directory of theirs.
-struct Typed {
+/// A peer that a user starts in a directory of their own.
+struct LocalPeer {
     process: Process,
     directory: PathBuf,
 }
 
-impl Typed {
+impl LocalPeer {
     fn start(cluster: &Cluster, name: &str, more: &[&str]) -> Self {
         let directory = cluster.path().join(name);
-        fs::create_dir_all(&directory).expect("it is made");
+        fs::create_dir_all(&directory).expect("it is created");
         let mut command = Command::new(binary("shoal-peer"));
         command.args(["--listen", "127.0.0.1:0", "--admin", "off"]).args(more);
         command.args(["--tracker", &cluster.tracker()]);
@@ -39,7 +39,7 @@ impl Typed {
         Self { process: Process::spawn("shoal-peer", command), directory }
     }
 
-    /// The same, once its control API answers.
+    /// Starts a peer and waits until its control API answers.
     fn ready(cluster: &Cluster, name: &str, more: &[&str], control: &[&str]) -> Self {
         let mut peer = Self::start(cluster, name, more);
         wait_for("the control API", PATIENCE, || {
@@ -64,7 +64,7 @@ impl Typed {
         String::from_utf8(output.stdout).expect("output is text").trim_end().to_owned()
     }
 
-    /// What it says when it does not permit something.
+    /// The message of a command that the peer does not permit.
     fn refusal(&self, arguments: &[&str]) -> String {
         let output = self.shoal(arguments);
         assert_eq!(output.status.code(), Some(5), "{arguments:?}: {output:?}");
@@ -73,14 +73,14 @@ impl Typed {
 }
 
 fn mode(path: &Path) -> u32 {
-    fs::symlink_metadata(path).expect("it is there").mode() & 0o777
+    fs::symlink_metadata(path).expect("it exists").mode() & 0o777
 }
 
 #[test]
-fn the_peers_own_user_finds_it_and_names_any_path() {
+fn the_peers_own_user_reaches_it_by_default_and_may_name_any_path() {
     let cluster = Cluster::start();
     let file = cluster.file("elsewhere/data.bin", MB, 1);
-    let mut peer = Typed::ready(&cluster, "home", &[], &[]);
+    let mut peer = LocalPeer::ready(&cluster, "home", &[], &[]);
     let data_dir = peer.directory.join("shoal-data");
     assert_eq!(mode(&data_dir), 0o700);
     assert_eq!(mode(&data_dir.join("control.sock")), 0o600);
@@ -94,18 +94,18 @@ fn the_peers_own_user_finds_it_and_names_any_path() {
     peer.answer(&["fetch", &id, "--to", text(&copy)]);
     assert_same(&other, &copy);
     let log = peer.process.stderr();
-    assert!(log.contains("export to is asked for"), "{log}");
+    assert!(log.contains("a path is allowed") && log.contains("export to"), "{log}");
     peer.process.terminate();
     assert!(peer.process.wait(PATIENCE).success());
-    assert!(!data_dir.join("control.sock").exists(), "nobody listens there any more");
+    assert!(!data_dir.join("control.sock").exists(), "the socket of a stopped peer is left");
 }
 
 #[test]
-fn over_tcp_no_path_of_the_peers_machine_may_be_named() {
+fn callers_over_tcp_may_name_no_path_of_the_peers_machine() {
     let cluster = Cluster::start();
     let address = format!("127.0.0.1:{}", free_port());
     let control = ["--control", &address];
-    let peer = Typed::ready(&cluster, "peer", &control, &control);
+    let peer = LocalPeer::ready(&cluster, "peer", &control, &control);
     wait_for("a warning", PATIENCE, || {
         let log = peer.process.stderr();
         (log.contains("WARN") && log.contains("it rules this peer")).then_some(())
@@ -117,30 +117,30 @@ fn over_tcp_no_path_of_the_peers_machine_may_be_named() {
     for words in [text(&secret), "publish_roots", "over TCP (127.0.0.1:", "without --in-place"] {
         assert!(said.contains(words), "{words}: {said}");
     }
-    // What the caller can read itself is another matter.
+    // The command uploads a file that the caller can read itself.
     let id = peer.answer(&[&["publish", text(&secret)], &control[..]].concat());
     let cron = cluster.path().join("cron.d");
-    fs::create_dir(&cron).expect("it is made");
+    fs::create_dir(&cron).expect("it is created");
     let task = cron.join("task");
     let said = peer.refusal(&[&["fetch", &id, "--to", text(&task)], &control[..]].concat());
     for words in [text(&task), "export_roots", "without --to"] {
         assert!(said.contains(words), "{words}: {said}");
     }
-    assert!(fs::read_dir(&cron).expect("it is there").next().is_none());
+    assert!(fs::read_dir(&cron).expect("it exists").next().is_none());
 }
 
 #[test]
-fn roots_bound_what_may_be_named() {
+fn callers_may_name_paths_below_the_roots_only() {
     let cluster = Cluster::start();
     let model = cluster.file("models/model.bin", MB, 1);
     let secret = cluster.file("secret", MB, 2);
     let (models, export) = (cluster.path().join("models"), cluster.path().join("above/export"));
-    symlink(&secret, models.join("link")).expect("it is made");
-    symlink("..", models.join("up")).expect("it is made");
+    symlink(&secret, models.join("link")).expect("it is created");
+    symlink("..", models.join("up")).expect("it is created");
     let address = format!("127.0.0.1:{}", free_port());
     let roots = ["--publish-root", text(&models), "--export-root", text(&export)];
     for (name, control) in [("over-tcp", &["--control", &address][..]), ("over-unix", &[])] {
-        let peer = Typed::ready(&cluster, name, &[control, &roots].concat(), control);
+        let peer = LocalPeer::ready(&cluster, name, &[control, &roots].concat(), control);
         let shoal = |arguments: &[&str]| peer.answer(&[arguments, control].concat());
         let refusal = |arguments: &[&str]| peer.refusal(&[arguments, control].concat());
         let id = shoal(&["publish", "--in-place", text(&model)]);
@@ -158,35 +158,35 @@ fn roots_bound_what_may_be_named() {
         assert!(said.contains(text(&models)), "{said}");
         let way_out = export.join("way-out");
         fs::remove_file(&way_out).ok();
-        symlink("..", &way_out).expect("it is made");
+        symlink("..", &way_out).expect("it is created");
         for path in [way_out.join("copy"), export.join("../copy")] {
             let said = refusal(&["fetch", &id, "--to", text(&path)]);
             assert!(said.contains("leads out of"), "{said}");
         }
         let said = refusal(&["fetch", &id, "--to", text(&models.join("copy"))]);
         assert!(said.contains("in no directory of export_roots ("), "{said}");
-        let above = fs::read_dir(cluster.path().join("above")).expect("it was made");
-        assert_eq!(above.count(), 1, "nothing was put beside the root");
+        let above = fs::read_dir(cluster.path().join("above")).expect("it exists");
+        assert_eq!(above.count(), 1, "something was written beside the root");
     }
 }
 
 #[test]
-fn a_relative_root_is_a_mistake() {
+fn a_relative_root_is_refused() {
     let cluster = Cluster::start();
-    let mut peer = Typed::start(&cluster, "peer", &["--publish-root", "models"]);
+    let mut peer = LocalPeer::start(&cluster, "peer", &["--publish-root", "models"]);
     assert!(!peer.process.wait(PATIENCE).success());
     wait_for("the reason", PATIENCE, || {
-        peer.process.stderr().contains("is no absolute path; begin it with /").then_some(())
+        peer.process.stderr().contains("is not an absolute path; begin it with /").then_some(())
     });
 }
 
 #[test]
-fn a_live_socket_is_not_taken_and_a_stale_one_is() {
+fn a_live_socket_is_not_replaced_and_a_stale_one_is() {
     let cluster = Cluster::start();
     let socket = format!("unix:{}", cluster.path().join("shared.sock").display());
     let control = ["--control", &socket];
-    let mut first = Typed::ready(&cluster, "first", &control, &control);
-    let mut second = Typed::start(&cluster, "second", &control);
+    let mut first = LocalPeer::ready(&cluster, "first", &control, &control);
+    let mut second = LocalPeer::start(&cluster, "second", &control);
     assert_eq!(second.process.wait(PATIENCE).code(), Some(1));
     wait_for("the reason", PATIENCE, || {
         second.process.stderr().contains("another process listens there").then_some(())
@@ -194,16 +194,16 @@ fn a_live_socket_is_not_taken_and_a_stale_one_is() {
     first.answer(&[&["ls"], &control[..]].concat());
     first.process.kill();
     assert!(cluster.path().join("shared.sock").exists());
-    let third = Typed::ready(&cluster, "second", &control, &control);
+    let third = LocalPeer::ready(&cluster, "second", &control, &control);
     assert_eq!(mode(&cluster.path().join("shared.sock")), 0o600);
     drop(third);
 }
 
 #[test]
-fn a_data_directory_with_a_long_path_says_what_to_do() {
+fn a_too_long_data_directory_path_is_refused_with_advice() {
     let cluster = Cluster::start();
     let long = cluster.path().join("d".repeat(120));
-    let mut peer = Typed::start(&cluster, "peer", &["--data-dir", text(&long)]);
+    let mut peer = LocalPeer::start(&cluster, "peer", &["--data-dir", text(&long)]);
     assert_eq!(peer.process.wait(PATIENCE).code(), Some(1));
     wait_for("the reason", PATIENCE, || {
         let said = peer.process.stderr();
@@ -212,21 +212,23 @@ fn a_data_directory_with_a_long_path_says_what_to_do() {
     });
     let short = format!("unix:{}", cluster.path().join("short.sock").display());
     let control = ["--control", &short];
-    Typed::ready(&cluster, "peer", &["--data-dir", text(&long), "--control", &short], &control);
+    LocalPeer::ready(&cluster, "peer", &["--data-dir", text(&long), "--control", &short], &control);
 }
 
 #[test]
-fn a_seeded_path_that_becomes_a_link_is_not_served() {
+fn a_seeded_path_replaced_by_a_symbolic_link_is_not_served() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", MB, 1);
     let secret = cluster.file("secret", MB, 2);
-    // Whoever may write to the one can have it look like the other.
-    let modified = fs::metadata(&secret).and_then(|found| found.modified()).expect("it has a time");
-    let open = fs::File::options().write(true).open(&file).expect("it is there");
-    open.set_modified(modified).expect("it takes a time");
+    // Someone who may write to the file can give it the secret's size and time.
+    let modified = fs::metadata(&secret)
+        .and_then(|found| found.modified())
+        .expect("it has a modification time");
+    let open = fs::File::options().write(true).open(&file).expect("it exists");
+    open.set_modified(modified).expect("its time can be set");
     let seeder = cluster.seed(&file, &[]);
-    fs::remove_file(&file).expect("it is removed");
-    symlink(&secret, &file).expect("it is made");
+    fs::remove_file(&file).expect("it can be removed");
+    symlink(&secret, &file).expect("it is created");
     let getter = cluster.get(&seeder.id, "peer", &[]);
     wait_for("the reason", PATIENCE, || {
         let said = seeder.process.stderr();

@@ -1,4 +1,4 @@
-//! A peer as a daemon, and the commands that have it do things.
+//! A peer as a daemon, and the commands that control it.
 
 use std::{
     fs,
@@ -30,12 +30,12 @@ fn tree(cluster: &Cluster) -> PathBuf {
         cluster.file(&format!("source/tree/dir-{}/file-{n}", n % 3), n * 10_007, n as u64);
     }
     let tree = cluster.path().join("source/tree");
-    fs::create_dir(tree.join("empty")).expect("it is made");
+    fs::create_dir(tree.join("empty")).expect("it is created");
     tree
 }
 
 #[test]
-fn a_tree_that_is_published_at_one_peer_is_fetched_at_another() {
+fn a_tree_published_at_one_peer_is_fetched_by_another() {
     let cluster = Cluster::start();
     let tree = tree(&cluster);
     let publisher = cluster.peer("publisher", &[]);
@@ -48,18 +48,18 @@ fn a_tree_that_is_published_at_one_peer_is_fetched_at_another() {
     peer.answer(&["fetch", &id, "--to", text(&into)]);
     assert_same(&moved, &into);
     assert_same(&moved, &peer.data_of(&id));
-    // Put there again, it is there already; over something else it is not put.
+    // An export to the same place succeeds; an export over another file is refused.
     peer.answer(&["fetch", &id, "--to", text(&into)]);
     let other = cluster.file("other", 10, 1);
     let refused = peer.shoal(&["fetch", &id, "--to", text(&other)]);
     assert_eq!(refused.status.code(), Some(1));
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(message.contains("exists already"), "{message}");
-    assert_eq!(fs::metadata(&other).expect("it is there").len(), 10);
+    assert_eq!(fs::metadata(&other).expect("it exists").len(), 10);
 }
 
 #[test]
-fn a_file_that_is_published_in_place_is_not_copied() {
+fn a_file_published_in_place_is_not_copied() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 2 * MB, 2);
     let publisher = cluster.peer("publisher", &[]);
@@ -71,16 +71,16 @@ fn a_file_that_is_published_in_place_is_not_copied() {
     assert_same(&file, &peer.data_of(&id));
     publisher.answer(&["rm", &id]);
     assert!(publisher.list().is_empty());
-    assert!(file.exists(), "what is in place is not ours to delete");
+    assert!(file.exists(), "a file published in place was deleted");
 }
 
 #[test]
-fn json_tells_what_a_peer_holds_and_how_it_goes() {
+fn json_output_lists_contents_and_progress() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 2 * MB, 3);
     let peer = cluster.peer("peer", &[]);
     let lines = peer.answer(&["publish", text(&file), "--json"]);
-    let last = lines.lines().last().expect("it says something");
+    let last = lines.lines().last().expect("it prints something");
     let published: Value = serde_json::from_str(last).expect("each line is JSON");
     assert_eq!(published["event"], "published", "{lines}");
     let id = published["id"].as_str().expect("it has an id");
@@ -99,7 +99,7 @@ fn json_tells_what_a_peer_holds_and_how_it_goes() {
     let mut watch = Process::start("shoal", watch);
     assert_eq!(watch.event("progress", PATIENCE)["state"], "seeding");
     peer.answer(&["rm", id]);
-    assert!(watch.wait(PATIENCE).success(), "it ends with the content");
+    assert!(watch.wait(PATIENCE).success(), "watch fails when the content is removed");
     assert_eq!(json(&peer, &["ls"]), Value::Array(Vec::new()));
     assert!(!peer.data_of(id).exists());
     assert_eq!(peer.shoal(&["rm", id]).status.code(), Some(3));
@@ -132,13 +132,13 @@ fn the_control_api_on_a_unix_socket_survives_a_kill() {
 }
 
 #[test]
-fn what_was_asked_for_along_with_a_content_outlives_the_peer() {
+fn the_options_of_a_fetch_survive_a_restart() {
     let cluster = Cluster::start();
     for (seed, name) in ["unwanted", "wanted"].iter().enumerate() {
         cluster.file(&format!("source/tree/{name}"), 8 * MB, seed as u64);
     }
     let seeder = cluster.seed(&cluster.path().join("source/tree"), &["--up", "4MB/s"]);
-    // It knows no tracker but the one that the command names.
+    // It knows only the tracker that the command names.
     let mut peer = Peer::start(&cluster.path().join("peer"), &[], &[]);
     let tracker = cluster.tracker();
     let asked = ["--tracker", &tracker, "--priority", "unwanted=skip", "--detach"];
@@ -150,21 +150,21 @@ fn what_was_asked_for_along_with_a_content_outlives_the_peer() {
 }
 
 #[test]
-fn a_killed_peer_goes_on_where_it_was() {
+fn a_killed_peer_resumes_its_download() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 16 * MB, 5);
     let mut seeder = cluster.seed(&file, &["--up", "8MB/s"]);
     let mut peer = cluster.peer("peer", &[]);
-    peer.fetch(&seeder.id).expect("it fetches");
+    peer.fetch(&seeder.id).expect("the fetch starts");
     let is_half = |status: &ContentStatus| status.held_bytes > 8 * MB as u64;
     peer.wait_until(&seeder.id, "half of it", is_half);
     peer.kill_and_restart();
-    peer.wait_until(&seeder.id, "what it had", is_half);
+    peer.wait_until(&seeder.id, "the bytes it had", is_half);
     peer.wait_until_complete(&seeder.id);
     assert_same(&file, &peer.data_of(&seeder.id));
     seeder.process.terminate();
     seeder.process.wait(PATIENCE);
-    let last = seeder.process.last_event("progress").expect("it shows how it goes");
-    let sent = last["uploaded_bytes"].as_u64().expect("it says what it sent");
+    let last = seeder.process.last_event("progress").expect("it reports progress");
+    let sent = last["uploaded_bytes"].as_u64().expect("it reports the bytes sent");
     assert!(sent < 17 * MB as u64, "{sent} bytes were sent");
 }

@@ -1,4 +1,4 @@
-//! Empty files, and trees of nothing else, go where others go.
+//! Empty files, and trees without any bytes, are distributed like other contents.
 
 use std::{
     fs,
@@ -16,21 +16,21 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("the paths of tests are UTF-8")
 }
 
-/// An empty file, a tree of empty files, and a tree without any.
+/// An empty file, a tree of empty files, and a tree of directories alone.
 fn sources(cluster: &Cluster) -> [PathBuf; 3] {
     let file = cluster.file("source/nothing", 0, 1);
     cluster.file("source/tree/a", 0, 1);
     cluster.file("source/tree/below/b", 0, 1);
     let bare = cluster.path().join("source/bare");
     for empty in ["source/tree/empty", "source/bare/empty"] {
-        fs::create_dir_all(cluster.path().join(empty)).expect("it is made");
+        fs::create_dir_all(cluster.path().join(empty)).expect("it is created");
     }
     [file, cluster.path().join("source/tree"), bare]
 }
 
-/// Waits until so many peers are known to hold all of it.
+/// Waits until the tracker knows `count` seeders.
 fn wait_for_seeders(cluster: &Cluster, id: &str, count: u64) {
-    wait_for("seeders that the tracker knows", PATIENCE, || {
+    wait_for("seeders at the tracker", PATIENCE, || {
         let output = run("shoal", &["swarm", id, "--tracker", &cluster.tracker(), "--json"], b"");
         let swarm: Value = serde_json::from_slice(&output.stdout).ok()?;
         (swarm["complete_count"] == count).then_some(())
@@ -43,7 +43,7 @@ fn assert_complete(peer: &Peer, id: &str) {
 }
 
 #[test]
-fn what_is_seeded_is_got() {
+fn empty_contents_are_seeded_and_downloaded() {
     let cluster = Cluster::start();
     for source in sources(&cluster) {
         let hash = run("shoal", &["hash", text(&source)], b"");
@@ -58,14 +58,14 @@ fn what_is_seeded_is_got() {
         wait_for_seeders(&cluster, &seeder.id, 2);
         getter.process.terminate();
         assert!(getter.process.wait(PATIENCE).success(), "{}", getter.process.stderr());
-        // There already, it is nothing to fetch.
+        // A second download finds it complete.
         let again = cluster.get(&seeder.id, &format!("got-{name}"), &[]);
         again.completed();
     }
 }
 
 #[test]
-fn what_is_published_is_fetched_put_elsewhere_and_kept() {
+fn empty_contents_are_published_fetched_exported_and_kept() {
     let cluster = Cluster::start();
     let publisher = cluster.peer("publisher", &["--limits-quota", "1MB"]);
     let mut peer = cluster.peer("peer", &["--limits-quota", "1MB"]);
@@ -87,7 +87,7 @@ fn what_is_published_is_fetched_put_elsewhere_and_kept() {
         peer.answer(&["explain", &id]);
         peer.answer(&["rm", &id]);
         assert!(!peer.data_of(&id).exists());
-        // Fetched in the background, it is put where it is wanted as well.
+        // A fetch in the background exports too.
         let copy = cluster.path().join(format!("another-{number}"));
         peer.answer(&["fetch", &id, "--to", text(&copy), "--detach"]);
         wait_for("the copy", PATIENCE, || copy.exists().then_some(()));
@@ -99,7 +99,7 @@ fn what_is_published_is_fetched_put_elsewhere_and_kept() {
 }
 
 #[test]
-fn what_the_tracker_knows_is_replicated() {
+fn empty_contents_are_replicated() {
     let cluster = Cluster::start();
     let seeders = sources(&cluster).map(|source| (cluster.seed(&source, &[]), source));
     let replica = cluster.peer("replica", &["--replicate", "all"]);

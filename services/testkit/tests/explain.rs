@@ -4,10 +4,10 @@ use std::{path::Path, time::Duration};
 
 use shoal_proto::control::v1::{Cause, ExplainResponse};
 use shoal_testkit::{
+    adversary::{Adversary, Vice},
     cluster::{Cluster, PATIENCE},
     daemon::{Peer, SmallDisk},
     process::{free_port, wait_for},
-    villain::{Vice, Villain},
 };
 
 const MB: usize = 1_000_000;
@@ -19,26 +19,26 @@ fn assert_explains(peer: &Peer, id: &str, cause: Cause) -> ExplainResponse {
     })
 }
 
-/// A content whose only other peer is a villain.
-fn beside_a_villain_alone(vice: Vice) -> (Cluster, Peer, String, Villain) {
+/// A peer that fetches a content whose only other peer is an adversary.
+fn with_an_adversary_alone(vice: Vice) -> (Cluster, Peer, String, Adversary) {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 2 * MB, 1);
     let mut seeder = cluster.seed(&file, &[]);
-    let villain = Villain::join(vice, &seeder.id, &seeder.address, &cluster.tracker());
+    let adversary = Adversary::join(vice, &seeder.id, &seeder.address, &cluster.tracker());
     seeder.process.terminate();
     seeder.process.wait(PATIENCE);
     let peer = cluster.peer("peer", &[]);
-    peer.fetch(&seeder.id).expect("it fetches");
-    (cluster, peer, seeder.id, villain)
+    peer.fetch(&seeder.id).expect("the fetch starts");
+    (cluster, peer, seeder.id, adversary)
 }
 
 #[test]
-fn nobody_has_it() {
+fn no_peer_has_the_content() {
     let cluster = Cluster::start();
     let peer = cluster.peer("peer", &[]);
     let id = "ab".repeat(32);
-    peer.fetch(&id).expect("it fetches");
-    wait_for("the tracker's word", PATIENCE, || {
+    peer.fetch(&id).expect("the fetch starts");
+    wait_for("the tracker's answer", PATIENCE, || {
         let explanation = assert_explains(&peer, &id, Cause::NoPeers);
         explanation.summary.contains("know no other peer").then_some(())
     });
@@ -50,7 +50,7 @@ fn the_tracker_is_down() {
     let tracker = format!("127.0.0.1:{}", free_port());
     let peer = Peer::start(directory.path(), &["--tracker", &tracker], &[]);
     let id = "ab".repeat(32);
-    peer.fetch(&id).expect("it fetches");
+    peer.fetch(&id).expect("the fetch starts");
     let explanation = assert_explains(&peer, &id, Cause::TrackerDown);
     assert!(explanation.summary.contains(&tracker), "{}", explanation.summary);
 }
@@ -61,7 +61,7 @@ fn no_ring_node_answers() {
     let node = format!("127.0.0.1:{}", free_port());
     let peer = Peer::start(directory.path(), &["--dht", &node], &[]);
     let id = "ab".repeat(32);
-    peer.fetch(&id).expect("it fetches");
+    peer.fetch(&id).expect("the fetch starts");
     let explanation = assert_explains(&peer, &id, Cause::TrackerDown);
     assert!(explanation.summary.contains(&node), "{}", explanation.summary);
     assert_eq!(explanation.ring_nodes[0].address, node);
@@ -69,14 +69,14 @@ fn no_ring_node_answers() {
 }
 
 #[test]
-fn nobody_has_what_is_missing() {
+fn no_peer_has_the_missing_pieces() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 8 * MB, 2);
     let mut seeder = cluster.seed(&file, &["--up", "4MB/s"]);
     let id = seeder.id.clone();
     let peers = ["one", "other"].map(|name| cluster.peer(name, &[]));
     for peer in &peers {
-        peer.fetch(&id).expect("it fetches");
+        peer.fetch(&id).expect("the fetch starts");
     }
     for peer in &peers {
         peer.wait_until(&id, "a quarter", |status| status.held_bytes > 2 * MB as u64);
@@ -90,12 +90,12 @@ fn nobody_has_what_is_missing() {
 }
 
 #[test]
-fn the_settings_cap_downloads_and_then_all_is_there() {
+fn the_settings_cap_downloads_until_the_content_is_complete() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 8 * MB, 3);
     let seeder = cluster.seed(&file, &[]);
     let peer = cluster.peer("peer", &["--limits-download", "3MB/s"]);
-    peer.fetch(&seeder.id).expect("it fetches");
+    peer.fetch(&seeder.id).expect("the fetch starts");
     assert_explains(&peer, &seeder.id, Cause::DownCap);
     peer.wait_until_complete(&seeder.id);
     assert_explains(&peer, &seeder.id, Cause::None);
@@ -107,7 +107,7 @@ fn the_neighbours_are_slow() {
     let file = cluster.file("source/data.bin", 8 * MB, 4);
     let seeder = cluster.seed(&file, &["--up", "1MB/s"]);
     let peer = cluster.peer("peer", &[]);
-    peer.fetch(&seeder.id).expect("it fetches");
+    peer.fetch(&seeder.id).expect("the fetch starts");
     peer.wait_until(&seeder.id, "some bytes", |status| status.held_bytes > 0);
     let explanation = assert_explains(&peer, &seeder.id, Cause::NeighboursSlow);
     assert_eq!(explanation.neighbours.len(), 1);
@@ -116,17 +116,17 @@ fn the_neighbours_are_slow() {
 
 #[test]
 fn every_neighbour_chokes() {
-    let (_cluster, peer, id, _villain) = beside_a_villain_alone(Vice::NeverUnchokes);
+    let (_cluster, peer, id, _adversary) = with_an_adversary_alone(Vice::NeverUnchokes);
     let explanation = assert_explains(&peer, &id, Cause::Choked);
     assert!(explanation.neighbours[0].choking_us && explanation.neighbours[0].interesting);
 }
 
 #[test]
 fn a_neighbour_unchokes_and_sends_nothing() {
-    let (_cluster, peer, id, villain) = beside_a_villain_alone(Vice::Stalls);
+    let (_cluster, peer, id, adversary) = with_an_adversary_alone(Vice::Stalls);
     let explanation = assert_explains(&peer, &id, Cause::Snubbed);
     assert!(explanation.neighbours[0].snubbed);
-    assert!(villain.requests() > 0, "it was never asked");
+    assert!(adversary.requests() > 0, "it received no request");
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn the_disk_is_full() {
     let peer = cluster.peer("peer", &[]);
     let place = peer.data_of(&seeder.id);
     let Some(_disk) = SmallDisk::mount(parent(&place), 4 << 20) else { return };
-    peer.fetch(&seeder.id).expect("it fetches");
+    peer.fetch(&seeder.id).expect("the fetch starts");
     let explanation = assert_explains(&peer, &seeder.id, Cause::Disk);
     assert!(explanation.summary.contains("no space is left"), "{}", explanation.summary);
 }

@@ -1,4 +1,4 @@
-//! Copies that are asked for along with a content come, whatever happens on the way.
+//! Exports requested with a fetch are made in spite of crashes and full disks.
 
 use std::{fs, path::Path};
 
@@ -33,14 +33,14 @@ fn a_copy_is_made_although_the_peer_was_killed_before() {
     peer.wait_until(&seeder.id, "some of it", |status| status.held_bytes > 0);
     peer.kill_and_restart();
     for copy in &copies {
-        assert!(!copy.exists(), "it was killed too late");
+        assert!(!copy.exists(), "the peer was killed too late");
     }
     for copy in &copies {
         wait_for_copy(&file, copy);
     }
-    // Made once, it is not made again.
+    // An export is made only once.
     for copy in &copies {
-        fs::remove_file(copy).expect("it is there");
+        fs::remove_file(copy).expect("it exists");
     }
     peer.kill_and_restart();
     peer.wait_until_complete(&seeder.id);
@@ -66,7 +66,7 @@ fn a_copy_is_made_although_the_download_failed_before_and_the_peer_was_killed() 
     assert!(status.error.contains("no space is left"), "{}", status.error);
     peer.kill_and_restart();
     peer.wait_until(&seeder.id, "a full disk", is_failed);
-    // Fetched again, still in vain, and once more, for no copy at all.
+    // The second fetch fails as well. The third, without an export, succeeds.
     peer.answer(&["fetch", &seeder.id, "--to", text(&second), "--detach"]);
     peer.wait_until(&seeder.id, "a full disk", is_failed);
     disk.resize(20 << 20);
@@ -76,7 +76,7 @@ fn a_copy_is_made_although_the_download_failed_before_and_the_peer_was_killed() 
 }
 
 #[test]
-fn a_copy_that_the_disk_has_no_room_for_is_made_when_it_has() {
+fn a_copy_that_does_not_fit_the_disk_is_made_once_there_is_room() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 8 * MB, 3);
     let seeder = cluster.seed(&file, &[]);
@@ -85,7 +85,7 @@ fn a_copy_that_the_disk_has_no_room_for_is_made_when_it_has() {
     let Some(disk) = SmallDisk::mount(&elsewhere, 4 << 20) else { return };
     let copy = elsewhere.join("copy");
     peer.answer(&["fetch", &seeder.id, "--to", text(&copy), "--detach"]);
-    wait_for("a copy that fails", PATIENCE, || {
+    wait_for("a failed export", PATIENCE, || {
         peer.process.stderr().contains("not exported").then_some(())
     });
     assert!(!copy.exists());
@@ -94,7 +94,7 @@ fn a_copy_that_the_disk_has_no_room_for_is_made_when_it_has() {
 }
 
 #[test]
-fn a_copy_that_nothing_can_hold_is_refused_before_anything_is_fetched() {
+fn an_export_to_an_impossible_path_is_refused_before_the_fetch() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", MB, 4);
     let seeder = cluster.seed(&file, &[]);

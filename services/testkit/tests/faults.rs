@@ -1,4 +1,4 @@
-//! What goes wrong in the world, and what users are told of it.
+//! Faults of the environment, and the messages that users get.
 
 use std::{
     ffi::OsStr,
@@ -29,7 +29,7 @@ use tower::ServiceExt as _;
 
 const MB: usize = 1_000_000;
 
-/// A peer at full speed stays under this.
+/// A peer at full speed uses less memory.
 const MAX_MEMORY: u64 = 128 << 20;
 
 /// Peers announce themselves every 30 s.
@@ -39,12 +39,12 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("the paths of tests are UTF-8")
 }
 
-/// Waits until a process has said this on stderr.
+/// Waits until a process has printed this on stderr.
 fn wait_for_words(process: &Process, words: &str) {
     wait_for(words, PATIENCE, || process.stderr().contains(words).then_some(()));
 }
 
-/// The exit status of a command that fails, and says all of this.
+/// Runs a command that fails and prints all of these words. Returns its exit status.
 fn failure(program: &str, arguments: &[impl AsRef<OsStr>], words: &[&str]) -> Option<i32> {
     let mut process = Process::start(program, arguments);
     let status = process.wait(PATIENCE);
@@ -54,22 +54,22 @@ fn failure(program: &str, arguments: &[impl AsRef<OsStr>], words: &[&str]) -> Op
     status.code()
 }
 
-/// What the command `shoal` answers, if it succeeds.
+/// The JSON that the command `shoal` prints, if it succeeds.
 fn json(arguments: &[&str]) -> Option<Value> {
     let output = Command::new(binary("shoal")).args(arguments).output().expect("it runs");
     serde_json::from_slice(&output.stdout).ok()
 }
 
-/// `shoal get` into a directory, telling people how it goes.
+/// `shoal get` into a directory, with progress as text.
 fn get(id: &str, directory: &Path, tracker: &str) -> Process {
-    fs::create_dir_all(directory).expect("the directory is made");
+    fs::create_dir_all(directory).expect("the directory is created");
     let to = ["-o", text(directory), "--tracker", tracker];
     let how = ["--listen", "127.0.0.1:0", "--progress", "plain"];
     Process::start("shoal", [&["get", id][..], &to, &how].concat())
 }
 
 #[test]
-fn an_id_that_nobody_has_is_waited_for_with_a_word() {
+fn a_get_of_an_unknown_id_waits_and_says_so() {
     let cluster = Cluster::start();
     let id = "ab".repeat(32);
     let mut getter = get(&id, &cluster.path().join("peer"), &cluster.tracker());
@@ -78,13 +78,13 @@ fn an_id_that_nobody_has_is_waited_for_with_a_word() {
 }
 
 #[test]
-fn what_is_no_id_is_refused() {
+fn a_malformed_id_is_refused() {
     let get = ["get", "abc", "--tracker", "127.0.0.1:1"];
     assert_eq!(failure("shoal", &get, &["abc", "64"]), Some(2));
 }
 
 #[test]
-fn a_tracker_that_comes_later_is_waited_for_with_a_word() {
+fn a_get_waits_for_an_unreachable_tracker_and_says_so() {
     let mut cluster = Cluster::start();
     cluster.kill_tracker();
     let file = cluster.file("source/data.bin", MB, 1);
@@ -98,7 +98,7 @@ fn a_tracker_that_comes_later_is_waited_for_with_a_word() {
 }
 
 #[test]
-fn a_full_disk_stops_one_download_alone_until_there_is_room() {
+fn a_full_disk_stops_one_download_only_until_there_is_room() {
     let cluster = Cluster::start();
     let (big, other) =
         (cluster.file("source/big.bin", 8 * MB, 6), cluster.file("source/other.bin", 4 * MB, 7));
@@ -108,7 +108,7 @@ fn a_full_disk_stops_one_download_alone_until_there_is_room() {
     let place = peer.data_of(&id);
     let mount = place.parent().expect("it lies in a directory");
     let Some(disk) = SmallDisk::mount(mount, 4 << 20) else { return };
-    peer.fetch(&other_id).expect("it fetches");
+    peer.fetch(&other_id).expect("the fetch starts");
     let failed = peer.shoal(&["fetch", &id]);
     assert_eq!(failed.status.code(), Some(5), "{failed:?}");
     let status = peer.status(&id).expect("it is listed");
@@ -124,7 +124,7 @@ fn a_full_disk_stops_one_download_alone_until_there_is_room() {
     let fetched = peer.status(&id).expect("it is listed").downloaded_bytes;
     assert!(
         fetched > 0 && fetched < 5 * MB as u64,
-        "{fetched} bytes were fetched, as if nothing had been there"
+        "{fetched} bytes were fetched: the download started over"
     );
 }
 
@@ -142,21 +142,21 @@ fn a_download_without_a_daemon_resumes_once_there_is_room() {
     disk.resize(20 << 20);
     let getter = cluster.get(&seeder.id, "disk", &[]);
     getter.completed();
-    let last = getter.process.last_event("progress").expect("it shows how it goes");
-    let fetched = last["downloaded_bytes"].as_u64().expect("it says what came");
-    assert!(fetched < 7 * MB as u64, "{fetched} bytes were fetched, as if nothing had been there");
+    let last = getter.process.last_event("progress").expect("it reports progress");
+    let fetched = last["downloaded_bytes"].as_u64().expect("it reports the bytes received");
+    assert!(fetched < 7 * MB as u64, "{fetched} bytes were fetched: the download started over");
     assert_same(&file, &place.join("data.bin"));
 }
 
 #[test]
-fn downloads_begin_as_soon_as_their_publisher_comes() {
+fn downloads_begin_as_soon_as_the_publisher_starts() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", MB, 11);
     let tracker = cluster.tracker();
     let hash = json(&["hash", text(&file), "--json"]).expect("it hashes");
     let id = hash["id"].as_str().expect("it has an id").to_owned();
     let getters = ["one", "other"].map(|name| cluster.get(&id, name, &[]));
-    wait_for("both to be known", PATIENCE, || {
+    wait_for("both downloads at the tracker", PATIENCE, || {
         let swarm = json(&["swarm", &id, "--tracker", &tracker, "--json"])?;
         (swarm["incomplete_count"] == 2).then_some(())
     });
@@ -168,7 +168,7 @@ fn downloads_begin_as_soon_as_their_publisher_comes() {
 }
 
 #[test]
-fn a_read_only_destination_is_told() {
+fn a_read_only_destination_is_reported() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", MB, 8);
     let seeder = cluster.seed(&file, &[]);
@@ -190,20 +190,20 @@ fn a_read_only_destination_is_told() {
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_seeded_gives_nobody_wrong_bytes() {
+fn a_file_that_changes_while_it_is_seeded_is_never_sent_wrong() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 8 * MB, 9);
     let original = cluster.file("original/data.bin", 8 * MB, 9);
     let seeder = cluster.seed(&file, &["--up", "4MB/s"]);
     let mut getter = cluster.get(&seeder.id, "peer", &[]);
     getter.wait_for_bytes(MB as u64);
-    let mut open = fs::File::options().write(true).open(&file).expect("it is there");
+    let mut open = fs::File::options().write(true).open(&file).expect("it exists");
     open.seek(SeekFrom::Start(4 * MB as u64)).expect("it is long enough");
-    open.write_all(&vec![7; 4 * MB]).expect("it takes bytes");
+    open.write_all(&vec![7; 4 * MB]).expect("it is writable");
     wait_for_words(&seeder.process, "changed after shoal hashed it");
     assert!(getter.process.last_event("completed").is_none());
     getter.process.kill();
-    // All that was kept is right.
+    // All bytes that the download kept are correct.
     let good = cluster.seed(&original, &[]);
     assert_eq!(good.id, seeder.id);
     let getter = cluster.get(&seeder.id, "peer", &[]);
@@ -212,7 +212,7 @@ fn a_file_that_changes_while_it_is_seeded_gives_nobody_wrong_bytes() {
 }
 
 #[test]
-fn one_data_directory_is_for_one_process() {
+fn two_processes_cannot_share_a_data_directory() {
     let cluster = Cluster::start();
     let peer = cluster.peer("peer", &[]);
     let anywhere = "127.0.0.1:0";
@@ -222,7 +222,7 @@ fn one_data_directory_is_for_one_process() {
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn a_port_in_use_is_named_in_the_error() {
     let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = holder.local_addr().expect("it is bound").to_string();
     let directory = tempfile::tempdir().expect("a directory");
@@ -253,12 +253,12 @@ fn a_peer_without_a_local_api_joins_no_swarm() {
     let arguments = arguments(&directory.path().join("peer"), "127.0.0.1:0", &taken);
     let mut peer = Process::start("shoal-peer", &arguments);
     assert_eq!(peer.wait(PATIENCE).code(), Some(1));
-    // The last word, so that whatever was logged before it is there too.
+    // The last message: everything logged before it has been printed.
     wait_for_words(&peer, &format!("cannot listen on {taken}"));
     assert!(!peer.stderr().contains("peer started"), "{}", peer.stderr());
 }
 
-/// The gRPC status of a call of `GetBitfield` whose message claims to have so many bytes.
+/// The gRPC status of a `GetBitfield` call whose message header claims `bytes` bytes.
 async fn status_of_claim(address: &str, bytes: u32) -> Option<String> {
     let endpoint = Channel::from_shared(format!("http://{address}")).expect("a URI");
     let channel = endpoint.connect().await.expect("it listens");
@@ -275,7 +275,7 @@ async fn status_of_claim(address: &str, bytes: u32) -> Option<String> {
 }
 
 #[test]
-fn a_message_far_too_big_is_refused_and_takes_no_memory() {
+fn an_oversized_message_is_refused_without_allocating_it() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", MB, 10);
     let peer = cluster.peer("peer", &[]);
@@ -293,14 +293,14 @@ fn a_message_far_too_big_is_refused_and_takes_no_memory() {
         let hello = futures_util::stream::iter([ExchangeRequest { message }]);
         let link = client.exchange(hello).await.err();
         let claim = status_of_claim(&peer.address, 1 << 30).await;
-        (bitfield, link.expect("it is too big"), claim.expect("it is refused at once"))
+        (bitfield, link.expect("it is too big"), claim.expect("it is refused immediately"))
     });
     assert_eq!(claim, (Code::OutOfRange as i32).to_string());
     for status in [one, other] {
         let code = status.code();
         assert!(matches!(code, Code::OutOfRange | Code::ResourceExhausted), "{status:?}");
     }
-    let peak = peer.process.peak_memory().expect("Linux tells");
+    let peak = peer.process.peak_memory().expect("Linux reports it");
     assert!(peak < MAX_MEMORY, "{peak} bytes were resident");
     peer.answer(&["explain", &id]);
 }

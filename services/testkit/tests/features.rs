@@ -1,4 +1,4 @@
-//! What users can ask for beyond a plain download.
+//! Options of downloads, limits, and the quota.
 
 use std::{
     collections::BTreeSet,
@@ -16,10 +16,10 @@ use shoal_testkit::{
 
 const MB: usize = 1_000_000;
 
-/// Pieces that may be under way at a time where no more than a few megabytes a second flow.
+/// Pieces that may be in flight at a few megabytes a second.
 const UNDER_WAY: u32 = 8;
 
-/// The pieces of a content in the order in which they came to a peer, batch by batch.
+/// The pieces of a content in the order in which a peer received them, batch by batch.
 fn arrivals(peer: &Peer, id: &str) -> Vec<Vec<u32>> {
     let mut batches = Vec::new();
     for change in peer.watch(id) {
@@ -34,7 +34,7 @@ fn arrivals(peer: &Peer, id: &str) -> Vec<Vec<u32>> {
     batches
 }
 
-/// Bytes that a download has received, by the seconds since 1970, as its progress tells.
+/// Pairs from the progress of a download: seconds since 1970, and bytes received until then.
 struct Received(Vec<(f64, f64)>);
 
 impl Received {
@@ -47,14 +47,15 @@ impl Received {
         Self(events.collect())
     }
 
-    /// When so many bytes were there.
+    /// When so many bytes had been received.
     fn time_of(&self, bytes: f64) -> f64 {
-        let after = self.0.iter().position(|(_, have)| *have >= bytes).expect("so many came");
+        let after =
+            self.0.iter().position(|(_, have)| *have >= bytes).expect("so many were received");
         let ((t0, b0), (t1, b1)) = (self.0[after.saturating_sub(1)], self.0[after]);
         if b1 > b0 { t0 + (t1 - t0) * (bytes - b0) / (b1 - b0) } else { t1 }
     }
 
-    /// How many bytes were there at a time.
+    /// How many bytes had been received at a time.
     fn bytes_at(&self, at: f64) -> f64 {
         let after = self.0.iter().position(|(time, _)| *time >= at).unwrap_or(self.0.len() - 1);
         let ((t0, b0), (t1, b1)) = (self.0[after.saturating_sub(1)], self.0[after]);
@@ -72,30 +73,30 @@ fn assert_within_3_percent(rate: f64, cap: f64) {
 }
 
 #[test]
-fn in_sequential_mode_pieces_come_in_their_order() {
+fn in_sequential_mode_pieces_arrive_in_order() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 8 * MB, 1);
     let seeder = cluster.seed(&file, &["--up", "8MB/s"]);
     let peer = cluster.peer("peer", &[]);
     let id = seeder.id.clone();
     peer.fetch_as(FetchRequest { content_id: id, sequential: true, ..FetchRequest::default() })
-        .expect("it fetches");
+        .expect("the fetch starts");
     let batches = arrivals(&peer, &seeder.id);
-    assert!(batches.len() >= 5, "it is looked at while it grows: {batches:?}");
+    assert!(batches.len() >= 5, "too few batches: {batches:?}");
     let (mut held, mut first_missing) = (BTreeSet::new(), 0);
     for batch in batches {
         held.extend(batch);
         while held.contains(&first_missing) {
             first_missing += 1;
         }
-        let last = *held.last().expect("a piece came");
-        assert!(last < first_missing + UNDER_WAY, "{last} is here, and {first_missing} is not");
+        let last = *held.last().expect("a piece was received");
+        assert!(last < first_missing + UNDER_WAY, "piece {last} came before {first_missing}");
     }
     assert_same(&file, &peer.data_of(&seeder.id));
 }
 
 #[test]
-fn files_come_by_their_priority_and_some_not_at_all() {
+fn files_arrive_by_priority_and_skipped_files_never() {
     let cluster = Cluster::start();
     for (seed, name) in ["a-low", "b-skipped", "c-normal", "d-high"].iter().enumerate() {
         cluster.file(&format!("source/tree/{name}"), 2 * MB, seed as u64);
@@ -111,7 +112,7 @@ fn files_come_by_their_priority_and_some_not_at_all() {
     let pieces_per_file = status.piece_count / 4;
     assert_eq!(status.held_pieces, 3 * pieces_per_file);
 
-    // Batch by batch, since pieces that come at the same time have no order.
+    // The pieces of one batch have no order.
     let batch_of = |file: u32| {
         let of_file = |piece: &u32| piece / pieces_per_file == file;
         let of_file = |batch: &Vec<u32>| batch.iter().any(of_file);
@@ -123,7 +124,7 @@ fn files_come_by_their_priority_and_some_not_at_all() {
     assert!(last_high <= normal && last_normal <= low, "{batches:?}");
     assert_eq!(skipped, None);
 
-    // Wanted after all, and put where it is wanted.
+    // A fetch with an export gets the skipped file too.
     let copy = cluster.path().join("copy");
     let copy_path = copy.to_str().expect("the paths of tests are UTF-8");
     peer.answer(&["fetch", &seeder.id, "--to", copy_path]);
@@ -144,8 +145,8 @@ fn a_super_seeder_sends_about_one_copy() {
     }
     seeder.process.terminate();
     seeder.process.wait(PATIENCE);
-    let last = seeder.process.last_event("progress").expect("it shows how it goes");
-    let sent = last["uploaded_bytes"].as_f64().expect("it says what it sent");
+    let last = seeder.process.last_event("progress").expect("it reports progress");
+    let sent = last["uploaded_bytes"].as_f64().expect("it reports the bytes sent");
     assert!(sent < 1.5 * size as f64, "{sent} bytes were sent of a file of {size}");
 }
 
@@ -172,7 +173,7 @@ fn a_download_cap_is_reached_within_3_percent() {
 }
 
 #[test]
-fn two_contents_share_one_peers_cap() {
+fn two_contents_share_the_cap_of_one_peer() {
     let cluster = Cluster::start();
     let peer = cluster.peer("seeder", &["--limits-upload", "8MB/s"]);
     let size = 16 * MB;
@@ -191,14 +192,14 @@ fn two_contents_share_one_peers_cap() {
         .each_ref()
         .map(|received| (received.bytes_at(ended) - received.bytes_at(began)) / (ended - began));
     assert_within_3_percent(rates[0] + rates[1], 8e6);
-    assert!(rates.iter().all(|rate| *rate > 2e6), "one starves: {rates:?}");
+    assert!(rates.iter().all(|rate| *rate > 2e6), "one of them starves: {rates:?}");
     for (file, getter) in files.iter().zip(&getters) {
         assert_same(file, &getter.directory.join(file.file_name().expect("it has a name")));
     }
 }
 
 #[test]
-fn what_was_used_longest_ago_makes_room_unless_it_is_pinned() {
+fn the_least_recently_used_unpinned_content_is_evicted() {
     let cluster = Cluster::start();
     let peer = cluster.peer("peer", &["--limits-quota", "5MB"]);
     let files: Vec<_> =
@@ -206,7 +207,7 @@ fn what_was_used_longest_ago_makes_room_unless_it_is_pinned() {
     let here = |ids: &[&String]| {
         let mut expected: Vec<_> = ids.iter().map(ToString::to_string).collect();
         expected.sort();
-        wait_for("the evicted to leave", Duration::from_secs(5), || {
+        wait_for("the eviction", Duration::from_secs(5), || {
             let mut held: Vec<_> = peer.list().into_iter().map(|s| s.content_id).collect();
             held.sort();
             (held == expected).then_some(())
@@ -214,7 +215,7 @@ fn what_was_used_longest_ago_makes_room_unless_it_is_pinned() {
     };
     let first = peer.publish(&files[0]);
     let second = peer.publish(&files[1]);
-    // What is here already needs no room, and is in use again.
+    // A content that is stored already needs no room; publishing it counts as a use.
     assert_eq!(peer.publish(&files[0]), first);
     here(&[&first, &second]);
     peer.answer(&["fetch", &first]);
@@ -237,7 +238,7 @@ fn what_was_used_longest_ago_makes_room_unless_it_is_pinned() {
 }
 
 #[test]
-fn a_peer_that_cannot_be_dialled_gives_and_takes_over_the_links_it_makes() {
+fn a_peer_that_cannot_be_dialled_exchanges_over_the_links_it_opens() {
     let cluster = Cluster::start_with(&["--interval", "1s"]);
     let file = cluster.file("source/data.bin", 8 * MB, 6);
     let mut seeder = cluster.seed(&file, &["--up", "4MB/s"]);
@@ -245,21 +246,22 @@ fn a_peer_that_cannot_be_dialled_gives_and_takes_over_the_links_it_makes() {
     hidden.completed();
     assert_same(&file, &hidden.directory.join("data.bin"));
 
-    // Known to the hidden peer from its next announce on, and without any other source then.
+    // The hidden peer learns of this one by its next announce, and is then its only source.
     let getter = cluster.get(&seeder.id, "peer", &["--down", "1MB/s"]);
     wait_for("links to both", PATIENCE, || {
         let progress = getter.process.last_event("progress")?;
         (progress["neighbours"].as_u64()? == 2).then_some(())
     });
     seeder.process.kill();
-    let held = getter.process.last_event("progress").expect("it goes on")["held_bytes"].clone();
-    assert!(held.as_u64() < Some(6 * MB as u64), "{held} bytes were there before");
+    let held =
+        getter.process.last_event("progress").expect("it reports progress")["held_bytes"].clone();
+    assert!(held.as_u64() < Some(6 * MB as u64), "{held} bytes were held already");
     getter.completed();
     assert_same(&file, &getter.directory.join("data.bin"));
 }
 
 #[test]
-fn a_peer_ends_within_5_seconds_and_the_tracker_forgets_it() {
+fn a_peer_stops_within_5_seconds_and_leaves_the_swarm() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", MB, 7);
     let mut peer = cluster.peer("peer", &[]);
@@ -274,5 +276,5 @@ fn a_peer_ends_within_5_seconds_and_the_tracker_forgets_it() {
     let asked = Instant::now();
     let status = peer.process.wait(PATIENCE);
     assert!(status.success() && asked.elapsed() < Duration::from_secs(5), "{status}");
-    assert_eq!(swarm().code(), Some(3), "nobody is in the swarm");
+    assert_eq!(swarm().code(), Some(3), "the swarm still has a peer");
 }

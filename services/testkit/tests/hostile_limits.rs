@@ -1,8 +1,9 @@
-//! What strangers can take of a process: memory, places and time are bounded.
+//! The memory, connections and time that strangers can take from a process are bounded.
 
 use std::{fs, path::Path, time::Duration};
 
-use shoal_common::{Address, health};
+use shoal_common::health;
+use shoal_core::Address;
 use shoal_testkit::{
     cluster::{Cluster, PATIENCE},
     hostile::{
@@ -19,13 +20,13 @@ use tokio::runtime::Runtime;
 use tonic::Code;
 
 const MIB: u64 = 1 << 20;
-/// Whatever arrives takes less.
+/// No attack takes more memory.
 const MOST: u64 = 64 * MIB;
-/// A request never takes longer to arrive, but for its bytes' own time.
+/// The time limit for a request to arrive, besides the time for its bytes.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(30);
-/// Kubernetes waits for a second.
+/// Kubernetes waits for 1 s.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
-/// Once an attack is over, memory goes back to the system.
+/// After an attack, a process keeps less memory than this.
 const GIVEN_BACK: u64 = 24 * MIB;
 
 fn text(path: &Path) -> &str {
@@ -40,7 +41,7 @@ fn local(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
-/// A ring node alone, with its address and that of its admin port.
+/// A single ring node, its address and its admin address.
 fn ring_node(directory: &TempDir) -> (Process, String, String) {
     let (address, admin) = (local(free_port()), local(free_port()));
     let data = directory.path().join("ring");
@@ -50,7 +51,7 @@ fn ring_node(directory: &TempDir) -> (Process, String, String) {
     (node, address, admin)
 }
 
-/// What Kubernetes' probe of the admin port would say.
+/// The result of a Kubernetes probe of the admin port.
 fn is_healthy(admin: &str) -> bool {
     let address: Address = admin.parse().expect("an address");
     let asked = async { tokio::time::timeout(PROBE_PATIENCE, health::check(&address)).await };
@@ -66,12 +67,12 @@ fn wait_until_given_back(meter: &Meter) -> Taken {
 }
 
 #[test]
-fn lists_of_empty_elements_are_refused_unread() {
+fn lists_of_empty_elements_are_refused_before_decoding() {
     let directory = TempDir::new().expect("a directory");
     let (node, address, admin) = ring_node(&directory);
     let runtime = Runtime::new().expect("a runtime");
     for (method, wrapped) in RING_METHODS {
-        // The longest of all messages, the longest of most, and a short one.
+        // The longest message of any method, the longest of most methods, and a short one.
         for bytes in [(4 << 20) - 16, 255 << 10, 16 << 10] {
             let message = empties::message(wrapped, bytes);
             let meter = Meter::start(&node);
@@ -92,7 +93,7 @@ fn lists_of_empty_elements_are_refused_unread() {
 }
 
 #[test]
-fn half_sent_calls_end_and_take_little() {
+fn half_sent_calls_end_and_take_little_memory() {
     let directory = TempDir::new().expect("a directory");
     let (node, ring, admin) = ring_node(&directory);
     let cluster = Cluster::start();
@@ -119,10 +120,10 @@ fn half_sent_calls_end_and_take_little() {
 }
 
 #[test]
-fn readers_of_a_manifest_that_do_not_read_share_it_and_are_hung_up_on() {
+fn callers_that_do_not_read_a_manifest_share_it_and_are_disconnected() {
     let cluster = Cluster::start();
     let tree = cluster.path().join("tree");
-    fs::create_dir_all(&tree).expect("it is made");
+    fs::create_dir_all(&tree).expect("it is created");
     for number in 0..8_000 {
         let name = format!("{number:06}{}", "x".repeat(200));
         fs::write(tree.join(name), [number as u8]).expect("it is written");
@@ -134,7 +135,7 @@ fn readers_of_a_manifest_that_do_not_read_share_it_and_are_hung_up_on() {
     let (readers, hung_up) = runtime.block_on(async {
         let readers = LazyReaders::start(&peer.address, &id, 4, 64).await;
         let count = readers.len();
-        // Twice the patience with a caller that takes nothing, and a bit.
+        // Twice the time limit for a caller that takes nothing, and 5 s more.
         (count, readers.hung_up(Duration::from_secs(65)).await)
     });
     print(&format!("{readers} lazy readers of a manifest of 2 MB"), meter.read());
@@ -145,7 +146,7 @@ fn readers_of_a_manifest_that_do_not_read_share_it_and_are_hung_up_on() {
 }
 
 #[test]
-fn a_probe_of_the_admin_port_always_gets_in() {
+fn a_probe_of_the_admin_port_is_always_answered() {
     let directory = TempDir::new().expect("a directory");
     let (_node, _, admin) = ring_node(&directory);
     for opening in [Opening::Silent, Opening::Http2, Opening::Http1] {
@@ -160,13 +161,13 @@ fn a_probe_of_the_admin_port_always_gets_in() {
 }
 
 #[test]
-fn idle_connections_of_one_source_leave_places_for_others() {
+fn idle_connections_of_one_source_leave_slots_for_others() {
     let cluster = Cluster::start_with(&["--limits-connections", "20"]);
     let mut idle = open(&cluster.tracker(), Opening::Http2, 100);
-    // Sooner than any of them counts as dead.
+    // Before any of them counts as dead.
     let soon = Duration::from_secs(10);
     wait_for("connections to be closed", soon, || (still_open(&mut idle) <= 10).then_some(()));
-    // Idle ones make room for a call.
+    // Idle connections are closed when a caller needs a slot.
     let file = cluster.file("source/data.bin", 100_000, 1);
     let seeder = cluster.seed(&file, &[]);
     cluster.get(&seeder.id, "getter", &[]).completed();

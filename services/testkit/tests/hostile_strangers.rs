@@ -1,4 +1,4 @@
-//! What strangers can do to a swarm, and what it costs others.
+//! Attacks of strangers on a swarm, and their effect on its peers.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use shoal_testkit::{
     cluster::{Cluster, PATIENCE, Seeder, assert_same},
     hostile::{announces, identity, links, reflection, tarpits, turns},
     process::wait_for,
-    ring::Ring,
+    ring::RingCluster,
 };
 use tokio::runtime::Runtime;
 
@@ -17,7 +17,7 @@ fn runtime() -> Runtime {
     Runtime::new().expect("a runtime")
 }
 
-/// How long a download takes, after it was found to be right.
+/// How long a download takes; its bytes are verified.
 fn time_to_get(cluster: &Cluster, seeder: &Seeder, file: &std::path::Path, name: &str) -> Duration {
     let started = Instant::now();
     let getter = cluster.get(&seeder.id, name, &[]);
@@ -28,26 +28,26 @@ fn time_to_get(cluster: &Cluster, seeder: &Seeder, file: &std::path::Path, name:
 }
 
 #[test]
-fn a_peer_is_not_banned_for_what_others_do_in_its_name() {
+fn a_peer_is_not_banned_for_what_others_do_under_its_id() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 8 * MB, 1);
     let seeder = cluster.seed(&file, &["--up", "2MB/s"]);
     let peer = cluster.peer("peer", &[]);
-    peer.fetch(&seeder.id).expect("it fetches");
-    peer.wait_until(&seeder.id, "something to be held", |status| status.held_bytes > 0);
-    let let_in = runtime().block_on(async {
+    peer.fetch(&seeder.id).expect("the fetch starts");
+    peer.wait_until(&seeder.id, "some bytes", |status| status.held_bytes > 0);
+    let accepted = runtime().block_on(async {
         let peers = identity::peers_of(&cluster.tracker(), &seeder.id).await?;
         let innocent = peers.into_iter().find(|known| known.address == seeder.address);
         let innocent = innocent.expect("the tracker knows the seeder");
         identity::defame("127.0.0.1", &peer.address, &seeder.id, &innocent, 5).await
     });
-    println!("{} links in its name were let in", let_in.expect("the victim answers"));
+    println!("{} links under its id were accepted", accepted.expect("the victim answers"));
     peer.wait_until_complete(&seeder.id);
     assert_same(&file, &peer.data_of(&seeder.id));
 }
 
 #[test]
-fn nobody_moves_or_stops_the_announce_of_another_host() {
+fn another_host_cannot_change_or_stop_an_announce() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", MB, 2);
     let seeder = cluster.seed(&file, &[]);
@@ -64,9 +64,9 @@ fn nobody_moves_or_stops_the_announce_of_another_host() {
 }
 
 #[test]
-fn nobody_moves_or_stops_the_announce_of_another_host_at_a_ring() {
+fn another_host_cannot_change_or_stop_an_announce_at_a_ring() {
     let runtime = runtime();
-    let ring = runtime.block_on(Ring::of(3));
+    let ring = runtime.block_on(RingCluster::of(3));
     let cluster = Cluster::by_ring(&[ring.address(0)]);
     let file = cluster.file("source/data.bin", MB, 3);
     let seeder = cluster.seed(&file, &[]);
@@ -81,13 +81,13 @@ fn nobody_moves_or_stops_the_announce_of_another_host_at_a_ring() {
         let address = ring.address(node);
         let stealing = identity::steal_at_ring(&address, &seeder.id, &owner);
         let refused = runtime.block_on(stealing).expect("the node answers");
-        assert_eq!(refused, 6, "what is said in the name of a ring node is refused");
+        assert_eq!(refused, 6, "announces under the id of a ring node were not refused");
         assert_eq!(known(node), std::slice::from_ref(&owner));
     }
 }
 
 #[test]
-fn a_victim_that_is_announced_a_thousand_times_is_seldom_dialled() {
+fn a_victim_that_is_announced_900_times_is_dialled_at_most_60_times() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 40 * MB, 4);
     let seeder = cluster.seed(&file, &["--up", "1MB/s"]);
@@ -105,7 +105,7 @@ fn a_victim_that_is_announced_a_thousand_times_is_seldom_dialled() {
 }
 
 #[test]
-fn silent_links_of_one_host_leave_places_to_others() {
+fn silent_links_of_one_host_leave_slots_to_others() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 4 * MB, 5);
     let seeder = cluster.seed(&file, &[]);
@@ -115,23 +115,23 @@ fn silent_links_of_one_host_leave_places_to_others() {
     assert_eq!(silent.len(), 25);
     let took = time_to_get(&cluster, &seeder, &file, "getter");
     println!("{} silent links; a download took {took:?}", silent.len());
-    // They make room for those of their own host too.
+    // They are closed for links of their own host too.
     let from_same = links::be_silent(&seeder.address, &seeder.id, "127.0.0.1", 60);
     let _silent = runtime.block_on(from_same).expect("the seeder answers");
     time_to_get(&cluster, &seeder, &file, "neighbour");
 }
 
 #[test]
-fn a_ring_node_keeps_so_many_peers_of_one_host() {
+fn a_ring_node_keeps_at_most_10000_announces_of_one_host() {
     let runtime = runtime();
-    let ring = runtime.block_on(Ring::of(1));
+    let ring = runtime.block_on(RingCluster::of(1));
     let node = ring.address(0);
     let accepted = runtime.block_on(announces::flood_ring(&node, 11_000));
     assert_eq!(accepted.expect("the node answers"), 10_000);
 }
 
 #[test]
-fn a_manifest_is_found_although_most_peers_are_tarpits() {
+fn a_manifest_is_fetched_although_most_peers_are_tarpits() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 4 * MB, 6);
     let seeder = cluster.seed(&file, &[]);
@@ -141,7 +141,7 @@ fn a_manifest_is_found_although_most_peers_are_tarpits() {
     runtime.block_on(pits).expect("the tracker answers");
     let took = time_to_get(&cluster, &seeder, &file, "getter");
     println!("a download took {took:?}");
-    // Half of the time the tracker does not name the seeder: it is asked again every 5 s.
+    // Half of the tracker's answers do not name the seeder: it is asked again every 5 s.
     assert!(took < Duration::from_secs(60), "{took:?}");
 }
 
@@ -150,11 +150,14 @@ fn calls_that_stall_do_not_delay_neighbours() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 20 * MB, 7);
     let seeder = cluster.seed(&file, &[]);
-    let peace = time_to_get(&cluster, &seeder, &file, "in_peace");
+    let undisturbed = time_to_get(&cluster, &seeder, &file, "undisturbed");
     let runtime = runtime();
     let stalled = runtime.block_on(turns::stall(&seeder.address, &seeder.id, 64, 200));
     let stalled = stalled.expect("the seeder answers");
     let took = time_to_get(&cluster, &seeder, &file, "beside");
-    println!("{} calls stalled; {took:?} beside them, {peace:?} in peace", stalled.len());
-    assert!(took < 3 * peace + Duration::from_secs(1), "{took:?} beside, {peace:?} in peace");
+    println!("{} calls stalled; {took:?} beside them, {undisturbed:?} without", stalled.len());
+    assert!(
+        took < 3 * undisturbed + Duration::from_secs(1),
+        "{took:?} beside stalled calls, {undisturbed:?} without"
+    );
 }

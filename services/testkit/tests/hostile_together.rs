@@ -1,4 +1,4 @@
-//! Everything that strangers can do, at once, beside an honest download.
+//! All attacks of strangers at once, during an honest download.
 
 use std::{
     fs,
@@ -12,28 +12,28 @@ use shoal_testkit::{
         together::{Siege, Targets},
     },
     process::{Process, wait_for},
-    ring::Ring,
+    ring::RingCluster,
 };
 use tokio::runtime::Runtime;
 
 const MB: usize = 1_000_000;
-/// Nothing has more resident, whatever happens.
+/// No process has more resident memory.
 const MOST: u64 = 256 << 20;
-/// A seeder's uplink: what strangers take of it is what a neighbour lacks.
+/// A seeder's uplink, which the attackers compete for.
 const UPLINK: &str = "100mbit";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
-fn a_download_beside_all_attacks_takes_at_most_three_times_as_long() {
+fn a_download_under_all_attacks_takes_at_most_three_times_as_long() {
     let runtime = Runtime::new().expect("a runtime");
-    let ring = runtime.block_on(Ring::of(3));
+    let ring = runtime.block_on(RingCluster::of(3));
     let cluster = Cluster::start();
     let node = ring.address(0);
     let seeder = cluster.peer("seeder", &["--dht", &node, "--limits-upload", UPLINK]);
     let file = cluster.file("source/data.bin", 100 * MB, 1);
     let id = seeder.publish(&file);
     let tree = cluster.path().join("tree");
-    fs::create_dir_all(&tree).expect("it is made");
+    fs::create_dir_all(&tree).expect("it is created");
     for number in 0..4_000 {
         let name = format!("{number:06}{}", "x".repeat(200));
         fs::write(tree.join(name), [number as u8]).expect("it is written");
@@ -53,7 +53,7 @@ fn a_download_beside_all_attacks_takes_at_most_three_times_as_long() {
         assert!(taken.peak < MOST, "the leecher: {taken}");
         took
     };
-    let peace = time_to_get("in_peace");
+    let undisturbed = time_to_get("undisturbed");
 
     let victims: [(&str, &Process); 5] = [
         ("the seeder", &seeder.process),
@@ -71,14 +71,14 @@ fn a_download_beside_all_attacks_takes_at_most_three_times_as_long() {
         id: id.clone(),
         tree,
     });
-    wait_for("the attacks to be under way", PATIENCE, || {
+    wait_for("all attacks to run", PATIENCE, || {
         let rounds = siege.rounds();
         (rounds["announces at the ring"] > 0 && rounds["empty elements"] > 0).then_some(())
     });
     let besieged = time_to_get("besieged");
     println!(
-        "{:.2} times as long as in peace; rounds: {:?}",
-        ratio(besieged, peace),
+        "{:.2} times as long as undisturbed; rounds: {:?}",
+        ratio(besieged, undisturbed),
         siege.rounds()
     );
     drop(siege);
@@ -87,7 +87,7 @@ fn a_download_beside_all_attacks_takes_at_most_three_times_as_long() {
         println!("{name}: {taken}");
         assert!(taken.peak < MOST, "{name}: {taken}");
     }
-    assert!(besieged <= 3 * peace, "{besieged:?} beside all attacks, {peace:?} in peace");
+    assert!(besieged <= 3 * undisturbed, "{besieged:?} under attack, {undisturbed:?} without");
 }
 
 fn ratio(a: Duration, b: Duration) -> f64 {

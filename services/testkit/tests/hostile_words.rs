@@ -1,4 +1,4 @@
-//! What a hostile tracker says reaches no terminal and no log as it is.
+//! Terminals and logs get the text of a hostile tracker only in escaped form.
 
 use std::process::{Command, Output};
 
@@ -8,7 +8,7 @@ use shoal_testkit::{
     process::{Process, binary, wait_for},
 };
 
-/// The command, with everything logged.
+/// The command, with debug logs.
 fn shoal(arguments: &[&str]) -> Command {
     let mut command = Command::new(binary("shoal"));
     command.args(arguments).env("RUST_LOG", "debug,h2=info,hyper=info");
@@ -19,13 +19,13 @@ fn assert_harmless(what: &str, output: &Output) {
     for (name, bytes) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
         let text = std::str::from_utf8(bytes).expect("it is text");
         assert!(!has_commands(text), "{what}: {name}: {text:?}");
-        // A line that begins so would pass for ours.
+        // Such a line would look like one of ours.
         assert!(!text.lines().any(|line| line.starts_with("error: \\u{202e}")), "{what}: {text}");
     }
 }
 
 #[test]
-fn lists_of_a_hostile_tracker_are_shown_without_commands() {
+fn lists_of_a_hostile_tracker_are_printed_without_control_characters() {
     let tracker = WordyTracker::start(Answers::Lists);
     let id = "0".repeat(64);
     for arguments in [
@@ -42,7 +42,7 @@ fn lists_of_a_hostile_tracker_are_shown_without_commands() {
 }
 
 #[test]
-fn refusals_of_a_hostile_tracker_are_shown_without_commands() {
+fn errors_of_a_hostile_tracker_are_printed_without_control_characters() {
     let tracker = WordyTracker::start(Answers::Refusals);
     let id = "0".repeat(64);
     for arguments in [
@@ -57,14 +57,14 @@ fn refusals_of_a_hostile_tracker_are_shown_without_commands() {
 }
 
 #[test]
-fn a_download_logs_what_a_hostile_tracker_says_without_commands() {
+fn errors_of_a_hostile_tracker_are_logged_without_control_characters() {
     let directory = tempfile::tempdir().expect("a directory");
     let output = directory.path().to_str().expect("it is UTF-8");
     let tracker = WordyTracker::start(Answers::Refusals);
     let id = "0".repeat(64);
     let get = ["get", &id, "-o", output, "--tracker", &tracker.address, "--listen", "127.0.0.1:0"];
     let process = Process::spawn("shoal get", shoal(&get));
-    wait_for("words", PATIENCE, || process.stderr().contains("all is well").then_some(()));
+    wait_for("the error", PATIENCE, || process.stderr().contains("all is well").then_some(()));
     let said = process.stderr();
     assert!(!has_commands(&said), "{said:?}");
 }

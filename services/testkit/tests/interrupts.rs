@@ -1,4 +1,4 @@
-//! A process that is told to end does so soon, whatever it is busy with.
+//! A process that gets a signal ends soon, whatever it is doing.
 
 use std::{
     fs::File,
@@ -13,14 +13,14 @@ use shoal_testkit::{
     process::{Process, binary, wait_for},
 };
 
-/// Well within Kubernetes' 30 s, and no more than its farewell may take.
+/// As long as a peer's farewell may take; Kubernetes allows 30 s.
 const GRACE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A file that takes a minute or more to hash, and no room.
+/// A sparse file, which takes a minute or more to hash.
 fn huge(directory: &Path) -> PathBuf {
     let path = directory.join("huge.bin");
-    let file = File::create(&path).expect("it is made");
+    let file = File::create(&path).expect("it is created");
     file.set_len(200 << 30).expect("the file system has sparse files");
     path
 }
@@ -28,7 +28,7 @@ fn huge(directory: &Path) -> PathBuf {
 /// Waits until a process has used so much processor time that it must be hashing.
 fn wait_until_busy(process: &Process) {
     let before = process.cpu_time().expect("it runs");
-    wait_for("it to be busy", PATIENCE, || {
+    wait_for("the process to hash", PATIENCE, || {
         let used = process.cpu_time()?.checked_sub(before)?;
         (used > Duration::from_millis(300)).then_some(())
     });
@@ -47,7 +47,7 @@ fn seeding(cluster: &Cluster) -> Process {
 }
 
 #[test]
-fn a_command_that_hashes_ends_when_it_is_told_to() {
+fn a_command_that_hashes_ends_on_a_signal() {
     let cluster = Cluster::start();
     let mut seed = seeding(&cluster);
     seed.terminate();
@@ -56,7 +56,7 @@ fn a_command_that_hashes_ends_when_it_is_told_to() {
 }
 
 #[test]
-fn a_peer_that_hashes_what_is_published_in_place_ends_when_it_is_told_to() {
+fn a_peer_that_hashes_a_file_published_in_place_ends_on_a_signal() {
     let cluster = Cluster::start();
     let mut peer = cluster.peer("peer", &[]);
     let file = huge(cluster.path());
@@ -70,7 +70,7 @@ fn a_peer_that_hashes_what_is_published_in_place_ends_when_it_is_told_to() {
 }
 
 #[test]
-fn nobody_hashes_for_a_caller_that_has_gone() {
+fn a_peer_stops_hashing_when_the_caller_is_gone() {
     let cluster = Cluster::start();
     let peer = cluster.peer("peer", &[]);
     let file = huge(cluster.path());
@@ -88,12 +88,12 @@ fn nobody_hashes_for_a_caller_that_has_gone() {
 }
 
 #[test]
-fn a_peer_that_takes_an_upload_ends_when_it_is_told_to() {
+fn a_peer_that_receives_an_upload_ends_on_a_signal() {
     let cluster = Cluster::start();
     let mut peer = cluster.peer("peer", &[]);
     let file = cluster.path().join("large.bin");
-    // It is hashed by the command first, and then sent.
-    File::create(&file).and_then(|file| file.set_len(1 << 30)).expect("it is made");
+    // The command hashes it first, and then sends it.
+    File::create(&file).and_then(|file| file.set_len(1 << 30)).expect("it is created");
     let mut command = Command::new(binary("shoal"));
     command.args(["publish", "--control", &peer.control]).arg(file);
     let mut publish = Process::spawn("shoal publish", command);
@@ -104,7 +104,7 @@ fn a_peer_that_takes_an_upload_ends_when_it_is_told_to() {
 }
 
 #[test]
-fn a_second_signal_ends_a_peer_at_once() {
+fn a_second_signal_ends_a_peer_immediately() {
     let cluster = Cluster::start();
     let mut peer = cluster.peer("peer", &[]);
     let file = huge(cluster.path());
@@ -113,7 +113,7 @@ fn a_second_signal_ends_a_peer_at_once() {
     let _publish = Process::spawn("shoal publish", command);
     wait_until_busy(&peer.process);
     peer.process.terminate();
-    wait_for("it to have heard", PATIENCE, || {
+    wait_for("the first signal to be handled", PATIENCE, || {
         peer.process.stderr().contains("shutting down").then_some(())
     });
     peer.process.terminate();

@@ -1,4 +1,4 @@
-//! Peers that fetch and share without being asked.
+//! Peers that replicate contents without a request.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use shoal_testkit::{
     daemon::Peer,
     hostile::channel_from,
     process::{run, wait_for},
-    ring::Ring,
+    ring::RingCluster,
 };
 use tokio::runtime::Runtime;
 use uuid::Uuid;
@@ -21,7 +21,7 @@ use uuid::Uuid;
 const MB: usize = 1_000_000;
 
 #[test]
-fn replicas_have_and_serve_whatever_the_tracker_knows() {
+fn replicas_fetch_and_serve_every_content_of_the_tracker() {
     let mut cluster = Cluster::start_with(&["--interval", "2s"]);
     let file = cluster.file("source/first", 8 * MB, 1);
     let mut seeder = cluster.seed(&file, &[]);
@@ -31,12 +31,12 @@ fn replicas_have_and_serve_whatever_the_tracker_knows() {
         replica.wait_until_complete(&seeder.id);
         assert_same(&file, &replica.data_of(&seeder.id));
     }
-    // A replica that comes later is served by the others, and by a tracker that has forgotten all.
+    // A later replica is served by the others, after a restart of the tracker has lost its swarms.
     seeder.process.kill();
     cluster.restart_tracker();
     let late = cluster.peer("late", &all);
     late.wait_until_complete(&seeder.id);
-    // What is published at one of them reaches all.
+    // A content published at one replica reaches all.
     let second = cluster.file("source/second", MB, 2);
     let id = replicas[0].publish(&second);
     for replica in [&replicas[1], &late] {
@@ -49,9 +49,9 @@ fn a_replica_is_ready_once_it_holds_everything() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 16 * MB, 1);
     let seeder = cluster.peer("seeder", &["--limits-upload", "4MB/s"]);
-    assert!(seeder.is_ready(), "it is to replicate nothing");
+    assert!(seeder.is_ready(), "it has nothing to replicate");
     let id = seeder.publish(&file);
-    wait_for("a tracker that knows of the seeder", PATIENCE, || {
+    wait_for("the seeder at the tracker", PATIENCE, || {
         let swarm = run("shoal", &["swarm", &id, "--tracker", &cluster.tracker()], b"");
         swarm.status.success().then_some(())
     });
@@ -59,31 +59,31 @@ fn a_replica_is_ready_once_it_holds_everything() {
     replica.wait_until(&id, "a part", |status| status.held_bytes > 0);
     wait_for("a replica that is ready", PATIENCE, || {
         let was_ready = replica.is_ready();
-        let status = replica.status(&id).expect("it is there");
+        let status = replica.status(&id).expect("it exists");
         assert!(!was_ready || status.state() == ContentState::Seeding, "{status:?}");
         was_ready.then_some(())
     });
-    // What comes later does not change that.
+    // A later content does not make it unready.
     let next = seeder.publish(&cluster.file("source/next", 16 * MB, 2));
     replica.wait_until(&next, "a part", |status| status.held_bytes > 0);
     assert!(replica.is_ready());
 }
 
 #[test]
-fn what_a_user_removed_at_a_replica_does_not_come_back() {
+fn a_content_removed_at_a_replica_is_not_fetched_again() {
     let cluster = Cluster::start();
     let seeder = cluster.seed(&cluster.file("source/first", MB, 1), &[]);
     let replica = cluster.peer("replica", &["--replicate", "all"]);
     replica.wait_until_complete(&seeder.id);
     replica.answer(&["rm", &seeder.id]);
-    // It has looked what there is after the removal once it has found this one.
+    // A replica that has found this one has listed the contents after the removal.
     let next = cluster.seed(&cluster.file("source/second", MB, 2), &[]);
     replica.wait_until_complete(&next.id);
     assert!(replica.status(&seeder.id).is_none());
 }
 
 #[test]
-fn a_swarm_that_nobody_serves_is_not_joined() {
+fn a_swarm_without_a_seeder_is_not_joined() {
     let cluster = Cluster::start();
     let mistyped = "0".repeat(64);
     let _getter = cluster.get(&mistyped, "getter", &[]);
@@ -98,17 +98,18 @@ fn a_swarm_that_nobody_serves_is_not_joined() {
 }
 
 #[test]
-fn a_thousand_contents_that_nobody_has_do_not_keep_a_real_one_from_a_replica() {
-    /// As many as are replicated, and of these those that are tried at a time.
+fn a_thousand_contents_without_seeders_do_not_keep_a_real_one_from_a_replica() {
+    /// As many as a replica takes on.
     const JUNK: usize = 1000;
+    /// Of these, those tried at a time.
     const TRIED: usize = 256;
-    /// All are tried in four turns of 30 s, each of which may be over a look of 6 s later.
+    /// All are tried in four turns of 30 s. A replica may notice the end of a turn 6 s late.
     const TURNS: Duration = Duration::from_secs(4 * (30 + 7));
-    // None of it is forgotten meanwhile.
+    // No announce expires meanwhile.
     let cluster = Cluster::start_with(&["--interval", "10m"]);
     let tracker = cluster.tracker();
     let announced = announce_junk(&tracker, JUNK);
-    Runtime::new().expect("a runtime").block_on(announced).expect("the tracker takes them");
+    Runtime::new().expect("a runtime").block_on(announced).expect("the tracker accepts them");
     let replica = cluster.peer("replica", &["--replicate", "all"]);
     wait_for("a replica that is busy with junk", PATIENCE, || {
         (replica.list().len() == TRIED).then_some(())
@@ -122,7 +123,7 @@ fn a_thousand_contents_that_nobody_has_do_not_keep_a_real_one_from_a_replica() {
     });
 }
 
-/// Announces a complete peer of each of so many contents. Nobody listens there.
+/// Announces a complete peer for each of so many contents. No peer listens at its address.
 async fn announce_junk(tracker: &str, contents: usize) -> anyhow::Result<()> {
     let mut client = TrackerServiceClient::new(channel_from("127.0.0.1", tracker).await?);
     for number in 0..contents {
@@ -143,7 +144,7 @@ async fn announce_junk(tracker: &str, contents: usize) -> anyhow::Result<()> {
 }
 
 #[test]
-fn what_does_not_fit_the_quota_is_fetched_once_there_is_room() {
+fn a_content_that_does_not_fit_the_quota_is_fetched_once_there_is_room() {
     let cluster = Cluster::start();
     let small = cluster.seed(&cluster.file("source/small", 4 * MB, 1), &[]);
     let replica = cluster.peer("replica", &["--replicate", "all", "--limits-quota", "10MB"]);
@@ -151,14 +152,14 @@ fn what_does_not_fit_the_quota_is_fetched_once_there_is_room() {
     let large = cluster.seed(&cluster.file("source/large", 8 * MB, 2), &[]);
     let failed = replica.wait_until(&large.id, "a refusal", |s| s.state() == ContentState::Failed);
     assert!(failed.error.contains("quota"), "{failed:?}");
-    assert!(replica.status(&small.id).is_some(), "it does not make room by itself");
+    assert!(replica.status(&small.id).is_some(), "a content was evicted to make room");
     replica.answer(&["rm", &small.id]);
     replica.wait_until_complete(&large.id);
 }
 
 #[test]
 fn listed_contents_are_fetched_by_name_id_and_link_and_no_others() {
-    let ring = Runtime::new().expect("a runtime").block_on(Ring::of(1));
+    let ring = Runtime::new().expect("a runtime").block_on(RingCluster::of(1));
     let (by_ring, by_tracker) = (Cluster::by_ring(&[ring.address(0)]), Cluster::start());
     let seed = |cluster: &Cluster, name, seed| {
         let file = cluster.file(&format!("source/{name}"), MB, seed);
@@ -174,7 +175,7 @@ fn listed_contents_are_fetched_by_name_id_and_link_and_no_others() {
     for seeder in [&by_id, &by_link] {
         peer.wait_until_complete(&seeder.id);
     }
-    wait_for("word of a name that is not there", PATIENCE, || {
+    wait_for("a warning about the unknown name", PATIENCE, || {
         peer.process.stderr().contains("not found by its name").then_some(())
     });
     let name = ["name", "set", "model/new", &named.id, "--dht", &ring.address(0)];
@@ -191,22 +192,22 @@ fn a_listed_content_makes_room_for_itself_beside_the_others() {
     let old = file("old", 3);
     let data_dir = cluster.path().join("peer");
     let tracker = cluster.tracker();
-    let places = ["--tracker", &tracker, "--limits-quota", "10MB"];
-    let mut before = Peer::start(&data_dir, &places, &[]);
+    let options = ["--tracker", &tracker, "--limits-quota", "10MB"];
+    let mut before = Peer::start(&data_dir, &options, &[]);
     let old = before.publish(&old);
     before.process.terminate();
     before.process.wait(Duration::from_secs(30));
     let listed = seeders.each_ref().map(|seeder| ["--contents", &seeder.id]).concat();
     let peer =
-        Peer::start(&data_dir, &[&places[..], &["--replicate", "listed"], &listed].concat(), &[]);
+        Peer::start(&data_dir, &[&options[..], &["--replicate", "listed"], &listed].concat(), &[]);
     for seeder in &seeders {
         peer.wait_until_complete(&seeder.id);
     }
-    assert!(peer.status(&old).is_none(), "it was evicted");
+    assert!(peer.status(&old).is_none(), "it was not evicted");
 }
 
 #[test]
-fn what_does_not_go_together_is_told_at_the_start_with_all_else() {
+fn conflicting_settings_are_reported_at_the_start_with_other_mistakes() {
     let arguments = ["--replicate", "all", "--contents", "llama-3", "--listen", "nowhere"];
     let refused = run("shoal-peer", &arguments, b"");
     assert_eq!(refused.status.code(), Some(64));
@@ -216,7 +217,7 @@ fn what_does_not_go_together_is_told_at_the_start_with_all_else() {
     }
     let refused = run("shoal-peer", &["--replicate", "some", "--contents", "a b"], b"");
     let said = String::from_utf8_lossy(&refused.stderr);
-    for part in ["--replicate: \"some\" is none of", "--contents: \"a b\" is no name"] {
+    for part in ["--replicate: \"some\" is not one of", "--contents: \"a b\" is not a name"] {
         assert!(said.contains(part), "{part} is not in {said}");
     }
 }

@@ -1,4 +1,4 @@
-//! A ring keeps its promises while nodes are killed, leave, come back and join.
+//! A ring keeps its guarantees while nodes are killed, leave, return and join.
 
 use std::{
     env,
@@ -10,31 +10,31 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _}
 use shoal_common::lock::Mutex;
 use shoal_proto::dht::v1::GetRequest;
 use shoal_testkit::ring::{
-    Ring,
+    RingCluster,
     load::{COUNTERS, Load, Nodes, Record},
 };
 use tokio::time::sleep;
 
 /// Nodes at the start.
 const NODES: usize = 16;
-/// How long the ring is troubled, unless `SHOAL_CHURN_SECONDS` says otherwise.
+/// How long the ring is changed, unless `SHOAL_CHURN_SECONDS` is set.
 const TROUBLE: Duration = Duration::from_secs(30);
-/// One ring again so soon after the last change.
+/// How soon after the last change the nodes form one ring again.
 const SOON: Duration = Duration::from_secs(5);
-/// A key is refused for so long at most.
+/// The longest time for which a key is refused.
 const UNAVAILABLE: Duration = Duration::from_secs(5);
-/// A node leaves within its grace period.
+/// The grace period of a node that leaves.
 const GRACE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_acknowledged_is_lost_under_churn() {
     let trouble = env::var("SHOAL_CHURN_SECONDS").ok().and_then(|text| text.parse().ok());
     let trouble = trouble.map_or(TROUBLE, Duration::from_secs);
-    // The changes of a run are made again with `SHOAL_CHURN_SEED`, if not their effects.
+    // `SHOAL_CHURN_SEED` repeats the changes of a run, but not their effects.
     let seed = env::var("SHOAL_CHURN_SEED").ok().and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(rand::random);
     println!("seed {seed}");
-    let mut ring = Ring::of(NODES).await;
+    let mut ring = RingCluster::of(NODES).await;
     let nodes = Arc::new(Mutex::new(addresses(&ring)));
     let load = Load::start(nodes.clone(), "churn", 4, 25);
     let changes = churn(&mut ring, &nodes, trouble, StdRng::seed_from_u64(seed)).await;
@@ -53,12 +53,13 @@ async fn nothing_acknowledged_is_lost_under_churn() {
     check_counters(&ring, &record).await;
 }
 
-fn addresses(ring: &Ring) -> Vec<String> {
+fn addresses(ring: &RingCluster) -> Vec<String> {
     ring.running().into_iter().map(|number| ring.address(number)).collect()
 }
 
-/// Changes the ring until the time is over, never with two nodes down together. Returns how often.
-async fn churn(ring: &mut Ring, nodes: &Nodes, trouble: Duration, mut rng: StdRng) -> usize {
+/// Changes the ring until the time is over, with at most one node down. Returns the number of
+/// changes.
+async fn churn(ring: &mut RingCluster, nodes: &Nodes, trouble: Duration, mut rng: StdRng) -> usize {
     let deadline = Instant::now() + trouble;
     let mut changes = 0;
     while Instant::now() < deadline {
@@ -84,7 +85,7 @@ async fn churn(ring: &mut Ring, nodes: &Nodes, trouble: Duration, mut rng: StdRn
                 ring.start(victim);
             }
         }
-        // A node that starts is still down: the next change waits until it is back.
+        // A starting node still counts as down: the next change waits for it.
         ring.one(Duration::from_secs(20)).await;
         *nodes.lock() = addresses(ring);
         sleep(Duration::from_millis(rng.random_range(0..1000))).await;
@@ -92,22 +93,22 @@ async fn churn(ring: &mut Ring, nodes: &Nodes, trouble: Duration, mut rng: StdRn
     changes
 }
 
-/// Clients are told that a node goes, as a load balancer would be.
-fn without(ring: &Ring, nodes: &Nodes, victim: usize) {
+/// Clients stop using a node before it leaves, as with a load balancer.
+fn without(ring: &RingCluster, nodes: &Nodes, victim: usize) {
     let gone = ring.address(victim);
     nodes.lock().retain(|node| *node != gone);
 }
 
-/// Each counter is at the number of increments acknowledged, or more by those in doubt.
-async fn check_counters(ring: &Ring, record: &Record) {
+/// Each counter equals the acknowledged increments, plus at most the indeterminate ones.
+async fn check_counters(ring: &RingCluster, record: &Record) {
     for counter in 0..COUNTERS {
         let key = format!("counter-{counter}");
         let request = GetRequest { key: key.clone().into(), direct: false };
-        let value = ring.client(0).get(request).await.expect("it is there").into_inner().value;
+        let value = ring.client(0).get(request).await.expect("it exists").into_inner().value;
         let value: u64 = String::from_utf8_lossy(&value).parse().expect("it is a number");
         let sure = record.incremented[counter].load(Ordering::Relaxed);
         let doubtful = record.doubtful[counter].load(Ordering::Relaxed);
-        println!("{key} is {value}; {sure} increments acknowledged, {doubtful} in doubt");
+        println!("{key} is {value}; {sure} increments acknowledged, {doubtful} indeterminate");
         assert!((sure..=sure + doubtful).contains(&value), "{key}");
         assert!(sure > 0, "{key}");
     }

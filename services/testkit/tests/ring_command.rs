@@ -1,4 +1,4 @@
-//! `shoal dht` and a ring of real nodes, or what takes a node's place.
+//! `shoal dht` with a ring of real nodes, or with other services at a node's address.
 
 use std::{
     io::Write as _,
@@ -11,22 +11,22 @@ use serde_json::Value;
 use shoal_testkit::{
     cluster::{Cluster, PATIENCE, random_bytes},
     process::{free_port, run, wait_for},
-    ring::Ring,
+    ring::RingCluster,
 };
 use tokio::runtime::Runtime;
 
-fn ring(nodes: usize) -> Ring {
-    Runtime::new().expect("a runtime").block_on(Ring::of(nodes))
+fn ring(nodes: usize) -> RingCluster {
+    Runtime::new().expect("a runtime").block_on(RingCluster::of(nodes))
 }
 
-/// How `shoal dht` ended, and what it said.
-struct Said {
+/// The exit status and the output of `shoal dht`.
+struct CommandOutput {
     status: i32,
     stdout: Vec<u8>,
     stderr: String,
 }
 
-impl Said {
+impl CommandOutput {
     fn text(&self) -> &str {
         assert_eq!(self.status, 0, "{}", self.stderr);
         std::str::from_utf8(&self.stdout).expect("it is text")
@@ -37,13 +37,13 @@ impl Said {
     }
 }
 
-fn dht(node: &str, arguments: &[&str]) -> Said {
+fn dht(node: &str, arguments: &[&str]) -> CommandOutput {
     dht_reading(node, arguments, b"")
 }
 
-fn dht_reading(node: &str, arguments: &[&str], stdin: &[u8]) -> Said {
+fn dht_reading(node: &str, arguments: &[&str], stdin: &[u8]) -> CommandOutput {
     let output = run("shoal", &[&["dht"], arguments, &["--dht", node]].concat(), stdin);
-    Said {
+    CommandOutput {
         status: output.status.code().expect("no signal ended it"),
         stdout: output.stdout,
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -59,7 +59,8 @@ fn values_are_put_read_and_removed() {
     assert!(absent.stderr.contains("no value"), "{}", absent.stderr);
 
     let put = dht(&node(0), &["put", "greeting", "hello"]);
-    let copies = put.text().strip_prefix("durable copies: ").expect("it tells how many");
+    let copies =
+        put.text().strip_prefix("durable copies: ").expect("it prints the number of copies");
     assert!(copies.starts_with('2') || copies.starts_with('3'), "{copies}");
     assert_eq!(dht(&node(1), &["get", "greeting"]).text(), "hello");
 
@@ -80,7 +81,7 @@ fn values_are_put_read_and_removed() {
 }
 
 #[test]
-fn a_value_is_set_on_conditions_and_for_a_time() {
+fn a_value_is_put_conditionally_and_expires() {
     let ring = ring(1);
     let node = ring.address(0);
     assert_eq!(dht(&node, &["put", "leader", "me", "--if-absent"]).status, 0);
@@ -99,14 +100,14 @@ fn a_value_is_set_on_conditions_and_for_a_time() {
     let asked = Instant::now();
     assert_eq!(dht(&node, &["put", "leader", "me", "--ttl", "1500ms"]).status, 0);
     assert!(dht(&node, &["get", "leader", "--json"]).json()["expires_unix_s"].is_number());
-    wait_for("its end", Duration::from_secs(10), || {
+    wait_for("the value to expire", Duration::from_secs(10), || {
         (dht(&node, &["get", "leader"]).status == 1).then_some(())
     });
-    assert!(asked.elapsed() > Duration::from_millis(1500), "gone too soon");
+    assert!(asked.elapsed() > Duration::from_millis(1500), "the value expired too soon");
 }
 
 #[test]
-fn a_lookup_ends_at_the_same_owner_from_everywhere() {
+fn a_lookup_finds_the_same_owner_from_every_node() {
     let ring = ring(5);
     let lookups = (0..5).map(|number| dht(&ring.address(number), &["lookup", "key", "--json"]));
     let owners: Vec<_> = lookups.map(|said| said.json()["owner"]["address"].clone()).collect();
@@ -119,10 +120,10 @@ fn a_lookup_ends_at_the_same_owner_from_everywhere() {
 }
 
 #[test]
-fn the_ring_is_drawn_with_all_its_nodes_and_without_those_that_are_gone() {
+fn the_ring_is_drawn_with_all_live_nodes_and_no_dead_ones() {
     let mut ring = ring(5);
     dht(&ring.address(0), &["put", "key", "value"]);
-    // News of the last to join may still be on its way.
+    // Gossip about the node that joined last may not have arrived.
     let said = wait_for("all five in the list", PATIENCE, || {
         let said = dht(&ring.address(0), &["ring"]);
         said.text().contains("5 nodes, as").then_some(said)
@@ -150,7 +151,7 @@ fn the_ring_is_drawn_with_all_its_nodes_and_without_those_that_are_gone() {
 }
 
 #[test]
-fn what_is_no_ring_node_is_named_in_good_time_and_passed_over() {
+fn an_address_without_a_ring_node_is_reported_quickly_and_skipped() {
     let ring = ring(1);
     let good = ring.address(0);
     let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
@@ -159,7 +160,7 @@ fn what_is_no_ring_node_is_named_in_good_time_and_passed_over() {
     let (silent_address, babbling_address) = (address(&silent), address(&babbling));
     thread::spawn(move || {
         for mut connection in babbling.incoming().flatten() {
-            // Whoever hangs up has heard enough.
+            // The client may hang up first.
             let _ = connection.write_all(b"220 mail.example ESMTP\r\n");
         }
     });

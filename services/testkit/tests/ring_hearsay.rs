@@ -1,5 +1,5 @@
-//! A ring that is told of thousands of nodes that do not exist floods nobody, and believes a node to be
-//! where it is seen.
+//! Rumours of thousands of nonexistent nodes do not make a ring flood a victim with dials, and a
+//! node's claimed address must be the one that it is seen at.
 
 use std::{
     sync::{
@@ -14,27 +14,27 @@ use shoal_proto::dht::v1::{
     GetRequest, GossipRequest, Life, ListNodesRequest, NodeInfo, NodeState, NotifyRequest,
     ProbeRequest, PutRequest, Rumour,
 };
-use shoal_testkit::ring::{Client, Ring, addressed};
+use shoal_testkit::ring::{Client, RingCluster, addressed};
 use tokio::{
     net::TcpListener,
     time::{sleep, timeout},
 };
 use uuid::Uuid;
 
-/// Members told of: as many as made two nodes dial one address 168 times in 8 s.
+/// Members in the rumours: so many once made two nodes dial one address 168 times in 8 s.
 const FORGED: usize = 4096;
 /// Nodes in one answer.
 const PAGE: usize = 1000;
-/// Nodes that one source may tell of.
+/// Nodes that one source may introduce.
 const OF_SOURCE: usize = 1024;
-/// What a node has heard is published so soon.
+/// How soon a node publishes the rumours it has received.
 const SOON: Duration = Duration::from_secs(5);
 /// How long dials are counted.
 const WATCHED: Duration = Duration::from_secs(8);
-/// What a node may dial of a host where nobody has answered: so many at once, and one each second.
+/// Dials that a node may make at once to a host that never answered; one more each second.
 const BURST: usize = 32;
 
-/// Accepts and hangs up, and counts.
+/// Accepts connections, closes and counts them.
 async fn victim() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.77:0").await.expect("a free port");
     let address = listener.local_addr().expect("it is bound").to_string();
@@ -77,17 +77,17 @@ async fn listed(node: &mut Client) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn members_known_from_hearsay_alone_are_dialled_a_few_times() {
-    let ring = Ring::of(2).await;
+async fn members_known_only_from_gossip_are_dialled_a_few_times() {
+    let ring = RingCluster::of(2).await;
     let (address, dials) = victim().await;
     let since = Instant::now();
     let (mut node, id) = (ring.client(0), ring.id(0).await);
     for _ in 0..FORGED / 256 {
         let rumours = (0..256).map(|_| forged(&address)).collect();
         let gossip = GossipRequest { rumours, digest: Vec::new() };
-        node.gossip(addressed(&id, gossip)).await.expect("it listens to gossip");
+        node.gossip(addressed(&id, gossip)).await.expect("it accepts gossip");
     }
-    // What it has heard is published with its next exchange of news.
+    // A node publishes received rumours with its next gossip exchange.
     let published = async {
         while node
             .list_nodes(ListNodesRequest::default())
@@ -101,47 +101,51 @@ async fn members_known_from_hearsay_alone_are_dialled_a_few_times() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(SOON, published).await.expect("it has heard of as many as fit into a page");
+    timeout(SOON, published).await.expect("it lists a full page of nodes");
     let known = listed(&mut node).await;
-    assert!(known <= OF_SOURCE + 2, "one source told of {known} nodes");
-    // The time is what is measured: dials in so long.
+    assert!(known <= OF_SOURCE + 2, "one source introduced {known} nodes");
+    // A fixed time: dials are counted per time.
     sleep(WATCHED).await;
     let dialled = dials.load(Ordering::Relaxed);
     let watched = since.elapsed();
     println!("{dialled} dials in {watched:?}");
     let allowed = BURST + watched.as_secs() as usize + 1;
-    assert!(dialled > 0, "the victim is where they are said to be");
+    assert!(dialled > 0, "the claimed address is never dialled");
     assert!(dialled <= 2 * allowed, "{dialled} dials of one address in {watched:?}");
     for key in ["one", "two", "three"] {
         let put = PutRequest { key: key.into(), value: "value".into(), ..PutRequest::default() };
-        node.put(put).await.expect("it is put");
+        node.put(put).await.expect("the put succeeds");
         let get = GetRequest { key: key.into(), direct: false };
-        assert_eq!(node.get(get).await.expect("it is there").into_inner().value, "value");
+        assert_eq!(node.get(get).await.expect("it exists").into_inner().value, "value");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_is_believed_to_be_where_it_is_seen_unless_the_setting_allows_more() {
-    for (rule, is_believed) in [("observed", false), ("any", true)] {
-        let mut ring = Ring::new().with_env(&[("SHOAL__ADVERTISED_ADDRESSES", rule)]);
+async fn a_nodes_claimed_address_must_be_observed_unless_the_setting_allows_any() {
+    for (rule, is_allowed) in [("observed", false), ("any", true)] {
+        let mut ring = RingCluster::new().with_env(&[("SHOAL__ADVERTISED_ADDRESSES", rule)]);
         ring.add();
         ring.settled(SOON).await;
         let (mut node, id) = (ring.client(0), ring.id(0).await);
-        for (address, is_taken) in [
+        for (address, is_accepted) in [
             ("0.0.0.0:7071", true),
             ("127.0.0.9:7071", true),
-            ("192.0.2.1:7071", is_believed),
-            ("node.example:7071", is_believed),
+            ("192.0.2.1:7071", is_allowed),
+            ("node.example:7071", is_allowed),
             ("224.0.0.1:7071", false),
         ] {
-            // It says that it is in no ring yet: nobody will ask it.
+            // It claims to be in no ring yet, so no node will call it.
             let state = Some(NodeState { node: Some(stranger(address)), ..NodeState::default() });
             let notify = addressed(&id, NotifyRequest { state: state.clone() });
             let probe = addressed(&id, ProbeRequest { state });
             let notified = node.notify(notify).await.map(drop);
             let probed = node.probe(probe).await.map(drop);
             for answer in [notified, probed] {
-                assert_eq!(answer.is_ok(), is_taken, "{address} where {rule} is: {answer:?}");
+                assert_eq!(
+                    answer.is_ok(),
+                    is_accepted,
+                    "{address}, {rule} addresses allowed: {answer:?}"
+                );
             }
         }
     }

@@ -1,8 +1,8 @@
-//! What a ring does with bad input, and with nodes that do not keep to the protocol.
+//! A ring with bad input, and with nodes that violate the protocol.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use shoal_common::ring::ADDRESSEE;
+use shoal_common::ring_client::ADDRESSEE;
 use shoal_core::ring::{NodeId, Position};
 use shoal_proto::dht::v1::{
     AcceptRequest, Agreement, Ballot, Condition, DeleteRequest, FindSuccessorRequest,
@@ -12,7 +12,7 @@ use shoal_proto::dht::v1::{
     Rumour, Target, condition, replicate_response, target,
 };
 use shoal_testkit::ring::{
-    Ring, addressed, agreement_on,
+    RingCluster, addressed, agreement_on,
     rogue::{Rogue, Vice},
     state,
 };
@@ -25,9 +25,9 @@ use tonic::{Code, Request, Response, Status, metadata::MetadataMap};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
-/// No call takes longer.
+/// The time limit for a call.
 const DEADLINE: Duration = Duration::from_secs(5);
-/// A ring is in order again after some trouble.
+/// How soon a ring is in order again after a disturbance.
 const SETTLED: Duration = Duration::from_secs(20);
 
 fn put_of(key: &[u8], value: &[u8]) -> PutRequest {
@@ -49,7 +49,7 @@ fn stranger() -> NodeInfo {
     }
 }
 
-/// The fields that a refusal names.
+/// The fields that an error names.
 fn fields(status: &Status) -> Vec<String> {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     let violations = status.get_details_bad_request().expect("fields").field_violations;
@@ -57,10 +57,10 @@ fn fields(status: &Status) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bad_requests_are_refused_with_words_and_change_nothing() {
-    let ring = Ring::of(1).await;
+async fn bad_requests_are_refused_with_the_reason_and_change_nothing() {
+    let ring = RingCluster::of(1).await;
     let (mut node, id) = (ring.client(0), ring.id(0).await);
-    node.put(put_of(b"key", b"value")).await.expect("it is put");
+    node.put(put_of(b"key", b"value")).await.expect("the put succeeds");
 
     let refused = node.put(put_of(&[], &vec![0; 65_537])).await.expect_err("too long, too short");
     assert_eq!(fields(&refused), ["key", "value"]);
@@ -69,7 +69,7 @@ async fn bad_requests_are_refused_with_words_and_change_nothing() {
     assert_eq!(fields(&refused), ["key"]);
     let forever = prost_types::Duration { seconds: 400_000_000, nanos: 0 };
     let refused = node.put(PutRequest { ttl: Some(forever), ..put_of(b"key", b"") }).await;
-    assert_eq!(fields(&refused.expect_err("too long a life")), ["ttl"]);
+    assert_eq!(fields(&refused.expect_err("the TTL is too long")), ["ttl"]);
     let version = |text: &str| Condition { kind: Some(condition::Kind::Version(text.to_owned())) };
     let refused =
         node.put(PutRequest { condition: Some(version("7")), ..put_of(b"key", b"") }).await;
@@ -110,44 +110,44 @@ async fn bad_requests_are_refused_with_words_and_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_was_held_up_does_not_happen() {
-    let ring = Ring::of(2).await;
+async fn a_write_that_arrives_after_its_deadline_is_refused() {
+    let ring = RingCluster::of(2).await;
     let begun = Instant::now();
     let now = SystemTime::now;
     let until =
         |end: SystemTime| PutRequest { not_after: Some(end.into()), ..put_of(b"key", b"late") };
-    // One of the two nodes is the primary, the other would ask it.
+    // One of the two nodes is the primary; the other forwards to it.
     for number in 0..2 {
         let mut node = ring.client(number);
         for end in [now() - Duration::from_millis(1), now() + Duration::from_secs(60)] {
             let info = loop {
-                let refused = node.put(until(end)).await.expect_err("its time is over, or another");
+                let refused = node.put(until(end)).await.expect_err("its deadline is wrong");
                 assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
                 let info = refused.get_details_error_info().expect("a reason");
-                // A primary that the machine holds up has no leases for a moment.
+                // A primary on a loaded machine may have no leases for a moment.
                 if info.reason != "NOT_SERVING" || begun.elapsed() > DEADLINE {
                     break info;
                 }
             };
             assert_eq!(info.reason, "TOO_LATE");
-            let clock = info.metadata["clock_unix_ms"].parse().expect("the time there");
+            let clock = info.metadata["clock_unix_ms"].parse().expect("the node's clock");
             let clock = UNIX_EPOCH + Duration::from_millis(clock);
-            assert!(now().duration_since(clock).expect("it was told") < DEADLINE);
+            assert!(now().duration_since(clock).expect("a time in the past") < DEADLINE);
             let get = GetRequest { key: "key".into(), direct: false };
             let missing = node.get(get).await.expect_err("nothing was written");
             assert_eq!(missing.code(), Code::NotFound);
         }
-        node.put(until(now() + Duration::from_secs(2))).await.expect("it is in time");
+        node.put(until(now() + Duration::from_secs(2))).await.expect("it is before the deadline");
         let delete = DeleteRequest { key: "key".into(), ..DeleteRequest::default() };
-        node.delete(delete).await.expect("it is removed");
+        node.delete(delete).await.expect("the delete succeeds");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_is_no_primary_cannot_write() {
-    let ring = Ring::of(3).await;
+async fn only_the_primary_can_write() {
+    let ring = RingCluster::of(3).await;
     let direct = PutRequest { direct: true, ..put_of(b"key", b"value") };
-    ring.client(0).put(put_of(b"key", b"value")).await.expect("it is put");
+    ring.client(0).put(put_of(b"key", b"value")).await.expect("the put succeeds");
     let mut answers = Vec::new();
     for number in 0..3 {
         let answer = ring.client(number).put(ring.addressed(number, direct.clone()).await).await;
@@ -156,7 +156,7 @@ async fn who_is_no_primary_cannot_write() {
     answers.sort_by_key(|code| *code as i32);
     assert_eq!(answers, [Code::Ok, Code::Unavailable, Code::Unavailable]);
 
-    // A set that this stranger made up, as old as a set can be.
+    // An invented replica set with the lowest epoch.
     let present = agreement_on(b"key", &mut ring.client(0)).await;
     let set = present.replica_set.clone().expect("a set");
     let set = ReplicaSet { members: vec![stranger()], epoch: 1, ..set };
@@ -177,15 +177,15 @@ async fn who_is_no_primary_cannot_write() {
     assert!(refused.message().contains("before the year 10000"), "{refused:?}");
     for number in 0..3 {
         let request = GetRequest { key: "key".into(), direct: false };
-        let found = ring.client(number).get(request).await.expect("it is there").into_inner();
+        let found = ring.client(number).get(request).await.expect("it exists").into_inner();
         assert_eq!(found.value, "value");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() {
-    let mut ring = Ring::of(3).await;
-    ring.client(0).put(put_of(b"key", b"value")).await.expect("it is put");
+async fn a_write_that_only_one_replica_has_is_rewritten_before_it_is_read() {
+    let mut ring = RingCluster::of(3).await;
+    ring.client(0).put(put_of(b"key", b"value")).await.expect("the put succeeds");
     let get = |direct| GetRequest { key: "key".into(), direct };
     let (mut primary, mut before) = (None, String::new());
     for number in 0..3 {
@@ -207,7 +207,7 @@ async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() 
         records: vec![Record {
             key: "key".into(),
             version: version.clone(),
-            value: Some("in doubt".into()),
+            value: Some("indeterminate".into()),
             ..Record::default()
         }],
     };
@@ -223,8 +223,8 @@ async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() 
             }
         }
     });
-    let found = found.await.expect("the others take over");
-    assert_eq!(found.value, "in doubt", "what a majority read is kept");
+    let found = found.await.expect("the other replicas serve the key");
+    assert_eq!(found.value, "indeterminate", "the new primary lost the write");
     assert_eq!(found.version, version);
     let request = ReadRecordsRequest { keys: vec!["key".into()] };
     let request = ring.addressed(replica, request).await;
@@ -234,8 +234,8 @@ async fn a_write_that_only_one_replica_has_is_written_again_before_it_is_read() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nodes_ask_each_other_is_refused_if_it_names_another_node_or_none() {
-    let ring = Ring::of(2).await;
+async fn calls_between_nodes_are_refused_unless_they_name_the_called_node() {
+    let ring = RingCluster::of(2).await;
     let (mut node, mut replica) = (ring.client(0), ring.replica(0));
     let agreement = agreement_on(b"key", &mut node).await;
     let [own, other] = [ring.id(0).await, ring.id(1).await];
@@ -263,7 +263,7 @@ async fn what_nodes_ask_each_other_is_refused_if_it_names_another_node_or_none()
         assert_eq!(code_of!(replica.list_agreements(ListAgreementsRequest { range })), code);
         let direct = GetRequest { key: "key".into(), direct: true };
         let answer = code_of!(node.get(direct));
-        // The one that is asked may not be the primary.
+        // The called node may not be the primary.
         let may_be = [Code::NotFound, Code::Unavailable];
         assert!(answer == code || code == Code::Ok && may_be.contains(&answer), "{answer:?}");
         let direct = GetPeersRequest {
@@ -275,17 +275,16 @@ async fn what_nodes_ask_each_other_is_refused_if_it_names_another_node_or_none()
     }
 }
 
-/// The last word is nobody's: not with the highest number that there is, nor with the highest that is
-/// believed.
+/// Neither the highest number of all nor the highest accepted one blocks later epochs and rounds.
 #[tokio::test(flavor = "multi_thread")]
-async fn absurd_epochs_and_rounds_are_refused_and_high_ones_are_outdone() {
+async fn absurd_epochs_and_rounds_are_refused_and_high_ones_are_surpassed() {
     const DAY_MS: u64 = 24 * 3600 * 1000;
-    let ring = Ring::of(3).await;
-    ring.client(0).put(put_of(b"key", b"value")).await.expect("it is put");
+    let ring = RingCluster::of(3).await;
+    ring.client(0).put(put_of(b"key", b"value")).await.expect("the put succeeds");
     let stranger = Uuid::nil().to_string();
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_millis();
-    let believed = now_ms as u64 + DAY_MS - 2_000;
-    for (count, is_taken) in [(u64::MAX, false), (believed + 60_000, false), (believed, true)] {
+    let accepted = now_ms as u64 + DAY_MS - 2_000;
+    for (count, is_accepted) in [(u64::MAX, false), (accepted + 60_000, false), (accepted, true)] {
         let mut codes = Vec::new();
         for number in 0..3 {
             let (mut replica, id) = (ring.replica(number), ring.id(number).await);
@@ -305,7 +304,7 @@ async fn absurd_epochs_and_rounds_are_refused_and_high_ones_are_outdone() {
             let agreement = Some(Agreement { replica_set: set, ..present });
             codes.push(code(replica.learn(addressed(&id, LearnRequest { agreement })).await));
         }
-        let all = if is_taken { Code::Ok } else { Code::InvalidArgument };
+        let all = if is_accepted { Code::Ok } else { Code::InvalidArgument };
         assert_eq!(codes, [all; 9], "{count}");
         let written = timeout(SETTLED, async {
             loop {
@@ -318,7 +317,7 @@ async fn absurd_epochs_and_rounds_are_refused_and_high_ones_are_outdone() {
         written.await.expect("the range is usable again");
         for number in 0..3 {
             let request = GetRequest { key: "key".into(), direct: false };
-            let found = within(ring.client(number).get(request)).await.expect("it is there");
+            let found = within(ring.client(number).get(request)).await.expect("it exists");
             assert_eq!(found.value, &count.to_be_bytes()[..]);
         }
     }
@@ -326,8 +325,8 @@ async fn absurd_epochs_and_rounds_are_refused_and_high_ones_are_outdone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_said_to_be_dead_says_that_it_lives() {
-    let ring = Ring::of(3).await;
+async fn a_node_refutes_rumours_of_its_death() {
+    let ring = RingCluster::of(3).await;
     known(&ring).await;
     let node = state(&mut ring.client(1)).await.and_then(|told| told.state).expect("a state").node;
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later").as_millis();
@@ -339,7 +338,7 @@ async fn a_node_that_is_said_to_be_dead_says_that_it_lives() {
             let gossip = GossipRequest { rumours: vec![rumour], digest: Vec::new() };
             for number in [0, 2] {
                 let gossip = ring.addressed(number, gossip.clone()).await;
-                ring.client(number).gossip(gossip).await.expect("it listens to gossip");
+                ring.client(number).gossip(gossip).await.expect("it accepts gossip");
             }
         }
         all_know_all(&ring).await;
@@ -348,14 +347,14 @@ async fn a_node_that_is_said_to_be_dead_says_that_it_lives() {
     for number in 0..3 {
         let gossip = GossipRequest { rumours: vec![rumour.clone()], digest: Vec::new() };
         let gossip = ring.addressed(number, gossip).await;
-        ring.client(number).gossip(gossip).await.expect("it listens to gossip");
+        ring.client(number).gossip(gossip).await.expect("it accepts gossip");
     }
-    // Nobody could refute it, if it were believed.
+    // If this rumour were accepted, the node could not refute it.
     all_know_all(&ring).await;
 }
 
-/// Waits until all nodes have heard of all.
-async fn all_know_all(ring: &Ring) {
+/// Waits until every node knows all nodes.
+async fn all_know_all(ring: &RingCluster) {
     let heard = async {
         for number in 0..ring.len() {
             let mut node = ring.client(number);
@@ -368,7 +367,7 @@ async fn all_know_all(ring: &Ring) {
             }
         }
     };
-    timeout(SETTLED, heard).await.expect("word of all nodes gets round");
+    timeout(SETTLED, heard).await.expect("all nodes become known");
 }
 
 fn code<T>(answer: Result<Response<T>, Status>) -> Code {
@@ -376,37 +375,38 @@ fn code<T>(answer: Result<Response<T>, Status>) -> Code {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_that_are_no_grpc_do_no_harm() {
-    let ring = Ring::of(1).await;
+async fn bytes_that_are_not_grpc_do_no_harm() {
+    let ring = RingCluster::of(1).await;
     for noise in
         [&[0; 4096][..], &[255; 4096], b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM"]
     {
         let mut stream = TcpStream::connect(ring.address(0)).await.expect("it listens");
-        // It may be closed half-way.
+        // The node may close it half-way.
         let _ = stream.write_all(noise).await;
     }
     ring.client(0).put(put_of(b"key", b"value")).await.expect("it serves");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lookups_go_round_a_node_that_never_answers() {
-    goes_round(Vice::Silent).await;
+async fn lookups_avoid_a_node_that_never_answers() {
+    lookups_avoid(Vice::Silent).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lookups_go_round_a_node_that_forges_positions() {
-    goes_round(Vice::ForgedPositions).await;
+async fn lookups_avoid_a_node_that_forges_positions() {
+    lookups_avoid(Vice::ForgedPositions).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lookups_go_round_a_node_that_sends_them_in_circles() {
-    goes_round(Vice::Circles).await;
+async fn lookups_avoid_a_node_that_refers_them_in_circles() {
+    lookups_avoid(Vice::Circles).await;
 }
 
-/// All nodes of a ring hear of a rogue, time and again; every key is found and kept all the same.
-async fn goes_round(vice: Vice) {
+/// Gossips about a rogue node to all nodes again and again; every key must still be found and
+/// stored.
+async fn lookups_avoid(vice: Vice) {
     const KEYS: usize = 40;
-    let ring = Ring::of(4).await;
+    let ring = RingCluster::of(4).await;
     let nodes = known(&ring).await;
     let rogue = Rogue::start(vice, nodes.clone()).await;
     let rumour =
@@ -416,7 +416,7 @@ async fn goes_round(vice: Vice) {
             let rumour = Rumour { incarnation: key as u64 + 1, ..rumour.clone() };
             let gossip = GossipRequest { rumours: vec![rumour], digest: Vec::new() };
             let gossip = ring.addressed(number, gossip).await;
-            ring.client(number).gossip(gossip).await.expect("it listens to gossip");
+            ring.client(number).gossip(gossip).await.expect("it accepts gossip");
         }
         let (mut node, name) = (ring.client(key % 4), format!("key-{key}"));
         let look_up =
@@ -424,14 +424,14 @@ async fn goes_round(vice: Vice) {
         let found = within(node.lookup(look_up)).await.expect("it is found");
         let owner = found.owner.clone().map(|owner| owner.position);
         assert_eq!(owner, Some(owner_of(&name, &nodes)), "{found:?} beside {:?}", rogue.info);
-        within(node.put(put_of(name.as_bytes(), b"value"))).await.expect("it is put");
+        within(node.put(put_of(name.as_bytes(), b"value"))).await.expect("the put succeeds");
         let get = GetRequest { key: name.into(), direct: false };
-        assert_eq!(within(node.get(get)).await.expect("it is there").value, "value");
+        assert_eq!(within(node.get(get)).await.expect("it exists").value, "value");
     }
 }
 
-/// The nodes of a ring, once the first has heard of all.
-async fn known(ring: &Ring) -> Vec<NodeInfo> {
+/// The nodes of a ring, once the first node knows all.
+async fn known(ring: &RingCluster) -> Vec<NodeInfo> {
     let mut node = ring.client(0);
     let all = async {
         loop {
@@ -442,14 +442,14 @@ async fn known(ring: &Ring) -> Vec<NodeInfo> {
             }
         }
     };
-    timeout(DEADLINE, all).await.expect("word of all nodes gets round")
+    timeout(DEADLINE, all).await.expect("all nodes become known")
 }
 
 fn owner_of(key: &str, nodes: &[NodeInfo]) -> String {
     let position = Position::of_key(key.as_bytes()).to_string();
     let mut positions: Vec<_> = nodes.iter().map(|node| node.position.clone()).collect();
     positions.sort();
-    let owner = positions.iter().find(|place| **place >= position);
+    let owner = positions.iter().find(|other| **other >= position);
     owner.unwrap_or(&positions[0]).clone()
 }
 

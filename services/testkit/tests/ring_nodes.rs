@@ -1,4 +1,4 @@
-//! Downloads complete although a ring node talks rubbish, or falls silent.
+//! Downloads complete although a ring node answers with garbage, or stops answering.
 
 use std::{future, path::Path, time::Duration};
 
@@ -12,22 +12,22 @@ use shoal_proto::dht::v1::{
 };
 use shoal_testkit::{
     cluster::{Cluster, assert_same},
-    ring::Ring,
+    ring::RingCluster,
     serve::{connections, rubbish},
 };
 use tokio::{net::TcpListener, runtime::Runtime};
 use tonic::{Request, Response, Status, transport::Server};
 
-/// A node of the test's own, which says that it stands in a ring, before others.
+/// A fake node, which claims to be a member of a ring with these successors.
 struct Fake {
     successors: Vec<String>,
     vice: Vice,
 }
 
 enum Vice {
-    /// Says nothing more.
+    /// Does not answer calls about peers.
     FallsSilent,
-    /// Refuses announces, and hands out what nobody can use, with one true address among it.
+    /// Refuses announces, and hands out useless peers, with one honest address among them.
     Babbles { honest: String },
 }
 
@@ -42,7 +42,7 @@ impl Fake {
     }
 }
 
-/// Makes the fake a node. The calls listed are not expected of it.
+/// Implements the node's service for the fake. The listed calls are unimplemented.
 macro_rules! serve_without {
     ($($call:ident: $request:ty => $response:ty),* $(,)?) => {
         #[tonic::async_trait]
@@ -101,7 +101,7 @@ serve_without! {
     list_nodes: ListNodesRequest => ListNodesResponse,
 }
 
-/// A download that knows this node and nobody else.
+/// Downloads with this node as the only source of peers.
 fn completes_by(fake: Fake, seeder: &str, file: &Path, runtime: &Runtime) {
     let cluster = Cluster::by_ring(&[fake.start(runtime)]);
     let getter = cluster.get(seeder, "peer", &[]);
@@ -111,9 +111,9 @@ fn completes_by(fake: Fake, seeder: &str, file: &Path, runtime: &Runtime) {
 }
 
 #[test]
-fn a_ring_node_that_falls_silent_is_gone_round() {
+fn a_ring_node_that_stops_answering_is_avoided() {
     let runtime = Runtime::new().expect("a runtime");
-    let ring = runtime.block_on(Ring::of(1));
+    let ring = runtime.block_on(RingCluster::of(1));
     let by_ring = Cluster::by_ring(&[ring.address(0)]);
     let file = by_ring.file("source/data.bin", 2_000_000, 1);
     let seeder = by_ring.seed(&file, &[]);
@@ -122,7 +122,7 @@ fn a_ring_node_that_falls_silent_is_gone_round() {
 }
 
 #[test]
-fn a_ring_node_that_talks_rubbish_holds_up_nobody() {
+fn a_ring_node_that_answers_with_garbage_does_not_delay_downloads() {
     let runtime = Runtime::new().expect("a runtime");
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 2_000_000, 1);

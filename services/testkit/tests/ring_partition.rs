@@ -1,4 +1,4 @@
-//! A ring in two halves that cannot reach each other, and that find together again.
+//! A ring split into two halves that cannot reach each other, and then merge again.
 
 use std::{
     sync::{
@@ -16,29 +16,29 @@ use shoal_testkit::{
     lab::LinkRate,
     network::{Link, Network, address, place},
     ring::{
-        Ring, client,
+        RingCluster, client,
         load::{COUNTERS, Load, Record},
     },
 };
 use tokio::{runtime::Builder, time::sleep};
 
 const PREFIX: &str = "shoal-partition-";
-/// The hosts of either half. The last one of each has clients only.
+/// The hosts of the two halves. The last host of each has clients only.
 const HALVES: [[u32; 5]; 2] = [[0, 1, 2, 3, 8], [4, 5, 6, 7, 9]];
 const NODES: u32 = 8;
-/// Clients work for so long before, during and after the partition.
+/// How long clients work before and during the partition.
 const BEFORE: Duration = Duration::from_secs(3);
 const DURING: Duration = Duration::from_secs(12);
-/// One ring again, and each key readable, so soon after the two halves can reach each other.
+/// How soon after the partition there is one ring again, and each key is readable.
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
-fn two_halves_find_together_and_only_one_of_them_wrote_a_key() {
+fn two_halves_merge_without_conflicting_writes() {
     let interrupt = Interrupt::deaf().expect("a runtime");
     let unshaped = Link { up: LinkRate::UNSHAPED, down: LinkRate::UNSHAPED };
     let network = Network::new(PREFIX, &[unshaped; 10], &interrupt).expect("a network; needs root");
     let places = (0..NODES).map(|host| (place(PREFIX, host), node(host)));
-    let ring = Ring::starting(places.collect());
+    let ring = RingCluster::starting(places.collect());
     at(&network, 8, async || ring.settled(Duration::from_secs(30)).await);
 
     let (begun, ended) = (Barrier::new(3), Barrier::new(3));
@@ -49,7 +49,7 @@ fn two_halves_find_together_and_only_one_of_them_wrote_a_key() {
         });
         begun.wait();
         thread::sleep(BEFORE);
-        network.part(HALVES[1]).expect("it is parted");
+        network.part(HALVES[1]).expect("the network is split");
         thread::sleep(DURING);
         network.heal(HALVES[1]).expect("it is healed");
         let healed = Instant::now();
@@ -65,15 +65,15 @@ fn two_halves_find_together_and_only_one_of_them_wrote_a_key() {
 
     for (half, (record, during)) in HALVES.iter().zip(&records) {
         let verdict = record.history.judge();
-        println!("half of {}: {} writes, {during} while alone", half[0], verdict.acknowledged);
+        println!("half of {}: {} writes, {during} while separated", half[0], verdict.acknowledged);
         assert!(verdict.flaws.is_empty(), "{} flaws: {:#?}", verdict.flaws.len(), verdict.flaws);
-        assert!(*during > 0, "this half wrote nothing while it was alone");
+        assert!(*during > 0, "this half wrote nothing while separated");
     }
     at(&network, 8, async || check_counters(&records.map(|(record, _)| record)).await);
 }
 
-/// Works through the nodes of one half. Returns what was done, and how many writes were acknowledged
-/// while the half was alone.
+/// Runs clients against the nodes of one half. Returns their record, and the number of writes that
+/// were acknowledged in the last half of the partition.
 async fn work(half: &[u32; 5], begun: &Barrier, ended: &Barrier) -> (Arc<Record>, usize) {
     let nodes = half[..4].iter().map(|host| node(*host)).collect();
     let load = Load::start(Arc::new(Mutex::new(nodes)), &format!("half-{}", half[0]), 25, 4);
@@ -86,7 +86,7 @@ async fn work(half: &[u32; 5], begun: &Barrier, ended: &Barrier) -> (Arc<Record>
     (load.stop(SOON).await, during)
 }
 
-/// Runs something as if on a host.
+/// Runs something in the network of a host.
 fn at<T: Send>(network: &Network, host: u32, work: impl AsyncFnOnce() -> T + Send) -> T {
     let run = || {
         network.enter(host).expect("the host is there");
@@ -100,8 +100,8 @@ fn node(host: u32) -> String {
     format!("{}:7071", address(host))
 }
 
-/// Both halves incremented the same counters by compare-and-set: none of the increments that either
-/// was told of is lost.
+/// Both halves incremented the same counters by compare-and-set: no acknowledged increment may be
+/// lost.
 async fn check_counters(records: &[Arc<Record>]) {
     let sum = |counts: fn(&Record) -> &[AtomicU64; COUNTERS], counter: usize| -> u64 {
         records.iter().map(|record| counts(record)[counter].load(Ordering::Relaxed)).sum()
@@ -109,11 +109,11 @@ async fn check_counters(records: &[Arc<Record>]) {
     for counter in 0..COUNTERS {
         let key = format!("counter-{counter}");
         let request = GetRequest { key: key.clone().into(), direct: false };
-        let found = client(&node(0)).get(request).await.expect("it is there").into_inner();
+        let found = client(&node(0)).get(request).await.expect("it exists").into_inner();
         let value: u64 = String::from_utf8_lossy(&found.value).parse().expect("it is a number");
         let sure = sum(|record| &record.incremented, counter);
         let doubtful = sum(|record| &record.doubtful, counter);
-        println!("{key} is {value}; {sure} increments acknowledged, {doubtful} in doubt");
+        println!("{key} is {value}; {sure} increments acknowledged, {doubtful} indeterminate");
         assert!((sure..=sure + doubtful).contains(&value), "{key}");
     }
 }

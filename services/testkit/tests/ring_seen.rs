@@ -1,11 +1,11 @@
-//! What operators see of a ring: its figures, and one trace over the hops of a call.
+//! The metrics of a ring, and one trace over the hops of a call.
 
 use std::time::Duration;
 
 use shoal_proto::dht::v1::{GetRequest, LookupRequest, PutRequest, Target, target::Kind};
 use shoal_testkit::{
     collector::{Collector, Span},
-    ring::Ring,
+    ring::RingCluster,
 };
 use tokio::{
     runtime::Runtime,
@@ -15,15 +15,15 @@ use tokio::{
 const SOON: Duration = Duration::from_secs(10);
 const GRACE: Duration = Duration::from_secs(60);
 
-async fn fill(ring: &Ring, keys: usize) {
+async fn fill(ring: &RingCluster, keys: usize) {
     for key in 0..keys {
         let (key, value) = (format!("key-{key}").into(), "value".into());
         let put = PutRequest { key, value, ..PutRequest::default() };
-        ring.client(0).put(put).await.expect("it is put");
+        ring.client(0).put(put).await.expect("the put succeeds");
     }
 }
 
-async fn sum(ring: &Ring, name: &str) -> f64 {
+async fn sum(ring: &RingCluster, name: &str) -> f64 {
     let mut sum = 0.0;
     for number in ring.running() {
         sum += ring.figure(number, name).await;
@@ -32,9 +32,9 @@ async fn sum(ring: &Ring, name: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn figures_tell_of_lookups_keys_takeovers_and_repairs() {
+async fn metrics_count_lookups_keys_reconfigurations_and_repairs() {
     const KEYS: usize = 30;
-    let mut ring = Ring::of(3).await;
+    let mut ring = RingCluster::of(3).await;
     fill(&ring, KEYS).await;
     for key in 0..KEYS {
         let target = Some(Target { kind: Some(Kind::Key(format!("key-{key}").into())) });
@@ -45,7 +45,7 @@ async fn figures_tell_of_lookups_keys_takeovers_and_repairs() {
     assert!(sum(&ring, "shoal_dht_commits_total").await >= KEYS as f64 / 2.0);
     assert!(sum(&ring, "shoal_rpc_served_seconds_count").await > 0.0);
 
-    // What a replica missed is given to it when it is back, and every node has every key.
+    // A replica that returns gets the records that it missed: every node has every key.
     ring.kill(2);
     ring.settled(SOON).await;
     fill(&ring, KEYS).await;
@@ -55,7 +55,7 @@ async fn figures_tell_of_lookups_keys_takeovers_and_repairs() {
     while sum(&ring, "shoal_dht_repaired_records_total").await == 0.0
         || sum(&ring, "shoal_dht_records").await < 3.0 * KEYS as f64
     {
-        assert!(Instant::now() < deadline, "nothing is repaired");
+        assert!(Instant::now() < deadline, "no record is repaired");
         sleep(Duration::from_millis(50)).await;
     }
 }
@@ -64,13 +64,13 @@ async fn figures_tell_of_lookups_keys_takeovers_and_repairs() {
 fn a_call_is_one_trace_over_all_nodes_that_it_reaches() {
     const KEYS: usize = 20;
     let collector = Collector::start();
-    // Sent soon, and not every 5 s.
+    // Sent every 100 ms, not every 5 s.
     let traced = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str()),
         ("OTEL_BSP_SCHEDULE_DELAY", "100"),
     ];
     Runtime::new().expect("a runtime").block_on(async {
-        let mut ring = Ring::new().with_env(&traced);
+        let mut ring = RingCluster::new().with_env(&traced);
         for _ in 0..3 {
             ring.add();
         }
@@ -81,7 +81,7 @@ fn a_call_is_one_trace_over_all_nodes_that_it_reaches() {
             let target = Some(Target { kind: Some(Kind::Key(name.clone().into())) });
             ring.client(0).lookup(LookupRequest { target }).await.expect("it is found");
             let get = GetRequest { key: name.into(), direct: false };
-            ring.client(0).get(get).await.expect("it is there");
+            ring.client(0).get(get).await.expect("it exists");
         }
         ring.stop(GRACE).await;
     });

@@ -1,4 +1,4 @@
-//! A ring goes on while nodes are silent: their hosts are lost or hang, and no connection breaks.
+//! A ring serves while nodes are silent: their hosts are lost or hang, and no connection breaks.
 
 use std::{
     sync::Arc,
@@ -8,24 +8,24 @@ use std::{
 use shoal_common::lock::Mutex;
 use shoal_proto::dht::v1::{GetRequest, PutRequest};
 use shoal_testkit::ring::{
-    Ring, addressed,
+    RingCluster, addressed,
     load::{Load, Nodes},
     state,
 };
 use tonic::Code;
 
-/// A key of whose replicas two answer is read and written again so soon.
+/// How soon a key with two answering replicas is readable and writable again.
 const SOON: Duration = Duration::from_secs(5);
 /// How long a node is silent, at most.
 const SILENCE: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_node_delays_its_keys_for_seconds_and_takes_back_nothing_when_it_wakes() {
-    let mut ring = Ring::of(5).await;
+async fn a_silent_node_delays_its_keys_for_seconds_and_undoes_nothing_when_it_resumes() {
+    let mut ring = RingCluster::of(5).await;
     let others: Nodes = Arc::new(Mutex::new((1..5).map(|number| ring.address(number)).collect()));
     let load = Load::start(others, "silent", 4, 25);
     ring.pause(0);
-    // The others have taken its place, and all that it may still be about to do is out of date.
+    // The others have replaced it: whatever it may still send has an outdated epoch.
     ring.settled(SILENCE).await;
     load.goes_on(100, SILENCE).await;
     ring.resume(0);
@@ -38,10 +38,10 @@ async fn a_silent_node_delays_its_keys_for_seconds_and_takes_back_nothing_when_i
     assert!(verdict.acknowledged > 100 && verdict.read > 100, "{verdict:?}");
 }
 
-/// The second of the two owns what still has two of three replicas. What the first owns has one.
+/// The keys of the second node still have two of three replicas; those of the first have one.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_two_silent_neighbours_leave_a_majority_of_goes_on() {
-    let mut ring = Ring::of(5).await;
+async fn keys_with_a_majority_left_by_two_silent_nodes_are_served() {
+    let mut ring = RingCluster::of(5).await;
     let order = in_order(&ring).await;
     let (silent, alive) = (&order[..2], order[2]);
     let key = key_of(&ring, silent[1]).await;
@@ -57,11 +57,11 @@ async fn what_two_silent_neighbours_leave_a_majority_of_goes_on() {
     assert!(took <= SOON, "{took:?}");
 }
 
-/// Nobody can replace it, so each renewal of the leases asks it once more.
+/// No node can replace the silent one, so each renewal of the leases calls it again.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_two_others_of_a_ring_of_three_answer_at_once_while_one_is_silent() {
     const AT_ONCE: Duration = Duration::from_millis(500);
-    let mut ring = Ring::of(3).await;
+    let mut ring = RingCluster::of(3).await;
     ring.pause(0);
     ring.settled(SOON).await;
     let until = Instant::now() + SILENCE;
@@ -79,34 +79,34 @@ async fn the_two_others_of_a_ring_of_three_answer_at_once_while_one_is_silent() 
     }
 }
 
-async fn put(ring: &Ring, through: usize, key: &str) -> Result<(), tonic::Status> {
+async fn put(ring: &RingCluster, through: usize, key: &str) -> Result<(), tonic::Status> {
     let request = PutRequest { key: key.to_owned().into(), ..PutRequest::default() };
     ring.client(through).put(request).await.map(drop)
 }
 
-/// The nodes by their positions.
-async fn in_order(ring: &Ring) -> Vec<usize> {
+/// The nodes, sorted by position.
+async fn in_order(ring: &RingCluster) -> Vec<usize> {
     let mut nodes = Vec::new();
     for number in ring.running() {
-        let told = state(&mut ring.client(number)).await.expect("it answers");
-        let node = told.state.and_then(|state| state.node).expect("it tells who it is");
+        let answer = state(&mut ring.client(number)).await.expect("it answers");
+        let node = answer.state.and_then(|state| state.node).expect("its state names it");
         nodes.push((node.position, number));
     }
     nodes.sort_unstable();
     nodes.into_iter().map(|(_, number)| number).collect()
 }
 
-/// A key that falls to a node.
-async fn key_of(ring: &Ring, node: usize) -> String {
+/// A key that a node owns.
+async fn key_of(ring: &RingCluster, node: usize) -> String {
     let (mut client, id) = (ring.client(node), ring.id(node).await);
     for number in 0..1000 {
         let key = format!("key-{number}");
         let request = GetRequest { key: key.clone().into(), direct: true };
-        // Whoever does not own it says so.
+        // A node that does not own the key answers otherwise.
         let answer = client.get(addressed(&id, request)).await;
         if answer.is_err_and(|status| status.code() == Code::NotFound) {
             return key;
         }
     }
-    panic!("none of a thousand keys falls to node {node}")
+    panic!("node {node} owns none of a thousand keys")
 }

@@ -1,5 +1,5 @@
-//! A node that stands still for a moment is busy, not dead. Alone in its program: others would keep the
-//! processors busy, and make moments longer.
+//! A node that pauses for a moment is not dead. A test binary of its own: other tests would use the
+//! processors and make the pauses longer.
 
 use std::{
     sync::Arc,
@@ -8,58 +8,59 @@ use std::{
 
 use shoal_common::lock::Mutex;
 use shoal_proto::dht::v1::ListNodesRequest;
-use shoal_testkit::ring::{Client, Ring};
+use shoal_testkit::ring::{Client, RingCluster};
 use tokio::time::sleep;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a node stands still.
-const MOMENT: Duration = Duration::from_millis(250);
-/// A moment that lasted longer for whoever asks the node, as the machine was busy, says nothing.
+/// How long a node pauses.
+const PAUSE: Duration = Duration::from_millis(250);
+/// A pause that was longer for the node's callers, on a busy machine, is not judged.
 const TOO_LONG: Duration = Duration::from_millis(300);
-const MOMENTS: usize = 40;
+const PAUSES: usize = 40;
 
-/// Three waits in turn, of 50, 100 and 200 ms, are longer. Two questions at once and one after them are
-/// given up in 150 ms: when each of those counted, about one of 40 such moments was taken for a death.
+/// Three successive time limits, of 50, 100 and 200 ms, add up to more than a pause. Two concurrent
+/// calls and one after them time out within 150 ms: when each of these counted, about one of 40
+/// such pauses was taken for a death.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_stands_still_for_a_moment_is_not_taken_for_dead() {
-    let mut ring = Ring::of(2).await;
+async fn a_node_that_pauses_for_a_moment_is_not_declared_dead() {
+    let mut ring = RingCluster::of(2).await;
     let mut other = ring.client(1);
     let since = Instant::now();
     while known(&mut other).await < 2 {
-        assert!(since.elapsed() < PATIENCE, "word of the other node gets round");
+        assert!(since.elapsed() < PATIENCE, "the other node is not known");
     }
     let answers = Answers::of(ring.client(0));
     let mut judged = 0;
-    for moment in 0..MOMENTS {
+    for pause in 0..PAUSES {
         answers.forget();
-        sleep(MOMENT).await;
+        sleep(PAUSE).await;
         ring.pause(0);
         let since = Instant::now();
         let mut least = 2;
-        while since.elapsed() < MOMENT {
+        while since.elapsed() < PAUSE {
             sleep(Duration::from_millis(10)).await;
             least = known(&mut other).await.min(least);
         }
         ring.resume(0);
-        while since.elapsed() < 2 * MOMENT {
+        while since.elapsed() < 2 * PAUSE {
             sleep(Duration::from_millis(10)).await;
             least = known(&mut other).await.min(least);
         }
         let lasted = answers.longest_pause();
         if lasted <= TOO_LONG {
             judged += 1;
-            assert_eq!(least, 2, "moment {moment} of {lasted:?} was taken for a death");
+            assert_eq!(least, 2, "pause {pause} of {lasted:?} was taken for a death");
         }
         let since = Instant::now();
         while known(&mut other).await < 2 {
-            assert!(since.elapsed() < PATIENCE, "it is known to live again");
+            assert!(since.elapsed() < PATIENCE, "the node is not known to be alive again");
         }
     }
-    println!("{judged} of {MOMENTS} moments were as short as they should be");
-    assert!(judged >= MOMENTS / 2);
+    println!("{judged} of {PAUSES} pauses were short enough to judge");
+    assert!(judged >= PAUSES / 2);
 }
 
-/// When a node answered, that is asked all the time.
+/// When a node answered; it is called all the time.
 #[derive(Clone)]
 struct Answers(Arc<Mutex<Vec<Instant>>>);
 
@@ -91,7 +92,7 @@ impl Answers {
     }
 }
 
-/// How many nodes live, as this one has heard.
+/// How many live nodes this one knows.
 async fn known(node: &mut Client) -> usize {
     let nodes = node.list_nodes(ListNodesRequest::default()).await.expect("a list");
     nodes.into_inner().nodes.len()

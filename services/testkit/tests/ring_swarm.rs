@@ -1,4 +1,4 @@
-//! Swarms whose peers find each other by the ring.
+//! Swarms whose peers find each other through the ring.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use shoal_proto::control::v1::FetchRequest;
 use shoal_testkit::{
     cluster::{Cluster, PATIENCE, assert_same},
     process::{run, wait_for},
-    ring::Ring,
+    ring::RingCluster,
 };
 use tokio::runtime::Runtime;
 
 const MB: usize = 1_000_000;
 
-/// A ring of so many nodes, and HOST:PORT of each.
-fn ring(nodes: usize) -> (Ring, Vec<String>) {
-    let ring = Runtime::new().expect("a runtime").block_on(Ring::of(nodes));
+/// A ring, and HOST:PORT of each node.
+fn ring(nodes: usize) -> (RingCluster, Vec<String>) {
+    let ring = Runtime::new().expect("a runtime").block_on(RingCluster::of(nodes));
     let addresses = (0..nodes).map(|number| ring.address(number)).collect();
     (ring, addresses)
 }
 
-/// Where the peers are that the ring knows.
+/// The addresses of the peers that the ring knows.
 fn known(id: &str, node: &str) -> Vec<String> {
     let output = run("shoal", &["swarm", id, "--dht", node, "--json"], b"");
     if output.status.code() == Some(3) {
@@ -40,13 +40,13 @@ fn a_swarm_needs_no_tracker() {
     let mut seeder = clusters[0].seed(&file, &[]);
     let getter = clusters[1].get(&seeder.id, "getter", &["--seed=10m"]);
     let peer = clusters[2].peer("peer", &[]);
-    peer.fetch(&seeder.id).expect("it fetches");
+    peer.fetch(&seeder.id).expect("the fetch starts");
     getter.completed();
     peer.wait_until_complete(&seeder.id);
     assert_same(&file, &getter.directory.join("data.bin"));
     assert_same(&file, &peer.data_of(&seeder.id));
     assert_eq!(peer.explain(&seeder.id).ring_nodes[0].address, nodes[2]);
-    // Who stops says farewell.
+    // A peer that stops withdraws its announce.
     assert!(known(&seeder.id, &nodes[1]).contains(&seeder.address));
     seeder.process.terminate();
     seeder.process.wait(PATIENCE);
@@ -55,7 +55,7 @@ fn a_swarm_needs_no_tracker() {
 }
 
 #[test]
-fn a_peer_that_knows_a_ring_node_alone_joins_when_the_tracker_is_dead() {
+fn a_peer_that_knows_only_a_ring_node_joins_a_swarm_without_its_tracker() {
     let (_ring, nodes) = ring(3);
     let mut cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 12 * MB, 2);
@@ -73,21 +73,22 @@ fn a_peer_that_knows_a_ring_node_alone_joins_when_the_tracker_is_dead() {
 }
 
 #[test]
-fn one_node_is_enough_to_find_the_others_when_it_dies() {
+fn a_peer_that_was_given_one_node_uses_the_others_when_it_dies() {
     let (mut ring, nodes) = ring(4);
     let (by_first, by_others) = (Cluster::by_ring(&nodes[..1]), Cluster::by_ring(&nodes[1..]));
     let file = by_first.file("source/data.bin", MB, 3);
     let id = String::from_utf8(run("shoal", &["hash", file.to_str().expect("UTF-8")], b"").stdout);
     let id = id.expect("text").lines().next().expect("an id").to_owned();
     let peer = by_first.peer("peer", &[]);
-    peer.fetch(&id).expect("it fetches");
-    wait_for("the ring's word", PATIENCE, || {
+    peer.fetch(&id).expect("the fetch starts");
+    wait_for("an answer of the ring", PATIENCE, || {
         peer.explain(&id).ring_nodes.first()?.since_success.is_some().then_some(())
     });
     ring.kill(0);
-    wait_for("another node's word", PATIENCE, || {
+    wait_for("an answer of another node", PATIENCE, || {
         let asked = peer.explain(&id).ring_nodes;
-        let failed = asked.iter().find(|node| node.address == nodes[0]).expect("it was named");
+        let failed =
+            asked.iter().find(|node| node.address == nodes[0]).expect("the peer was given it");
         let other = asked.iter().find(|node| node.address != nodes[0])?;
         assert!(failed.error.contains("refused"), "{failed:?}");
         assert!(nodes[1..].contains(&other.address), "{other:?}");
@@ -98,23 +99,23 @@ fn one_node_is_enough_to_find_the_others_when_it_dies() {
 }
 
 #[test]
-fn a_peer_that_was_killed_knows_afterwards_which_ring_to_ask() {
+fn a_killed_peer_remembers_the_ring_of_a_fetch() {
     let (_ring, nodes) = ring(1);
     let by_ring = Cluster::by_ring(&nodes);
     let file = by_ring.file("source/data.bin", 8 * MB, 4);
     let seeder = by_ring.seed(&file, &["--up", "4MB/s"]);
-    let told_nothing = Cluster::by_ring(&[]);
-    let mut peer = told_nothing.peer("peer", &[]);
+    let without_nodes = Cluster::by_ring(&[]);
+    let mut peer = without_nodes.peer("peer", &[]);
     let request = FetchRequest {
         content_id: seeder.id.clone(),
         dht: nodes.clone(),
         ..FetchRequest::default()
     };
-    peer.fetch_as(request).expect("it fetches");
+    peer.fetch_as(request).expect("the fetch starts");
     peer.wait_until(&seeder.id, "some bytes", |status| status.held_bytes > 0);
     peer.kill_and_restart();
-    // That the download goes on proves nothing: the seeder knows the peer and dials it.
-    wait_for("the ring's word", PATIENCE, || {
+    // Progress of the download proves nothing: the seeder knows the peer and dials it.
+    wait_for("an answer of the ring", PATIENCE, || {
         let explained = peer.shoal(&["explain", &seeder.id, "--json"]);
         let explained: Value = serde_json::from_slice(&explained.stdout).ok()?;
         let asked = &explained["ring_nodes"][0];
@@ -125,7 +126,7 @@ fn a_peer_that_was_killed_knows_afterwards_which_ring_to_ask() {
 }
 
 #[test]
-fn a_name_is_as_good_as_an_id() {
+fn a_content_is_fetched_by_name() {
     let (_ring, nodes) = ring(3);
     let shoal = |arguments: &[&str], node: &str| {
         let output = run("shoal", &[arguments, &["--dht", node]].concat(), b"");
@@ -153,15 +154,15 @@ fn a_name_is_as_good_as_an_id() {
         assert_eq!((status, &*stdout), (Some(3), ""), "{said}");
         assert!(said.contains("the ring knows nothing called org/llama-3"), "{said}");
     }
-    // What somebody else put there is not taken for an id.
+    // A value that is not an id is refused.
     assert_eq!(shoal(&["dht", "put", "name/odd", "what"], &nodes[0]).0, Some(0));
     let (status, _, said) = shoal(&["name", "get", "odd"], &nodes[1]);
     assert_eq!(status, Some(1), "{said}");
-    assert!(said.contains("no content id"), "{said}");
+    assert!(said.contains("not a content id"), "{said}");
 }
 
 #[test]
-fn a_link_carries_the_ring() {
+fn a_link_names_a_ring_node() {
     let (_ring, nodes) = ring(1);
     let cluster = Cluster::by_ring(&nodes);
     let file = cluster.file("source/data.bin", MB, 6);
@@ -169,8 +170,8 @@ fn a_link_carries_the_ring() {
     let published = seeder.process.event("published", Duration::ZERO);
     let link = published["link"].as_str().expect("a link");
     assert_eq!(link, format!("shoal:{}?dht={}", seeder.id, nodes[0]));
-    let told_nothing = Cluster::by_ring(&[]);
-    let getter = told_nothing.get(link, "getter", &[]);
+    let without_nodes = Cluster::by_ring(&[]);
+    let getter = without_nodes.get(link, "getter", &[]);
     getter.completed();
     assert_same(&file, &getter.directory.join("data.bin"));
 }

@@ -1,4 +1,4 @@
-//! A version stays for as long as the value that it was given to, whatever becomes of nodes and clocks.
+//! A value keeps its version, whatever happens to nodes and clocks.
 
 use std::{fs, time::Duration};
 
@@ -6,22 +6,22 @@ use shoal_core::ring::Position;
 use shoal_proto::dht::v1::{
     Condition, GetRequest, PutRequest, ReadRecordsRequest, condition::Kind,
 };
-use shoal_testkit::ring::{Ring, addressed, key_range, position, state};
+use shoal_testkit::ring::{RingCluster, addressed, key_range, position, state};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
-/// One ring again, and each key written again, so soon.
+/// How soon there is one ring again, and each key is rewritten.
 const SOON: Duration = Duration::from_secs(20);
 const HOUR_MS: u64 = 3_600_000;
 
-/// The write is on two of three replicas, and the next primary reads one of these and the third.
+/// The write is on two of three replicas. The next primary reads one of these and the third.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_takeover_writes_again_what_a_majority_has_and_leaves_its_version() {
+async fn a_reconfiguration_rewrites_a_majoritys_value_with_its_old_version() {
     const ATTEMPTS: usize = 10;
-    let mut ring = Ring::of(5).await;
+    let mut ring = RingCluster::of(5).await;
     for attempt in 0..ATTEMPTS {
         let key = format!("key-{attempt}");
-        put(&ring, 0, &key, None).await.expect("all nodes are there");
+        put(&ring, 0, &key, None).await.expect("all nodes are up");
         let members = members_of(&ring, &key).await;
         ring.kill(members[2]);
         let written = put(&ring, members[1], &key, None).await;
@@ -29,34 +29,34 @@ async fn a_takeover_writes_again_what_a_majority_has_and_leaves_its_version() {
         ring.start(members[2]);
         let version = written.expect("two of three replicas answer");
         assert_eq!(read(&ring, members[1], &key).await, version);
-        let is_written_again = is_written_again(&ring, members[1], &key).await;
+        let is_rewritten = is_rewritten(&ring, members[1], &key).await;
         let next = put(&ring, members[1], &key, Some(version.clone())).await;
-        assert!(next.is_ok_and(|next| next != version), "nobody else wrote");
-        if is_written_again {
+        assert!(next.is_ok_and(|next| next != version), "its version is still the latest");
+        if is_rewritten {
             return;
         }
-        // The third had been replaced before the first was killed.
+        // The third replica had been replaced before the first was killed.
         ring.start(members[0]);
         ring.settled(SOON).await;
     }
-    panic!("in none of {ATTEMPTS} attempts anything was written again");
+    panic!("no value was rewritten in {ATTEMPTS} attempts");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_clock_of_one_node_that_was_hours_ahead_costs_nothing_later() {
-    costs_nothing_later(1).await;
+async fn one_nodes_clock_that_was_hours_ahead_has_no_lasting_effect() {
+    clocks_ahead_have_no_lasting_effect(1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_clocks_of_all_nodes_that_were_hours_ahead_cost_nothing_later() {
-    costs_nothing_later(5).await;
+async fn all_nodes_clocks_that_were_hours_ahead_have_no_lasting_effect() {
+    clocks_ahead_have_no_lasting_effect(5).await;
 }
 
-/// Of five nodes so many have a clock that is ahead for a while.
-async fn costs_nothing_later(ahead: usize) {
+/// Of five nodes, `ahead` have a clock that is 5 h ahead for a while.
+async fn clocks_ahead_have_no_lasting_effect(ahead: usize) {
     let faults = tempfile::tempdir().expect("a temporary directory");
     let directory = faults.path().to_str().expect("it is text");
-    let mut ring = Ring::new();
+    let mut ring = RingCluster::new();
     for number in 0..5 {
         let directory = if number < ahead { directory } else { "/nonexistent" };
         ring = ring.with_env(&[("SHOAL_FAULTS", directory)]);
@@ -73,41 +73,47 @@ async fn costs_nothing_later(ahead: usize) {
     fs::write(&clock, (5 * HOUR_MS).to_string()).expect("a file can be written");
     let (since, mut is_ahead) = (Instant::now(), false);
     while !is_ahead {
-        assert!(since.elapsed() < SOON, "no key is written by a clock that is ahead");
+        assert!(since.elapsed() < SOON, "no key is written with a clock that is ahead");
         for (key, version) in keys.iter().zip(&mut versions) {
-            let next = put(&ring, 1, key, Some(version.clone())).await.expect("it is in order");
+            let next =
+                put(&ring, 1, key, Some(version.clone())).await.expect("the ring is in order");
             is_ahead |= wall_ms(&next) > wall_ms(version) + 4 * HOUR_MS;
             *version = next;
         }
     }
-    fs::remove_file(&clock).expect("it is there");
+    fs::remove_file(&clock).expect("it exists");
     for (key, version) in keys.iter().zip(&mut versions) {
-        *version = put(&ring, 1, key, Some(version.clone())).await.expect("it is in order again");
+        *version =
+            put(&ring, 1, key, Some(version.clone())).await.expect("the ring is in order again");
     }
-    // What has such a version is handed over, written again, and written anew.
+    // Values with such versions are handed over, rewritten, and overwritten.
     ring.kill(0);
     ring.settled(SOON).await;
     for (key, version) in keys.iter().zip(&mut versions) {
         assert_eq!(read(&ring, 1, key).await, *version);
-        *version = put(&ring, 1, key, Some(version.clone())).await.expect("it has been read");
+        *version = put(&ring, 1, key, Some(version.clone()))
+            .await
+            .expect("its version is still the latest");
     }
     ring.start(0);
     ring.settled(SOON).await;
     for (key, version) in keys.iter().zip(&versions) {
         assert_eq!(read(&ring, 0, key).await, *version);
-        let next = put(&ring, 0, key, Some(version.clone())).await.expect("it has been read");
+        let next = put(&ring, 0, key, Some(version.clone()))
+            .await
+            .expect("its version is still the latest");
         assert!(wall_ms(&next) < wall_ms(version) + HOUR_MS);
     }
 }
 
 fn wall_ms(version: &str) -> u64 {
     let wall_ms = version.split('.').nth(1).and_then(|wall_ms| wall_ms.parse().ok());
-    wall_ms.unwrap_or_else(|| panic!("{version} is no version"))
+    wall_ms.unwrap_or_else(|| panic!("{version} is not a version"))
 }
 
-/// Writes a key, if it has this version still. Gives the new one.
+/// Writes a key if it still has the expected version. Returns the new version.
 async fn put(
-    ring: &Ring,
+    ring: &RingCluster,
     through: usize,
     key: &str,
     expected: Option<String>,
@@ -118,7 +124,7 @@ async fn put(
 }
 
 /// The version of a key, once it can be read.
-async fn read(ring: &Ring, through: usize, key: &str) -> String {
+async fn read(ring: &RingCluster, through: usize, key: &str) -> String {
     let since = Instant::now();
     loop {
         let request = GetRequest { key: key.to_owned().into(), direct: false };
@@ -133,8 +139,8 @@ async fn read(ring: &Ring, through: usize, key: &str) -> String {
     }
 }
 
-/// Whether a node has a record of a key that a takeover has written again.
-async fn is_written_again(ring: &Ring, node: usize, key: &str) -> bool {
+/// Whether a node has a record of a key that a reconfiguration has rewritten.
+async fn is_rewritten(ring: &RingCluster, node: usize, key: &str) -> bool {
     let request = ReadRecordsRequest { keys: vec![key.to_owned().into()] };
     let request = addressed(&ring.id(node).await, request);
     let records = ring.replica(node).read_records(request).await.expect("it has the key");
@@ -142,20 +148,20 @@ async fn is_written_again(ring: &Ring, node: usize, key: &str) -> bool {
 }
 
 /// A key whose closest successor is the first node.
-async fn key_of_first(ring: &Ring) -> String {
+async fn key_of_first(ring: &RingCluster) -> String {
     let order = in_order(ring).await;
     let mut keys = (0..100_000).map(|number| format!("first-{number}"));
-    keys.find(|key| successors(&order, key)[0] == 0).expect("some key falls to it")
+    keys.find(|key| successors(&order, key)[0] == 0).expect("it owns some key")
 }
 
-/// The nodes that keep a key, the primary first, once these are its closest successor and the two nodes
-/// after it.
-async fn members_of(ring: &Ring, key: &str) -> Vec<usize> {
+/// The replica set of a key, the primary first, once it is the key's closest successor and the two
+/// nodes after that.
+async fn members_of(ring: &RingCluster, key: &str) -> Vec<usize> {
     let expected = successors(&in_order(ring).await, key);
     let (position, since) = (Position::of_key(key.as_bytes()), Instant::now());
     loop {
-        let told = state(&mut ring.client(expected[0])).await.expect("it answers");
-        let sets = told.agreements.into_iter().filter_map(|agreement| {
+        let answer = state(&mut ring.client(expected[0])).await.expect("it answers");
+        let sets = answer.agreements.into_iter().filter_map(|agreement| {
             let is_of_key = key_range(&agreement.range?).contains(position);
             agreement.replica_set.filter(|_| is_of_key)
         });
@@ -178,13 +184,13 @@ fn successors(order: &[(Position, usize)], key: &str) -> Vec<usize> {
     (0..3).map(|step| order[(first + step) % order.len()].1).collect()
 }
 
-/// All nodes that run, by their positions.
-async fn in_order(ring: &Ring) -> Vec<(Position, usize)> {
+/// All running nodes, sorted by position.
+async fn in_order(ring: &RingCluster) -> Vec<(Position, usize)> {
     let mut order = Vec::new();
     for node in ring.running() {
-        let told = state(&mut ring.client(node)).await.expect("it answers");
-        let told = told.state.and_then(|state| state.node).expect("it tells who it is");
-        order.push((position(&told.position), node));
+        let answer = state(&mut ring.client(node)).await.expect("it answers");
+        let info = answer.state.and_then(|state| state.node).expect("its state names it");
+        order.push((position(&info.position), node));
     }
     order.sort_unstable();
     order

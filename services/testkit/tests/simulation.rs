@@ -1,4 +1,5 @@
-//! Whole swarms in the simulator: how close to the bound they come, and what they survive.
+//! Whole swarms in the simulator: how close they come to the lower bound of the completion time,
+//! and which faults they survive.
 
 use std::time::Duration;
 
@@ -6,10 +7,10 @@ use shoal_testkit::sim::{self, Fault, HostSetup, MBIT, Report, Setup};
 
 const SIZE: u64 = 5_000_000;
 
-/// Simulates with a few seeds; says which one fails.
+/// Simulates with three seeds, and names the one that fails.
 fn each_seed(setup: &Setup, check: impl Fn(&Report) -> bool) {
     for seed in 1..=3 {
-        let report = sim::run(&Setup { seed, ..setup.clone() }, None).expect("the setup is sound");
+        let report = sim::run(&Setup { seed, ..setup.clone() }, None).expect("the setup is valid");
         assert!(check(&report), "seed {seed} of {setup:?}:\n{report}");
     }
 }
@@ -51,7 +52,7 @@ fn one_peer_alone_gets_the_whole_uplink() {
 }
 
 #[test]
-fn a_distant_swarm_loses_some_round_trips_only() {
+fn a_swarm_with_long_round_trips_stays_close_to_the_bound() {
     let setup = Setup { latency: Duration::from_millis(20), ..Setup::new(10, 2 * SIZE) };
     each_seed(&setup, |report| report.ratio() < 1.15);
 }
@@ -85,19 +86,19 @@ fn peers_leave_with_a_subset_and_return() {
 }
 
 #[test]
-fn a_poisoner_is_banned_and_costs_little() {
+fn a_poisoner_is_banned_and_delays_the_swarm_little() {
     each_seed(&with_odd(10, |host| host.poisons = true), |report| {
         report.bans == 1 && report.ratio() < 1.6
     });
 }
 
 #[test]
-fn a_peer_that_unchokes_and_never_sends_hangs_nobody() {
+fn a_peer_that_unchokes_and_never_sends_stalls_no_other() {
     each_seed(&with_odd(10, |host| host.silent = true), |report| report.ratio() < 1.2);
 }
 
 #[test]
-fn who_gives_nothing_is_done_last() {
+fn a_free_rider_completes_last() {
     let mut setup = Setup { size: 3 * SIZE, ..with_odd(10, |host| host.free_rides = true) };
     setup.hosts[0].up = 50 * MBIT;
     each_seed(&setup, |report| {
@@ -107,7 +108,7 @@ fn who_gives_nothing_is_done_last() {
 }
 
 #[test]
-fn a_latecomer_is_served_too() {
+fn a_peer_that_joins_late_completes() {
     let setup = with_odd(10, |host| host.joins = Duration::from_secs(1));
     each_seed(&setup, |report| report.last().is_some_and(|last| last < Duration::from_secs(3)));
 }

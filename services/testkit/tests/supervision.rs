@@ -1,4 +1,4 @@
-//! A process of which a part has failed says that it is not ready, and ends with an error.
+//! A process with a failed task reports that it is not ready, and exits with an error.
 
 use std::{
     fs,
@@ -22,27 +22,27 @@ use tonic_health::pb::{
     health_client::HealthClient,
 };
 
-/// Nothing here takes longer, unless it hangs.
+/// A process that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Open calls are given 2 s, and all that ends 3 s.
+/// Open calls get 2 s to end, and all other tasks 3 s.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// A service with a task that is about to panic.
-struct Victim {
+/// A service with a task that will panic.
+struct FaultyService {
     process: Process,
     task: &'static str,
     faults: PathBuf,
-    /// What it says of its health from now on.
+    /// Changes of its health.
     health: Streaming<HealthCheckResponse>,
     runtime: Runtime,
     _directory: TempDir,
 }
 
-impl Victim {
+impl FaultyService {
     fn start(service: &str, task: &'static str, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let (faults, data) = (directory.path().join("faults"), directory.path().join("data"));
-        fs::create_dir(&faults).expect("it is made");
+        fs::create_dir(&faults).expect("it is created");
         let (address, admin) = (free_address(), free_address());
         let mut command = Command::new(binary(service));
         command.args(["--listen", &address, "--admin", &admin]);
@@ -52,28 +52,28 @@ impl Victim {
         command.env("SHOAL_FAULTS", &faults).env_remove("RUST_BACKTRACE");
         let process = Process::spawn(service, command);
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        // Who accepts connections has them close with it.
+        // The connections of the admin server close when it panics.
         let asked = if task == "admin server" { address } else { admin };
         let endpoint = Endpoint::from_shared(format!("http://{asked}")).expect("an address");
         let channel = wait_for(service, PATIENCE, || runtime.block_on(endpoint.connect()).ok());
         let watching =
             async { HealthClient::new(channel).watch(HealthCheckRequest::default()).await };
-        let health = runtime.block_on(watching).expect("it tells its health").into_inner();
+        let health = runtime.block_on(watching).expect("it reports its health").into_inner();
         Self { process, task, faults, health, runtime, _directory: directory }
     }
 
-    /// The next time that its health changes. None if the process is gone.
+    /// Waits for the next change of its health. None if the process is gone.
     fn next(&mut self) -> Option<ServingStatus> {
-        let said = async { timeout(PATIENCE, self.health.message()).await };
-        // A binary of `cargo test -p` lacks the feature of the testkit, and feels no fault.
-        let said = self.runtime.block_on(said).unwrap_or_else(|_| {
+        let change = async { timeout(PATIENCE, self.health.message()).await };
+        // A binary built by `cargo test -p` lacks the testkit's feature, and ignores faults.
+        let change = self.runtime.block_on(change).unwrap_or_else(|_| {
             panic!("{}: its health did not change; run `cargo build --workspace`", self.task)
         });
-        Some(said.ok().flatten()?.status())
+        Some(change.ok().flatten()?.status())
     }
 
-    /// Waits until it is ready, has the task panic, and sees what comes of it.
-    fn suffer(mut self) {
+    /// Waits until it is ready, makes the task panic, and checks how the process ends.
+    fn panic_and_check(mut self) {
         let task = self.task;
         while self.next().unwrap_or_else(|| panic!("{task}: never ready")) != ServingStatus::Serving
         {
@@ -85,7 +85,7 @@ impl Victim {
         }
         assert_eq!(last, ServingStatus::NotServing, "{task}");
         assert_eq!(self.process.wait(GRACE).code(), Some(1), "{task}");
-        wait_for(&format!("a word of {task}"), PATIENCE, || {
+        wait_for(&format!("the error of {task}"), PATIENCE, || {
             let said = self.process.stderr();
             let named = format!("{task} panicked: a test wanted it");
             (said.contains(&named) && said.contains("ERROR")).then_some(())
@@ -97,49 +97,56 @@ fn free_address() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
-/// All at the same time: each has to wait for its calls to end.
-fn each_is_fatal(service: &str, arguments: &[&str], tasks: &[&'static str]) {
-    let victims: Vec<_> =
-        tasks.iter().map(|task| Victim::start(service, task, arguments)).collect();
-    victims.into_iter().for_each(Victim::suffer);
+/// Runs all tasks' services at the same time: each waits for its calls to end.
+fn each_panic_is_fatal(service: &str, arguments: &[&str], tasks: &[&'static str]) {
+    let services: Vec<_> =
+        tasks.iter().map(|task| FaultyService::start(service, task, arguments)).collect();
+    services.into_iter().for_each(FaultyService::panic_and_check);
 }
 
 #[test]
-fn a_tracker_ends_with_each_of_its_tasks() {
-    each_is_fatal("shoal-tracker", &[], &["admin server", "sweep of the shards"]);
+fn a_tracker_exits_when_any_of_its_tasks_panics() {
+    each_panic_is_fatal("shoal-tracker", &[], &["admin server", "sweep of the shards"]);
 }
 
 #[test]
-fn a_ring_node_ends_with_each_of_its_tasks() {
+fn a_ring_node_exits_when_any_of_its_tasks_panics() {
     let tasks = [
         "admin server",
         "store writer",
         "ring",
         "names to join by",
-        "write lane",
+        "write queue",
         "reconciler",
         "range cleanup",
         "lease renewal",
         "repair",
         "known nodes",
     ];
-    each_is_fatal("shoal-dht-node", &["--data-dir", "DATA"], &tasks);
+    each_panic_is_fatal("shoal-dht-node", &["--data-dir", "DATA"], &tasks);
 }
 
 #[test]
-fn a_peer_ends_with_each_of_its_tasks() {
-    let tasks =
-        ["admin server", "engine", "lanes", "acceptor", "checkpoints", "notes of use", "memory"];
+fn a_peer_exits_when_any_of_its_tasks_panics() {
+    let tasks = [
+        "admin server",
+        "engine",
+        "io threads",
+        "acceptor",
+        "checkpoints",
+        "notes of use",
+        "memory",
+    ];
     let control = "unix:DATA.sock";
-    each_is_fatal("shoal-peer", &["--data-dir", "DATA", "--control", control], &tasks);
+    each_panic_is_fatal("shoal-peer", &["--data-dir", "DATA", "--control", control], &tasks);
 }
 
 #[test]
-fn a_command_that_takes_part_itself_ends_with_its_peer() {
+fn a_command_with_its_own_peer_exits_when_the_peer_fails() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 1_000_000, 1);
     let faults = cluster.path().join("faults");
-    fs::create_dir(&faults).expect("it is made");
+    fs::create_dir(&faults).expect("it is created");
     let mut seeder = seed_with_faults(&cluster, &file, &faults);
     seeder.event("published", PATIENCE);
     fs::write(faults.join("engine"), "").expect("it is written");

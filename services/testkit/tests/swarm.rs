@@ -1,4 +1,4 @@
-//! Swarms of real processes: what users rely on.
+//! Swarms of real processes: the guarantees that users rely on.
 
 use std::{
     fs, thread,
@@ -12,7 +12,7 @@ use shoal_testkit::{
 
 const MB: usize = 1_000_000;
 
-/// Starts eight downloads that go on sharing, and waits until each is complete.
+/// Starts eight downloads that seed afterwards, and waits until each is complete.
 fn eight_get(cluster: &Cluster, id: &str) -> Vec<Getter> {
     let getters: Vec<_> =
         (0..8).map(|n| cluster.get(id, &format!("peer-{n}"), &["--seed=10m"])).collect();
@@ -31,7 +31,7 @@ fn eight_peers_get_a_file_byte_for_byte() {
         assert_same(&file, &getter.directory.join("data.bin"));
         let left: Vec<_> =
             fs::read_dir(&getter.directory).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["data.bin"], "the state beside the destination is gone");
+        assert_eq!(left, ["data.bin"], "the state beside the destination was not deleted");
     }
 }
 
@@ -51,7 +51,7 @@ fn eight_peers_get_a_tree_of_a_thousand_small_files_and_a_big_one() {
 }
 
 #[test]
-fn the_swarm_completes_without_its_seeder_once_one_copy_is_out() {
+fn the_swarm_completes_without_its_seeder_once_another_peer_is_complete() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 64 * MB, 2);
     let mut seeder = cluster.seed(&file, &["--up", "40MB/s"]);
@@ -69,7 +69,7 @@ fn the_swarm_completes_without_its_seeder_once_one_copy_is_out() {
 }
 
 #[test]
-fn a_download_killed_ten_times_completes_and_fetches_hardly_anything_twice() {
+fn a_download_killed_ten_times_completes_and_fetches_less_than_5_percent_twice() {
     let cluster = Cluster::start();
     let bytes = 512 * MB;
     let file = cluster.file("source/data.bin", bytes, 3);
@@ -78,7 +78,7 @@ fn a_download_killed_ten_times_completes_and_fetches_hardly_anything_twice() {
         let mut getter = cluster.get(&seeder.id, "peer", &["--down", "20MB/s"]);
         let started = Instant::now();
         getter.process.event("progress", PATIENCE);
-        // The test is about time passed between two kills, not about something to wait for.
+        // A fixed time between two kills; there is no event to wait for.
         thread::sleep(Duration::from_millis(1500).saturating_sub(started.elapsed()));
         assert!(getter.process.is_running(), "{}", getter.process.stderr());
         getter.process.kill();
@@ -96,7 +96,7 @@ fn a_download_killed_ten_times_completes_and_fetches_hardly_anything_twice() {
 }
 
 #[test]
-fn a_publisher_that_is_told_to_stop_gives_away_what_only_it_has() {
+fn a_publisher_that_stops_first_uploads_the_pieces_that_only_it_has() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 8 * MB, 9);
     let mut seeder = cluster.seed(&file, &["--up", "4MB/s"]);
@@ -114,7 +114,7 @@ fn a_publisher_that_is_told_to_stop_gives_away_what_only_it_has() {
 }
 
 #[test]
-fn nobody_notices_that_the_tracker_is_restarted() {
+fn a_restart_of_the_tracker_does_not_disturb_downloads() {
     let mut cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 64 * MB, 4);
     let seeder = cluster.seed(&file, &["--up", "20MB/s"]);
@@ -126,14 +126,14 @@ fn nobody_notices_that_the_tracker_is_restarted() {
         getter.completed();
         assert_same(&file, &getter.directory.join("data.bin"));
     }
-    // Its memory is full again as soon as the peers have announced themselves.
+    // The tracker knows the peers again after their next announces.
     let late = cluster.get(&seeder.id, "late", &[]);
     late.completed();
     assert_same(&file, &late.directory.join("data.bin"));
 }
 
 #[test]
-fn a_download_survives_without_any_tracker_once_it_has_neighbours() {
+fn a_download_with_neighbours_completes_without_a_tracker() {
     let mut cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 40 * MB, 5);
     let seeder = cluster.seed(&file, &["--up", "10MB/s"]);

@@ -14,7 +14,7 @@ use shoal_testkit::{
     process::{Process, binary, free_port, wait_for},
 };
 
-/// Spans by what sent them: the service's name and the process of it, in the order seen.
+/// The processes of each service that sent spans.
 fn processes(spans: &[Span]) -> BTreeMap<&str, HashSet<u16>> {
     let mut processes: BTreeMap<&str, HashSet<u16>> = BTreeMap::new();
     for span in spans {
@@ -27,7 +27,7 @@ fn processes(spans: &[Span]) -> BTreeMap<&str, HashSet<u16>> {
 fn a_fetch_is_one_trace_through_command_peers_and_tracker() {
     let collector = Collector::start();
     let directory = tempfile::tempdir().expect("a temporary directory");
-    // Sent soon, and not every 5 s.
+    // Sent every 100 ms, not every 5 s.
     let traced = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint.as_str()),
         ("OTEL_BSP_SCHEDULE_DELAY", "100"),

@@ -1,4 +1,4 @@
-//! Downloads complete although a tracker talks rubbish, or does not talk at all.
+//! Downloads complete although a tracker answers with garbage, or does not answer.
 
 use std::{future, time::Duration};
 
@@ -14,12 +14,12 @@ use shoal_testkit::{
 use tokio::{net::TcpListener, runtime::Runtime};
 use tonic::{Request, Response, Status, transport::Server};
 
-/// A tracker of the test's own.
+/// A fake tracker.
 #[derive(Clone)]
 enum Fake {
     /// Never answers.
     Silent,
-    /// Hands out what nobody can use, with one true address among it.
+    /// Hands out useless peers, with one honest address among them.
     Babbling { honest: String },
 }
 
@@ -46,7 +46,7 @@ impl TrackerService for Fake {
         };
         Ok(Response::new(AnnounceResponse {
             peers: rubbish(request.into_inner().peer, honest),
-            // Less than none.
+            // A negative interval.
             interval: Some(prost_types::Duration { seconds: -7, nanos: 3 }),
             complete_count: u32::MAX,
             observed_address: "nowhere".to_owned(),
@@ -69,7 +69,7 @@ impl TrackerService for Fake {
     }
 }
 
-/// A download that knows this tracker beside the true one.
+/// Downloads with this tracker beside an honest one.
 fn completes_beside(fake: impl FnOnce(String) -> Fake) {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 2_000_000, 1);
@@ -83,11 +83,11 @@ fn completes_beside(fake: impl FnOnce(String) -> Fake) {
 }
 
 #[test]
-fn a_tracker_that_never_answers_holds_up_nobody() {
+fn a_tracker_that_never_answers_does_not_delay_downloads() {
     completes_beside(|_| Fake::Silent);
 }
 
 #[test]
-fn a_tracker_that_talks_rubbish_holds_up_nobody() {
+fn a_tracker_that_answers_with_garbage_does_not_delay_downloads() {
     completes_beside(|honest| Fake::Babbling { honest });
 }

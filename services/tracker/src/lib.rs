@@ -1,4 +1,4 @@
-//! The tracker service: knows who takes part in which swarm, for as long as they say so.
+//! The tracker service: stores the peers of each swarm for as long as they announce themselves.
 
 mod request;
 mod service;
@@ -22,7 +22,7 @@ use crate::{service::Tracker, shards::Shards};
 
 pub use settings::{LimitSettings, Percent, Settings};
 
-/// A tracker ended before it was told to.
+/// A tracker could not start, or ended before it was told to.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// It has no admin port.
@@ -33,7 +33,7 @@ pub enum RunError {
     Failed(#[from] Failure),
 }
 
-/// Serves as a tracker on `listener` until `shutdown`, then ends open calls.
+/// Runs a tracker on `listener` until `shutdown`, then ends open calls.
 pub async fn run(
     settings: Settings,
     listener: TcpListener,
@@ -41,7 +41,7 @@ pub async fn run(
 ) -> Result<(), RunError> {
     let health = Health::new(&[health::name_of::<TrackerServiceServer<Tracker>>()]).await;
     let supervisor = Supervisor::new(health.clone());
-    // Ends after the server: until then the admin port tells that the tracker is not ready.
+    // The admin port ends after the server: until then it reports that the tracker is not ready.
     let end = supervisor.ending().clone();
     let _ends_with_this = end.clone().drop_guard();
     let admin = admin::start(&settings.admin, &supervisor, end).await?;

@@ -1,4 +1,4 @@
-//! Requests, checked field by field before anything is done.
+//! Validation of requests, field by field, before they have an effect.
 
 use shoal_common::{advertised::AdvertisedAddresses, announced, status::Violations};
 use shoal_core::{content::ContentId, registry::Announce};
@@ -7,7 +7,7 @@ use shoal_proto::tracker::v1::{
 };
 use tonic::{Request, Status};
 
-/// The longest request, in bytes: some seven times the longest that is not refused.
+/// The longest request, in bytes: about seven times the longest valid one.
 pub(crate) const MAX_BYTES: usize = 8 << 10;
 
 const DEFAULT_PEERS: u32 = 50;
@@ -15,29 +15,29 @@ const MAX_PEERS: u32 = 200;
 const DEFAULT_PAGE: u32 = 100;
 const MAX_PAGE: u32 = 1_000;
 
-/// A good [`AnnounceRequest`].
+/// A valid [`AnnounceRequest`].
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ValidAnnounce {
     pub(crate) announce: Announce,
     pub(crate) event: AnnounceEvent,
 }
 
-/// A good [`ListSwarmsRequest`].
+/// A valid [`ListSwarmsRequest`].
 #[derive(Debug)]
 pub(crate) struct Page {
     pub(crate) after: Option<ContentId>,
     pub(crate) size: usize,
 }
 
-/// A good [`GetSwarmRequest`].
+/// A valid [`GetSwarmRequest`].
 #[derive(Debug)]
-pub(crate) struct SwarmAsked {
+pub(crate) struct ValidGetSwarm {
     pub(crate) content: ContentId,
     pub(crate) max_peers: usize,
 }
 
-impl Asked {
-    /// Checks an announce; the peer's address by this rule.
+impl ValidAnnounce {
+    /// Validates an announce; `rule` is for the peer's address.
     pub(crate) fn check(
         request: Request<AnnounceRequest>,
         rule: AdvertisedAddresses,
@@ -73,7 +73,7 @@ impl TryFrom<ListSwarmsRequest> for Page {
     }
 }
 
-impl TryFrom<GetSwarmRequest> for SwarmAsked {
+impl TryFrom<GetSwarmRequest> for ValidGetSwarm {
     type Error = Status;
 
     fn try_from(request: GetSwarmRequest) -> Result<Self, Status> {
@@ -84,7 +84,7 @@ impl TryFrom<GetSwarmRequest> for SwarmAsked {
     }
 }
 
-/// Zero means the default; more than the most means the most.
+/// Zero means the default; a number above `max` means `max`.
 fn or_default(asked: u32, default: u32, max: u32) -> usize {
     (if asked == 0 { default } else { asked.min(max) }) as usize
 }

@@ -17,11 +17,11 @@ use shoal_proto::tracker::v1::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    request::{Asked, Page, SwarmAsked},
+    request::{Page, ValidAnnounce, ValidGetSwarm},
     shards::Shards,
 };
 
-/// Answers peers out of the shards.
+/// Answers requests from the shards.
 #[derive(Debug)]
 pub(crate) struct Tracker {
     shards: Arc<Shards>,
@@ -40,10 +40,10 @@ impl TrackerService for Tracker {
         &self,
         request: Request<AnnounceRequest>,
     ) -> Result<Response<AnnounceResponse>, Status> {
-        let Asked { announce, event } = Asked::check(request, self.rule)?;
+        let ValidAnnounce { announce, event } = ValidAnnounce::check(request, self.rule)?;
         metrics::counter!("shoal_tracker_announces_total", "event" => label(event)).increment(1);
         let now = Instant::now();
-        let observed_address = announce.peer.address.clone();
+        let observed_address = String::from(&announce.peer.address);
         let mut registry = self.shards.of(announce.content);
         let handout = if event == AnnounceEvent::Stopped {
             let counts = registry.stop(now, announce.content, announce.peer.id, announce.source);
@@ -70,7 +70,7 @@ impl TrackerService for Tracker {
         request: Request<ListSwarmsRequest>,
     ) -> Result<Response<ListSwarmsResponse>, Status> {
         let Page { after, size } = request.into_inner().try_into()?;
-        // One more than wanted tells whether there is another page.
+        // One more than requested, to know whether there is another page.
         let mut swarms = self.shards.swarms_after(Instant::now(), after, size + 1);
         let more = swarms.len() > size;
         swarms.truncate(size);
@@ -84,11 +84,11 @@ impl TrackerService for Tracker {
         &self,
         request: Request<GetSwarmRequest>,
     ) -> Result<Response<GetSwarmResponse>, Status> {
-        let SwarmAsked { content, max_peers } = request.into_inner().try_into()?;
+        let ValidGetSwarm { content, max_peers } = request.into_inner().try_into()?;
         let swarm =
             self.shards.of(content).swarm(Instant::now(), content, max_peers, &mut rand::rng());
         let (counts, peers) = swarm.ok_or_else(|| {
-            Status::not_found(format!("no peer announces {content} here; is the id right?"))
+            Status::not_found(format!("no peer announces {content} here; check the id"))
         })?;
         Ok(Response::new(GetSwarmResponse {
             swarm: Some(swarm_info(content, counts)),
@@ -97,7 +97,7 @@ impl TrackerService for Tracker {
     }
 }
 
-/// A limit is reached; by the next interval, peers that left may have made room.
+/// The refusal at a limit. It asks for a retry after an interval: peers may have left by then.
 fn refused(refusal: Refusal, interval: Duration) -> Status {
     let limit = match refusal {
         Refusal::Swarms(_) => "swarms",

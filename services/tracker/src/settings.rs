@@ -3,60 +3,59 @@
 use std::{net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use shoal_common::{
-    Address, admin::Admin, advertised::AdvertisedAddresses, process, telemetry::Log, units,
-};
-use shoal_core::registry;
+use shoal_common::{admin::Admin, advertised::AdvertisedAddresses, process, telemetry::Log, units};
+use shoal_core::{Address, registry};
 
 use crate::shards::SHARDS;
 
-/// The settings of a tracker, as a TOML file holds them.
+/// The settings of a tracker, as in a TOML file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Where to listen for peers.
+    /// The address to listen on for peers.
     pub listen: Address,
-    /// Where operators look in.
+    /// The admin port: metrics and health.
     pub admin: Admin,
-    /// The time between two announces of a peer; 30 s lets a dead one be named for a minute or so.
+    /// The time between two announces of a peer. With 30 s, a dead peer is handed out for about a
+    /// minute.
     #[serde(with = "units::duration")]
     pub interval: Duration,
-    /// The part of a handout that goes to peers of the asker's node and zone first, if known.
+    /// The part of a handout that is filled with peers of the asking peer's node and zone first.
     pub near_percent: Percent,
     /// Which addresses peers may announce.
     pub advertised_addresses: AdvertisedAddresses,
-    /// What is kept at most.
+    /// Resource limits.
     pub limits: LimitSettings,
     /// The log.
     pub log: Log,
 }
 
-/// What a tracker keeps at most, whoever asks.
+/// Resource limits of a tracker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LimitSettings {
-    /// Connections open at a time.
+    /// Open connections.
     pub connections: u32,
-    /// Of them, those from one source, an IPv4 address or an IPv6 /64; none is half of them.
+    /// Open connections from one source, an IPv4 address or an IPv6 /64; none means half of all.
     pub connections_per_source: Option<u32>,
     /// Swarms.
     pub swarms: u32,
-    /// Peers of all swarms together, each counted once a swarm.
+    /// Peers of all swarms together, each counted once per swarm.
     pub peers: u32,
     /// Peers of one swarm.
     pub peers_per_swarm: u32,
-    /// Peers that announce from one address, in one swarm or in a sixteenth of all.
+    /// Peers that announce from one address, in each shard: a sixteenth of all swarms.
     pub peers_per_address: u32,
 }
 
-/// A part of a whole, from 0 to 100.
+/// A percentage, from 0 to 100.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "u8", into = "u8")]
 pub struct Percent(u8);
 
 /// A number above 100.
 #[derive(Debug, thiserror::Error)]
-#[error("{0} is no percentage; write a number from 0 to 100")]
+#[error("{0} is not a percentage; write a number from 0 to 100")]
 pub struct PercentError(u8);
 
 impl TryFrom<u8> for Percent {
@@ -103,7 +102,7 @@ impl Default for LimitSettings {
 }
 
 impl Settings {
-    /// What each shard grants.
+    /// The settings of each shard.
     pub(crate) fn of_shard(&self) -> registry::Settings {
         let LimitSettings { swarms, peers, peers_per_swarm, peers_per_address, .. } = self.limits;
         registry::Settings {

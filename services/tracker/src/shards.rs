@@ -1,4 +1,4 @@
-//! All swarms, in shards that are locked one at a time.
+//! All swarms, in shards with a lock each.
 
 use std::{
     sync::Arc,
@@ -14,9 +14,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::Settings;
 
-/// Many enough that announces on several cores seldom meet.
+/// Enough that announces on several cores rarely wait for the same lock.
 pub(crate) const SHARDS: usize = 16;
-/// How often peers that nobody asks about are forgotten, and counted.
+/// How often expired peers are removed, also from swarms without calls, and the others counted.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// A swarm's shard is the first hex digit of its content id, so that the order of the shards is the
@@ -58,7 +58,7 @@ impl Shards {
         swarms
     }
 
-    /// Forgets, from time to time, who does not announce any more; counts who is left.
+    /// Periodically removes the peers that have stopped announcing, and counts the others.
     pub(crate) async fn sweep(self: Arc<Self>) {
         let mut ticks = interval(SWEEP.min(self.interval));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

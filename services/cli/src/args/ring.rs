@@ -1,15 +1,18 @@
-//! What can be typed after `shoal dht` and `shoal name`.
+//! The command lines of `shoal dht` and `shoal name`.
 
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueHint};
-use shoal_common::{Address, units::duration};
-use shoal_core::content::{ContentId, Name};
+use shoal_common::units::duration;
+use shoal_core::{
+    Address,
+    content::{ContentId, Name},
+};
 
-/// Which ring is asked.
+/// The ring to ask.
 #[derive(Args, Debug)]
 pub(crate) struct RingArgs {
-    /// Node of the ring to ask; of several, the first that answers
+    /// Ring node to ask; of several, the first that answers is used
     #[arg(
         long = "dht",
         value_name = "HOST:PORT",
@@ -22,7 +25,7 @@ pub(crate) struct RingArgs {
     pub(crate) nodes: Vec<Address>,
 }
 
-/// Give contents names that the ring keeps
+/// Give names to contents; the ring stores them
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -30,7 +33,7 @@ Examples:
   shoal name get llama-3 --dht ring:7071              prints the id
   shoal get llama-3 --dht ring:7071                   fetches it
 
-A name has 1 to 128 letters, digits and any of -_./:@+")]
+A name has 1 to 128 characters: letters, digits and -_./:@+")]
 pub(crate) struct NameArgs {
     #[command(subcommand)]
     pub(crate) command: NameCommand,
@@ -41,32 +44,32 @@ pub(crate) struct NameArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum NameCommand {
-    /// Let a name stand for a content, whatever it stood for before
+    /// Set or replace the content of a name
     Set {
         /// The name, such as llama-3
         name: Name,
-        /// What it is to stand for
+        /// The id of the content
         id: ContentId,
     },
-    /// Print the id that a name stands for
+    /// Print the id of a name's content
     Get {
         /// The name
         name: Name,
     },
-    /// Let a name stand for nothing
+    /// Remove a name
     Rm {
         /// The name
         name: Name,
     },
 }
 
-/// Keep small values in the ring, and look into it
+/// Store small values in the ring, and inspect the ring
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
-  shoal dht put greeting hello                 on the node of this machine
+  shoal dht put greeting hello                 through the node of this machine
   shoal dht get greeting --dht ring:7071       prints hello, and nothing else
-  shoal dht lookup greeting                    the nodes that are asked for it, one after the other
+  shoal dht lookup greeting                    the nodes on the way to its owner
   shoal dht ring                               draws the ring")]
 pub(crate) struct DhtArgs {
     #[command(subcommand)]
@@ -85,33 +88,33 @@ pub(crate) enum DhtCommand {
     Ring(DhtRingArgs),
 }
 
-/// Set the value of a key; tells how many copies are durable
+/// Set the value of a key, and print how many copies are durable
 ///
-/// Succeeds only when the ring has acknowledged it: a majority of the nodes that keep the key have it
-/// on disk.
+/// Succeeds only when the ring has acknowledged the write: a majority of the nodes that keep the
+/// key have it on disk.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
   shoal dht put greeting hello --ttl 1h
   shoal dht put model.json - < model.json
-  shoal dht put leader me --if-absent            fails if somebody else was first")]
+  shoal dht put leader me --if-absent            fails if the key has a value")]
 pub(crate) struct DhtPutArgs {
-    /// 1 to 256 bytes
+    /// The key: 1 to 256 bytes
     pub(crate) key: String,
 
-    /// At most 64 KiB; - reads it from stdin
+    /// The value: at most 64 KiB; - reads it from stdin
     #[arg(allow_hyphen_values = true)]
     pub(crate) value: String,
 
-    /// Forget it after so long (30s, 10m, 1h)
+    /// Time until the value expires (30s, 10m, 1h)
     #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
     pub(crate) ttl: Option<Duration>,
 
-    /// Only if the key has no value
+    /// Write only if the key has no value
     #[arg(long, conflicts_with = "if_version")]
     pub(crate) if_absent: bool,
 
-    /// Only if the key's value has this version, which put and get tell
+    /// Write only if the key's value has this version, as printed by put and by get --version
     #[arg(long, value_name = "VERSION")]
     pub(crate) if_version: Option<String>,
 }
@@ -122,23 +125,23 @@ pub(crate) struct DhtGetArgs {
     /// The key
     pub(crate) key: String,
 
-    /// Tell on stderr which version it is, for --if-version
+    /// Print the value's version on stderr, for --if-version
     #[arg(long)]
     pub(crate) version: bool,
 }
 
-/// Remove a key; one that is not there is removed all the same
+/// Remove a key; succeeds also if the key does not exist
 #[derive(Args, Debug)]
 pub(crate) struct DhtRmArgs {
     /// The key
     pub(crate) key: String,
 
-    /// Only if the key's value has this version
+    /// Remove only if the key's value has this version
     #[arg(long, value_name = "VERSION")]
     pub(crate) if_version: Option<String>,
 }
 
-/// Print the way to the node that a key belongs to
+/// Look up the owner of a key, and print the nodes on the way to it
 #[derive(Args, Debug)]
 pub(crate) struct DhtLookupArgs {
     /// The key
@@ -148,7 +151,7 @@ pub(crate) struct DhtLookupArgs {
 /// Draw the ring: positions, successors, keys, and the fingers of one node
 #[derive(Args, Debug)]
 pub(crate) struct DhtRingArgs {
-    /// Whose fingers are drawn: a number of the table, or HOST:PORT [default: the node asked]
+    /// Node to draw the fingers of: its number in the table, or HOST:PORT [default: the node asked]
     #[arg(long, value_name = "NODE")]
     pub(crate) fingers_of: Option<String>,
 }

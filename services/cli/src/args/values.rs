@@ -1,11 +1,11 @@
-//! Values that only this command line has.
+//! Types of arguments that only this command line has.
 
 use std::{num::NonZeroU64, str::FromStr, time::Duration};
 
 use shoal_common::units::duration::{self, DurationError};
 use shoal_proto::control::v1::Priority;
 
-/// How long a content is shared once it is complete.
+/// How long a content is seeded once it is complete.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SeedFor {
     UntilInterrupted,
@@ -27,7 +27,7 @@ impl FromStr for SeedFor {
     }
 }
 
-/// How much a file or directory of a content is wanted: `PATH=high|low|skip`.
+/// The priority of a file or directory of a content: `PATH=high|low|skip`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FilePriority {
     pub(crate) path: String,
@@ -47,13 +47,13 @@ impl FromStr for FilePriority {
             "normal" => Priority::Unspecified,
             "low" => Priority::Low,
             "skip" => Priority::Skip,
-            _ => return Err(format!("{level:?} is no priority; use high, normal, low or skip")),
+            _ => return Err(format!("{level:?} is not a priority; use high, normal, low or skip")),
         };
         Ok(Self { path: path.trim_end_matches('/').to_owned(), priority })
     }
 }
 
-/// How many peers, from the first number to the last.
+/// A range of numbers of peers, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeerCounts {
     pub(crate) first: NonZeroU64,
@@ -61,7 +61,7 @@ pub(crate) struct PeerCounts {
 }
 
 impl PeerCounts {
-    /// More points than this are no figure any more, and no table that anybody reads.
+    /// More points make no readable figure or table.
     const MAX_SPAN: u64 = 10_000;
 
     pub(crate) fn is_one(self) -> bool {
@@ -79,7 +79,7 @@ impl FromStr for PeerCounts {
     fn from_str(text: &str) -> Result<Self, String> {
         let count = |number: &str| {
             number.trim_start_matches('=').parse::<NonZeroU64>().map_err(|_| {
-                format!("{text:?} is neither a number from 1 on nor a range such as 1..50")
+                format!("{text:?} is neither a positive number nor a range such as 1..50")
             })
         };
         let (first, last) = match text.split_once("..") {

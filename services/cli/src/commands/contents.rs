@@ -1,4 +1,4 @@
-//! `shoal ls`, `rm` and `pin`: what the peer holds.
+//! `shoal ls`, `rm` and `pin`: the contents of the peer.
 
 use serde::Serialize;
 use shoal_proto::control::v1::{
@@ -42,7 +42,7 @@ pub(crate) async fn pin(args: PinArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A content as JSON has it.
+/// A content in JSON.
 #[derive(Serialize)]
 struct Listed<'a> {
     id: &'a str,
@@ -93,11 +93,11 @@ fn table(contents: &[ContentStatus]) -> Table<8> {
     table
 }
 
-/// Rounded down: 100 % means all of it.
+/// Rounded down: 100 % means complete.
 fn held(content: &ContentStatus) -> String {
     let percent = u128::from(content.held_bytes) * 100 / u128::from(content.total_bytes.max(1));
-    let is_whole = content.total_bytes == 0 && content.state() == ContentState::Seeding;
-    format!("{} %", if is_whole { 100 } else { percent })
+    let is_complete = content.total_bytes == 0 && content.state() == ContentState::Seeding;
+    format!("{} %", if is_complete { 100 } else { percent })
 }
 
 fn state(content: &ContentStatus) -> String {
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contents_are_listed_with_sizes_for_people() {
+    fn contents_are_listed_with_readable_sizes() {
         let content = ContentStatus {
             content_id: "ab".to_owned(),
             name: "model\u{7}".to_owned(),
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_content_is_whole_once_it_is_seeded() {
+    fn an_empty_content_is_complete_once_it_is_seeded() {
         let seeding = ContentStatus { state: ContentState::Seeding.into(), ..Default::default() };
         assert_eq!(held(&seeding), "100 %");
         assert_eq!(held(&ContentStatus::default()), "0 %");

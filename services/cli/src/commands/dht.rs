@@ -1,4 +1,4 @@
-//! `shoal dht`: values that the ring keeps, and the ring itself.
+//! `shoal dht`: values in the ring, and the ring itself.
 
 mod circle;
 mod ring;
@@ -20,14 +20,14 @@ use crate::{
     exit::{Exit, Failure},
     output::{self, Align, Table},
     progress::Progress,
-    ring::{Client, Repeat, Ring},
+    ring::{Client, Repeat, RingSession},
 };
 
 /// The longest value: 64 KiB.
 const MAX_VALUE_BYTES: u64 = 64 << 10;
 
 pub(crate) async fn run(args: DhtArgs, format: Format, progress: &Progress) -> anyhow::Result<()> {
-    let ring = Ring::new(&args.ring.nodes);
+    let ring = RingSession::new(&args.ring.nodes);
     match args.command {
         DhtCommand::Put(args) => put(ring, args, format).await,
         DhtCommand::Get(args) => get(ring, args, format).await,
@@ -37,7 +37,7 @@ pub(crate) async fn run(args: DhtArgs, format: Format, progress: &Progress) -> a
     }
 }
 
-async fn put(mut ring: Ring, args: DhtPutArgs, format: Format) -> anyhow::Result<()> {
+async fn put(mut ring: RingSession, args: DhtPutArgs, format: Format) -> anyhow::Result<()> {
     let value = match args.value.as_str() {
         "-" => spawn_blocking(read_value).await??,
         _ => args.value.into(),
@@ -67,12 +67,12 @@ async fn put(mut ring: Ring, args: DhtPutArgs, format: Format) -> anyhow::Result
     Ok(())
 }
 
-/// All of stdin, if a value can be so long.
+/// All of stdin; an error if it is longer than a value may be.
 fn read_value() -> anyhow::Result<Bytes> {
     let mut value = Vec::new();
     io::stdin().lock().take(MAX_VALUE_BYTES + 1).read_to_end(&mut value)?;
     if value.len() as u64 > MAX_VALUE_BYTES {
-        let message = format!("a value has at most {MAX_VALUE_BYTES} bytes, and stdin has more");
+        let message = format!("a value has at most {MAX_VALUE_BYTES} bytes, but stdin has more");
         return Err(Failure::new(Exit::Usage, message).into());
     }
     Ok(value.into())
@@ -82,11 +82,11 @@ const fn repeat(condition: Option<&Condition>) -> Repeat {
     if condition.is_some() { Repeat::Harmful } else { Repeat::Harmless }
 }
 
-async fn get(mut ring: Ring, args: DhtGetArgs, format: Format) -> anyhow::Result<()> {
+async fn get(mut ring: RingSession, args: DhtGetArgs, format: Format) -> anyhow::Result<()> {
     let request = GetRequest { key: args.key.into(), direct: false };
     let get = async |mut client: Client| client.get(request.clone()).await;
     let answer = match ring.call(Repeat::Harmless, get).await {
-        // As grep, test and others have it, for scripts that ask whether there is a value.
+        // As for grep and test: scripts check whether there is a value.
         Err(failure) if failure.exit() == Exit::NotFound => {
             return Err(Failure::new(Exit::Failed, failure.to_string()).into());
         }
@@ -97,7 +97,7 @@ async fn get(mut ring: Ring, args: DhtGetArgs, format: Format) -> anyhow::Result
     }
     match format {
         Format::Json => output::json(&value_json(&answer))?,
-        // For a file or another program, the bytes as they are; for eyes, what is safe to see.
+        // Files and programs get the bytes unchanged, terminals get escaped text.
         Format::Human if io::stdout().is_terminal() => {
             output::line(String::from_utf8_lossy(&answer.value))?;
         }
@@ -123,7 +123,7 @@ fn value_json(answer: &GetResponse) -> serde_json::Value {
     })
 }
 
-async fn remove(mut ring: Ring, args: DhtRmArgs, progress: &Progress) -> anyhow::Result<()> {
+async fn remove(mut ring: RingSession, args: DhtRmArgs, progress: &Progress) -> anyhow::Result<()> {
     let kind = args.if_version.map(condition::Kind::Version);
     let request = DeleteRequest {
         key: args.key.into(),
@@ -134,13 +134,13 @@ async fn remove(mut ring: Ring, args: DhtRmArgs, progress: &Progress) -> anyhow:
     let delete = async |mut client: Client| client.delete(request.clone()).await;
     let answer = ring.call(repeat, delete).await?;
     progress.note(&format!(
-        "removed from {} on disk",
+        "removed durably at {}",
         output::count(answer.durable_copies.into(), "node")
     ));
     Ok(())
 }
 
-async fn look_up(mut ring: Ring, key: String, format: Format) -> anyhow::Result<()> {
+async fn look_up(mut ring: RingSession, key: String, format: Format) -> anyhow::Result<()> {
     let position = Position::of_key(key.as_bytes());
     let target = Target { kind: Some(target::Kind::Key(key.into())) };
     let request = LookupRequest { target: Some(target) };
@@ -167,7 +167,7 @@ fn describe_path(position: Position, answer: &LookupResponse) -> String {
     }
     let hops = output::count(answer.hops.into(), "hop");
     let timeouts = output::count(answer.timeouts.into(), "timeout");
-    format!("the key is at {position}\n{}\n{hops}, {timeouts}", table.render())
+    format!("the key's position is {position}\n{}\n{hops}, {timeouts}", table.render())
 }
 
 fn path_json(position: Position, answer: &LookupResponse) -> serde_json::Value {
@@ -204,7 +204,7 @@ mod tests {
         assert_eq!(
             describe_path(position, &answer),
             "\
-the key is at 0000000000000000000000000000000b
+the key's position is 0000000000000000000000000000000b
 ASKED  POSITION  ADDRESS        NODE ID
     1  05        10.0.0.1:7071  2f1e
     2  0a        10.0.0.1:7071  2f1e
@@ -215,7 +215,7 @@ owner  0c        10.0.0.1:7071  2f1e
     }
 
     #[test]
-    fn a_value_that_is_no_text_is_hex_in_json() {
+    fn a_value_that_is_not_text_is_hex_in_json() {
         let answer = |value: &'static [u8]| GetResponse {
             value: value.into(),
             version: "v".to_owned(),

@@ -1,4 +1,4 @@
-//! `shoal explain`: why a download is as slow as it is.
+//! `shoal explain`: why a download is slow.
 
 use std::time::Duration;
 
@@ -47,7 +47,7 @@ fn describe(answer: &ExplainResponse) -> String {
     let mut parts = vec![format!("cause: {cause}\n{}", printable(&answer.summary))];
     if answer.unavailable_pieces > 0 {
         parts.push(format!(
-            "{} that no neighbour holds",
+            "held by no neighbour: {}",
             count(answer.unavailable_pieces.into(), "piece")
         ));
     } else if answer.rarest_copies > 0 {
@@ -77,7 +77,7 @@ fn neighbours(neighbours: &[NeighbourStatus]) -> Table<8> {
         ("DOWN", Align::Right),
         ("UP", Align::Right),
         ("RTT", Align::Right),
-        ("ASKED FOR", Align::Right),
+        ("REQUESTED", Align::Right),
         ("STATE", Align::Left),
     ]);
     for neighbour in neighbours {
@@ -95,7 +95,7 @@ fn neighbours(neighbours: &[NeighbourStatus]) -> Table<8> {
     table
 }
 
-/// Who was asked for peers.
+/// The trackers or ring nodes that were asked for peers.
 fn sources(kind: &str, sources: &[TrackerStatus]) -> Table<4> {
     let mut table = Table::new([
         (kind, Align::Left),
@@ -115,7 +115,7 @@ fn sources(kind: &str, sources: &[TrackerStatus]) -> Table<4> {
     table
 }
 
-/// What stands between us and it, in both directions.
+/// What keeps pieces from being sent, in both directions.
 fn state(neighbour: &NeighbourStatus) -> String {
     let words = [
         (neighbour.choking_us, "chokes us"),
@@ -186,7 +186,7 @@ mod tests {
     fn answer() -> ExplainResponse {
         ExplainResponse {
             cause: Cause::Choked.into(),
-            summary: "the neighbour that has what is missing chokes us".to_owned(),
+            summary: "the neighbour that holds the missing pieces chokes us".to_owned(),
             neighbours: vec![NeighbourStatus {
                 peer_id: "2f1e0c5a".to_owned(),
                 address: "10.0.0.2:7072".to_owned(),
@@ -218,11 +218,11 @@ mod tests {
             describe(&answer()),
             "\
 cause: choked
-the neighbour that has what is missing chokes us
+the neighbour that holds the missing pieces chokes us
 
 1 copy of the rarest wanted piece among the neighbours
 
-NEIGHBOUR      PEER ID   PIECES   DOWN     UP     RTT  ASKED FOR  STATE
+NEIGHBOUR      PEER ID   PIECES   DOWN     UP     RTT  REQUESTED  STATE
 10.0.0.2:7072  2f1e0c5a       7  0 B/s  0 B/s  1.5 ms        0 B  chokes us
 
 TRACKER  LAST ANSWER  PEERS  ERROR
@@ -234,7 +234,7 @@ ring:7071     30 s ago      2"
     }
 
     #[test]
-    fn json_has_the_same() {
+    fn json_has_the_same_facts() {
         let json = to_json(&answer());
         assert_eq!(json["cause"], "choked");
         assert_eq!(json["neighbours"][0]["round_trip_seconds"], 0.0015);

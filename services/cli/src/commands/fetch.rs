@@ -1,10 +1,13 @@
-//! `shoal fetch`: has the peer fetch a content.
+//! `shoal fetch`: fetches a content with a running peer.
 
 use std::time::Instant;
 
 use anyhow::Context as _;
-use shoal_common::{Address, shutdown};
-use shoal_core::content::{ContentId, Link};
+use shoal_common::shutdown;
+use shoal_core::{
+    Address,
+    content::{ContentId, Link},
+};
 use shoal_proto::control::v1::{self as pb, ContentState, FetchRequest};
 
 use super::{name, watch::Changes};
@@ -13,7 +16,7 @@ use crate::{
     control::Control,
     exit::{Exit, Failure},
     progress::{Progress, Snapshot},
-    summary::Seen,
+    summary::DownloadStats,
 };
 
 pub(crate) async fn run(args: FetchArgs, mut progress: Progress) -> anyhow::Result<()> {
@@ -25,17 +28,17 @@ pub(crate) async fn run(args: FetchArgs, mut progress: Progress) -> anyhow::Resu
     let request = request(&args, &link)?;
     if args.detach {
         control.change.fetch(request).await.map_err(Failure::from)?;
-        progress.note(&format!("the peer fetches it; shoal watch {id} shows how it goes"));
+        progress.note(&format!("the peer fetches it; shoal watch {id} shows the progress"));
         return Ok(());
     }
     let without_copy = FetchRequest { export_to: String::new(), ..request.clone() };
     control.change.fetch(without_copy).await.map_err(Failure::from)?;
-    let seen = follow(&mut control, id, started, &mut progress).await?;
+    let stats = follow(&mut control, id, started, &mut progress).await?;
     if args.to.is_some() {
-        // Complete by now: the copy is there, or cannot be made, when this is answered.
+        // The content is complete, so the answer comes when the copy is made or has failed.
         control.change.fetch(request).await.map_err(Failure::from)?;
     }
-    Ok(progress.completed(id, &seen, Instant::now())?)
+    Ok(progress.completed(id, &stats, Instant::now())?)
 }
 
 fn request(args: &FetchArgs, link: &Link) -> anyhow::Result<FetchRequest> {
@@ -61,22 +64,23 @@ fn request(args: &FetchArgs, link: &Link) -> anyhow::Result<FetchRequest> {
     })
 }
 
-/// Shows how it goes until everything wanted is here.
+/// Shows the progress until everything wanted is complete.
 async fn follow(
     control: &mut Control,
     id: ContentId,
     started: Instant,
     progress: &mut Progress,
-) -> anyhow::Result<Seen> {
+) -> anyhow::Result<DownloadStats> {
     let interrupted = shutdown::on_signal(shutdown::GRACE_OF_COMMAND)?;
     let mut changes = Changes::of(control, id).await?;
-    let mut seen = Seen::new(started);
+    let mut stats = DownloadStats::new(started);
     loop {
         let status = tokio::select! {
             status = changes.next() => status?,
             () = interrupted.cancelled() => {
                 progress.clear();
-                let message = format!("the peer goes on without us; shoal rm {id} stops it");
+                let message =
+                    format!("interrupted; the peer continues, and shoal rm {id} stops it");
                 return Err(Failure::new(Exit::Interrupted, message).into());
             }
         };
@@ -86,9 +90,9 @@ async fn follow(
         };
         let snapshot = Snapshot::from(&status);
         let now = Instant::now();
-        seen.add(now, snapshot);
+        stats.add(now, snapshot);
         if status.state() == ContentState::Seeding {
-            return Ok(seen);
+            return Ok(stats);
         }
         progress.update(&snapshot)?;
     }

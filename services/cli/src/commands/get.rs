@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     name,
-    one_shot::{self, Places},
+    one_shot::{self, PeerSources},
     seed,
 };
 use crate::{
@@ -35,10 +35,10 @@ use crate::{
     destination::Destination,
     exit::{Exit, Failure},
     progress::{Progress, Snapshot},
-    summary::Seen,
+    summary::DownloadStats,
 };
 
-/// After so long without a byte people want to know why.
+/// After this time without a byte, the reason is shown.
 const STALL: Duration = Duration::from_secs(5);
 
 pub(crate) async fn run(args: GetArgs, mut progress: Progress) -> anyhow::Result<()> {
@@ -47,14 +47,14 @@ pub(crate) async fn run(args: GetArgs, mut progress: Progress) -> anyhow::Result
     let destination = Destination::new(&args.output)?;
     let options = options(&args)?;
     let link = tokio::select! {
-        link = name::resolve(&args.wanted, &args.take_part.ring.nodes) => link?,
+        link = name::resolve(&args.wanted, &args.one_shot.ring.nodes) => link?,
         () = interrupted.cancelled() => {
             return Err(Failure::new(Exit::Interrupted, "interrupted; nothing was fetched").into());
         }
     };
-    let places = Places::of(&args.take_part, Some(&link))?;
+    let sources = PeerSources::of(&args.one_shot, Some(&link))?;
     progress.set_id(link.id);
-    one_shot::live(&args.take_part, places, &interrupted, async |node| {
+    one_shot::run(&args.one_shot, sources, &interrupted, async |node| {
         let interrupted = interrupted.clone();
         let mut get = Get { node, id: link.id, interrupted, progress: &mut progress };
         get.run(destination, options, started, args.seed).await
@@ -69,7 +69,7 @@ fn options(args: &GetArgs) -> anyhow::Result<Options> {
             WirePriority::Unspecified => Priority::Normal,
             WirePriority::Low => Priority::Low,
             WirePriority::Skip => {
-                let message = "a get is of everything; shoal fetch can skip files";
+                let message = "shoal get fetches all files; shoal fetch can skip some";
                 return Err(Failure::new(Exit::Usage, message));
             }
         };
@@ -98,12 +98,12 @@ impl Get<'_> {
         seed_for: Option<SeedFor>,
     ) -> anyhow::Result<()> {
         let interrupted = self.interrupted.clone();
-        let place = Arc::new(Place { destination, interrupted, outcome: Mutex::default() });
-        let mut status = self.join(&place, options).await?;
-        let mut seen = Seen::new(started);
-        self.complete(&mut status, &mut seen).await?;
-        spawn_blocking(move || place.finish()).await??;
-        self.progress.completed(self.id, &seen, Instant::now())?;
+        let output = Arc::new(Output { destination, interrupted, state: Mutex::default() });
+        let mut status = self.join(&output, options).await?;
+        let mut stats = DownloadStats::new(started);
+        self.complete(&mut status, &mut stats).await?;
+        spawn_blocking(move || output.finish()).await??;
+        self.progress.completed(self.id, &stats, Instant::now())?;
         match seed_for {
             None => Ok(()),
             Some(seed_for) => {
@@ -113,25 +113,29 @@ impl Get<'_> {
         }
     }
 
-    /// Joins the swarm, with what an earlier run has left.
-    async fn join(&self, place: &Arc<Place>, options: Options) -> anyhow::Result<StatusWatch> {
-        let (id, earlier) = (self.id, place.clone());
+    /// Joins the swarm, with the pieces that an earlier run has left.
+    async fn join(&self, output: &Arc<Output>, options: Options) -> anyhow::Result<StatusWatch> {
+        let (id, earlier) = (self.id, output.clone());
         if let Some(stored) = spawn_blocking(move || earlier.resume(id)).await?? {
             return Ok(self.node.add(stored, options).await?);
         }
-        let place = place.clone();
-        let begin = move |manifest, hashes| place.begin(manifest, hashes);
+        let output = output.clone();
+        let begin = move |manifest, hashes| output.begin(manifest, hashes);
         Ok(self.node.fetch(id, options, begin).await?)
     }
 
-    /// Shows how it goes until everything is here.
-    async fn complete(&mut self, status: &mut StatusWatch, seen: &mut Seen) -> anyhow::Result<()> {
-        let mut stall = Stall { since: Instant::now(), bytes: 0, told: String::new() };
+    /// Shows the progress until the content is complete.
+    async fn complete(
+        &mut self,
+        status: &mut StatusWatch,
+        stats: &mut DownloadStats,
+    ) -> anyhow::Result<()> {
+        let mut stall = Stall { since: Instant::now(), bytes: 0, shown: String::new() };
         loop {
             let now = status.borrow_and_update().clone();
             one_shot::check(&now)?;
             let snapshot = Snapshot::from(&*now);
-            seen.add(Instant::now(), snapshot);
+            stats.add(Instant::now(), snapshot);
             stall.note(Instant::now(), snapshot.downloaded_bytes);
             if now.phase == Phase::Seeding {
                 return Ok(());
@@ -149,19 +153,19 @@ impl Get<'_> {
         }
     }
 
-    /// Nothing comes: says why, unless that was said before.
+    /// Shows why nothing arrives, unless the same reason was shown before.
     async fn explain(&self, stall: &mut Stall) -> anyhow::Result<()> {
         stall.since = Instant::now();
         if let Some(explanation) = self.node.explain(self.id).await?
-            && explanation.summary != stall.told
+            && explanation.summary != stall.shown
         {
             self.progress.note(&explanation.summary);
-            stall.told = explanation.summary;
+            stall.shown = explanation.summary;
         }
         Ok(())
     }
 
-    /// Cancelled when it was shared for so long, or by a signal.
+    /// A token that is cancelled after this time of seeding, or by a signal.
     fn end_of(&self, seed_for: SeedFor) -> CancellationToken {
         let stop = self.interrupted.child_token();
         if let SeedFor::Duration(time) = seed_for {
@@ -175,42 +179,44 @@ impl Get<'_> {
     }
 }
 
-/// Since when nothing has come, or was last said why.
+/// A time without a new byte.
 struct Stall {
+    /// Its start, or when its reason was last requested.
     since: Instant,
-    /// What had come by then.
+    /// Bytes downloaded before it.
     bytes: u64,
-    told: String,
+    /// The reason that was shown.
+    shown: String,
 }
 
 impl Stall {
     fn note(&mut self, now: Instant, bytes: u64) {
         if bytes != self.bytes {
-            *self = Self { since: now, bytes, told: String::new() };
+            *self = Self { since: now, bytes, shown: String::new() };
         }
     }
 }
 
-/// Where the content is put, and what came of that. Its methods block on the disk.
-struct Place {
+/// The content's files. The methods block on the disk.
+struct Output {
     destination: Destination,
     interrupted: CancellationToken,
-    outcome: Mutex<Outcome>,
+    state: Mutex<OutputState>,
 }
 
 #[derive(Default)]
-enum Outcome {
-    /// Nobody had the manifest yet.
+enum OutputState {
+    /// The manifest is not known yet.
     #[default]
     Unknown,
-    /// On its way, beside the destination.
+    /// Being downloaded, next to the destination.
     Begun(OneShot),
-    /// It was there already.
+    /// The content was already at the destination.
     Present,
 }
 
-impl Place {
-    /// An earlier run that left its state, if that can be told without the content's name.
+impl Output {
+    /// The state that an earlier run left, if it can be found without the content's name.
     fn resume(&self, id: ContentId) -> anyhow::Result<Option<Arc<Stored>>> {
         let Destination::As(path) = &self.destination else { return Ok(None) };
         if path.exists() {
@@ -220,7 +226,7 @@ impl Place {
         Ok(resumed.map(|one_shot| self.keep(one_shot)))
     }
 
-    /// Makes room for the content.
+    /// Starts or resumes the download, or finds the complete content at the destination.
     fn begin(&self, manifest: Manifest, hashes: PieceHashes) -> Result<Arc<Stored>, StoreError> {
         let path = self.destination.of(manifest.name());
         if path.exists() {
@@ -229,7 +235,7 @@ impl Place {
         OneShot::begin(&path, manifest, hashes).map(|one_shot| self.keep(one_shot))
     }
 
-    /// The content as an earlier run has left it, complete; an error if it is something else.
+    /// The complete content that an earlier run left; an error if `path` is anything else.
     fn present(&self, path: &Path, manifest: &Manifest) -> Result<Arc<Stored>, StoreError> {
         let piece_length = manifest.layout().piece_length();
         let hashed = store::hash_until(&self.interrupted, path, Some(piece_length), |_| ())?;
@@ -237,33 +243,33 @@ impl Place {
             return Err(StoreError::Exists(path.to_owned()));
         }
         OneShot::tidy(path, manifest.id())?;
-        self.set(Outcome::Present);
+        self.set(OutputState::Present);
         Ok(Stored::in_place(hashed))
     }
 
     fn keep(&self, one_shot: OneShot) -> Arc<Stored> {
         let stored = one_shot.stored().clone();
-        self.set(Outcome::Begun(one_shot));
+        self.set(OutputState::Begun(one_shot));
         stored
     }
 
-    /// Moves what is complete to its destination.
+    /// Moves the complete content to the destination.
     fn finish(&self) -> anyhow::Result<()> {
         match std::mem::take(&mut *self.lock()) {
-            Outcome::Begun(one_shot) => {
+            OutputState::Begun(one_shot) => {
                 one_shot.finish().map_err(Failure::from)?;
                 Ok(())
             }
-            Outcome::Present => Ok(()),
-            Outcome::Unknown => Err(anyhow::anyhow!("the download was lost")),
+            OutputState::Present => Ok(()),
+            OutputState::Unknown => Err(anyhow::anyhow!("the download was lost; start it again")),
         }
     }
 
-    fn set(&self, outcome: Outcome) {
-        *self.lock() = outcome;
+    fn set(&self, state: OutputState) {
+        *self.lock() = state;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Outcome> {
-        self.outcome.lock()
+    fn lock(&self) -> MutexGuard<'_, OutputState> {
+        self.state.lock()
     }
 }

@@ -1,4 +1,4 @@
-//! `shoal hash`: what a content's id would be.
+//! `shoal hash`: the id that files have as a content.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// The id, then what `b3sum` prints of each file.
+/// The id, then what `b3sum` prints for each file.
 fn describe(path: &Path, manifest: &Manifest) -> String {
     let mut lines = vec![manifest.id().to_string()];
     for file in manifest.files() {

@@ -1,4 +1,4 @@
-//! Work on this machine, with its progress.
+//! Work on this machine, with progress.
 
 use std::{
     path::Path,
@@ -19,8 +19,8 @@ use crate::{
     progress::{Progress, Snapshot, State},
 };
 
-/// How often the display looks how far it is.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often the progress is shown.
+const REFRESH: Duration = Duration::from_millis(100);
 
 /// Hashes a file or tree on all cores. Without a `piece_length` one is chosen by size.
 pub(super) async fn hash(
@@ -34,20 +34,20 @@ pub(super) async fn hash(
     let hashing = spawn_blocking({
         let (path, done) = (path.to_owned(), done.clone());
         move || {
-            // Threads tell their sums in any order.
+            // The threads report their sums in any order.
             store::hash_until(&stop, &path, piece_length, |bytes| {
                 done.fetch_max(bytes, Ordering::Relaxed);
             })
         }
     });
-    // How much it is, nobody knows before the tree is walked; of one file it is told.
+    // The size of a tree is unknown until it is walked.
     let total_bytes =
         path.metadata().map_or(0, |found| if found.is_file() { found.len() } else { 0 });
     let hashed = shown(progress, State::Hashing, total_bytes, &done, hashing).await??;
     Ok(hashed.map_err(Failure::from)?)
 }
 
-/// Waits for `work` and shows meanwhile how much of `total_bytes` is `done`.
+/// Waits for `work`, and shows how much of `total_bytes` is `done`.
 pub(super) async fn shown<T>(
     progress: &mut Progress,
     state: State,
@@ -56,11 +56,11 @@ pub(super) async fn shown<T>(
     work: impl Future<Output = T>,
 ) -> anyhow::Result<T> {
     pin!(work);
-    let mut looks = interval(LOOK);
+    let mut ticks = interval(REFRESH);
     loop {
         tokio::select! {
             outcome = &mut work => return Ok(outcome),
-            _ = looks.tick() => {
+            _ = ticks.tick() => {
                 let done = done.load(Ordering::Relaxed);
                 progress.update(&Snapshot::local(state, done, total_bytes))?;
             }

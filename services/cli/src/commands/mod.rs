@@ -1,4 +1,4 @@
-//! What each command does.
+//! The commands.
 
 mod bound;
 mod contents;
@@ -30,7 +30,7 @@ use crate::{
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<()> {
     let _telemetry = telemetry::init("shoal", &Log::default(), LevelFilter::WARN)
         .map_err(|error| Failure::new(Exit::Usage, format!("{:#}", anyhow::Error::from(error))))?;
-    // The root of the trace that goes on in the peer and the tracker.
+    // The root of a trace that continues in the peer and the tracker.
     let span = info_span!("shoal", command = cli.command.name());
     dispatch(cli).instrument(span).await
 }
@@ -61,6 +61,6 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
 fn completions(args: &CompletionsArgs) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "shoal", &mut script);
-    let script = String::from_utf8(script).context("the completion script is no text")?;
+    let script = String::from_utf8(script).context("the completion script is not UTF-8")?;
     Ok(crate::output::line(script.trim_end())?)
 }

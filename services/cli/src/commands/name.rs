@@ -1,7 +1,9 @@
-//! `shoal name`: what contents are called. The ring keeps the id as text under `name/NAME`.
+//! `shoal name`: names of contents. The ring stores the id as text, with the key `name/NAME`.
 
-use shoal_common::Address;
-use shoal_core::content::{ContentId, Link, Name, Wanted};
+use shoal_core::{
+    Address,
+    content::{ContentId, Link, Name, Wanted},
+};
 use shoal_proto::dht::v1::{DeleteRequest, GetRequest, PutRequest};
 
 use crate::{
@@ -9,11 +11,11 @@ use crate::{
     exit::{Exit, Failure},
     output,
     progress::Progress,
-    ring::{Client, Repeat, Ring},
+    ring::{Client, Repeat, RingSession},
 };
 
 pub(crate) async fn run(args: NameArgs, format: Format, progress: &Progress) -> anyhow::Result<()> {
-    let mut ring = Ring::new(&args.ring.nodes);
+    let mut ring = RingSession::new(&args.ring.nodes);
     match args.command {
         NameCommand::Set { name, id } => set(&mut ring, &name, id, progress).await,
         NameCommand::Get { name } => {
@@ -38,7 +40,7 @@ pub(crate) async fn run(args: NameArgs, format: Format, progress: &Progress) -> 
 }
 
 async fn set(
-    ring: &mut Ring,
+    ring: &mut RingSession,
     name: &Name,
     id: ContentId,
     progress: &Progress,
@@ -51,37 +53,40 @@ async fn set(
     Ok(())
 }
 
-/// What a name stands for.
-async fn look_up(ring: &mut Ring, name: &Name) -> anyhow::Result<ContentId> {
+/// The id of a name's content.
+async fn look_up(ring: &mut RingSession, name: &Name) -> anyhow::Result<ContentId> {
     let request = GetRequest { key: name.key().into(), direct: false };
     let get = async |mut client: Client| client.get(request.clone()).await;
     let answer = match ring.call(Repeat::Harmless, get).await {
         Err(failure) if failure.exit() == Exit::NotFound => {
             let message =
-                format!("the ring knows nothing called {name}; shoal name set gives names");
+                format!("the ring knows nothing called {name}; set the name with shoal name set");
             return Err(Failure::new(Exit::NotFound, message).into());
         }
         answer => answer?,
     };
     let id = std::str::from_utf8(&answer.value).ok().and_then(|text| text.parse().ok());
     Ok(id.ok_or_else(|| {
-        Failure::new(Exit::Failed, format!("what the ring keeps for {name} is no content id"))
+        let message = format!(
+            "the ring's value for {name} is not a content id; repair it with shoal name set"
+        );
+        Failure::new(Exit::Failed, message)
     })?)
 }
 
-/// What is wanted, looked up behind these nodes if it goes by a name.
+/// A link to the wanted content; a name is looked up in the ring of these nodes.
 pub(super) async fn resolve(wanted: &Wanted, ring_nodes: &[Address]) -> anyhow::Result<Link> {
     match wanted {
         Wanted::Link(link) => Ok(link.clone()),
         Wanted::Name(name) if ring_nodes.is_empty() => {
             let message = format!(
-                "{name} is no id (64 lower-case hex digits), and names are looked up in the ring; \
+                "{name} is not an id (64 lower-case hex digits), and names are looked up in the ring; \
                  give --dht HOST:PORT"
             );
             Err(Failure::new(Exit::Usage, message).into())
         }
         Wanted::Name(name) => {
-            let id = look_up(&mut Ring::new(ring_nodes), name).await?;
+            let id = look_up(&mut RingSession::new(ring_nodes), name).await?;
             Ok(Link::new(id, Vec::new(), Vec::new())?)
         }
     }

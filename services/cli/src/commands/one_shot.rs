@@ -1,8 +1,8 @@
-//! The peer that lives as long as a one-shot command.
+//! The peer of a one-shot command.
 
-use shoal_common::{Address, health::Health, server, supervisor::Supervisor};
+use shoal_common::{health::Health, server, supervisor::Supervisor};
 use shoal_core::{
-    PeerId,
+    Address, PeerId,
     content::{ContentId, Link, LinkError},
 };
 use shoal_peer::{Node, NodeConfig, Phase, Status};
@@ -10,24 +10,24 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    args::TakePartArgs,
+    args::OneShotArgs,
     exit::{Exit, Failure},
     progress::{Snapshot, State},
 };
 
-/// Lives the life of a peer that nobody knew before and nobody will know again. It has ended when
-/// this returns, and `stop` is cancelled if a part of it fails.
-pub(super) async fn live(
-    args: &TakePartArgs,
-    places: Places,
+/// Runs a peer with a new id until `work` ends. The peer has ended when this returns, and `stop` is
+/// cancelled if a part of it fails.
+pub(super) async fn run(
+    args: &OneShotArgs,
+    sources: PeerSources,
     stop: &CancellationToken,
-    life: impl AsyncFnOnce(&Node) -> anyhow::Result<()>,
+    work: impl AsyncFnOnce(&Node) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let listener = server::bind(&args.listen).await.map_err(Failure::from)?;
     let config = NodeConfig {
         advertise: args.advertise.clone(),
-        trackers: places.trackers,
-        ring_nodes: places.ring_nodes,
+        trackers: sources.trackers,
+        ring_nodes: sources.ring_nodes,
         max_upload: args.up,
         max_download: args.down,
         ..NodeConfig::new(PeerId::new(Uuid::new_v4()))
@@ -36,43 +36,43 @@ pub(super) async fn live(
     health.ready().await;
     let supervisor = Supervisor::new(health);
     let (node, running) = Node::start(config, &supervisor, listener)?;
-    let life = async {
-        let outcome = life(&node).await;
+    let work = async {
+        let outcome = work(&node).await;
         node.stop();
         running.ended().await;
         outcome
     };
-    supervisor.guard(stop, Box::pin(life)).await
+    supervisor.guard(stop, Box::pin(work)).await
 }
 
-/// Where peers are found.
-pub(super) struct Places {
+/// Trackers and ring nodes to find peers with.
+pub(super) struct PeerSources {
     pub(super) trackers: Vec<Address>,
     pub(super) ring_nodes: Vec<Address>,
 }
 
-impl Places {
-    /// Those named by flags and by the link; there has to be one.
-    pub(super) fn of(args: &TakePartArgs, link: Option<&Link>) -> anyhow::Result<Self> {
-        let trackers = with(&args.trackers, link.map_or(&[], Link::trackers))?;
-        let ring_nodes = with(&args.ring.nodes, link.map_or(&[], Link::ring_nodes))?;
+impl PeerSources {
+    /// From the flags and the link; at least one is required.
+    pub(super) fn of(args: &OneShotArgs, link: Option<&Link>) -> anyhow::Result<Self> {
+        let trackers = merge(&args.trackers, link.map_or(&[], Link::trackers))?;
+        let ring_nodes = merge(&args.ring.nodes, link.map_or(&[], Link::ring_nodes))?;
         if trackers.is_empty() && ring_nodes.is_empty() {
-            let message = "nothing to find peers by; give --tracker HOST:PORT or --dht HOST:PORT, \
-                           or a link that names one";
+            let message = "no tracker or ring node to find peers with; give --tracker HOST:PORT or \
+                           --dht HOST:PORT, or a link with one";
             return Err(Failure::new(Exit::Usage, message).into());
         }
         Ok(Self { trackers, ring_nodes })
     }
 
-    /// A link with them, for others.
+    /// A link with these sources.
     pub(super) fn link(&self, id: ContentId) -> Result<Link, LinkError> {
         let texts = |addresses: &[Address]| addresses.iter().map(ToString::to_string).collect();
         Link::new(id, texts(&self.trackers), texts(&self.ring_nodes))
     }
 }
 
-/// The addresses of a flag, then those of a link that are others.
-fn with(flag: &[Address], link: &[String]) -> anyhow::Result<Vec<Address>> {
+/// The addresses of a flag, then those that only the link has.
+fn merge(flag: &[Address], link: &[String]) -> anyhow::Result<Vec<Address>> {
     let mut addresses = flag.to_vec();
     for address in link {
         let address = address.parse()?;
@@ -83,7 +83,7 @@ fn with(flag: &[Address], link: &[String]) -> anyhow::Result<Vec<Address>> {
     Ok(addresses)
 }
 
-/// Why a content was stopped, if it was.
+/// The error of a content that has failed.
 pub(super) fn check(status: &Status) -> Result<(), Failure> {
     match &status.phase {
         Phase::Failed(error) => Err(Failure::new(Exit::of_store(error), error.to_string())),

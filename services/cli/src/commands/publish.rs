@@ -1,4 +1,4 @@
-//! `shoal publish`: hands a file or directory to a running peer.
+//! `shoal publish`: publishes a file or directory with a running peer.
 
 use std::{
     fs::File,
@@ -31,10 +31,10 @@ use crate::{
 
 /// Bytes of a message.
 const CHUNK_BYTES: u64 = 256 << 10;
-/// Messages read ahead of the connection. When they are full, the reader waits.
+/// Messages in the queue to the connection. While it is full, the reader waits.
 const READ_AHEAD: usize = 8;
 
-/// An id, and a link that carries it.
+/// An id, and a link with it.
 type Published = (String, String);
 
 pub(crate) async fn run(args: PublishArgs, mut progress: Progress) -> anyhow::Result<()> {
@@ -72,8 +72,8 @@ async fn in_place(args: &PublishArgs, control: &mut Control) -> anyhow::Result<P
 
 /// Streams a copy to the peer.
 ///
-/// The files are hashed first: then it is known that what the peer has is what lies here, and a
-/// file that changes meanwhile does not become a content that nobody ever had.
+/// The files are hashed first, to verify that the peer stores the same content: files that change
+/// meanwhile must not become a content that never existed.
 async fn upload(
     args: &PublishArgs,
     control: &mut Control,
@@ -86,12 +86,12 @@ async fn upload(
     let total_bytes = hashed.manifest.layout().total_bytes();
     let (messages, parts) = mpsc::channel(READ_AHEAD);
     let sent = Arc::new(AtomicU64::new(0));
-    let outlet = Outlet { messages, sent: sent.clone() };
+    let sender = PartSender { messages, sent: sent.clone() };
     let pin = args.pin;
-    let reader = spawn_blocking(move || outlet.send_all(&hashed, pin));
+    let reader = spawn_blocking(move || sender.send_all(&hashed, pin));
     let call = control.change.upload(ReceiverStream::new(parts));
     let answer = local::shown(progress, State::Uploading, total_bytes, &sent, call).await?;
-    // A file that cannot be read ends the upload early, and the peer complains of that.
+    // If a file cannot be read, the peer only reports that the upload ended early.
     reader.await??;
     let answer = answer.map_err(Failure::from)?.into_inner();
     if answer.content_id != id.to_string() {
@@ -100,18 +100,18 @@ async fn upload(
     Ok((answer.content_id, answer.link))
 }
 
-/// Where the parts of an upload go, from the thread that reads the files.
-struct Outlet {
+/// Sends the parts of an upload, from the thread that reads the files.
+struct PartSender {
     messages: mpsc::Sender<UploadRequest>,
     /// Bytes read.
     sent: Arc<AtomicU64>,
 }
 
-/// The peer has ended the call, and its answer tells why.
+/// The peer has ended the call; its answer has the reason.
 struct Ended;
 
-impl Outlet {
-    /// Sends all parts. An error tells what could not be read.
+impl PartSender {
+    /// Sends all parts. Fails if a file cannot be read.
     fn send_all(self, hashed: &Hashed, pin: bool) -> anyhow::Result<()> {
         let manifest = &hashed.manifest;
         let start = UploadStart {
@@ -136,7 +136,7 @@ impl Outlet {
             }
         }
         let empty = manifest.empty_directories().iter().cloned().map(Part::EmptyDirectory);
-        // If the peer has ended the call, there is nobody to tell more.
+        // If the peer has ended the call, there is nothing more to send.
         let _ = empty.chain([Part::End(UploadEnd {})]).try_for_each(|part| self.send(part));
         Ok(())
     }
@@ -166,7 +166,7 @@ impl Outlet {
     }
 }
 
-/// The next bytes of a file that has so many left. One that has become shorter is an error.
+/// The next bytes of a file of which `left` are unread. Fails if the file has become shorter.
 fn read_chunk(file: &mut File, left: u64) -> io::Result<Bytes> {
     let mut chunk = vec![0; left.min(CHUNK_BYTES) as usize];
     file.read_exact(&mut chunk)?;
@@ -179,13 +179,13 @@ mod tests {
 
     use super::*;
 
-    /// The parts of an upload of what lies at `path`, changed after it was hashed.
+    /// The parts of an upload of `path`, with a change after it is hashed.
     async fn parts_of(path: &Path, change: impl FnOnce()) -> (Vec<Part>, anyhow::Result<()>) {
         let hashed = store::hash(path, None, |_| ()).unwrap();
         change();
         let (messages, mut receiver) = mpsc::channel(READ_AHEAD);
-        let outlet = Outlet { messages, sent: Arc::default() };
-        let reader = spawn_blocking(move || outlet.send_all(&hashed, false));
+        let sender = PartSender { messages, sent: Arc::default() };
+        let reader = spawn_blocking(move || sender.send_all(&hashed, false));
         let mut parts = Vec::new();
         while let Some(message) = receiver.recv().await {
             parts.push(message.part.unwrap());

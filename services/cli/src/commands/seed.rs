@@ -1,4 +1,4 @@
-//! `shoal seed`: shares a file or directory until interrupted.
+//! `shoal seed`: seeds a file or directory until interrupted.
 
 use shoal_common::shutdown;
 use shoal_peer::{Options, StatusWatch, store::Stored};
@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     local,
-    one_shot::{self, Places},
+    one_shot::{self, PeerSources},
 };
 use crate::{
     args::SeedArgs,
@@ -17,7 +17,7 @@ use crate::{
 
 pub(crate) async fn run(args: SeedArgs, mut progress: Progress) -> anyhow::Result<()> {
     let interrupted = shutdown::on_signal(shutdown::GRACE_OF_COMMAND)?;
-    let places = Places::of(&args.take_part, None)?;
+    let sources = PeerSources::of(&args.one_shot, None)?;
     let hashed = tokio::select! {
         hashed = local::hash(&args.path, None, &mut progress) => hashed?,
         () = interrupted.cancelled() => {
@@ -26,9 +26,9 @@ pub(crate) async fn run(args: SeedArgs, mut progress: Progress) -> anyhow::Resul
     };
     let stored = Stored::in_place(hashed);
     let id = stored.id();
-    let link = places.link(id)?.to_string();
+    let link = sources.link(id)?.to_string();
     let options = Options { super_seeding: args.super_seeding, ..Options::default() };
-    one_shot::live(&args.take_part, places, &interrupted, async |node| {
+    one_shot::run(&args.one_shot, sources, &interrupted, async |node| {
         let status = node.add(stored, options).await?;
         progress.set_id(id);
         progress.published(&id.to_string(), &link)?;
@@ -37,7 +37,7 @@ pub(crate) async fn run(args: SeedArgs, mut progress: Progress) -> anyhow::Resul
     .await
 }
 
-/// Shows whom it is shared with, until there is a reason to stop.
+/// Shows the progress of seeding until `stop`.
 pub(super) async fn share(
     mut status: StatusWatch,
     stop: &CancellationToken,
@@ -51,7 +51,7 @@ pub(super) async fn share(
             changed = status.changed() => changed?,
             () = stop.cancelled() => {
                 progress.clear();
-                progress.note(&format!("stopped; {} were sent", bytes(now.uploaded_bytes)));
+                progress.note(&format!("stopped; {} sent", bytes(now.uploaded_bytes)));
                 return Ok(());
             }
         }

@@ -1,12 +1,15 @@
-//! `shoal swarm`: whom a tracker or the ring knows.
+//! `shoal swarm`: the peers of a swarm, from a tracker or the ring.
 
 use serde_json::json;
 use shoal_common::{
-    Address,
     channel::{Channel, Options},
-    names::{LookUpError, Names, trackers_of},
+    dns::{DnsCache, LookUpError},
+    trackers::trackers_of,
 };
-use shoal_core::content::{ContentId, Link};
+use shoal_core::{
+    Address,
+    content::{ContentId, Link},
+};
 use shoal_proto::{
     dht::v1::GetPeersRequest,
     tracker::v1::{
@@ -20,14 +23,14 @@ use crate::{
     args::{Format, SwarmArgs},
     exit::{Exit, Failure},
     output::{self, Align, Table},
-    ring::{Client, Repeat, Ring},
+    ring::{Client, Repeat, RingSession},
 };
 
 pub(crate) async fn run(args: SwarmArgs, format: Format) -> anyhow::Result<()> {
     let link = name::resolve(&args.wanted, &args.ring.nodes).await?;
-    let swarm = match whom_to_ask(args.tracker, args.ring.nodes, &link)? {
-        Knower::Tracker(tracker) => ask_tracker(&tracker, link.id, args.max_peers).await?,
-        Knower::Ring(nodes) => ask_ring(&nodes, link.id, args.max_peers).await?,
+    let swarm = match source(args.tracker, args.ring.nodes, &link)? {
+        Source::Tracker(tracker) => ask_tracker(&tracker, link.id, args.max_peers).await?,
+        Source::Ring(nodes) => ask_ring(&nodes, link.id, args.max_peers).await?,
     };
     match format {
         Format::Json => output::json(&swarm.to_json())?,
@@ -36,40 +39,40 @@ pub(crate) async fn run(args: SwarmArgs, format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Who is asked: one tracker, or the ring.
-enum Knower {
+/// Where to ask.
+enum Source {
     Tracker(Address),
     Ring(Vec<Address>),
 }
 
-/// What flags name goes before what the link does.
-fn whom_to_ask(
+/// Flags take precedence over the link.
+fn source(
     tracker: Option<Address>,
     ring_nodes: Vec<Address>,
     link: &Link,
-) -> anyhow::Result<Knower> {
+) -> anyhow::Result<Source> {
     if let Some(tracker) = tracker {
-        return Ok(Knower::Tracker(tracker));
+        return Ok(Source::Tracker(tracker));
     }
     if !ring_nodes.is_empty() {
-        return Ok(Knower::Ring(ring_nodes));
+        return Ok(Source::Ring(ring_nodes));
     }
     if let Some(tracker) = link.trackers().first() {
-        return Ok(Knower::Tracker(tracker.parse()?));
+        return Ok(Source::Tracker(tracker.parse()?));
     }
     if link.ring_nodes().is_empty() {
-        let message = "nobody to ask; give --tracker HOST:PORT or --dht HOST:PORT, or a link that \
-                       names one";
+        let message = "no tracker or ring node to ask; give --tracker HOST:PORT or \
+                       --dht HOST:PORT, or a link with one";
         return Err(Failure::new(Exit::Usage, message).into());
     }
     let ring_nodes = link.ring_nodes().iter().map(|address| address.parse());
-    Ok(Knower::Ring(ring_nodes.collect::<Result<_, _>>()?))
+    Ok(Source::Ring(ring_nodes.collect::<Result<_, _>>()?))
 }
 
-/// Asks the trackers behind a name that know the swarm, one after another until one answers.
+/// Asks the swarm's trackers, among those of a name, one after another until one answers.
 async fn ask_tracker(tracker: &Address, id: ContentId, max_peers: u32) -> anyhow::Result<Swarm> {
     let unreachable = |error: LookUpError| Failure::new(Exit::Unreachable, error.to_string());
-    let trackers = Names::default().addresses(tracker).await.map_err(unreachable)?;
+    let trackers = DnsCache::default().addresses(tracker).await.map_err(unreachable)?;
     let mut failed = None;
     for tracker in trackers_of(id, &trackers) {
         match ask_one(&tracker, id, max_peers).await {
@@ -77,7 +80,7 @@ async fn ask_tracker(tracker: &Address, id: ContentId, max_peers: u32) -> anyhow
             Err(error) => failed = Some(error),
         }
     }
-    Err(failed.expect("a name that was looked up stands for an address"))
+    Err(failed.expect("a name that was looked up has an address"))
 }
 
 async fn ask_one(tracker: &Address, id: ContentId, max_peers: u32) -> anyhow::Result<Swarm> {
@@ -94,7 +97,7 @@ async fn ask_one(tracker: &Address, id: ContentId, max_peers: u32) -> anyhow::Re
 async fn ask_ring(nodes: &[Address], id: ContentId, max_peers: u32) -> anyhow::Result<Swarm> {
     let request = GetPeersRequest { content_id: id.to_string(), max_peers, direct: false };
     let get_peers = async |mut client: Client| client.get_peers(request.clone()).await;
-    let peers = Ring::new(nodes).call(Repeat::Harmless, get_peers).await?.peers;
+    let peers = RingSession::new(nodes).call(Repeat::Harmless, get_peers).await?.peers;
     if peers.is_empty() {
         let message = format!("the ring knows no peer of {id}");
         return Err(Failure::new(Exit::NotFound, message).into());
@@ -105,13 +108,13 @@ async fn ask_ring(nodes: &[Address], id: ContentId, max_peers: u32) -> anyhow::R
     Ok(Swarm { id, complete, incomplete, peers, has_others })
 }
 
-/// Who is in a swarm.
+/// The peers of a swarm.
 struct Swarm {
     id: ContentId,
     complete: u64,
     incomplete: u64,
     peers: Vec<PeerInfo>,
-    /// Who asked for more would be told of more, as far as can be told.
+    /// The swarm has, or may have, more peers than these.
     has_others: bool,
 }
 
@@ -206,16 +209,16 @@ ADDRESS        PEER ID  COMPLETE  LOCATION
     }
 
     #[test]
-    fn what_flags_name_is_asked_before_what_the_link_names() {
+    fn flags_take_precedence_over_the_link() {
         let id = "0".repeat(64);
         let (tracker, node): (Address, Address) =
             ("flag:7070".parse().unwrap(), "flag:7071".parse().unwrap());
         let asked = |tracker: Option<&Address>, nodes: &[&Address], link: &str| {
             let link = format!("shoal:{id}{link}").parse().unwrap();
             let nodes = nodes.iter().map(|&node| node.clone()).collect();
-            whom_to_ask(tracker.cloned(), nodes, &link).map(|knower| match knower {
-                Knower::Tracker(tracker) => tracker.to_string(),
-                Knower::Ring(nodes) => nodes[0].to_string(),
+            source(tracker.cloned(), nodes, &link).map(|source| match source {
+                Source::Tracker(tracker) => tracker.to_string(),
+                Source::Ring(nodes) => nodes[0].to_string(),
             })
         };
         let both = "?tr=link:7070&dht=link:7071";

@@ -1,4 +1,4 @@
-//! `shoal swarms`: all swarms that a tracker knows.
+//! `shoal swarms`: all swarms of a tracker.
 
 use serde_json::{Value, json};
 use shoal_common::channel::{Channel, Options};
@@ -12,7 +12,7 @@ use crate::{
     output::{self, Align, Table},
 };
 
-/// The most that a tracker gives.
+/// The longest page that a tracker returns.
 const PAGE_SIZE: u32 = 1_000;
 
 pub(crate) async fn run(args: SwarmsArgs, format: Format) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! `shoal watch`, and following a content of a running peer.
+//! `shoal watch`: the progress of a running peer's content.
 
 use shoal_common::shutdown;
 use shoal_core::content::ContentId;
@@ -21,7 +21,7 @@ pub(crate) async fn run(args: WatchArgs, mut progress: Progress) -> anyhow::Resu
     loop {
         let status = tokio::select! {
             status = changes.next() => status?,
-            // The usual way to leave.
+            // The usual end of this command.
             () = interrupted.cancelled() => return Ok(()),
         };
         if let Some(status) = status {
@@ -33,7 +33,7 @@ pub(crate) async fn run(args: WatchArgs, mut progress: Progress) -> anyhow::Resu
     }
 }
 
-/// A content's status, whenever it changes.
+/// The changes of a content's status.
 pub(super) struct Changes(Streaming<WatchResponse>);
 
 impl Changes {
@@ -52,7 +52,7 @@ impl Changes {
                     return Err(Failure::refused(&error).into());
                 }
                 Some(status) => return Ok(Some(status)),
-                // Only pieces came.
+                // Only new pieces are reported.
                 None => {}
             }
         }
@@ -60,12 +60,12 @@ impl Changes {
     }
 }
 
-/// The stream broke off: whatever the transport calls it, the peer is no longer there.
+/// The stream ended: with each of these codes of the transport, the peer is gone.
 fn lost(status: Status) -> Failure {
     match status.code() {
         Code::Unknown | Code::Cancelled | Code::Internal | Code::Unavailable => Failure::new(
             Exit::Unreachable,
-            "the connection to the peer broke off; a peer that is started again resumes",
+            "the connection to the peer was lost; start shoal-peer again, and it resumes",
         ),
         _ => status.into(),
     }

@@ -1,4 +1,4 @@
-//! How often something is shown, and how fast it goes.
+//! How often progress is shown, and its rate.
 
 use std::{
     collections::VecDeque,
@@ -7,10 +7,10 @@ use std::{
 
 use super::State;
 
-/// Rates are taken over so long: steady enough to read, quick enough to show a stall.
+/// The window of a rate: long enough to be steady, short enough to show a stall.
 const RATE_WINDOW: Duration = Duration::from_secs(3);
 
-/// Lets one of many updates through, and each change of state.
+/// Selects the updates to show: one per interval, and each change of state.
 pub(super) struct Pace {
     interval: Duration,
     last: Option<(Instant, State)>,
@@ -31,7 +31,7 @@ impl Pace {
     }
 }
 
-/// The rate at which bytes are done, whatever it is that is done to them.
+/// The rate at which bytes are processed in the present state.
 #[derive(Default)]
 pub(super) struct RateMeter {
     state: Option<State>,
@@ -39,7 +39,7 @@ pub(super) struct RateMeter {
 }
 
 impl RateMeter {
-    /// Bytes a second over the window, this sample included.
+    /// Bytes a second over the window, including this sample.
     pub(super) fn add(&mut self, now: Instant, state: State, done: u64) -> u64 {
         if self.state.replace(state) != Some(state) {
             self.samples.clear();

@@ -1,8 +1,8 @@
-//! Announces of peers that do not exist, in swarms that nobody else is in.
+//! Announces of fictitious peers, in swarms without other peers.
 
 use prost::Message as _;
-use shoal_common::{Address, names::trackers_of};
-use shoal_core::content::ContentId;
+use shoal_common::trackers::trackers_of;
+use shoal_core::{Address, content::ContentId};
 use shoal_proto::{
     tracker::v1::{AnnounceRequest, tracker_service_client::TrackerServiceClient},
     types::v1::PeerInfo,
@@ -13,14 +13,14 @@ use uuid::Uuid;
 use super::scatter;
 use crate::targets::Connected;
 
-/// Swarms, and peers of each. A tracker keeps at most 1,000 peers of one address in a swarm, and in
-/// each of its 16 parts, over which swarms fall at random: of 5,000 no part gets so many.
+/// Swarms, and peers of each. A tracker keeps at most 1,000 peers of one address in each of its 16
+/// shards, to which swarms belong at random: of 5,000 peers, no shard gets so many.
 const CONTENTS: u64 = 50;
 const PEERS: u64 = 100;
 
 pub(super) struct Announce {
     trackers: Vec<Connected>,
-    /// Contents, with the trackers that know them, by number.
+    /// Contents, each with the indexes of its trackers.
     contents: Vec<(ContentId, Vec<usize>)>,
     peers: Vec<Uuid>,
 }
@@ -53,11 +53,11 @@ impl Announce {
             content_id: content.to_string(),
             peer: Some(PeerInfo {
                 peer_id: self.peers[peer as usize].to_string(),
-                // Where we are seen, at a port that nobody listens on.
+                // The host at which we are observed, and a port at which no peer listens.
                 address: format!(":{}", 1 + peer),
                 ..PeerInfo::default()
             }),
-            // Of a swarm in which nobody is complete, nobody else fetches anything.
+            // Not complete: other peers fetch nothing from a swarm without a seeder.
             left_bytes: 1,
             ..AnnounceRequest::default()
         };

@@ -1,4 +1,4 @@
-//! Calls of the ring: lookups of random keys, and small values that are read and written.
+//! Calls to the ring: lookups of random keys, and reads and writes of small values.
 
 use std::time::Duration;
 
@@ -20,11 +20,11 @@ use crate::{
     targets::{Connected, in_turn},
 };
 
-/// Writes under way while the keys are prepared.
+/// Writes in flight while the keys are prepared.
 const PREPARING: usize = 16;
 
-/// Values outlast a run by so much.
-const OUTLAST: Duration = Duration::from_secs(600);
+/// How much longer than a run the values live.
+const EXTRA_TTL: Duration = Duration::from_secs(600);
 
 pub(super) struct Lookup {
     nodes: Vec<Connected>,
@@ -45,7 +45,7 @@ impl Lookup {
 
 pub(super) struct Kv {
     nodes: Vec<Connected>,
-    /// What the keys of this run start with.
+    /// Part of every key of this run.
     run: Uuid,
     values: ValueArgs,
     value: Bytes,
@@ -64,18 +64,18 @@ impl Kv {
             run: Uuid::new_v4(),
             values,
             value: vec![7; values.value_size.bytes() as usize].into(),
-            ttl: duration + OUTLAST,
+            ttl: duration + EXTRA_TTL,
         };
         let keys = stream::iter(0..u64::from(values.keys)).map(|key| kv.put(key, key));
         let written = keys.buffer_unordered(PREPARING).try_for_each(|_| async { Ok(()) }).await;
         written
             .map_err(|status| anyhow::anyhow!(shoal_common::status::words(&status)))
-            .context("the keys cannot be written first")?;
+            .context("cannot write the keys before the run")?;
         Ok(kv)
     }
 
     pub(super) fn operation(&self, number: u64) -> Operation {
-        // 53 bits are what a fraction holds.
+        // An f64 holds 53 bits.
         let fraction = (scatter(number) >> 11) as f64 / (1_u64 << 53) as f64;
         if fraction < self.values.reads { Operation::Get } else { Operation::Put }
     }

@@ -1,9 +1,12 @@
-//! Pieces of a content, asked for as a stranger asks: without a link, and thrown away unverified, so
-//! that peers are measured and not this process.
+//! Requests for pieces of a content, without a link to the peers. The pieces are discarded
+//! unverified, so that the peers are measured and not this process.
 
 use anyhow::{Context as _, bail};
-use shoal_common::{Address, names::trackers_of, status, text};
-use shoal_core::content::{ContentId, Layout, Manifest};
+use shoal_common::{status, text, trackers::trackers_of};
+use shoal_core::{
+    Address,
+    content::{ContentId, Layout, Manifest},
+};
 use shoal_proto::{
     peer::v1::{
         GetManifestRequest, PieceRange, RequestPieceRequest, RequestPieceResponse,
@@ -19,35 +22,35 @@ use crate::targets::{Connected, in_turn};
 
 const REQUEST_PIECE: &str = "/shoal.peer.v1.PeerService/RequestPiece";
 
-/// Bytes asked for in one call, about; what a peer's own calls ask for at full speed.
+/// Approximate bytes of one call: as many as a peer requests at full speed.
 const CALL_BYTES: u64 = 8 << 20;
-/// Ranges in one call, at most, as the protocol has it.
+/// The most ranges of one call in the protocol.
 const MAX_RANGES: u32 = 64;
-/// Bytes of a message: fastest on fast links.
+/// Bytes of a message: the fastest size on fast links.
 const BLOCK_BYTES: u32 = 256 << 10;
 
-/// Peers that a tracker is asked for.
+/// Peers requested from a tracker.
 const MAX_PEERS: u32 = 200;
-/// Bytes of a manifest, at most: beyond them, a peer makes things up.
+/// The most bytes of a manifest: a longer one cannot be valid.
 const MAX_MANIFEST_BYTES: usize = shoal_core::content::MAX_MANIFEST_BYTES;
 
 pub(super) struct Swarm {
     peers: Vec<Connected>,
     content: ContentId,
     layout: Layout,
-    /// Pieces asked for in one call.
+    /// Pieces requested in one call.
     pieces: u32,
 }
 
-/// The complete peers of a swarm that trackers name.
+/// The seeders of a swarm that the trackers name.
 pub(super) async fn complete_peers(
     trackers: &[Connected],
     content: ContentId,
 ) -> anyhow::Result<Vec<Address>> {
     let addresses: Vec<_> = trackers.iter().map(|tracker| tracker.address.clone()).collect();
-    let knowing = trackers_of(content, &addresses);
+    let responsible = trackers_of(content, &addresses);
     let mut peers = Vec::new();
-    for tracker in trackers.iter().filter(|tracker| knowing.contains(&tracker.address)) {
+    for tracker in trackers.iter().filter(|tracker| responsible.contains(&tracker.address)) {
         let request = GetSwarmRequest { content_id: content.to_string(), max_peers: MAX_PEERS };
         match TrackerServiceClient::new(tracker.channel(0)).get_swarm(request).await {
             Ok(answer) => peers.extend(answer.into_inner().peers),
@@ -59,25 +62,25 @@ pub(super) async fn complete_peers(
     let complete = peers.into_iter().filter(|peer| peer.complete);
     let addresses: Vec<_> = complete.filter_map(|peer| peer.address.parse().ok()).collect();
     if addresses.is_empty() {
-        bail!("the trackers know no complete peer of {content}");
+        bail!("the trackers know no seeder of {content}");
     }
     Ok(addresses)
 }
 
 impl Swarm {
-    /// Leaves out peers that do not have the content.
+    /// Skips peers that do not have the content.
     pub(super) async fn prepare(peers: Vec<Connected>, content: ContentId) -> anyhow::Result<Self> {
         let mut layout = None;
-        let mut having = Vec::new();
+        let mut holders = Vec::new();
         for peer in peers {
             match manifest(&peer, content).await {
                 Ok(manifest) => {
                     layout = Some(manifest.layout().clone());
-                    having.push(peer);
+                    holders.push(peer);
                 }
                 Err(error) => {
-                    let said = format!("{}: {error:#}", peer.address);
-                    eprintln!("shoal-loadgen: {}", text::printable(&said));
+                    let message = format!("{}: {error:#}", peer.address);
+                    eprintln!("shoal-loadgen: {}", text::printable(&message));
                 }
             }
         }
@@ -86,7 +89,7 @@ impl Swarm {
         let piece_bytes = u64::from(layout.length_of(first)).max(1);
         let pieces = (CALL_BYTES / piece_bytes).clamp(1, MAX_RANGES.into()) as u32;
         let pieces = pieces.min(layout.piece_count());
-        Ok(Self { peers: having, content, layout, pieces })
+        Ok(Self { peers: holders, content, layout, pieces })
     }
 
     pub(super) async fn call(&self, number: u64) -> Result<u64, Status> {
@@ -113,7 +116,7 @@ impl Swarm {
     }
 }
 
-/// A content's manifest, as a peer has it.
+/// The manifest of a content, from a peer.
 async fn manifest(peer: &Connected, content: ContentId) -> anyhow::Result<Manifest> {
     let words = |refusal: Status| anyhow::anyhow!(status::words(&refusal));
     let request = GetManifestRequest { content_id: content.to_string() };
@@ -127,7 +130,7 @@ async fn manifest(peer: &Connected, content: ContentId) -> anyhow::Result<Manife
         }
     }
     if ContentId::of_manifest(&encoded) != content {
-        bail!("its manifest is that of another content");
+        bail!("its manifest is of another content");
     }
     Ok(Manifest::decode(&encoded)?)
 }

@@ -1,4 +1,4 @@
-//! `shoal-chaos`: a swarm and a ring under random faults and attacks, and what they promise all the same.
+//! `shoal-chaos`: tests the guarantees of a swarm and a ring under random faults and attacks.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -11,33 +11,34 @@ use shoal_testkit::{
 
 const EXAMPLES: &str = "\
 Examples:
-  shoal-chaos --minutes 10                 with a seed of chance, which is printed
-  shoal-chaos --seed 7 --seconds 60        with the faults of that seed
-  shoal-chaos --seed 7 --seconds 60 --plan only print what would happen, and when
+  shoal-chaos --minutes 10                 with a random seed, which is printed
+  shoal-chaos --seed 7 --seconds 60        with the faults of this seed
+  shoal-chaos --seed 7 --seconds 60 --plan print the faults and their times only
 
-As root on Linux every process has a host of its own, whose network can be cut, and some have a small
-disk, which can be full. Otherwise these faults are left out, and the report says so.";
+As root on Linux every process has its own host, whose network can be cut, and some have a small
+disk, which can be filled. Otherwise these faults are left out, and the report says so.";
 
-/// Troubles a ring, trackers and peers with random faults and attacks while clients use them, and checks
-/// what they promise: linearizable keys, true copies, and that all is well soon after.
+/// Injects random faults and attacks into a ring, trackers and peers while clients use them, and
+/// checks their guarantees: linearizable keys, correct copies, and full recovery soon after the
+/// faults.
 ///
-/// Exits with 1 if a promise was broken; the logs of all processes are kept then.
+/// Exits with 1 if a guarantee was violated; then the logs of all processes are kept.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {
-    /// Decides which faults there are, and when [default: random]
+    /// Determines the faults and their times [default: random]
     #[arg(long)]
     seed: Option<u64>,
-    /// For how long there are faults [default: 1]
+    /// For how many minutes faults are injected [default: 1]
     #[arg(long, conflicts_with = "seconds")]
     minutes: Option<u64>,
-    /// The same, in seconds
+    /// For how many seconds faults are injected
     #[arg(long)]
     seconds: Option<u64>,
-    /// Print the faults of the seed, and do nothing
+    /// Print the faults of the seed and exit
     #[arg(long)]
     plan: bool,
-    /// Keep the logs although all promises were kept
+    /// Keep the logs even if no guarantee was violated
     #[arg(long)]
     keep_logs: bool,
 }

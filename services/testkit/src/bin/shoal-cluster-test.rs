@@ -1,4 +1,4 @@
-//! `shoal-cluster-test`: the Compose cluster, with everything that may happen to it.
+//! `shoal-cluster-test`: tests the Compose cluster under faults and changes.
 
 use std::process::ExitCode;
 
@@ -8,12 +8,12 @@ use shoal_testkit::{
     interrupt::{self, Interrupt},
 };
 
-/// Starts the cluster of deploy/compose.yaml as a project of its own, tries it, and takes it down
-/// (needs a Docker engine, Compose, grpcurl and the images of `make images`).
+/// Starts the cluster of deploy/compose.yaml as a project of its own, runs the test's steps, and
+/// takes it down (needs Docker, Compose, grpcurl and the images of `make images`).
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// Only steps whose names hold this, beside start and end
+    /// Run only the steps whose names contain TEXT, besides start and end
     #[arg(long, value_name = "TEXT")]
     only: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `shoal-demo`: a swarm on this machine, from start to checked copies.
+//! `shoal-demo`: a swarm on this machine, from its start to verified copies.
 
 use std::{num::NonZeroU32, path::PathBuf, process::ExitCode};
 
@@ -9,25 +9,25 @@ use shoal_testkit::{
     interrupt::{self, Interrupt},
 };
 
-/// Distributes a file among processes on this machine, and checks every copy
+/// Distributes a file among processes on this machine, and verifies every copy
 ///
-/// A tracker, a ring of five nodes, a seeder and peers. Half-way the tracker is killed, and one more
-/// peer joins by the ring.
+/// Starts a tracker, a ring of five nodes, a seeder and peers. Half-way it kills the tracker, and
+/// one more peer joins through the ring.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// The file; default: random bytes, made on the spot
+    /// The file to distribute; default: random bytes
     file: Option<PathBuf>,
-    /// Bytes that are made on the spot
+    /// Size of the random file
     #[arg(long, default_value = "256MB")]
     size: ByteSize,
-    /// Peers besides the seeder that fetch from the start
+    /// Peers that fetch from the start
     #[arg(short, long, default_value = "8")]
     peers: NonZeroU32,
-    /// Cap on what the seeder sends, such as 200mbit
+    /// Upload limit of the seeder, such as 200mbit
     #[arg(long)]
     us: Option<Rate>,
-    /// Cap on what each peer sends, such as 20mbit
+    /// Upload limit of each peer, such as 20mbit
     #[arg(long)]
     ui: Option<Rate>,
 }

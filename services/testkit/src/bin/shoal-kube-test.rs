@@ -1,4 +1,4 @@
-//! `shoal-kube-test`: the chart on the cluster that `kubectl` points at.
+//! `shoal-kube-test`: tests the chart on the cluster that `kubectl` points at.
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -12,29 +12,29 @@ use shoal_testkit::{
 /// The chart of this repository.
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../helm/shoal");
 
-/// Installs the chart on the cluster that kubectl points at, and does to it what people do
+/// Installs the chart on the cluster that kubectl points at, and uses it as operators do
 ///
-/// Publishes, scales, restarts, kills, upgrades, uninstalls, in a namespace of its own, which is
-/// deleted in the end. Needs kubectl and helm, and the images of `make images` on the nodes.
+/// Publishes, scales, restarts, kills, upgrades and uninstalls, in a namespace of its own, which is
+/// deleted at the end. Needs kubectl and helm, and the images of `make images` on the nodes.
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Args {
-    /// Namespace that is made for it
+    /// Namespace that is created for the test
     #[arg(long, default_value = "shoal-kube-test")]
     namespace: String,
-    /// Of the file that is published
+    /// Size of the published file
     #[arg(long, default_value = "100MB")]
     size: ByteSize,
     /// Peers that the Deployment is scaled to
     #[arg(long, default_value = "50")]
     replicas: usize,
-    /// Leave the namespace, for you to look into
+    /// Keep the namespace for inspection
     #[arg(long)]
     keep: bool,
     /// Directory of the chart
     #[arg(long, default_value = CHART)]
     chart: PathBuf,
-    /// More arguments of helm install and upgrade, after --
+    /// Additional arguments of helm install and upgrade, after --
     #[arg(last = true)]
     helm: Vec<String>,
 }

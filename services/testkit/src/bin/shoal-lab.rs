@@ -1,4 +1,4 @@
-//! `shoal-lab`: the shipped binaries on shaped links, against the textbook's bound.
+//! `shoal-lab`: measures the shipped binaries on shaped links, against the textbook's bound.
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
@@ -21,17 +21,17 @@ Examples:
   shoal-lab -n 8 --size 500MB --us 0 --ui 0 --di 0    as fast as this machine
   shoal-lab --table                                   all of docs/BENCHMARKS.md";
 
-/// Measures the shipped binaries on shaped links, one network namespace for each host (root, Linux).
+/// Measures the shipped binaries on shaped links, one network namespace per host (root, Linux).
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {
     /// Peers besides the publisher
     #[arg(short, default_value = "10")]
     n: NonZeroU32,
-    /// The file
+    /// Size of the file
     #[arg(long, default_value = "50MB")]
     size: ByteSize,
-    /// Uplink of the publisher; 0: as fast as the machine
+    /// Uplink of the publisher; 0: unshaped, as fast as the machine
     #[arg(long, default_value = "200mbit")]
     us: LinkRate,
     /// Uplink of a peer
@@ -40,19 +40,19 @@ struct Args {
     /// Downlink of every host
     #[arg(long, default_value = "400mbit")]
     di: LinkRate,
-    /// Uplinks that the peers have in turn, instead of --ui
+    /// Uplinks assigned to the peers in turn, instead of --ui
     #[arg(long, value_delimiter = ',', value_name = "RATES")]
     uplinks: Vec<LinkRate>,
-    /// The last K peers come S seconds later
+    /// The last K peers start S seconds later
     #[arg(long, value_name = "K:S")]
     late: Option<Late>,
     /// Kill the publisher when the first peer is complete
     #[arg(long)]
     seed_dies: bool,
-    /// Give up after so long
+    /// Fail after this time
     #[arg(long, default_value = "300s", value_parser = duration::parse, value_name = "DURATION")]
     limit: Duration,
-    /// Run it so many times, and print median and range
+    /// Repeat the run, and print median and range
     #[arg(long, default_value = "1")]
     runs: NonZeroUsize,
     /// Run the whole set of docs/BENCHMARKS.md and print a Markdown table; takes --runs and --limit
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn every_condition_can_be_asked_for() {
+    fn every_condition_can_be_requested() {
         let flags = "-n 9 --us 100mbit --uplinks 5mbit,20mbit --di 0 --late 2:3 --seed-dies";
         assert_eq!(
             setup(&flags.split(' ').collect::<Vec<_>>()).to_string(),

@@ -1,5 +1,5 @@
-//! `shoal-sim`: simulates a swarm and prints how close to the textbook's bound it comes; `shoal-sim
-//! ring` simulates rings and prints what lookups cost, beside the figures of the Chord paper.
+//! `shoal-sim`: simulates a swarm and compares it with the textbook's bound; `shoal-sim ring`
+//! simulates rings and compares the cost of lookups with the figures of the Chord paper.
 
 use std::{
     fs::File,
@@ -13,22 +13,22 @@ use clap::{Parser, Subcommand, ValueEnum};
 use shoal_core::content::PieceLength;
 use shoal_testkit::sim::{self, Fault, HostSetup, MBIT, Setup, ring::Table};
 
-/// Simulates a swarm. Equal seeds give equal traces.
+/// Simulates a swarm. The same seed gives the same trace.
 #[derive(Debug, Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// Decides everything that is random.
+    /// Seed of the random generator.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Seeds to run, from --seed on.
+    /// Number of seeds to run, from --seed on.
     #[arg(long, default_value_t = 1)]
     seeds: u64,
     /// Peers besides the publisher.
     #[arg(short, default_value_t = 10)]
     n: usize,
-    /// Bytes of the content, such as 50MB or 1GiB.
+    /// Size of the content, such as 50MB or 1GiB.
     #[arg(long, default_value = "50MB", value_parser = parse_size)]
     size: u64,
     /// Uplink of the publisher, Mbit/s.
@@ -40,40 +40,40 @@ struct Args {
     /// Downlink of a peer, Mbit/s.
     #[arg(long, default_value_t = 400)]
     di: u64,
-    /// Uplinks of the peers, Mbit/s, in turns; instead of --ui.
+    /// Uplinks assigned to the peers in turn, Mbit/s; instead of --ui.
     #[arg(long, value_delimiter = ',')]
     uplinks: Vec<u64>,
-    /// One way, ms.
+    /// One-way latency, ms.
     #[arg(long, default_value_t = 1.0)]
     latency: f64,
-    /// Bytes of a piece, such as 256KiB; default: as the layout picks.
+    /// Size of a piece, such as 256KiB; default: by the size of the content.
     #[arg(long, value_parser = parse_size)]
     piece: Option<u64>,
-    /// Links of a peer.
+    /// Maximum number of links of a peer.
     #[arg(long, default_value_t = 50)]
     neighbours: usize,
-    /// Publish so that each piece goes out once.
+    /// Publish with super-seeding.
     #[arg(long)]
     super_seeding: bool,
-    /// Fetch the pieces in their order.
+    /// Fetch the pieces in order.
     #[arg(long)]
     sequential: bool,
-    /// Peers that send rubbish.
+    /// Number of peers that send wrong bytes.
     #[arg(long, default_value_t = 0)]
     poisoners: usize,
-    /// Peers that claim everything and never send.
+    /// Number of peers that claim every piece and never send.
     #[arg(long, default_value_t = 0)]
     silent: usize,
-    /// Peers that unchoke nobody.
+    /// Number of peers that unchoke nobody.
     #[arg(long, default_value_t = 0)]
     free_riders: usize,
-    /// Kill the publisher once one copy is out.
+    /// Kill the publisher once the other peers hold every piece among them.
     #[arg(long)]
     publisher_dies: bool,
-    /// Peers that leave after a second and return two seconds later.
+    /// Number of peers that leave after one second and return two seconds later.
     #[arg(long, default_value_t = 0)]
     leavers: usize,
-    /// What to print: one swarm, or the table of the design.
+    /// What to simulate: one swarm, or the swarms of the design's table.
     #[arg(long, value_enum, default_value_t = Scenario::One)]
     scenario: Scenario,
     /// Write every event to a file.
@@ -83,9 +83,9 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Simulates rings, and prints tables beside those of the Chord paper.
+    /// Simulates rings and prints tables beside those of the Chord paper.
     Ring {
-        /// Decides everything that is random.
+        /// Seed of the random generator.
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// The tables to print; default: all.
@@ -132,7 +132,7 @@ fn simulate_one(args: &Args) -> anyhow::Result<()> {
         println!("seed        {seed}\n{report}");
         if report.last().is_none() {
             bail!(
-                "a peer never completed; the same again: shoal-sim --seed {seed}, other flags alike"
+                "a peer never completed; to repeat: shoal-sim --seed {seed}, and the same other flags"
             );
         }
     }
@@ -190,7 +190,7 @@ fn setup_of(args: &Args) -> anyhow::Result<Setup> {
     })
 }
 
-/// Reads a number of bytes with an optional unit.
+/// Parses a number of bytes with an optional unit.
 fn parse_size(text: &str) -> anyhow::Result<u64> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
@@ -201,8 +201,8 @@ fn parse_size(text: &str) -> anyhow::Result<u64> {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
-        unit => bail!("{unit} is no unit; use B, KB, MB, GB, KiB, MiB or GiB"),
+        unit => bail!("{unit} is not a unit; use B, KB, MB, GB, KiB, MiB or GiB"),
     };
-    let number: u64 = digits.parse().with_context(|| format!("{text} is no size"))?;
-    number.checked_mul(factor).with_context(|| format!("{text} is too much"))
+    let number: u64 = digits.parse().with_context(|| format!("{text} is not a size"))?;
+    number.checked_mul(factor).with_context(|| format!("{text} is too large"))
 }

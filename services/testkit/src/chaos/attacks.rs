@@ -1,4 +1,4 @@
-//! Strangers that attack a process while a fault lasts.
+//! Attacks on a process for the duration of a fault.
 
 use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 
@@ -11,6 +11,7 @@ use super::{
     world::{Places, enter_strangers},
 };
 use crate::{
+    adversary::{Adversary, Vice},
     hostile::{
         empties::{self, RING_METHODS},
         half_sent::HalfSent,
@@ -19,41 +20,39 @@ use crate::{
         unread::LazyReaders,
     },
     network::Network,
-    villain::{Vice, Villain},
 };
 
 /// Longest wait for a victim to accept a connection; it may just be starting.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
-/// Bytes of a message of empty elements, and of one that is not sent whole: within what is accepted.
+/// The size of the messages of empty elements and of the half-sent ones, below the message limit.
 const MESSAGE_BYTES: usize = 100 << 10;
-/// How much of each there is.
+/// The number of calls, connections or links of each attack.
 const EMPTIES_CALLS: usize = 4;
 const HALF_SENT_CALLS: usize = 32;
 const IDLE_CONNECTIONS: usize = 64;
 const READERS: (usize, usize) = (4, 8);
 const SILENT_LINKS: usize = 30;
 
-/// An attack under way.
+/// A running attack, on a thread of its own.
 pub(super) struct Stranger {
     attack: Attack,
     end: CancellationToken,
     thread: thread::JoinHandle<anyhow::Result<()>>,
 }
 
-/// What an attack needs to know.
+/// The target of an attack.
 pub(super) struct Victim {
-    /// Who it is.
     pub(super) target: Target,
     /// HOST:PORT.
     pub(super) address: String,
-    /// A content that it has, if there is one.
+    /// A content that it holds, if any.
     pub(super) content: Option<String>,
-    /// HOST:PORT of a tracker that is up, for those who join a swarm.
+    /// HOST:PORT of a tracker, for attackers that join a swarm.
     pub(super) tracker: String,
 }
 
 impl Stranger {
-    /// Begins an attack.
+    /// Starts an attack.
     pub(super) fn start(
         attack: Attack,
         victim: Victim,
@@ -65,12 +64,12 @@ impl Stranger {
         let thread = thread::spawn(move || {
             enter_strangers(network.as_deref())?;
             drop(network);
-            suffer(attack, &victim, source, &ends)
+            attack_until(attack, &victim, source, &ends)
         });
         Self { attack, end, thread }
     }
 
-    /// Tells it to end.
+    /// Asks it to end.
     pub(super) fn end(&self) {
         self.end.cancel();
     }
@@ -78,13 +77,13 @@ impl Stranger {
     /// Waits for its end. An error says why the victim was not attacked.
     pub(super) fn join(self) -> anyhow::Result<()> {
         self.end.cancel();
-        let ended = self.thread.join().map_err(|_| anyhow!("it lost the victim"))?;
+        let ended = self.thread.join().map_err(|_| anyhow!("the attacker panicked"))?;
         ended.with_context(|| format!("{:?}", self.attack))
     }
 }
 
 /// Attacks until `end`.
-fn suffer(
+fn attack_until(
     attack: Attack,
     victim: &Victim,
     source: IpAddr,
@@ -93,7 +92,9 @@ fn suffer(
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     runtime.block_on(async {
         let connecting = tokio::net::TcpStream::connect(&victim.address);
-        timeout(CONNECT_PATIENCE, connecting).await?.context("the victim is not there")
+        timeout(CONNECT_PATIENCE, connecting)
+            .await?
+            .context("the victim does not accept connections")
     })?;
     let vice = match attack {
         Attack::Poisoner => Some(Vice::Poisons),
@@ -103,9 +104,10 @@ fn suffer(
     };
     if let Some(vice) = vice {
         let content = victim.content()?;
-        let villain = Villain::join_from(source, vice, content, &victim.address, &victim.tracker)?;
+        let adversary =
+            Adversary::join_from(source, vice, content, &victim.address, &victim.tracker)?;
         runtime.block_on(end.cancelled());
-        drop(villain);
+        drop(adversary);
         return Ok(());
     }
     let attacking = end.run_until_cancelled(call(attack, victim, source, end));
@@ -141,7 +143,7 @@ async fn call(
             let (connections, calls) = READERS;
             let content = victim.content()?;
             let readers = LazyReaders::start(address, content, connections, calls).await;
-            ensure!(!readers.is_empty(), "it refused all readers of {content}");
+            ensure!(!readers.is_empty(), "the victim refused all readers of {content}");
             end.cancelled().await;
         }
         Attack::SilentLinks => {
@@ -159,7 +161,7 @@ impl Victim {
         self.content.as_deref().context("the victim had no content yet")
     }
 
-    /// A method that takes a message.
+    /// A method of its API that accepts a request message.
     fn method(&self) -> &'static str {
         match self.target {
             Target::Ring(_) => "/shoal.dht.v1.DhtService/Gossip",

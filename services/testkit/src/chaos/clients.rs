@@ -1,4 +1,4 @@
-//! Clients of the ring that read, write, compare and set, and remove a few keys, and keep a record.
+//! Clients of the ring that get, put, compare-and-set and delete a few keys, and record every call.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -22,20 +22,20 @@ use tonic::{Code, Response, Status};
 use super::linear::{self, Action, Call, Flaw, Outcome, Value};
 use crate::ring::{Client, client};
 
-/// Clients, each of which does one thing at a time.
+/// The number of clients. Each has one open call at a time.
 const CLIENTS: usize = 6;
-/// Keys at a time.
+/// The number of keys in use at a time.
 const KEYS: u64 = 3;
-/// After so long clients go on with other keys, so that the history of each can be checked.
-const TERM: Duration = Duration::from_secs(15);
-/// Longest wait for an answer: longer than a node tries.
+/// How long a set of keys is in use: short, so that the history of each key can be checked.
+const KEYS_FOR: Duration = Duration::from_secs(15);
+/// Longest wait for an answer, longer than a node's own timeout.
 const PATIENCE: Duration = Duration::from_secs(7);
-/// Between two calls of a client, at most.
+/// Longest pause between two calls of a client.
 const PAUSE_MS: u64 = 60;
-/// Between two reads of a key that cannot be read at present.
+/// Pause between two reads of a key that could not be read.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Clients at work.
+/// The running clients.
 pub(super) struct Clients {
     nodes: Arc<[String]>,
     record: Arc<Record>,
@@ -43,37 +43,37 @@ pub(super) struct Clients {
     tasks: JoinSet<()>,
 }
 
-/// What clients did.
+/// The record of the clients' calls.
 #[derive(Debug, Default)]
 struct Record {
     calls: Mutex<BTreeMap<String, Vec<Call>>>,
     /// The value of each version of a key.
     versions: Mutex<HashMap<(String, String), u64>>,
-    /// Two values of one version.
+    /// Violations seen while the clients run, such as two values of one version.
     flaws: Mutex<Vec<String>>,
-    /// The last value that was used.
+    /// The last value written.
     values: AtomicU64,
     unread: AtomicU64,
 }
 
-/// What came of all calls.
+/// Counts of the calls by outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Reads that were answered.
     pub read: u64,
-    /// Writes without a condition that happened.
+    /// Acknowledged writes without a condition.
     pub written: u64,
-    /// Writes with a condition that happened.
+    /// Acknowledged writes with a condition.
     pub swapped: u64,
     /// Writes whose condition did not hold.
     pub refused: u64,
-    /// Writes that may have happened.
+    /// Writes with an unknown outcome.
     pub unknown: u64,
-    /// Reads that had no answer.
+    /// Reads without an answer.
     pub unread: u64,
-    /// Values that were seen under more than one version: written again by the ring itself.
+    /// Values seen under more than one version: the ring itself wrote them again.
     pub rewritten: u64,
-    /// Keys.
+    /// Number of keys.
     pub keys: u64,
 }
 
@@ -90,8 +90,8 @@ impl Clients {
         clients
     }
 
-    /// Ends the clients, and reads every key once more. Fails with the key that cannot be read until
-    /// the deadline.
+    /// Stops the clients and reads every key once more. Fails with a key that cannot be read by the
+    /// deadline.
     pub(super) async fn stop(&mut self, deadline: Instant) -> Result<(), String> {
         self.stop.cancel();
         while let Some(ended) = self.tasks.join_next().await {
@@ -102,7 +102,9 @@ impl Clients {
         for key in keys {
             while !worker.read(&key).await {
                 if Instant::now() >= deadline {
-                    return Err(format!("the key {key} cannot be read although all is well again"));
+                    return Err(format!(
+                        "the key {key} cannot be read although the faults are over"
+                    ));
                 }
                 sleep(RETRY).await;
             }
@@ -110,7 +112,7 @@ impl Clients {
         Ok(())
     }
 
-    /// Counts what came of the calls so far.
+    /// Counts the calls so far by outcome.
     pub(super) fn tally(&self) -> Tally {
         let calls = self.record.calls.lock();
         let unread = self.record.unread.load(Ordering::Relaxed);
@@ -134,7 +136,7 @@ impl Clients {
         tally
     }
 
-    /// What no ring that keeps its promises would have answered.
+    /// The answers that violate the ring's guarantees.
     pub(super) fn flaws(&self) -> Vec<String> {
         let mut flaws = self.record.flaws.lock().clone();
         for (key, calls) in &*self.record.calls.lock() {
@@ -144,7 +146,7 @@ impl Clients {
                     flaws.push(format!("{key}: {flaw}:{}", linear::describe(calls, index)));
                 }
                 Err(flaw @ Flaw::Undecided) => {
-                    flaws.push(format!("{key}: {flaw}; there are {} of them", calls.len()));
+                    flaws.push(format!("{key}: {flaw}; it has {} calls", calls.len()));
                 }
             }
         }
@@ -164,7 +166,7 @@ struct Worker {
     rng: StdRng,
     /// Kept until it fails.
     client: Option<Client>,
-    /// What each key was when it was last read or written, with its version.
+    /// Each key's value when this client last read or wrote it, with the condition for its version.
     seen: HashMap<String, (Value, Kind)>,
 }
 
@@ -172,8 +174,8 @@ impl Worker {
     async fn work(mut self, stop: CancellationToken) {
         let begun = Instant::now();
         while !stop.is_cancelled() {
-            let term = begun.elapsed().as_secs() / TERM.as_secs();
-            let keys = format!("chaos-{term}-");
+            let period = begun.elapsed().as_secs() / KEYS_FOR.as_secs();
+            let keys = format!("chaos-{period}-");
             self.seen.retain(|known, _| known.starts_with(&keys));
             let key = format!("{keys}{}", self.rng.random_range(0..KEYS));
             let seen = self.seen.get(&key).cloned();
@@ -205,7 +207,7 @@ impl Worker {
         self.client.get_or_insert_with(|| client(node)).clone()
     }
 
-    /// Reads a key. False if it was not answered.
+    /// Reads a key. Returns whether it was answered.
     async fn read(&mut self, key: &str) -> bool {
         let asked = Instant::now();
         let request = GetRequest { key: key.to_owned().into(), direct: false };
@@ -214,7 +216,7 @@ impl Worker {
             Ok(found) => {
                 let text = String::from_utf8_lossy(&found.value).into_owned();
                 let Ok(value) = text.parse() else {
-                    self.record.flaw(format!("{key} holds {text:?}, which nobody wrote"));
+                    self.record.flaw(format!("{key} holds {text:?}, which no client wrote"));
                     return true;
                 };
                 self.record.note_version(key, &found.version, value);
@@ -232,7 +234,7 @@ impl Worker {
         true
     }
 
-    /// Puts or removes a key, if it is as it was seen, or in any case.
+    /// Puts or deletes a key, with the condition that it is unchanged since `seen`, if given.
     async fn write(&mut self, key: &str, value: Value, seen: Option<(Value, Kind)>) {
         let asked = Instant::now();
         let (expected, kind) = seen.unzip();
@@ -297,7 +299,7 @@ impl Worker {
 }
 
 impl Record {
-    /// A version stands for one value for ever.
+    /// Checks that a version has one value for ever.
     fn note_version(&self, key: &str, version: &str, value: u64) {
         let of_version = (key.to_owned(), version.to_owned());
         let known = *self.versions.lock().entry(of_version).or_insert(value);

@@ -1,16 +1,17 @@
-//! Checks that the calls on one key could have happened one after another, each at one moment between
-//! question and answer: linearizability, of a register with compare-and-set (Herlihy and Wing 1990).
+//! A checker of linearizability, for a register with compare-and-set (Herlihy and Wing 1990): could
+//! the calls on one key have happened one after another, each at one moment between its request and
+//! its answer?
 //!
-//! The checker walks through questions and answers in the order of time. It keeps every state the key
-//! may be in, with the open calls that have taken effect in it (Lowe 2017, "just-in-time
-//! linearization"). An answer strikes out the states that contradict it. If none is left, no order of
-//! the calls explains the answers.
+//! The checker walks through requests and answers in the order of time. It keeps every possible
+//! state of the key, each with the open calls that have taken effect in it (Lowe 2017,
+//! "just-in-time linearization"). An answer removes the states that contradict it. If no state is
+//! left, no order of the calls explains the answers.
 //!
-//! What the ring promises of each call:
-//! - A conditional write takes effect once at most. Where its outcome is unknown, it may do so at any
+//! The ring's guarantees:
+//! - A conditional write takes effect at most once. If its outcome is unknown, it may do so at any
 //!   later time.
-//! - A write without a condition may take effect more than once until it is answered: a node repeats it
-//!   when it hears no answer. Where its outcome is unknown, that time has no end.
+//! - A write without a condition may take effect more than once until it is answered, since a node
+//!   repeats it when it gets no answer. If its outcome is unknown, it may do so for ever.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,66 +19,66 @@ use std::{
     time::Instant,
 };
 
-/// What a key holds: every write of a key has a value of its own.
+/// The value of a key. No two writes of a key have the same value.
 pub type Value = Option<u64>;
 
-/// What a client asked for.
+/// The operation of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Get.
     Read,
-    /// Put, or Delete, without a condition.
+    /// Put or Delete without a condition.
     Write(Value),
-    /// Put, or Delete, if the key still is as it was read.
+    /// Put or Delete on the condition that the key is unchanged since it was read.
     Swap {
-        /// What was read.
+        /// The value that was read.
         expected: Value,
-        /// What shall be there instead.
+        /// The new value.
         new: Value,
     },
 }
 
-/// What came of it.
+/// The result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// A read found this.
+    /// A read returned this.
     Found(Value),
-    /// A write happened.
+    /// A write took effect.
     Done,
-    /// The condition did not hold, and nothing happened.
+    /// The condition did not hold, so the write had no effect.
     Refused,
-    /// A write may have happened, or may happen yet.
+    /// A write may have taken effect, or may still do so.
     Unknown,
 }
 
-/// A call on a key, from the question to the answer.
+/// A call on a key.
 #[derive(Clone, Copy, Debug)]
 pub struct Call {
-    /// Which client made it, for whoever reads about a flaw.
+    /// The client that made it, for the description of a flaw.
     pub client: usize,
-    /// What it asked for.
+    /// What it requested.
     pub action: Action,
-    /// When it asked.
+    /// When it was sent.
     pub asked: Instant,
-    /// When it was answered, or gave up.
+    /// When it was answered, or timed out.
     pub answered: Instant,
-    /// What came of it.
+    /// Its result.
     pub outcome: Outcome,
 }
 
-/// Why a history was not accepted.
+/// Why a history was rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// No order of the calls explains this answer, by its place in the history.
+    /// No order of the calls explains the answer to this call, by its index in the history.
     NotLinearizable(usize),
     /// There are too many orders to try.
     Undecided,
 }
 
-/// States at a time, at most. An honest history of six clients needs a few hundred.
+/// The largest number of states kept. A correct history of six clients needs a few hundred.
 const MAX_STATES: usize = 1 << 18;
 
-/// What the key may be like.
+/// A possible state of the key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct State {
     value: Value,
@@ -85,14 +86,14 @@ struct State {
     effective: Vec<usize>,
 }
 
-/// Checks all calls on a key, which held nothing before.
+/// Checks all calls on a key that had no value before.
 pub fn check(calls: &[Call]) -> Result<(), Flaw> {
     Checker::new(calls).run()
 }
 
-/// The calls before and around a flaw, one a line.
+/// The calls up to a flaw, one per line.
 pub fn describe(calls: &[Call], flaw: usize) -> String {
-    /// Calls that are shown.
+    /// The number of calls shown.
     const SHOWN: usize = 24;
     let end = calls[flaw].answered;
     let mut shown: Vec<_> = calls.iter().filter(|call| call.asked <= end).collect();
@@ -119,7 +120,7 @@ impl fmt::Display for Flaw {
 }
 
 impl State {
-    /// A call has taken effect.
+    /// The state after this call has taken effect.
     fn with(mut self, call: usize) -> Self {
         if let Err(place) = self.effective.binary_search(&call) {
             self.effective.insert(place, call);
@@ -130,11 +131,11 @@ impl State {
 
 struct Checker<'a> {
     calls: &'a [Call],
-    /// Who wrote a value. Values that nobody wrote have no entry.
+    /// The call that wrote each value. Values that no call wrote have no entry.
     writers: HashMap<u64, usize>,
-    /// Values that were read, or expected by a condition.
+    /// Values that a read returned or a condition expected.
     observed: HashSet<u64>,
-    /// Calls that were asked and not answered; those whose outcome is unknown stay.
+    /// Calls without an answer so far. Calls with an unknown outcome stay.
     open: Vec<usize>,
     /// Calls that cannot take effect any more.
     over: HashSet<usize>,
@@ -154,8 +155,8 @@ impl<'a> Checker<'a> {
         let writers = calls.iter().enumerate();
         let writers = writers.filter_map(|(index, call)| Some((written(call)?, index))).collect();
         let observed = calls.iter().filter_map(observed).collect();
-        let nothing = State { value: None, effective: Vec::new() };
-        let (open, over, states) = (Vec::new(), HashSet::new(), HashSet::from([nothing]));
+        let empty = State { value: None, effective: Vec::new() };
+        let (open, over, states) = (Vec::new(), HashSet::new(), HashSet::from([empty]));
         Self { calls, writers, observed, open, over, states }
     }
 
@@ -164,13 +165,13 @@ impl<'a> Checker<'a> {
             if answers {
                 self.answer(index)?;
             } else {
-                self.question(index);
+                self.request(index);
             }
         }
         Ok(())
     }
 
-    fn question(&mut self, call: usize) {
+    fn request(&mut self, call: usize) {
         if self.open.iter().any(|open| self.may_stand_for(*open, call)) {
             return;
         }
@@ -179,8 +180,8 @@ impl<'a> Checker<'a> {
         self.states = states.into_iter().map(|state| self.with_explained(state)).collect();
     }
 
-    /// Of writes that may take effect for ever, one of each kind is enough: the removals, and those
-    /// whose values nobody saw, are alike.
+    /// Of writes that may take effect for ever, one of each kind suffices: all deletes are
+    /// equivalent, and so are all writes whose values nobody observed.
     fn may_stand_for(&self, open: usize, call: usize) -> bool {
         let kind = |index: usize| match self.calls[index] {
             Call { action: Action::Write(value), outcome: Outcome::Unknown, .. } => {
@@ -191,7 +192,7 @@ impl<'a> Checker<'a> {
         kind(call).is_some_and(|of_call| kind(open) == Some(of_call))
     }
 
-    /// Keeps the states in which a call has taken effect.
+    /// Keeps the states in which this call has taken effect.
     fn answer(&mut self, call: usize) -> Result<(), Flaw> {
         let reached = self.reached()?;
         self.open.retain(|open| *open != call);
@@ -206,7 +207,7 @@ impl<'a> Checker<'a> {
         if self.states.is_empty() { Err(Flaw::NotLinearizable(call)) } else { Ok(()) }
     }
 
-    /// All states that the present ones may become by open calls.
+    /// All states reachable from the present ones by open calls.
     fn reached(&self) -> Result<HashSet<State>, Flaw> {
         let mut reached = self.states.clone();
         let mut todo: Vec<_> = self.states.iter().cloned().collect();
@@ -225,13 +226,13 @@ impl<'a> Checker<'a> {
         Ok(reached)
     }
 
-    /// The state after a write takes effect, if it may.
+    /// The state after a write takes effect, if it can.
     fn apply(&self, index: usize, state: &State) -> Option<State> {
         let Call { action, outcome, .. } = self.calls[index];
         let is_effective = state.effective.binary_search(&index).is_ok();
         let after = |value| State { value, effective: state.effective.clone() };
         match (action, outcome) {
-            // It needs no note: it may take effect again.
+            // Not marked as effective: it may take effect again.
             (Action::Write(value), Outcome::Unknown) => Some(after(value)),
             (Action::Write(value), _) => Some(after(value).with(index)),
             (Action::Swap { expected, new }, Outcome::Done | Outcome::Unknown) => {
@@ -242,7 +243,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Whatever changes nothing takes effect as soon as the state explains its answer.
+    /// Marks the open calls that change nothing and whose answers this state explains: they take
+    /// effect as early as possible.
     fn with_explained(&self, state: State) -> State {
         let value = state.value;
         let explained = self.open.iter().filter(|index| {
@@ -258,14 +260,14 @@ impl<'a> Checker<'a> {
         explained.fold(state, |state, index| state.with(*index))
     }
 
-    /// A write that took effect twice has two versions of one value.
+    /// Whether a value may have two versions: an unconditional write may take effect twice.
     fn may_have_two_versions(&self, value: Value) -> bool {
         let writer = value.and_then(|value| self.writers.get(&value));
         writer.is_some_and(|writer| matches!(self.calls[*writer].action, Action::Write(_)))
     }
 
-    /// A swap of unknown outcome whose expected value cannot come back is over. Whether it took effect
-    /// makes no difference, so the two states are one.
+    /// Marks swaps of unknown outcome that cannot take effect any more, because their expected
+    /// value cannot return. Whether they did makes no difference, so both states become one.
     fn without_the_impossible(&self, state: State) -> State {
         let impossible = self.open.iter().filter(|index| {
             let Call { action, outcome, .. } = self.calls[**index];
@@ -284,7 +286,7 @@ impl<'a> Checker<'a> {
         !self.over.contains(writer) && (repeats || state.effective.binary_search(writer).is_err())
     }
 
-    /// What is over in every state is open no longer.
+    /// Closes the calls of unknown outcome that are marked in every state.
     fn forget_what_is_over(&mut self) {
         let is_over = |index: &usize| {
             self.calls[*index].outcome == Outcome::Unknown
@@ -304,7 +306,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// Questions and answers in the order of time, questions first where that is the same.
+/// Requests and answers in the order of time, requests first at equal times.
 fn moments(calls: &[Call]) -> Vec<(Instant, bool, usize)> {
     let asked = calls.iter().enumerate().map(|(index, call)| (call.asked, false, index));
     let known = calls.iter().enumerate().filter(|(_, call)| call.outcome != Outcome::Unknown);

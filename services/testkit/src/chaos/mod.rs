@@ -1,8 +1,9 @@
-//! Chaos: a ring, trackers and peers under random faults and attacks at the same time, while clients use
-//! them. What clients of the ring saw must be linearizable, every download must be what was published,
-//! no process may end by itself, and once the faults are over all must be well soon.
+//! The chaos test: a ring, trackers and peers under random faults and attacks at the same time,
+//! while clients use them. The answers of the ring must be linearizable, every download must equal
+//! the published file, no process may end by itself, and all must be ready and complete soon after
+//! the faults.
 //!
-//! The faults are drawn from a seed (`plan.rs`); how processes and clients interleave is not.
+//! The faults are drawn from a seed (`plan.rs`). The interleaving of processes and clients is not.
 
 mod attacks;
 mod clients;
@@ -37,34 +38,35 @@ use crate::{
     ring::{client, flaw, state},
 };
 
-/// All processes are up within so long, or never.
+/// Longest start of all processes.
 const START_PATIENCE: Duration = Duration::from_secs(60);
-/// Once the faults are over, all must be well after so long: leases, takeovers, backoffs and bans of
-/// addresses that failed to answer are over long before, and what is left to fetch takes seconds.
+/// Longest time from the last fault until all processes are ready and all downloads complete.
+/// Leases, reconfigurations, backoffs and bans of unreachable addresses end long before, and the
+/// remaining downloads take seconds.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(120);
-/// No process grows beyond that, whoever attacks it.
+/// The memory limit of each process, under any attack.
 const MAX_MEMORY: u64 = 256 << 20;
-/// How often a condition is looked at.
+/// How often a condition is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// The clock of a process has moved after so long.
+/// Longest time until a process reports that its clock was moved.
 const CLOCK_PATIENCE: Duration = Duration::from_secs(10);
-/// What a process logs then.
+/// The log message of that report.
 const CLOCK_MOVED: &str = "a test has moved the wall clock";
-/// Whose clock is tried.
+/// The process whose clock is moved for a check.
 const CLOCK_PROBE: Target = Target::Ring(0);
 
-/// What a run is like.
+/// The settings of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
-    /// Decides which faults there are, and when.
+    /// Determines the faults and their times.
     pub seed: u64,
-    /// For how long there are faults.
+    /// For how long faults are injected.
     pub length: Duration,
-    /// Keep the logs although all went well.
+    /// Keep the logs even if no guarantee was violated.
     pub keep_logs: bool,
 }
 
-/// Runs it. An error if it could not be run; promises that were broken are in the report.
+/// Runs the test. An error means that it could not be run; violations are in the report.
 pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<Report> {
     let folder = tempfile::Builder::new().prefix("shoal-chaos-").tempdir()?;
     println!(
@@ -111,12 +113,12 @@ struct Run<'a> {
     report: Report,
     rng: StdRng,
     can_move_clocks: bool,
-    /// Attacks, by the numbers of their faults.
+    /// Running attacks, by the index of their fault.
     strangers: Vec<(usize, Stranger)>,
     begun: Instant,
 }
 
-/// A fault begins or ends.
+/// The start or the end of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Turn {
     Ends,
@@ -161,7 +163,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Starts all, and waits until each is ready.
+    /// Starts all processes and waits until they are ready and the nodes form one ring.
     async fn start(&mut self) -> anyhow::Result<()> {
         self.world.start_all()?;
         let deadline = Instant::now() + START_PATIENCE;
@@ -171,14 +173,14 @@ impl<'a> Run<'a> {
                 bail!(ended);
             }
             if Instant::now() >= deadline {
-                bail!("it does not begin: {wrong}");
+                bail!("not ready after {START_PATIENCE:?}: {wrong}");
             }
             sleep(LOOK_EVERY).await;
         }
         self.check_clocks().await
     }
 
-    /// Sees whether clocks can be moved: the binaries may have been built without that.
+    /// Checks whether clocks can be moved: the binaries may lack the feature `faults`.
     async fn check_clocks(&mut self) -> anyhow::Result<()> {
         self.world.move_clock(CLOCK_PROBE, 1)?;
         let deadline = Instant::now() + CLOCK_PATIENCE;
@@ -195,7 +197,7 @@ impl<'a> Run<'a> {
         Ok(self.world.move_clock(CLOCK_PROBE, 0)?)
     }
 
-    /// Has the faults begin and end.
+    /// Injects the faults.
     async fn trouble(&mut self, swarm: &Swarm) -> anyhow::Result<()> {
         let faults = plan(self.setup.seed, self.setup.length);
         let mut turns: Vec<_> = (0..)
@@ -212,10 +214,10 @@ impl<'a> Run<'a> {
             self.interrupt.check()?;
             self.report.violations.extend(self.world.ended_by_itself());
             if swarm.has_ended() {
-                bail!("whoever publishes and fetches panicked");
+                bail!("the task that publishes and fetches panicked");
             }
             if !self.report.violations.is_empty() {
-                // What was begun is ended as the processes are.
+                // The faults end with the processes.
                 return Ok(());
             }
             match turns.next_if(|(at, ..)| *at <= self.begun.elapsed()) {
@@ -232,7 +234,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Begins a fault. False if that is not possible here.
+    /// Starts a fault. Returns whether it is possible here.
     fn begin(&mut self, number: usize, fault: &Fault, swarm: &Swarm) -> anyhow::Result<bool> {
         let target = fault.target;
         let is_possible = match fault.trouble {
@@ -255,7 +257,7 @@ impl<'a> Run<'a> {
             Trouble::Attack(attack) => {
                 let places = self.world.places();
                 let trackers: Vec<_> = (0..TRACKERS).map(Target::Tracker).collect();
-                let tracker = trackers.choose(&mut self.rng).context("there are trackers")?;
+                let tracker = trackers.choose(&mut self.rng).context("no trackers")?;
                 let victim = Victim {
                     target,
                     address: places.address(target).to_owned(),
@@ -293,7 +295,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Waits until all is well, now that the faults are over.
+    /// Waits until all is ready and complete after the faults.
     async fn settle(&mut self, swarm: &Swarm, clients: &mut Clients) -> anyhow::Result<()> {
         let calm = Instant::now();
         let deadline = calm + SETTLE_PATIENCE;
@@ -321,7 +323,7 @@ impl<'a> Run<'a> {
             if Instant::now() >= deadline {
                 let late = wrong.into_iter().chain(missing);
                 let late =
-                    late.map(|what| format!("{SETTLE_PATIENCE:?} after the last fault {what}"));
+                    late.map(|what| format!("{SETTLE_PATIENCE:?} after the last fault: {what}"));
                 self.report.violations.extend(late);
                 break;
             }
@@ -333,18 +335,18 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// What is not well: the first process that is not ready, or why the nodes are not one ring.
+    /// The first process that is not ready, or why the nodes do not form one ring.
     async fn wrong(&self) -> Option<String> {
         let mut states = Vec::new();
         for (number, address) in self.world.places().ring().iter().enumerate() {
-            let told = state(&mut client(address)).await.and_then(|told| told.state);
-            let Some(told) = told else {
+            let answer = state(&mut client(address)).await.and_then(|answer| answer.state);
+            let Some(state) = answer else {
                 return Some(format!("{} does not answer", Target::Ring(number)));
             };
-            states.push(told);
+            states.push(state);
         }
         if let Some(flaw) = flaw(&mut states) {
-            return Some(format!("the ring nodes are not one ring: {flaw}"));
+            return Some(format!("the ring nodes do not form one ring: {flaw}"));
         }
         let unready = targets().find(|target| !self.world.is_ready(*target));
         unready.map(|target| format!("{target} is not ready"))

@@ -1,29 +1,31 @@
-//! The faults of a run, drawn from its seed before it begins: the same seed and length give the same
+//! The faults of a run, drawn from its seed in advance: the same seed and length give the same
 //! plan.
 
 use std::{fmt, ops::Range, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 
-/// Ring nodes, trackers and peers of a run.
+/// The number of ring nodes.
 pub const RING_NODES: usize = 6;
-/// Peers are told of both.
+/// The number of trackers. Each peer knows both.
 pub const TRACKERS: usize = 2;
-/// All of them publish and fetch.
+/// The number of peers. All publish and fetch.
 pub const PEERS: usize = 5;
-/// Ring nodes that are away at a time, at most: with three replicas, more may leave a range without a
-/// majority, and the ring promises no answers then.
+/// The most ring nodes that are unavailable at a time. With three replicas, more could leave a
+/// range without a majority, for which the ring guarantees no answers.
 pub const MAX_RING_NODES_AWAY: usize = 2;
-/// A node that was away counts as away for so long after it is back: it is handed what it missed.
+/// How long a node still counts as unavailable after its return: it first receives the records that
+/// it missed.
 const RECOVERY: Duration = Duration::from_secs(4);
-/// Of ring nodes and of peers, the first so many have a small disk of their own.
+/// The first ring nodes and the first peers, this many each, have a small disk of their own.
 pub const SMALL_DISKS: usize = 2;
 
-/// Nothing is troubled before, and after the last fault nothing begins any more.
+/// There are no faults in this time at the start, and none starts in this time at the end.
 const PEACE: Duration = Duration::from_secs(1);
-/// Between the beginnings of two faults, in milliseconds.
+/// The pause between the starts of two faults, in milliseconds.
 const PAUSE_MS: Range<u64> = 50..900;
-/// How far a clock is moved, in milliseconds. Less than the day for which a ring keeps tombstones.
+/// How far a clock is moved, in milliseconds. Shorter than the day for which a ring keeps
+/// tombstones.
 const STEP_MS: Range<i64> = 10_000..6 * 3_600_000;
 
 /// A process of the run.
@@ -37,64 +39,65 @@ pub enum Target {
     Peer(usize),
 }
 
-/// What is done to a process.
+/// What a fault does to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// SIGKILL; it is started again afterwards, with the same data directory.
+    /// SIGKILL, and at the end a restart with the same data directory.
     Kill,
-    /// SIGSTOP, and SIGCONT afterwards.
+    /// SIGSTOP, and at the end SIGCONT.
     Stop,
-    /// No packet reaches it or leaves it, except between those that are cut off at the same time.
+    /// No packet reaches or leaves it, except to and from others that are cut off at the same time.
     Cut,
-    /// No byte is left on its disk.
+    /// Its disk is full.
     FullDisk,
-    /// Its wall clock goes so many milliseconds ahead, or behind.
+    /// Its wall clock is moved by this many milliseconds, forwards or backwards.
     Clock(i64),
-    /// A stranger attacks it.
+    /// An attacker calls it.
     Attack(Attack),
 }
 
-/// What a stranger does. Each is bounded in count, and ends with the fault.
+/// What an attacker does. Each attack is bounded in count, and ends with the fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Attack {
-    /// Lists of empty elements, which are small on the wire and large in memory.
+    /// Sends lists of empty elements, which are small on the wire and large in memory.
     Empties,
-    /// Calls whose last byte never comes.
+    /// Sends requests without their last byte.
     HalfSent,
-    /// Connections on which nothing is said.
+    /// Opens connections and sends nothing on them.
     Idle,
-    /// Readers of a manifest that do not read.
+    /// Requests manifests and does not read them.
     Unread,
-    /// Links that say no more than Hello.
+    /// Opens links and sends only Hello on them.
     SilentLinks,
-    /// A peer that sends bytes that are not the piece's.
+    /// Joins a swarm and sends wrong bytes.
     Poisoner,
-    /// A peer that promises everything and sends nothing.
+    /// Joins a swarm, claims every piece and sends none.
     Staller,
-    /// A peer that asks for everything at once.
+    /// Joins a swarm and requests every piece at once.
     Flooder,
 }
 
 /// One fault of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// When it begins, from the start of the run.
+    /// When it starts, from the start of the run.
     pub begins: Duration,
     /// When it ends.
     pub ends: Duration,
-    /// Whom it hits.
+    /// The process.
     pub target: Target,
-    /// What it is.
+    /// What happens to it.
     pub trouble: Trouble,
 }
 
 impl Fault {
-    /// Its target does not answer while it lasts.
+    /// Whether its target does not answer while it lasts.
     fn takes_away(&self) -> bool {
         matches!(self.trouble, Trouble::Kill | Trouble::Stop | Trouble::Cut | Trouble::FullDisk)
     }
 
-    /// Two faults of one process do not overlap, but clocks go wrong at any time.
+    /// Whether the two faults must not both happen. Faults of one process do not overlap, except a
+    /// clock step and another fault.
     fn collides_with(&self, other: &Self) -> bool {
         let is_clock = |fault: &Self| matches!(fault.trouble, Trouble::Clock(_));
         self.target == other.target
@@ -104,7 +107,8 @@ impl Fault {
     }
 }
 
-/// The faults of a run of this length, in the order of their beginnings. All have ended when it is over.
+/// The faults of a run of this length, in the order of their starts. Each ends by the end of the
+/// run.
 pub fn plan(seed: u64, length: Duration) -> Vec<Fault> {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut faults: Vec<Fault> = Vec::new();
@@ -123,7 +127,7 @@ pub fn plan(seed: u64, length: Duration) -> Vec<Fault> {
     }
 }
 
-/// Whether more ring nodes would be away than the ring bears.
+/// Whether this fault would make more ring nodes unavailable than the ring tolerates.
 fn is_one_too_many(faults: &[Fault], fault: &Fault) -> bool {
     let is_of_ring = |fault: &&Fault| matches!(fault.target, Target::Ring(_)) && fault.takes_away();
     let at_the_time = faults.iter().filter(|other| other.ends + RECOVERY > fault.begins);
@@ -163,7 +167,7 @@ fn draw_attack(rng: &mut StdRng, target: Target) -> Attack {
         Target::Tracker(_) => &[HalfSent, Idle],
         Target::Peer(_) => &[Idle, Unread, SilentLinks, Poisoner, Staller, Flooder],
     };
-    *possible.choose(rng).expect("there are attacks on each")
+    *possible.choose(rng).expect("each kind of target has attacks")
 }
 
 impl fmt::Display for Target {
@@ -177,7 +181,7 @@ impl fmt::Display for Target {
 }
 
 impl Trouble {
-    /// Its row in the table of a report.
+    /// Its row in the report's table.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Kill => "kill",
@@ -195,7 +199,7 @@ impl fmt::Display for Fault {
         let Self { begins, ends, target, trouble } = self;
         let lasts = ends.saturating_sub(*begins).as_secs_f64();
         match trouble {
-            Trouble::Kill => write!(f, "{target} is killed, and started again after {lasts:.1} s"),
+            Trouble::Kill => write!(f, "{target} is killed, and restarted after {lasts:.1} s"),
             Trouble::Stop => write!(f, "{target} is stopped for {lasts:.1} s"),
             Trouble::Cut => write!(f, "{target} is cut off for {lasts:.1} s"),
             Trouble::FullDisk => write!(f, "the disk of {target} is full for {lasts:.1} s"),
@@ -218,7 +222,7 @@ mod tests {
     const LENGTH: Duration = Duration::from_secs(600);
 
     #[test]
-    fn a_plan_can_be_made_again() {
+    fn a_plan_is_reproducible() {
         assert_eq!(plan(7, LENGTH), plan(7, LENGTH));
         assert_ne!(plan(7, LENGTH), plan(8, LENGTH));
     }
@@ -236,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn at_most_two_ring_nodes_are_away_at_a_time_and_no_faults_of_a_process_collide() {
+    fn at_most_two_ring_nodes_are_away_at_a_time_and_faults_of_a_process_do_not_collide() {
         for seed in 0..20 {
             let faults = plan(seed, LENGTH);
             for (index, fault) in faults.iter().enumerate() {

@@ -1,54 +1,53 @@
-//! What came of a run, as a table.
+//! The report of a run, as a table.
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use super::{clients::Tally, plan::Target, swarm::Counts};
 
-/// The order of rows.
+/// The order of the rows.
 const KINDS: [&str; 6] = ["kill", "stop", "cut network", "full disk", "clock step", "attack"];
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// How the run can be made again.
+    /// The seed, with which the run can be repeated.
     pub seed: u64,
-    /// For how long there were faults.
+    /// For how long faults were injected.
     pub length: Duration,
-    /// Faults that were injected, by kind, and by the kind of process.
+    /// Injected faults, by kind of fault and kind of process.
     pub faults: BTreeMap<&'static str, [u64; 3]>,
-    /// Attacks that did not reach their victim.
+    /// Attacks that did not reach their victim, and why.
     pub missed: Vec<String>,
     /// Kinds of faults that are not possible here, and why.
     pub skipped: Vec<String>,
-    /// Of the swarm.
+    /// Counts of the swarm.
     pub swarm: Counts,
-    /// Of the ring.
+    /// Counts of the ring's clients.
     pub ring: Tally,
-    /// How long it took until the ring was one, and all processes ready, once the faults were over.
+    /// Time from the last fault until the nodes formed one ring and all processes were ready.
     pub ready_after: Option<Duration>,
-    /// How long it took until all downloads were complete.
+    /// Time from the last fault until all downloads were complete.
     pub complete_after: Option<Duration>,
-    /// The most memory of a ring node, a tracker and a peer, in bytes.
+    /// The peak memory of any ring node, any tracker and any peer, in bytes.
     pub peak_memory: [u64; 3],
-    /// Promises that were not kept.
+    /// Guarantees that were violated.
     pub violations: Vec<String>,
     /// Where the logs are, if they were kept.
     pub logs: Option<PathBuf>,
 }
 
 impl Report {
-    /// Counts a fault.
     pub(super) fn count(&mut self, kind: &'static str, target: Target) {
         self.faults.entry(kind).or_default()[column(target)] += 1;
     }
 
-    /// Faults of all kinds.
+    /// The number of faults of all kinds.
     pub fn fault_count(&self) -> u64 {
         self.faults.values().flatten().sum()
     }
 }
 
-/// Where figures of a kind of process are.
+/// The index of a kind of process in arrays of counts.
 pub(super) fn column(target: Target) -> usize {
     match target {
         Target::Ring(_) => 0,
@@ -75,37 +74,38 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "swarm: {published} files published, {compared} downloads complete and compared byte by \
-             byte ({mb:.1} MB), {asked_again} failed and asked for again, {removed} contents removed"
+             byte ({mb:.1} MB), {asked_again} failed and requested again, {removed} contents removed"
         )?;
         let Tally { read, written, swapped, refused, unknown, unread, rewritten, keys } = self.ring;
         writeln!(
             f,
             "ring: {keys} keys, {read} reads, {written} writes, {swapped} compare-and-sets, {refused} \
-             refused by their condition, {unknown} of unknown outcome, {unread} reads without an \
-             answer, {rewritten} values written again by the ring"
+             with a false condition, {unknown} with an unknown outcome, {unread} reads without an \
+             answer, {rewritten} values rewritten by the ring"
         )?;
         let after = |time: Option<Duration>| {
             time.map_or("never".to_owned(), |time| format!("{:.1} s", time.as_secs_f64()))
         };
         writeln!(
             f,
-            "after the last fault: one ring and all ready after {}, all downloads complete after {}",
+            "after the last fault: one ring and all processes ready after {}, all downloads complete \
+             after {}",
             after(self.ready_after),
             after(self.complete_after)
         )?;
         let [ring, tracker, peer] = self.peak_memory.map(|bytes| bytes as f64 / f64::from(1 << 20));
         writeln!(
             f,
-            "most memory: ring node {ring:.0} MiB, tracker {tracker:.0} MiB, peer {peer:.0} MiB"
+            "peak memory: ring node {ring:.0} MiB, tracker {tracker:.0} MiB, peer {peer:.0} MiB"
         )?;
         for violation in &self.violations {
             writeln!(f, "VIOLATION: {violation}")?;
         }
         match &self.logs {
-            None => write!(f, "verdict: all promises were kept"),
+            None => write!(f, "verdict: no violations"),
             Some(logs) => write!(
                 f,
-                "verdict: {} promises were broken; the logs are in {}; the same faults again: \
+                "verdict: {} violations; the logs are in {}; to repeat the faults: \
                  shoal-chaos --seed {} --seconds {}",
                 self.violations.len(),
                 logs.display(),

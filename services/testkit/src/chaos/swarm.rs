@@ -1,5 +1,5 @@
-//! A user of the swarm: has peers publish files and all others fetch them, compares every copy byte by
-//! byte, and has contents removed that all have.
+//! A user of the swarm: makes a peer publish a file and all others fetch it, compares every copy
+//! byte by byte, and removes the content when all peers have it.
 
 use std::{
     collections::BTreeSet,
@@ -32,22 +32,22 @@ use super::{
 };
 use crate::cluster::random_bytes;
 
-/// Contents at a time.
+/// Number of contents at a time.
 const CONTENTS: usize = 3;
-/// Bytes of a content: what a peer sends in 0.25 to 2 s.
+/// The size of a content: a peer uploads it in 0.25 to 2 s.
 const CONTENT_BYTES: std::ops::Range<usize> = 1_000_000..8_000_000;
-/// How often it is looked how downloads go.
+/// How often the progress of downloads is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Longest wait for a peer's answer: one that is stopped answers later or never.
+/// Longest wait for a peer's answer: a stopped peer answers late or never.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
-/// The same of a file to be published, which is hashed first.
+/// The same for a publish, which hashes the file first.
 const PUBLISH_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The user at work.
+/// The running user.
 pub(super) struct Swarm {
     shared: Arc<Shared>,
     task: JoinHandle<()>,
-    /// Nothing is published any more.
+    /// Cancelled when nothing more is to be published.
     calm: CancellationToken,
 }
 
@@ -59,18 +59,18 @@ struct Shared {
     flaws: Mutex<Vec<String>>,
 }
 
-/// What the user did.
+/// Counts of the user's actions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Files that peers published.
     pub published: u64,
-    /// Copies that were complete, and were compared with what was published.
+    /// Complete copies that were compared with the published file.
     pub compared: u64,
     /// Bytes of these copies.
     pub compared_bytes: u64,
-    /// Downloads that failed, as on a full disk, and were asked for again.
+    /// Downloads that failed, for example on a full disk, and were requested again.
     pub asked_again: u64,
-    /// Contents that all peers were told to forget.
+    /// Contents that all peers removed.
     pub removed: u64,
 }
 
@@ -80,9 +80,9 @@ struct Content {
     id: String,
     file: PathBuf,
     bytes: u64,
-    /// Peers that have it: copies were compared.
+    /// The publisher, and the peers with a copy that was compared.
     done: BTreeSet<usize>,
-    /// All have it, and forget it.
+    /// All peers have it, and are told to remove it.
     is_leaving: bool,
 }
 
@@ -104,22 +104,22 @@ impl Swarm {
         Self { shared, task: tokio::spawn(user.work(calm.clone())), calm }
     }
 
-    /// Nothing more is published.
+    /// Publishes nothing more.
     pub(super) fn calm(&self) {
         self.calm.cancel();
     }
 
-    /// What the user did so far.
+    /// The counts so far.
     pub(super) fn counts(&self) -> Counts {
         *self.shared.counts.lock()
     }
 
-    /// Copies that differ.
+    /// The copies that differ from the published file.
     pub(super) fn flaws(&self) -> Vec<String> {
         self.shared.flaws.lock().clone()
     }
 
-    /// A content that a peer has, if possible one that others lack.
+    /// A content that a peer holds, preferably one that other peers lack.
     pub(super) fn content_of(&self, peer: usize) -> Option<String> {
         let contents = self.shared.contents.lock();
         let stays = |content: &&Content| !content.is_leaving && content.done.contains(&peer);
@@ -128,7 +128,7 @@ impl Swarm {
         wanted.or(held().next()).map(|content| content.id.clone())
     }
 
-    /// What is not complete yet, in words.
+    /// A description of each content that a peer still lacks.
     pub(super) fn missing(&self) -> Vec<String> {
         let contents = self.shared.contents.lock();
         let incomplete = contents.iter().filter(|content| content.done.len() < PEERS);
@@ -140,7 +140,7 @@ impl Swarm {
         words.collect()
     }
 
-    /// The user stopped by itself, which must not be.
+    /// Whether the user's task ended, which happens only if it panics.
     pub(super) fn has_ended(&self) -> bool {
         self.task.is_finished()
     }
@@ -158,7 +158,7 @@ impl User {
             let lists = join_all((0..PEERS).map(|peer| self.list(peer))).await;
             let contents = self.shared.contents.lock().clone();
             for content in contents {
-                self.look_after(content, &lists, calm.is_cancelled()).await;
+                self.advance(content, &lists, calm.is_cancelled()).await;
             }
             let staying = self.shared.contents.lock().iter().filter(|c| !c.is_leaving).count();
             if staying < CONTENTS && !calm.is_cancelled() {
@@ -168,8 +168,8 @@ impl User {
         }
     }
 
-    /// Has every peer that answers do what is next with a content.
-    async fn look_after(
+    /// Takes the next step for a content at every peer that answers.
+    async fn advance(
         &self,
         mut content: Content,
         lists: &[Option<Vec<ContentStatus>>],
@@ -193,7 +193,7 @@ impl User {
             if left == PEERS {
                 self.shared.contents.lock().retain(|known| known.id != content.id);
                 self.shared.counts.lock().removed += 1;
-                // It stays where it is if it cannot be removed, and the run ends with its folder.
+                // A file that cannot be removed is deleted with the folder at the end of the run.
                 let _ = fs::remove_file(&content.file);
             }
             return;
@@ -204,7 +204,7 @@ impl User {
             }
             match status.map(|status| status.map(|status| (status.state(), status.in_place))) {
                 Some(Some((ContentState::Seeding, in_place))) => {
-                    // What is in place there is the very file.
+                    // A content seeded in place has no copy: its data is the published file.
                     if !in_place {
                         self.compare(peer, &content).await;
                     }
@@ -225,7 +225,7 @@ impl User {
         }
     }
 
-    /// Has one of the peers publish a file. If it does not say so, the next time another one does.
+    /// Makes a random peer publish the next file. If it does not confirm, another attempt follows.
     async fn publish(&mut self) {
         let Ok((file, bytes)) = self.prepare() else { return };
         let peer = self.rng.random_range(0..PEERS);
@@ -254,7 +254,7 @@ impl User {
         Ok(self.prepared.insert((file, bytes.len() as u64)).clone())
     }
 
-    /// Compares a peer's copy with what was published.
+    /// Compares a peer's copy with the published file.
     async fn compare(&self, peer: usize, content: &Content) {
         let data = self.places.data(Target::Peer(peer));
         let copy = data.join("contents").join(&content.id).join("data");
@@ -268,13 +268,16 @@ impl User {
             }
             other => {
                 let who = Target::Peer(peer);
-                let flaw = format!("the copy of {} at {who} is not true: {other:?}", content.id);
+                let flaw = format!(
+                    "the copy of {} at {who} differs from the published file: {other:?}",
+                    content.id
+                );
                 self.shared.flaws.lock().push(flaw);
             }
         }
     }
 
-    /// All that a peer holds, if it answers.
+    /// The status of all contents of a peer, if it answers.
     async fn list(&self, peer: usize) -> Option<Vec<ContentStatus>> {
         let listed = async {
             let mut client = ObserveServiceClient::new(self.connect(peer).await?);
@@ -283,7 +286,7 @@ impl User {
         Some(timeout(ANSWER_PATIENCE, listed).await.ok()?.ok()?.into_inner().contents)
     }
 
-    /// Whether it was heard shows in the next list.
+    /// Requests a fetch. The next list shows whether it was received.
     async fn fetch(&self, peer: usize, id: &str) {
         let asked = async {
             let mut client = ControlServiceClient::new(self.connect(peer).await?);
@@ -294,7 +297,7 @@ impl User {
         let _ = timeout(ANSWER_PATIENCE, asked).await;
     }
 
-    /// The same.
+    /// Requests a removal. The next list shows whether it was received.
     async fn remove(&self, peer: usize, id: &str) {
         let asked = async {
             let mut client = ControlServiceClient::new(self.connect(peer).await?);
@@ -305,7 +308,7 @@ impl User {
 
     async fn connect(&self, peer: usize) -> Result<Channel, Status> {
         let socket = format!("unix:{}", self.places.control(peer).display());
-        let endpoint = Endpoint::from_shared(socket).expect("it is a path without odd signs");
+        let endpoint = Endpoint::from_shared(socket).expect("the path is a valid URI");
         endpoint.connect().await.map_err(|error| Status::unavailable(error.to_string()))
     }
 }

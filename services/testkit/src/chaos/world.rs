@@ -1,4 +1,4 @@
-//! The processes of a run, each with a folder, a log and, as root, a host of its own.
+//! The processes of a run, each with a folder and a log, and, if run as root, a host of its own.
 
 use std::{
     collections::BTreeMap,
@@ -23,23 +23,23 @@ use crate::{
     process::{Process, binary, free_port},
 };
 
-/// What the names of namespaces begin with.
+/// The prefix of the namespaces' names.
 const PREFIX: &str = "shoal-chaos-";
-/// Hosts of the processes. Two more follow: the clients' and the strangers', which must not be the
-/// same, since what a host may take is bounded.
+/// The number of processes, each on its own host. Two more hosts follow: one for the clients and
+/// one for the attackers, separate because services limit what each host may use.
 const HOSTS: u32 = (RING_NODES + TRACKERS + PEERS) as u32;
 const CLIENTS: u32 = HOSTS;
 const STRANGERS: u32 = HOSTS + 1;
-/// A disk of a ring node or peer that can be filled: with room for all contents of a run at a time.
+/// The size of a small disk of a ring node or peer, with room for all contents of a run at a time.
 const DISK_BYTES: u64 = 96 << 20;
-/// Written at a time to fill a disk.
+/// Bytes written at a time to fill a disk.
 const FILL_BYTES: usize = 64 << 10;
-/// What a peer sends at most: slow enough for faults to come in the midst of downloads.
+/// The upload limit of a peer: low enough that faults happen during downloads.
 const PEER_UPLOAD: &str = "4MB/s";
-/// A tracker, ring node or peer is told of so many ring nodes.
+/// The number of ring nodes that a peer is configured with.
 const CONTACTS: usize = 3;
 
-/// All processes, and where they are.
+/// All processes of a run, and their addresses.
 pub(super) struct World {
     members: BTreeMap<Target, Member>,
     places: Arc<Places>,
@@ -48,18 +48,18 @@ pub(super) struct World {
     skipped: Vec<String>,
 }
 
-/// Where processes are found. It does not change during a run.
+/// The addresses and folders of the processes. They do not change during a run.
 #[derive(Debug)]
 pub(super) struct Places {
     /// HOST:PORT of each process.
     addresses: BTreeMap<Target, String>,
-    /// A folder for each process, and for the files that are published.
+    /// The folder of the run, with a folder per process and one for the published files.
     folder: PathBuf,
-    /// Where strangers come from.
+    /// The address of the attackers.
     pub(super) strangers: IpAddr,
 }
 
-/// A process that can be started again.
+/// A process that can be restarted.
 struct Member {
     target: Target,
     place: Place,
@@ -67,7 +67,7 @@ struct Member {
     folder: PathBuf,
     process: Option<Process>,
     disk: Option<SmallDisk>,
-    /// The most that any of its lives had resident, in bytes.
+    /// The peak resident memory since the start of the run, over all restarts, in bytes.
     peak_memory: u64,
 }
 
@@ -87,7 +87,7 @@ impl Places {
         self.folder.join(target.to_string())
     }
 
-    /// Where a process keeps its data.
+    /// The data directory of a process.
     pub(super) fn data(&self, target: Target) -> PathBuf {
         self.folder(target).join("data")
     }
@@ -97,14 +97,14 @@ impl Places {
         self.folder(Target::Peer(peer)).join("control.sock")
     }
 
-    /// Where the files are that are published.
+    /// The folder of the files to publish.
     pub(super) fn sources(&self) -> PathBuf {
         self.folder.join("sources")
     }
 }
 
 impl World {
-    /// Makes hosts and disks, as far as that is possible here, and starts nothing yet.
+    /// Makes hosts and disks, as far as possible here, and starts no process yet.
     pub(super) fn new(folder: &Path, interrupt: &Interrupt) -> anyhow::Result<Self> {
         let mut skipped = Vec::new();
         let unshaped = Link { up: LinkRate::UNSHAPED, down: LinkRate::UNSHAPED };
@@ -153,37 +153,36 @@ impl World {
         Ok(Member { target, place, arguments, folder, process: None, disk, peak_memory: 0 })
     }
 
-    /// Where everything is.
+    /// The addresses and folders.
     pub(super) fn places(&self) -> Arc<Places> {
         self.places.clone()
     }
 
-    /// The network, if there is one.
+    /// The network, if one was made.
     pub(super) fn network(&self) -> Option<Arc<Network>> {
         self.network.clone()
     }
 
-    /// What cannot be done here, and why.
+    /// What is not possible here, and why.
     pub(super) fn skipped(&self) -> &[String] {
         &self.skipped
     }
 
-    /// Has this thread, and the threads it will start, be on the clients' host.
+    /// Moves this thread, and the threads that it starts later, to the clients' host.
     pub(super) fn enter_clients(&self) -> anyhow::Result<()> {
         self.network.as_ref().map_or(Ok(()), |network| network.enter(CLIENTS))
     }
 
-    /// Starts all processes.
     pub(super) fn start_all(&mut self) -> anyhow::Result<()> {
         self.members.values_mut().try_for_each(Member::start)
     }
 
-    /// Starts a process again.
+    /// Restarts a process.
     pub(super) fn start(&mut self, target: Target) -> anyhow::Result<()> {
         self.member_mut(target).start()
     }
 
-    /// Ends a process as `kill -9` does.
+    /// Kills a process with SIGKILL.
     pub(super) fn kill(&mut self, target: Target) {
         let member = self.member_mut(target);
         member.note_memory();
@@ -192,28 +191,28 @@ impl World {
         }
     }
 
-    /// Stops a process.
+    /// Stops a process with SIGSTOP.
     pub(super) fn pause(&self, target: Target) {
         self.members[&target].running().pause();
     }
 
-    /// A stopped process goes on.
+    /// Resumes a stopped process.
     pub(super) fn resume(&self, target: Target) {
         self.members[&target].running().resume();
     }
 
-    /// Cuts a process off. False if that is not possible here.
+    /// Disconnects a process from the network. Returns whether that is possible here.
     pub(super) fn cut(&self, target: Target) -> anyhow::Result<bool> {
         let Some(network) = &self.network else { return Ok(false) };
         network.part([host_of(target)]).map(|()| true)
     }
 
-    /// Ends what [`cut`](Self::cut) did.
+    /// Undoes [`cut`](Self::cut).
     pub(super) fn heal(&self, target: Target) -> anyhow::Result<()> {
         self.network.as_ref().map_or(Ok(()), |network| network.heal([host_of(target)]))
     }
 
-    /// Leaves no byte free on a process's disk. False if it has none of its own.
+    /// Fills the disk of a process. Returns false if the process has no disk of its own.
     pub(super) fn fill_disk(&self, target: Target) -> io::Result<bool> {
         if self.members[&target].disk.is_none() {
             return Ok(false);
@@ -229,7 +228,7 @@ impl World {
         }
     }
 
-    /// Ends what [`fill_disk`](Self::fill_disk) did.
+    /// Undoes [`fill_disk`](Self::fill_disk).
     pub(super) fn empty_disk(&self, target: Target) -> io::Result<()> {
         fs::remove_file(self.filling(target))
     }
@@ -238,21 +237,21 @@ impl World {
         self.places.data(target).join("filling")
     }
 
-    /// Moves the wall clock of a process, from its start on if it does not run.
+    /// Moves the wall clock of a process, or that of its next start if it is not running.
     pub(super) fn move_clock(&self, target: Target, ahead_ms: i64) -> io::Result<()> {
         let faults = self.places.folder(target).join("faults");
         let (new, file) = (faults.join("clock.new"), faults.join("clock"));
         fs::write(&new, ahead_ms.to_string())?;
-        // Whoever reads it finds the old number or the new one.
+        // The rename is atomic: a reader finds the old number or the new one.
         fs::rename(new, file)
     }
 
-    /// What a process logged so far.
+    /// The log of a process so far.
     pub(super) fn log(&self, target: Target) -> String {
         fs::read_to_string(self.places.folder(target).join("log")).unwrap_or_default()
     }
 
-    /// Whether the process says itself that it is ready.
+    /// Whether its health check succeeds.
     pub(super) fn is_ready(&self, target: Target) -> bool {
         let member = &self.members[&target];
         let mut health = member.place.command(binary(program(target)));
@@ -260,7 +259,7 @@ impl World {
         health.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success())
     }
 
-    /// A process that ended although nobody killed it, and its last words.
+    /// A process that ended without being killed, if any, with its last log lines.
     pub(super) fn ended_by_itself(&mut self) -> Option<String> {
         let mut members = self.members.values_mut();
         let (target, status) = members.find_map(|member| {
@@ -270,7 +269,7 @@ impl World {
         Some(format!("{target} ended by itself, {status}: {}", last_lines(&self.log(target))))
     }
 
-    /// The most memory that each process had, in bytes.
+    /// The peak memory of each process, in bytes.
     pub(super) fn peak_memory(&mut self) -> Vec<(Target, u64)> {
         self.members.values_mut().for_each(Member::note_memory);
         self.members.values().map(|member| (member.target, member.peak_memory)).collect()
@@ -290,7 +289,7 @@ impl Member {
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info");
         }
-        // A Ctrl-C is for this process alone.
+        // Ctrl-C must reach this process only.
         command.process_group(0);
         let name = self.target.to_string();
         let process = Process::spawn_logged(&name, command, log);
@@ -299,7 +298,7 @@ impl Member {
     }
 
     fn running(&self) -> &Process {
-        self.process.as_ref().expect("faults of one process do not overlap")
+        self.process.as_ref().expect("the process runs, since its faults do not overlap")
     }
 
     fn note_memory(&mut self) {
@@ -310,7 +309,7 @@ impl Member {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // Disks are unmounted once nobody uses them.
+        // Processes must end before their disks are unmounted.
         for member in self.members.values_mut() {
             member.process = None;
         }
@@ -323,7 +322,7 @@ pub(super) fn targets() -> impl Iterator<Item = Target> {
     ring.chain((0..TRACKERS).map(Target::Tracker)).chain((0..PEERS).map(Target::Peer))
 }
 
-/// Has this thread, and the threads it will start, be on the strangers' host.
+/// Moves this thread, and the threads that it starts later, to the attackers' host.
 pub(super) fn enter_strangers(network: Option<&Network>) -> anyhow::Result<()> {
     network.map_or(Ok(()), |network| network.enter(STRANGERS))
 }

@@ -1,4 +1,4 @@
-//! The cluster under test: started, scaled and taken down by the script that its users run.
+//! The Compose cluster under test: started, scaled and taken down by the script that users run.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,10 +7,8 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use shoal_common::{
-    Address,
-    channel::{Channel, Options},
-};
+use shoal_common::channel::{Channel, Options};
+use shoal_core::Address;
 use shoal_proto::peer::v1::{
     GetBitfieldRequest, GetBitfieldResponse, peer_service_client::PeerServiceClient,
 };
@@ -27,47 +25,47 @@ use crate::{
     interrupt::Interrupt,
 };
 
-/// Of the Compose project, so that the cluster of whoever works here is left alone.
+/// The Compose project, separate from a cluster that a developer runs on this machine.
 const PROJECT: &str = "shoal-test";
-/// Marks the commands' containers.
+/// The label of the containers of `shoal` commands.
 const LABEL: &str = "shoal.cluster-test";
 /// The ports that the services listen on.
 pub(super) const PEER_PORT: u16 = 7072;
 pub(super) const RING_PORT: u16 = 7071;
 pub(super) const TRACKER_PORT: u16 = 7070;
-/// Time between two looks at whether something has happened.
-const LOOK: Duration = Duration::from_millis(50);
-/// Lines of a container's log that are shown when something fails.
+/// How often a condition is checked.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Lines of each container's log that are shown after a failure.
 const LOG_LINES: u32 = 60;
 
-/// A running Compose project. It is taken down when dropped, with all that it kept.
+/// A running Compose project. Dropping it takes it down and removes its volumes.
 pub struct Cluster {
-    /// For files, and copies of them.
+    /// Holds the test files, and the copies taken from peers.
     pub folder: TempDir,
-    /// Where calls to the services are made.
+    /// Runs the calls to the services.
     pub runtime: Runtime,
-    /// How its containers ended.
+    /// The exits of the project's containers.
     pub exits: Exits,
     interrupt: Interrupt,
 }
 
-/// A file that peers are given.
+/// A published file.
 #[derive(Clone, Debug)]
 pub struct Content {
-    /// Its id.
+    /// The content's id.
     pub id: String,
     /// The BLAKE3 hash of its bytes.
     pub hash: blake3::Hash,
 }
 
-/// A command `shoal` that runs in a container. It is removed when dropped.
+/// A command `shoal` that runs in a container. The container is removed when this is dropped.
 pub struct Shoal {
     process: Child,
     name: String,
 }
 
 impl Cluster {
-    /// A project that nothing is left of, not started yet.
+    /// Removes what is left of an earlier run. Starts nothing yet.
     pub fn new(interrupt: Interrupt) -> anyhow::Result<Self> {
         let cluster = Self {
             folder: tempfile::Builder::new().prefix("shoal-cluster-").tempdir()?,
@@ -79,29 +77,30 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Has the script do something, as `make cluster-...` does.
+    /// Runs the cluster script, as `make cluster-...` does.
     pub fn script(&self, arguments: &[&str]) -> anyhow::Result<String> {
         self.interrupt.check()?;
         stdout_of(script().args(arguments))
     }
 
-    /// Starts it with so many peers, and waits until all is healthy.
+    /// Starts the project with `peers` peers and waits until all containers are healthy.
     pub fn up(&self, peers: u32) -> anyhow::Result<()> {
         self.interrupt.check()?;
         stdout_of(script().arg("up").env("PEERS", peers.to_string())).map(drop)
     }
 
-    /// Has so many peers, healthy ones.
+    /// Scales to `peers` peers and waits until they are healthy.
     pub fn scale(&self, peers: u32) -> anyhow::Result<()> {
         self.script(&["scale", &peers.to_string()]).map(drop)
     }
 
-    /// Takes it down. What the ring nodes keep stays.
+    /// Takes the project down, but keeps the ring nodes' volumes.
     pub fn down(&self) -> anyhow::Result<()> {
         self.script(&["down"]).map(drop)
     }
 
-    /// The containers of the services whose names begin so, those that do not run too.
+    /// The containers, also those that do not run, of the services whose names begin with
+    /// `service`.
     pub fn containers(&self, service: &str) -> anyhow::Result<Vec<Container>> {
         let label = format!("label=com.docker.compose.project={PROJECT}");
         let lines = docker([
@@ -119,39 +118,39 @@ impl Cluster {
         Ok(found)
     }
 
-    /// Exactly so many peers, in the order of their numbers.
+    /// The peers, in the order of their numbers. Fails unless there are `count`.
     pub fn peers(&self, count: usize) -> anyhow::Result<Vec<Container>> {
         let peers = self.containers("peer")?;
-        ensure!(peers.len() == count, "{} peers are there, not {count}", peers.len());
+        ensure!(peers.len() == count, "there are {} peers, not {count}", peers.len());
         Ok(peers)
     }
 
-    /// The container of a service that has one.
+    /// The first container of a service.
     pub fn container(&self, service: &str) -> anyhow::Result<Container> {
         let found = self.containers(service)?.into_iter().next();
-        found.with_context(|| format!("no container of {service} is there"))
+        found.with_context(|| format!("there is no container of {service}"))
     }
 
-    /// HOST:PORT of all nodes of the ring that run.
+    /// HOST:PORT of each running ring node.
     pub fn ring_nodes(&self) -> anyhow::Result<Vec<String>> {
         let nodes = self.containers("dht-node")?;
         let sockets = nodes.iter().filter_map(|node| node.socket(RING_PORT).ok());
         Ok(sockets.map(|socket| socket.to_string()).collect())
     }
 
-    /// The network that its services share.
+    /// The name of the network of the services.
     pub fn network(&self) -> String {
         format!("{PROJECT}_default")
     }
 
-    /// A file of random bytes.
+    /// Writes a file of random bytes.
     pub fn file(&self, name: &str, bytes: u64) -> anyhow::Result<PathBuf> {
         let path = self.folder.path().join(name);
         files::write(&path, bytes, Fill::Random, &self.interrupt)?;
         Ok(path)
     }
 
-    /// Hands a new file to a peer.
+    /// Writes a file and publishes it at a peer.
     pub fn publish(&self, peer: &Container, name: &str, bytes: u64) -> anyhow::Result<Content> {
         let path = self.file(name, bytes)?;
         let mount = format!("{}:/from/{name}:ro", path.display());
@@ -160,7 +159,8 @@ impl Cluster {
         Ok(Content { id, hash: files::hash(&path)? })
     }
 
-    /// Shares a new file from a container of its own, at most so fast, until that is dropped.
+    /// Writes a file and seeds it from a container of its own, with an upload limit, until that is
+    /// dropped.
     pub fn seed(&self, name: &str, bytes: u64, up: &str) -> anyhow::Result<(Shoal, Content)> {
         let path = self.file(name, bytes)?;
         let mount = format!("{}:/from/{name}:ro", path.display());
@@ -174,12 +174,12 @@ impl Cluster {
         Ok((seeder, Content { id, hash: files::hash(&path)? }))
     }
 
-    /// Has a peer fetch a content.
+    /// Starts `shoal fetch` of a content at a peer.
     pub fn fetch(&self, peer: &Container, content: &Content) -> anyhow::Result<Shoal> {
         self.at(peer, &[], &["fetch", &content.id].map(ToOwned::to_owned))
     }
 
-    /// Runs the command `shoal` beside a peer, whose control API it reaches.
+    /// Starts a command `shoal` in the network of a peer, whose control API it reaches.
     pub fn at(
         &self,
         peer: &Container,
@@ -190,7 +190,7 @@ impl Cluster {
         Shoal::beside(peer, docker, arguments)
     }
 
-    /// How many pieces of a content a peer says it holds, and how many there are.
+    /// How many pieces of a content a peer holds, by its own answer, and how many there are.
     pub fn held(&self, peer: &Container, content: &Content) -> anyhow::Result<(u32, u32)> {
         let address = Address::from(peer.socket(PEER_PORT)?);
         let request = GetBitfieldRequest { content_id: content.id.clone() };
@@ -202,7 +202,8 @@ impl Cluster {
         Ok((held_count, piece_count))
     }
 
-    /// Fails unless a peer says that it holds all of a content, and the bytes on its disk are it.
+    /// Fails unless a peer says that it holds all of a content, and its data equals the published
+    /// file.
     pub fn check_copy(&self, peer: &Container, content: &Content) -> anyhow::Result<()> {
         let (held, pieces) = self.held(peer, content)?;
         ensure!(held == pieces, "{} holds {held} of {pieces} pieces", peer.name);
@@ -213,27 +214,28 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until a download has begun and is not over, and fails if it is missed.
+    /// Waits until a download is between a tenth and complete. Fails if it completes unseen.
     pub fn wait_until_under_way(&self, peer: &Container, of: &Content) -> anyhow::Result<()> {
-        self.wait_for("a download under way", Duration::from_secs(30), || {
-            // Until its manifest is there, the peer does not know the content.
+        self.wait_for("a download in progress", Duration::from_secs(30), || {
+            // The peer does not know the content before it has the manifest.
             let (held, pieces) = self.held(peer, of).unwrap_or((0, 1));
             ensure!(held < pieces, "{} was complete too soon", peer.name);
             Ok((held > pieces / 10).then_some(()))
         })
     }
 
-    /// Waits until `condition` gives something; fails after `patience`, or if it does.
+    /// Waits until `condition` returns a value. Fails after `patience`, or when the condition
+    /// fails.
     pub fn wait_for<T>(
         &self,
         what: &str,
         patience: Duration,
         condition: impl FnMut() -> anyhow::Result<Option<T>>,
     ) -> anyhow::Result<T> {
-        self.interrupt.wait_for(what, LOOK, patience, condition)
+        self.interrupt.wait_for(what, LOOK_EVERY, patience, condition)
     }
 
-    /// What the containers of these services logged last.
+    /// The last log lines of the containers of these services.
     pub fn logs(&self, services: &[&str]) -> String {
         let mut text = String::new();
         for service in services {
@@ -249,13 +251,13 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Err(error) = remove() {
-            eprintln!("the cluster is not taken down: {error:#}");
+            eprintln!("cannot take the cluster down: {error:#}");
         }
     }
 }
 
 impl Shoal {
-    /// Starts it in the network of a peer, whose control API it reaches.
+    /// Starts a command in the network of a peer, whose control API it reaches.
     pub fn beside(peer: &Container, docker: &[&str], arguments: &[String]) -> anyhow::Result<Self> {
         let network = format!("container:{}", peer.id);
         let docker: Vec<_> = ["--network", &network, "--env", "SHOAL_CONTROL=127.0.0.1:7073"]
@@ -275,7 +277,7 @@ impl Shoal {
         Ok(Self { process, name })
     }
 
-    /// Waits for its end, and returns what it printed; an error if it failed.
+    /// Waits for its end. Returns its stdout, or an error with its stderr.
     pub fn output(mut self) -> anyhow::Result<String> {
         let stdout = self.process.stdout.take().context("stdout was taken")?;
         let stdout = std::io::read_to_string(stdout)?;
@@ -286,18 +288,18 @@ impl Shoal {
         Ok(stdout.trim_end().to_owned())
     }
 
-    /// The first line that it printed, of a command that goes on.
+    /// Waits for the first line of output of a command that keeps running.
     fn first_line(&self, interrupt: &Interrupt) -> anyhow::Result<String> {
         let deadline = Instant::now() + Duration::from_secs(30);
         loop {
             interrupt.check()?;
-            // The container is not there at once.
+            // `docker logs` fails until the container exists.
             let printed = docker(["logs", &self.name]).unwrap_or_default();
             if let Some(line) = printed.lines().next() {
                 return Ok(line.to_owned());
             }
-            ensure!(Instant::now() < deadline, "{} prints nothing", self.name);
-            std::thread::sleep(LOOK);
+            ensure!(Instant::now() < deadline, "{} has printed nothing within 30 s", self.name);
+            std::thread::sleep(LOOK_EVERY);
         }
     }
 }
@@ -307,13 +309,13 @@ impl Drop for Shoal {
         if matches!(self.process.try_wait(), Ok(Some(_))) {
             return;
         }
-        // It may end just now.
+        // The removal fails if the container has just ended.
         let _ = docker(["rm", "--force", &self.name]);
         let _ = self.process.wait();
     }
 }
 
-/// Takes the project down, and removes what it kept.
+/// Takes the project down and removes its volumes and the containers of commands.
 fn remove() -> anyhow::Result<()> {
     let label = format!("label={LABEL}");
     let commands = docker(["ps", "--all", "--quiet", "--filter", &label])?;
@@ -326,7 +328,7 @@ fn remove() -> anyhow::Result<()> {
 fn script() -> Command {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/cluster");
     let mut command = Command::new(path);
-    // Ports that are free, beside those of another cluster here.
+    // With ports empty, Docker chooses free ones: another cluster may run on this machine.
     command.env("PROJECT", PROJECT).env("SHOAL_TRACKER_PORT", "").env("SHOAL_RING_PORT", "");
     command
 }

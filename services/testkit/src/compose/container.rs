@@ -10,21 +10,21 @@ use anyhow::{Context as _, bail};
 
 use super::docker::{docker, stdout_of};
 
-/// A container, whether it runs or not.
+/// A container, running or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
-    /// The engine's id for it.
+    /// Docker's id of it.
     pub id: String,
-    /// The name that people see.
+    /// Its name.
     pub name: String,
-    /// The service of the Compose file.
+    /// Its service in the Compose file.
     pub service: String,
-    /// Which of the service's containers, from 1.
+    /// Its number within the service, from 1.
     pub number: u32,
 }
 
 impl Container {
-    /// The container that a line of [`Self::FORMAT`] describes.
+    /// Parses a line of `docker ps` in the format [`Self::FORMAT`].
     pub(super) fn parse(line: &str) -> Option<Self> {
         let mut fields = line.split('\t');
         let mut next = || fields.next().map(ToOwned::to_owned);
@@ -32,49 +32,49 @@ impl Container {
         Some(Self { id, name, service, number: next()?.parse().ok()? })
     }
 
-    /// What `docker ps` prints of it.
+    /// The format for `docker ps`.
     pub(super) const FORMAT: &str = "{{.ID}}\t{{.Names}}\t\
                                      {{.Label \"com.docker.compose.service\"}}\t\
                                      {{.Label \"com.docker.compose.container-number\"}}";
 
-    /// Its address in the cluster's network. It may be another after a restart.
+    /// Its address in the cluster's network, which may change at a restart.
     pub fn address(&self) -> anyhow::Result<IpAddr> {
         let address = self.inspect("{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}")?;
         address.parse().with_context(|| format!("{} has no address: {address:?}", self.name))
     }
 
-    /// One of its ports in the cluster's network.
+    /// The address of one of its ports in the cluster's network.
     pub fn socket(&self, port: u16) -> anyhow::Result<SocketAddr> {
         Ok(SocketAddr::new(self.address()?, port))
     }
 
-    /// Where one of its ports is reached from this machine, HOST:PORT.
+    /// The HOST:PORT on this machine that leads to one of its ports.
     pub fn published(&self, port: u16) -> anyhow::Result<String> {
         docker(["port", &self.id, &port.to_string()])
     }
 
-    /// Ends it at once.
+    /// Kills it with SIGKILL.
     pub fn kill(&self) -> anyhow::Result<()> {
         docker(["kill", &self.id]).map(drop)
     }
 
-    /// Starts it, after it ended.
+    /// Starts it again.
     pub fn start(&self) -> anyhow::Result<()> {
         docker(["start", &self.id]).map(drop)
     }
 
-    /// Stops and starts it, with the grace that the Compose file gives it.
+    /// Restarts it, with the grace period of the Compose file.
     pub fn restart(&self) -> anyhow::Result<()> {
         let grace_s = if self.service.starts_with("dht-node") { "60" } else { "30" };
         docker(["restart", "--time", grace_s, &self.id]).map(drop)
     }
 
-    /// Pulls the plug of its network.
+    /// Disconnects it from the network.
     pub fn disconnect(&self, network: &str) -> anyhow::Result<()> {
         docker(["network", "disconnect", network, &self.id]).map(drop)
     }
 
-    /// Puts the plug in again.
+    /// Connects it to the network again.
     pub fn connect(&self, network: &str) -> anyhow::Result<()> {
         docker(["network", "connect", "--alias", &self.service, network, &self.id]).map(drop)
     }
@@ -86,17 +86,17 @@ impl Container {
         stdout_of(&mut command).map(drop)
     }
 
-    /// Bytes of memory that its process has resident (VmRSS).
+    /// Resident memory of its process in bytes (VmRSS).
     pub fn resident_memory(&self) -> anyhow::Result<u64> {
         let table = docker(["top", &self.id, "-o", "pid,rss"])?;
         let row = table.lines().nth(1).and_then(|row| row.split_whitespace().nth(1));
         let Some(Ok(kibibytes)) = row.map(str::parse::<u64>) else {
-            bail!("docker top tells no memory of {}: {table}", self.name)
+            bail!("docker top does not show the memory of {}: {table}", self.name)
         };
         Ok(kibibytes * 1024)
     }
 
-    /// The end of what it logged.
+    /// Its last log lines.
     pub fn log(&self, lines: u32) -> String {
         let mut command = Command::new("docker");
         let output = command.args(["logs", "--tail", &lines.to_string(), &self.id]).output();
@@ -106,7 +106,7 @@ impl Container {
         )
     }
 
-    /// Something that the engine knows of it.
+    /// A property of it, from `docker inspect`.
     pub fn inspect(&self, format: &str) -> anyhow::Result<String> {
         docker(["inspect", "--format", format, &self.id])
     }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_container_is_what_the_engine_says() {
+    fn a_container_is_parsed_from_docker_ps() {
         let peer = Container::parse("0a1b\tshoal_peer_12\tpeer\t12").unwrap();
         assert_eq!((peer.name.as_str(), peer.number), ("shoal_peer_12", 12));
         assert_eq!(Container::parse("0a1b\tshoal_cli_run\t\t"), None);

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-/// What `docker` prints, or an error with what it complains of.
+/// Runs `docker`. Returns its stdout, or an error with its stderr.
 pub(super) fn docker(
     arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
 ) -> anyhow::Result<String> {
@@ -16,21 +16,21 @@ pub(super) fn docker(
     stdout_of(&mut command)
 }
 
-/// What a command prints, or an error with what it complains of.
+/// Runs a command. Returns its stdout, or an error with its stderr.
 pub(super) fn stdout_of(command: &mut Command) -> anyhow::Result<String> {
     let Output { status, stdout, stderr } = command
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot run {}", command.get_program().display()))?;
     if !status.success() {
-        let complaint = String::from_utf8_lossy(&stderr);
-        bail!("{}: {status}: {}", describe(command), complaint.trim_end());
+        let stderr = String::from_utf8_lossy(&stderr);
+        bail!("{}: {status}: {}", describe(command), stderr.trim_end());
     }
-    let stdout = String::from_utf8(stdout).context("the output is no text")?;
+    let stdout = String::from_utf8(stdout).context("the output is not UTF-8")?;
     Ok(stdout.trim_end().to_owned())
 }
 
-/// The command as it would be typed.
+/// The command as typed in a shell.
 fn describe(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_command_that_fails_is_shown_with_its_complaint() {
+    fn the_error_of_a_command_has_the_command_and_its_stderr() {
         let mut command = Command::new("sh");
         let error = stdout_of(command.args(["-c", "echo no such thing >&2; exit 3"])).unwrap_err();
         let message = error.to_string();

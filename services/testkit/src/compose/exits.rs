@@ -1,4 +1,4 @@
-//! How containers ended: with status 0, unless the test killed them.
+//! The exits of containers. Each must have status 0, unless the test killed the container.
 
 use std::{
     collections::BTreeSet,
@@ -12,15 +12,15 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use shoal_common::lock::Mutex;
 
-/// Every end of a container of a project, from when this was made.
+/// Records every exit of a project's containers since its creation.
 pub struct Exits {
     listener: Child,
     ends: Arc<Mutex<Vec<End>>>,
-    /// Ids of those that were killed on purpose: each may end otherwise once.
+    /// The containers killed by the test: each may have one other status.
     killed: BTreeSet<String>,
 }
 
-/// The end of a container.
+/// The exit of a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End {
     id: String,
@@ -49,7 +49,7 @@ struct Attributes {
 }
 
 impl Exits {
-    /// Begins to listen to what the engine tells of a project.
+    /// Starts to record the exits that Docker reports for a project.
     pub fn listen(project: &str) -> anyhow::Result<Self> {
         let label = format!("label=com.docker.compose.project={project}");
         let mut command = Command::new("docker");
@@ -67,18 +67,18 @@ impl Exits {
         Ok(Self { listener, ends, killed: BTreeSet::new() })
     }
 
-    /// A container is killed on purpose.
+    /// Expects one exit of this container with another status, since the test kills it.
     pub fn killed(&mut self, id: &str) {
         self.killed.insert(id.to_owned());
     }
 
-    /// How many containers ended so far.
+    /// The number of exits so far.
     pub fn count(&self) -> usize {
         self.ends.lock().len()
     }
 
-    /// Those that ended otherwise than with status 0 although nobody killed them. A container whose
-    /// grace period was over is among them: the engine has killed it.
+    /// The exits with another status than 0 without a kill by the test. They include containers
+    /// that Docker killed after their grace period.
     pub fn bad(&self) -> Vec<End> {
         let mut killed = self.killed.clone();
         let ends = self.ends.lock();
@@ -89,7 +89,7 @@ impl Exits {
 
 impl Drop for Exits {
     fn drop(&mut self) {
-        // It may have ended with the engine.
+        // The listener may have ended together with Docker.
         let _ = self.listener.kill();
         let _ = self.listener.wait();
     }
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_end_is_read_from_the_engines_event() {
+    fn an_exit_is_parsed_from_dockers_event() {
         let line = r#"{"status":"die","id":"0a1b","from":"shoal/peer:dev","Type":"container",
             "Action":"die","Actor":{"ID":"0a1b","Attributes":{"exitCode":"137","name":"x_peer_1"}},
             "scope":"local","time":1700000000}"#;

@@ -1,10 +1,10 @@
-//! The services as `grpcurl` sees them, by reflection alone.
+//! The services, called with `grpcurl` through reflection alone.
 
 use std::{env, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
-use shoal_common::ring::ADDRESSEE;
+use shoal_common::ring_client::ADDRESSEE;
 use shoal_core::ring::{NodeId, Position};
 use uuid::Uuid;
 
@@ -13,16 +13,16 @@ use super::{
     docker::stdout_of,
 };
 
-/// A call, and a word of its answer.
+/// A call, and a text that its answer must contain.
 struct Call {
     method: &'static str,
     request: String,
     expected: &'static str,
-    /// The id of the ring node that is meant, if it is a call of ring nodes.
+    /// The id of the ring node that is called, for calls between ring nodes.
     addressee: Option<String>,
 }
 
-/// Lists what each service offers, and calls what the textbook names.
+/// Lists the methods of each service, and calls the main ones.
 pub(super) fn lists_and_calls(cluster: &mut Cluster) -> anyhow::Result<String> {
     let grpcurl = Grpcurl::find()?;
     let peer = cluster.container("peer")?;
@@ -42,7 +42,7 @@ pub(super) fn lists_and_calls(cluster: &mut Cluster) -> anyhow::Result<String> {
     for (address, calls) in services {
         let listed = grpcurl.run(&[&address, "list"])?;
         for call in calls.into_iter().chain([health()]) {
-            let (service, _) = call.method.split_once('/').context("it is SERVICE/METHOD")?;
+            let (service, _) = call.method.split_once('/').context("a method is SERVICE/METHOD")?;
             ensure!(listed.lines().any(|line| line == service), "{service} is not in {listed}");
             grpcurl.call(&address, &call)?;
             count += 1;
@@ -51,11 +51,11 @@ pub(super) fn lists_and_calls(cluster: &mut Cluster) -> anyhow::Result<String> {
     Ok(format!("{count} calls"))
 }
 
-/// The command.
+/// The path of the command.
 struct Grpcurl(PathBuf);
 
 impl Grpcurl {
-    /// The one in the path, or where Go installs commands.
+    /// Searches PATH and the folders where Go installs commands.
     fn find() -> anyhow::Result<Self> {
         let in_path = env::var_os("PATH").unwrap_or_default();
         let gobin = env::var_os("GOBIN").map(PathBuf::from);
@@ -73,17 +73,17 @@ impl Grpcurl {
         stdout_of(command.arg("-plaintext").args(arguments))
     }
 
-    /// Fails unless the answer is JSON that holds what is expected.
+    /// Fails unless the answer is JSON that contains the expected text.
     fn call(&self, address: &str, call: &Call) -> anyhow::Result<()> {
         let Call { method, request, expected, addressee } = call;
         let header = addressee.as_ref().map(|id| format!("{ADDRESSEE}: {id}"));
         let header = header.iter().flat_map(|header| ["-H", header]);
         let arguments: Vec<_> = header.chain(["-d", request, address, method]).collect();
         let answer = self.run(&arguments)?;
-        ensure!(answer.contains(expected), "{method} answers {answer}, without {expected}");
-        // A stream is several documents, the first of which is enough.
+        ensure!(answer.contains(expected), "the answer of {method} lacks {expected}: {answer}");
+        // The answer of a stream is several documents. The first one suffices.
         let first = serde_json::Deserializer::from_str(&answer).into_iter::<Value>().next();
-        ensure!(matches!(first, Some(Ok(_))), "{method} answers no JSON: {answer}");
+        ensure!(matches!(first, Some(Ok(_))), "the answer of {method} is not JSON: {answer}");
         Ok(())
     }
 }
@@ -122,15 +122,16 @@ fn find_successor() -> Call {
     }
 }
 
-/// What a node says to another that looks for its place in a ring; to the one that has this state.
+/// A joining node's Notify to the node with this state.
 fn notify(others: &str) -> anyhow::Result<Call> {
-    let others: Value = serde_json::from_str(others).context("GetState answers no JSON")?;
+    let others: Value =
+        serde_json::from_str(others).context("the answer of GetState is not JSON")?;
     let node_id = others["state"]["node"]["nodeId"].as_str().context("a node has an id")?;
     let id: NodeId = Uuid::new_v4().to_string().parse()?;
     let node = json!({
         "nodeId": id.to_string(),
         "position": Position::of_node(id, 0).to_string(),
-        // Where it is seen: a node that says another address is refused.
+        // A wildcard address: the node takes the caller's. Another host's address would be refused.
         "address": format!("0.0.0.0:{RING_PORT}"),
     });
     let state = json!({ "node": node, "standing": "STANDING_JOINING" });

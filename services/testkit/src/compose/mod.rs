@@ -1,5 +1,5 @@
-//! The test of the Compose cluster: real containers, started by the script that its users run, to
-//! which everything happens that may happen to them.
+//! The test of the Compose cluster: real containers, started by the script that users run, under
+//! the faults and changes that a cluster meets.
 
 mod cluster;
 mod container;
@@ -20,23 +20,23 @@ use anyhow::{Context as _, anyhow, ensure};
 pub use self::cluster::Cluster;
 use crate::interrupt::Interrupt;
 
-/// One thing that is tried.
+/// One step of the test.
 struct Step {
-    /// What holds afterwards.
+    /// What the step verifies.
     name: &'static str,
-    /// Whose logs tell why it does not.
+    /// The services whose logs are printed if the step fails.
     services: &'static [&'static str],
     run: fn(&mut Cluster) -> anyhow::Result<String>,
 }
 
-/// Tries one step after another, or only those whose names hold a text, and takes the cluster down
-/// whatever comes of it.
+/// Runs all steps, or those whose names contain `only`, and then takes the cluster down, also after
+/// a failure.
 pub fn run(only: Option<&str>, interrupt: Interrupt) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut cluster = Cluster::new(interrupt)?;
     let is_chosen = |step: &&Step| only.is_none_or(|only| step.name.contains(only));
     let steps: Vec<_> = steps::ALL.iter().filter(is_chosen).collect();
-    ensure!(!steps.is_empty(), "no step has such a name");
+    ensure!(!steps.is_empty(), "no step has this text in its name");
     let outcome = std::iter::once(&steps::START)
         .chain(steps)
         .chain([&steps::END])
@@ -47,15 +47,15 @@ pub fn run(only: Option<&str>, interrupt: Interrupt) -> anyhow::Result<()> {
 }
 
 impl Step {
-    /// Does it, and prints how long it took; on failure also what the services logged.
+    /// Runs the step and prints its time, and on failure the logs of its services.
     fn take(&self, cluster: &mut Cluster) -> anyhow::Result<()> {
         let begun = Instant::now();
-        // The ring's clients are those of the tests, which panic.
+        // The ring's clients are shared with other tests, and panic on failure.
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.run)(cluster)))
-            .unwrap_or_else(|panic| Err(anyhow!("{}", words(panic.as_ref()))));
+            .unwrap_or_else(|panic| Err(anyhow!("{}", message(panic.as_ref()))));
         let elapsed = begun.elapsed().as_secs_f64();
-        if let Ok(words) = &outcome {
-            println!("ok   {elapsed:6.1} s  {}: {words}", self.name);
+        if let Ok(result) = &outcome {
+            println!("ok   {elapsed:6.1} s  {}: {result}", self.name);
         } else {
             println!("FAIL {elapsed:6.1} s  {}", self.name);
             eprintln!("{}", cluster.logs(self.services));
@@ -64,8 +64,8 @@ impl Step {
     }
 }
 
-/// What a panic says.
-fn words(panic: &(dyn Any + Send)) -> &str {
+/// The message of a panic.
+fn message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words")
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without a message")
 }

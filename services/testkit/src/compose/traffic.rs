@@ -1,4 +1,4 @@
-//! Traffic while things happen to the cluster: downloads by peers, and announces to trackers.
+//! Load during faults and changes of the cluster: downloads by peers, and announces to trackers.
 
 use std::{
     sync::{
@@ -10,10 +10,8 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use shoal_common::{
-    Address,
-    channel::{Channel, Options},
-};
+use shoal_common::channel::{Channel, Options};
+use shoal_core::Address;
 use shoal_proto::{
     tracker::v1::{AnnounceRequest, tracker_service_client::TrackerServiceClient},
     types::v1::PeerInfo,
@@ -24,37 +22,37 @@ use super::{
     container::Container,
 };
 
-/// How long a client tries before it gives up.
+/// How long a patient client retries.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
-/// Between two attempts of a client.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// What became of what clients did, over and over.
+/// Running clients, each of which repeats the same operation.
 pub(super) struct Traffic {
     stop: Arc<AtomicBool>,
     workers: Vec<JoinHandle<Outcome>>,
 }
 
-/// What a worker, or all of them, got done.
+/// The results of a worker.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// What succeeded.
+    /// Operations that succeeded.
     pub done: u64,
-    /// What failed, with the reasons.
+    /// The errors of those that failed.
     pub failed: Vec<String>,
 }
 
-/// How often a client tries.
+/// How often a client tries an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tries {
-    /// Once: what is asked does not go away.
+    /// Once: the service it calls stays up.
     Once,
-    /// For as long as a client with retries would.
+    /// Repeatedly for up to 30 s, like a client with retries.
     Patiently,
 }
 
 impl Traffic {
-    /// Each of these peers fetches the content and removes it, again and again.
+    /// Each of these peers repeatedly fetches the content and removes it.
     pub(super) fn downloads(peers: &[Container], content: &Content, tries: Tries) -> Self {
         let mut traffic = Self { stop: Arc::default(), workers: Vec::new() };
         for peer in peers {
@@ -68,7 +66,7 @@ impl Traffic {
         traffic
     }
 
-    /// Peers announce themselves, at whichever tracker answers.
+    /// A peer announces itself repeatedly, to the trackers in turn.
     pub(super) fn announces(cluster: &Cluster, content: &Content) -> anyhow::Result<Self> {
         let mut traffic = Self { stop: Arc::default(), workers: Vec::new() };
         let trackers = cluster.containers("tracker")?;
@@ -97,14 +95,15 @@ impl Traffic {
         }));
     }
 
-    /// Ends it once what is under way is over. Fails if anything failed, or a worker got nothing done.
+    /// Stops the workers after their current operations. Fails if an operation failed, or a worker
+    /// completed none.
     pub(super) fn stop(mut self) -> anyhow::Result<u64> {
         self.stop.store(true, Ordering::Relaxed);
         let mut done = 0;
         for worker in self.workers.drain(..) {
             let outcome = worker.join().expect("workers do not panic");
             ensure!(outcome.failed.is_empty(), "failed: {}", outcome.failed.join("; "));
-            ensure!(outcome.done > 0, "one got nothing done");
+            ensure!(outcome.done > 0, "a worker completed no operation");
             done += outcome.done;
         }
         Ok(done)
@@ -115,13 +114,13 @@ impl Drop for Traffic {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         for worker in self.workers.drain(..) {
-            // Whoever drops it has failed already.
+            // If it is dropped without `stop`, the test has failed already.
             let _ = worker.join();
         }
     }
 }
 
-/// Runs the command `shoal` beside a peer, to its end.
+/// Runs a command `shoal` at a peer to its end.
 fn beside(peer: &Container, arguments: &[&str]) -> anyhow::Result<()> {
     let arguments: Vec<_> = arguments.iter().map(ToString::to_string).collect();
     Shoal::beside(peer, &[], &arguments)?.output().map(drop)
@@ -143,7 +142,7 @@ async fn announce(tracker: &Container, content_id: &str) -> anyhow::Result<()> {
     let channel = Channel::connect(&address, &Options::default()).await?;
     let peer = PeerInfo {
         peer_id: uuid::Uuid::new_v4().to_string(),
-        // Nobody is there; peers go round that.
+        // No peer listens there; other peers skip it.
         address: "0.0.0.0:7072".to_owned(),
         ..PeerInfo::default()
     };

@@ -1,4 +1,4 @@
-//! How far each peer is: a bar for each in a terminal, else a line from time to time.
+//! The progress of the peers: a bar for each in a terminal, otherwise a line per second.
 
 use std::{
     io::{self, IsTerminal as _},
@@ -18,7 +18,7 @@ pub(super) enum Display {
 }
 
 impl Display {
-    /// For peers that each fetch so many bytes.
+    /// A display for peers that each fetch `bytes` bytes.
     pub(super) fn new(bytes: u64) -> Self {
         if io::stderr().is_terminal() {
             Self::Bars { bytes, all: MultiProgress::new(), bars: Vec::new() }
@@ -27,11 +27,11 @@ impl Display {
         }
     }
 
-    /// Something happened.
-    pub(super) fn tell(&self, elapsed: Duration, news: &str) {
-        let line = format!("{:>5.1} s     {news}", elapsed.as_secs_f64());
+    /// Prints an event of the demonstration.
+    pub(super) fn print_event(&self, elapsed: Duration, event: &str) {
+        let line = format!("{:>5.1} s     {event}", elapsed.as_secs_f64());
         match self {
-            // Who has no terminal any more reads it nowhere else.
+            // An error means that the terminal is gone, and with it the reader.
             Self::Bars { all, .. } => drop(all.println(line)),
             Self::Lines { .. } => eprintln!("{line}"),
         }
@@ -84,7 +84,7 @@ fn describe(peer: &Peer) -> String {
     }
 }
 
-/// All peers in one line.
+/// The progress of all peers in one line.
 fn line(elapsed: Duration, bytes: u64, peers: &[Peer]) -> String {
     let shares = peers.iter().map(|peer| {
         let percent = peer.progress.held_bytes.saturating_mul(100) / bytes;
@@ -92,7 +92,7 @@ fn line(elapsed: Duration, bytes: u64, peers: &[Peer]) -> String {
     });
     let rate = peers.iter().map(|peer| peer.progress.down_bytes_per_s).sum();
     let shares = shares.collect::<Vec<_>>().join(" ");
-    format!("{:>5.1} s     {shares}   {}/s in sum", elapsed.as_secs_f64(), DecimalBytes(rate))
+    format!("{:>5.1} s     {shares}   {}/s in total", elapsed.as_secs_f64(), DecimalBytes(rate))
 }
 
 #[cfg(test)]
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_each_peers_share_and_the_sum_of_the_rates() {
+    fn a_line_has_each_peers_share_and_the_total_rate() {
         let peer = |held_bytes| Peer {
             name: "peer".into(),
             copy: "copy".into(),
@@ -111,7 +111,7 @@ mod tests {
         };
         assert_eq!(
             line(Duration::from_millis(1500), 200, &[peer(20), peer(200)]),
-            "  1.5 s      10 % 100 %   2.00 MB/s in sum"
+            "  1.5 s      10 % 100 %   2.00 MB/s in total"
         );
     }
 }

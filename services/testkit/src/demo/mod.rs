@@ -1,5 +1,5 @@
-//! The demonstration: a swarm on this machine, from start to checked copies, which loses its tracker
-//! half-way.
+//! The demonstration: a swarm on this machine, from its start to verified copies, which loses its
+//! tracker half-way.
 
 mod display;
 mod report;
@@ -24,31 +24,31 @@ use crate::{
     process::free_port,
 };
 
-/// Nodes of the ring.
+/// Number of ring nodes.
 const RING_NODES: usize = 5;
-/// Time between two looks at the display.
-const LOOK: Duration = Duration::from_millis(100);
-/// Without a byte at any peer for so long, something hangs.
+/// The interval at which the display is updated.
+const UPDATE_EVERY: Duration = Duration::from_millis(100);
+/// The demonstration fails if no peer receives a byte for so long.
 const STALL: Duration = Duration::from_secs(60);
-/// The seeder tells what it has sent a few times a second.
-const LAST_WORD: Duration = Duration::from_secs(2);
+/// Longest wait for the seeder's last progress event. It sends a few per second.
+const LAST_PROGRESS: Duration = Duration::from_secs(2);
 
-/// What is demonstrated.
+/// The settings of the demonstration.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Given to all; none: `size` random bytes made on the spot.
+    /// The file to distribute; `None`: `size` random bytes.
     pub file: Option<PathBuf>,
-    /// Of the file that is made.
+    /// The size of the random file.
     pub size: ByteSize,
-    /// Peers that fetch it from the start. One more joins half-way.
+    /// Peers that fetch from the start. One more joins half-way.
     pub peers: NonZeroU32,
-    /// The seeder sends at most this fast.
+    /// The upload limit of the seeder.
     pub server_up: Option<Rate>,
-    /// Each peer sends at most this fast.
+    /// The upload limit of each peer.
     pub peer_up: Option<Rate>,
 }
 
-/// Distributes the file, shows how it goes, checks every copy and prints what it took.
+/// Distributes the file, shows the progress, verifies every copy and prints a report.
 pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<()> {
     let folder = tempfile::Builder::new().prefix("shoal-demo-").tempdir()?;
     let file = prepare(setup, folder.path(), interrupt)?;
@@ -59,7 +59,7 @@ pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<()> {
     let mut fleet = Fleet::start(&Place::Here, tracker, interrupt)?;
     let ring: Vec<_> = iter::repeat_with(address).take(RING_NODES).collect();
     fleet.ring(&Place::Here, &ring, folder.path())?;
-    println!("ring        {RING_NODES} nodes, {} and others; a peer is told of one", ring[0]);
+    println!("ring        {RING_NODES} nodes, {} and others; each peer knows one", ring[0]);
     let told_by = ToldBy::Both(ring[0].clone());
     let (seeder, id) = fleet.seed(&part(setup.server_up, told_by), &file)?;
     println!("seeder      {}, {}, id {id}", file.display(), DecimalBytes(bytes));
@@ -90,11 +90,12 @@ fn address() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
-/// The file, and room for its copies.
+/// The file to distribute. Fails if its copies would not fit.
 fn prepare(setup: &Setup, folder: &Path, interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
     let copies = u64::from(setup.all_peers().get());
     let room = |bytes: u64| {
-        files::ensure_room(folder, bytes).context("too little room; TMPDIR names another folder")
+        files::ensure_room(folder, bytes)
+            .context("too little disk space; set TMPDIR to another folder")
     };
     let Some(file) = &setup.file else {
         let file = folder.join("demo.bin");
@@ -103,7 +104,7 @@ fn prepare(setup: &Setup, folder: &Path, interrupt: &Interrupt) -> anyhow::Resul
         return Ok(file);
     };
     let file = file.canonicalize().with_context(|| file.display().to_string())?;
-    ensure!(file.is_file(), "{} is no file", file.display());
+    ensure!(file.is_file(), "{} is not a file", file.display());
     room(copies * fs::metadata(&file)?.len())?;
     Ok(file)
 }
@@ -112,11 +113,11 @@ fn part(up: Option<Rate>, told_by: ToldBy) -> Part {
     Part { place: Place::Here, listen: "127.0.0.1:0".to_owned(), up, told_by }
 }
 
-/// The peers, and what they said last.
+/// The running processes, with the latest progress of each.
 struct Swarm<'a> {
     fleet: Fleet<'a>,
     content: Content<'a>,
-    /// HOST:PORT of its nodes.
+    /// HOST:PORT of the ring nodes.
     ring: Vec<String>,
     seeder: Member,
     started: Instant,
@@ -126,11 +127,11 @@ struct Swarm<'a> {
     sent_by_seeder: Progress,
 }
 
-/// What is distributed.
+/// The content that is distributed.
 struct Content<'a> {
     id: String,
     bytes: u64,
-    /// Where the copies go.
+    /// The folder of the copies.
     folder: &'a Path,
 }
 
@@ -139,19 +140,19 @@ struct Peer {
     name: String,
     copy: PathBuf,
     progress: Progress,
-    /// Since the start.
+    /// Completion time since the start.
     completed: Option<Duration>,
 }
 
 impl Setup {
-    /// With the one that joins half-way.
+    /// The number of peers, including the one that joins half-way.
     fn all_peers(&self) -> NonZeroU32 {
         self.peers.saturating_add(1)
     }
 }
 
 impl Swarm<'_> {
-    /// Follows the peers until all are complete and the seeder has told what it sent.
+    /// Runs the peers until all are complete and the seeder has reported the bytes it sent.
     fn distribute(&mut self, setup: &Setup) -> anyhow::Result<Report> {
         let bytes = self.content.bytes;
         for number in 0..setup.peers.get() as usize {
@@ -165,7 +166,7 @@ impl Swarm<'_> {
             let held = self.peers.iter().map(|peer| peer.progress.held_bytes).sum::<u64>();
             let is_half_way = 2 * held >= bytes * u64::from(setup.peers.get());
             if is_half_way && self.peers.len() == setup.peers.get() as usize {
-                display.tell(self.started.elapsed(), &self.lose_tracker(setup)?);
+                display.print_event(self.started.elapsed(), &self.lose_tracker(setup)?);
             }
             display.show(self.started.elapsed(), &self.peers);
             if held > last_gain.0 {
@@ -175,9 +176,9 @@ impl Swarm<'_> {
         }
         display.end();
         let last = self.last();
-        let deadline = Instant::now() + LAST_WORD;
-        let told_at = |swarm: &Self| Duration::from_millis(swarm.sent_by_seeder.unix_ms);
-        while told_at(self) < self.started_unix + last && Instant::now() < deadline {
+        let deadline = Instant::now() + LAST_PROGRESS;
+        let reported_at = |swarm: &Self| Duration::from_millis(swarm.sent_by_seeder.unix_ms);
+        while reported_at(self) < self.started_unix + last && Instant::now() < deadline {
             self.follow()?;
         }
         Ok(Report {
@@ -202,20 +203,20 @@ impl Swarm<'_> {
         Ok(())
     }
 
-    /// Kills the tracker, has a peer join that never heard of it, and says so.
+    /// Kills the tracker, and starts a peer that never knew it. Returns a message about it.
     fn lose_tracker(&mut self, setup: &Setup) -> anyhow::Result<String> {
         self.fleet.kill_tracker();
-        let node = self.ring.last().context("the ring has nodes")?.clone();
-        let news = format!(
-            "the tracker is killed; peer {} joins, which knows {node} of the ring and nothing else",
+        let node = self.ring.last().context("the ring has no nodes")?.clone();
+        let event = format!(
+            "the tracker is killed; peer {} joins, which knows only the ring node {node}",
             self.peers.len() + 1
         );
         self.join(setup, ToldBy::Ring(node))?;
-        Ok(news)
+        Ok(event)
     }
 
     fn follow(&mut self) -> anyhow::Result<()> {
-        let until = Instant::now() + LOOK;
+        let until = Instant::now() + UPDATE_EVERY;
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {

@@ -1,4 +1,4 @@
-//! What the distribution took, and what it would have taken one server.
+//! How long the distribution took, and how long one server alone would have taken.
 
 use std::{
     fmt,
@@ -11,19 +11,19 @@ use indicatif::DecimalBytes;
 use shoal_common::units::Rate;
 use shoal_core::bound::Distribution;
 
-/// Measured, but for the uplinks if they were capped.
+/// Measured values, except for configured upload limits.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Report {
-    /// F.
+    /// F: size of the file in bytes.
     pub(super) bytes: u64,
-    /// N.
+    /// N: number of peers.
     pub(super) peers: NonZeroU32,
-    /// Until the last peer was complete.
+    /// Completion time of the last peer.
     pub(super) last: Duration,
     pub(super) sent_by_seeder: u64,
-    /// us, if capped.
+    /// us, if limited.
     pub(super) server_up: Option<Rate>,
-    /// ui, if capped.
+    /// ui, if limited.
     pub(super) peer_up: Option<Rate>,
 }
 
@@ -32,12 +32,12 @@ impl Report {
         self.bytes * u64::from(self.peers.get())
     }
 
-    /// What the seeder sent a second while the peers were fetching.
+    /// The mean upload rate of the seeder until the last peer was complete.
     fn measured_up(&self) -> Option<NonZeroU64> {
         NonZeroU64::new((self.sent_by_seeder as f64 / self.last.as_secs_f64()) as u64)
     }
 
-    /// The textbook's least times at this uplink of the server.
+    /// The textbook's formulas with this uplink of the server.
     fn textbook(&self, server_up: NonZeroU64) -> Distribution {
         let uplink = self.peer_up.map_or(u64::MAX, |rate| rate.bytes_per_s().get());
         Distribution {
@@ -49,13 +49,13 @@ impl Report {
         }
     }
 
-    /// One server with the seeder's uplink, which is a cap or what was measured.
+    /// Prints the time of one server with the seeder's uplink, configured or measured.
     fn one_server(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (up, whence) = match (self.server_up, self.measured_up()) {
-            (Some(cap), _) => (cap.bytes_per_s(), "the cap of the seeder".to_owned()),
+        let (up, origin) = match (self.server_up, self.measured_up()) {
+            (Some(cap), _) => (cap.bytes_per_s(), "the seeder's limit".to_owned()),
             (None, Some(measured)) => {
                 let cores = thread::available_parallelism().map_or(1, usize::from);
-                let shared = format!("what the seeder sent; all shared {cores} cores");
+                let shared = format!("the measured rate; all processes shared {cores} cores");
                 (measured, shared)
             }
             (None, None) => return Ok(()),
@@ -63,7 +63,7 @@ impl Report {
         let needed = self.textbook(up).client_server();
         write!(
             f,
-            "\none server  would need {:.2} s, {:.1} times as long: {} with us = {}/s, {whence} \
+            "\none server  would need {:.2} s, {:.1} times as long: {} with us = {}/s, {origin} \
              (computed, not measured)",
             needed.time.as_secs_f64(),
             needed.time.as_secs_f64() / self.last.as_secs_f64(),
@@ -80,7 +80,7 @@ impl fmt::Display for Report {
         writeln!(f, "time        {seconds:.2} s until the last peer was complete")?;
         writeln!(
             f,
-            "rate        {}/s in sum",
+            "rate        {}/s in total",
             DecimalBytes((self.copies() as f64 / seconds) as u64)
         )?;
         write!(
@@ -121,9 +121,9 @@ mod tests {
     }
 
     #[test]
-    fn one_server_is_reckoned_at_the_rate_that_was_measured() {
+    fn one_server_is_computed_at_the_measured_rate() {
         let text = report().to_string();
-        assert!(text.contains("400.00 MB/s in sum"), "{text}");
+        assert!(text.contains("400.00 MB/s in total"), "{text}");
         assert!(text.contains("sent 200.00 MB, 2.0 copies"), "{text}");
         assert!(text.contains("the rest, 75 %"), "{text}");
         assert!(text.contains("would need 8.00 s, 4.0 times as long: N*F/us"), "{text}");
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn with_capped_uplinks_the_textbooks_bound_is_told() {
+    fn limited_uplinks_give_the_textbooks_bound() {
         let rate = |text: &str| Some(text.parse().unwrap());
         let capped = Report { server_up: rate("100MB/s"), peer_up: rate("50MB/s"), ..report() };
         let text = capped.to_string();

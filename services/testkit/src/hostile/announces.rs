@@ -1,4 +1,4 @@
-//! Strangers that have memory filled with peers that are none.
+//! Attackers that fill a node's memory with announces of peers that do not exist.
 
 use futures_util::{StreamExt as _, stream};
 use shoal_proto::{
@@ -9,18 +9,18 @@ use uuid::Uuid;
 
 use super::channel_from;
 
-/// Announces this many peers that are none to a node of a ring, over one connection. How many were
-/// accepted.
+/// Announces `peers` nonexistent peers to a ring node, over one connection. Returns how many
+/// announces were accepted.
 pub async fn flood_ring(node: &str, peers: usize) -> anyhow::Result<usize> {
-    /// Calls at a time.
-    const AT_ONCE: usize = 32;
+    /// Concurrent calls.
+    const CONCURRENCY: usize = 32;
     let client = DhtServiceClient::new(channel_from("127.0.0.2", node).await?);
     let announce = |number: usize| {
         let mut client = client.clone();
         async move {
             let peer = PeerInfo {
                 peer_id: Uuid::new_v4().to_string(),
-                // As long as the address may be, and of another host if that were believed.
+                // As long as an address may be, and on another host, if the node believed it.
                 address: format!("10.{}.{}.{}:7072", number >> 16, number >> 8 & 255, number & 255),
                 ..PeerInfo::default()
             };
@@ -38,6 +38,6 @@ pub async fn flood_ring(node: &str, peers: usize) -> anyhow::Result<usize> {
             accepted
         }
     };
-    let calls = stream::iter(0..peers).map(announce).buffer_unordered(AT_ONCE);
+    let calls = stream::iter(0..peers).map(announce).buffer_unordered(CONCURRENCY);
     Ok(calls.fold(0, async |sum, accepted| sum + accepted).await)
 }

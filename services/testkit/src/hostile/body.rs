@@ -1,4 +1,4 @@
-//! Calls whose bytes are chosen freely.
+//! Calls with arbitrary bytes.
 
 use std::{
     pin::Pin,
@@ -14,7 +14,7 @@ use tonic::{
 };
 use tower::ServiceExt as _;
 
-/// The body of a request: some bytes, and then the end or nothing for ever.
+/// A request body: some bytes, and then either the end or nothing.
 struct Sent {
     bytes: Option<Bytes>,
     ends: bool,
@@ -36,13 +36,13 @@ impl HttpBody for Sent {
     }
 }
 
-/// A connection to HOST:PORT or unix:PATH.
+/// Connects to HOST:PORT or unix:PATH.
 pub async fn connect(address: &str) -> Result<Channel, tonic::transport::Error> {
     let scheme = if address.starts_with("unix:") { "" } else { "http://" };
     Endpoint::from_shared(format!("{scheme}{address}")).expect("a URI").connect().await
 }
 
-/// A message as gRPC frames it, with a length that may be a lie.
+/// A message in gRPC's framing, with a length prefix that need not be true.
 pub fn framed(message: &[u8], claimed: u32) -> Bytes {
     let mut bytes = vec![0];
     bytes.extend(claimed.to_be_bytes());
@@ -50,8 +50,8 @@ pub fn framed(message: &[u8], claimed: u32) -> Bytes {
     bytes.into()
 }
 
-/// Calls `/SERVICE/METHOD` with these bytes, and waits for the status, which is UNAVAILABLE if the
-/// server ends the call otherwise.
+/// Calls `/SERVICE/METHOD` with these bytes and waits for the status. Returns UNAVAILABLE if the
+/// call ends without one.
 pub async fn call(channel: Channel, path: &str, bytes: Bytes, ends: bool) -> Code {
     let request = http::Request::post(path)
         .header("content-type", "application/grpc")

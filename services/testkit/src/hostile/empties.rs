@@ -5,7 +5,7 @@ use tonic::Code;
 
 use super::body::{call, connect, framed};
 
-/// The methods of a ring node that take lists, with the bytes of an empty element of each.
+/// The methods of a ring node that accept lists, with the location of each list.
 pub const RING_METHODS: [(&str, Wrapped); 5] = [
     ("/shoal.dht.v1.DhtService/Gossip", Wrapped::Bare),
     ("/shoal.dht.v1.ReplicaService/HandIn", Wrapped::Bare),
@@ -14,16 +14,16 @@ pub const RING_METHODS: [(&str, Wrapped); 5] = [
     ("/shoal.dht.v1.DhtService/Notify", Wrapped::InState),
 ];
 
-/// Where the list is.
+/// The location of the list in the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrapped {
-    /// It is the request's first field.
+    /// The request's first field.
     Bare,
-    /// It is the list of successors of the `NodeState` that is the first field.
+    /// The list of successors in the `NodeState` that is the request's first field.
     InState,
 }
 
-/// A message of about so many bytes.
+/// A message of about `bytes` bytes.
 pub fn message(wrapped: Wrapped, bytes: usize) -> Vec<u8> {
     match wrapped {
         Wrapped::Bare => [0x0a, 0].repeat(bytes / 2),
@@ -42,12 +42,12 @@ pub fn message(wrapped: Wrapped, bytes: usize) -> Vec<u8> {
     }
 }
 
-/// Sends such a message in each of so many calls at a time, each over a connection of its own, and
-/// tells the statuses.
+/// Sends the message in `calls` concurrent calls, each over its own connection. Returns the
+/// statuses.
 pub async fn send(address: &str, method: &str, message: &[u8], calls: usize) -> Vec<Code> {
     let bytes = framed(message, message.len() as u32);
     let calls = (0..calls).map(|_| async {
-        let channel = connect(address).await.expect("it listens");
+        let channel = connect(address).await.expect("the server listens");
         call(channel, method, bytes.clone(), true).await
     });
     join_all(calls).await

@@ -1,4 +1,4 @@
-//! Strangers that claim to be somebody else.
+//! Attackers that claim the identity of another peer.
 
 use futures_util::{StreamExt as _, stream};
 use shoal_proto::{
@@ -16,14 +16,14 @@ use shoal_proto::{
 
 use super::channel_from;
 
-/// The peers of a swarm that a tracker knows.
+/// The peers of a swarm, as a tracker lists them.
 pub async fn peers_of(tracker: &str, id: &str) -> anyhow::Result<Vec<PeerInfo>> {
     let mut tracker = TrackerServiceClient::new(channel_from("127.0.0.1", tracker).await?);
     let request = GetSwarmRequest { content_id: id.to_owned(), max_peers: 0 };
     Ok(tracker.get_swarm(request).await?.into_inner().peers)
 }
 
-/// A Hello as this peer says it.
+/// The Hello of this peer.
 pub(super) fn hello(id: &str, peer: &PeerInfo) -> ExchangeRequest {
     let hello = Hello {
         min_version: 1,
@@ -36,8 +36,8 @@ pub(super) fn hello(id: &str, peer: &PeerInfo) -> ExchangeRequest {
     ExchangeRequest { message: Some(LinkMessage { kind: Some(Kind::Hello(hello)) }) }
 }
 
-/// Says hello to a victim from `source` in the name of another peer, and again, which breaks the protocol. How many
-/// of so many such links were let in.
+/// Sends two Hellos per link to a victim, from `source` and in the name of another peer, which
+/// violates the protocol. Returns how many of `times` links were accepted.
 pub async fn defame(
     source: &str,
     victim: &str,
@@ -46,21 +46,21 @@ pub async fn defame(
     times: usize,
 ) -> anyhow::Result<usize> {
     let mut client = PeerServiceClient::new(channel_from(source, victim).await?);
-    let mut let_in = 0;
+    let mut accepted = 0;
     for _ in 0..times {
         let hellos = stream::iter([hello(id, innocent), hello(id, innocent)]);
         if let Ok(answer) = client.exchange(hellos.chain(stream::pending())).await {
-            let_in += 1;
+            accepted += 1;
             let mut answers = answer.into_inner();
-            // Until it hangs up.
+            // Until the victim closes the link.
             while let Ok(Some(_)) = answers.message().await {}
         }
     }
-    Ok(let_in)
+    Ok(accepted)
 }
 
-/// Announces the id of another peer under an own address, and then says that it stops; at a tracker,
-/// from 127.0.0.2.
+/// Announces another peer's id with an own address to a tracker, and then that it stopped; from
+/// 127.0.0.2.
 pub async fn steal_at_tracker(tracker: &str, id: &str, owner: &PeerInfo) -> anyhow::Result<()> {
     let mut client = TrackerServiceClient::new(channel_from("127.0.0.2", tracker).await?);
     let peer = PeerInfo { address: "127.0.0.2:9".to_owned(), ..owner.clone() };
@@ -76,8 +76,8 @@ pub async fn steal_at_tracker(tracker: &str, id: &str, owner: &PeerInfo) -> anyh
     Ok(())
 }
 
-/// The same at a node of a ring: to be passed on, to be kept there, and as if the owner had said it. How
-/// many announces were refused.
+/// The same at a ring node: to forward, to store, and as if the owner had sent it. Returns how many
+/// announces were refused.
 pub async fn steal_at_ring(node: &str, id: &str, owner: &PeerInfo) -> anyhow::Result<usize> {
     let mut client = DhtServiceClient::new(channel_from("127.0.0.2", node).await?);
     let mut refused = 0;

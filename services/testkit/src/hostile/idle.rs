@@ -1,4 +1,4 @@
-//! Connections that are opened and left.
+//! Connections that are opened and then left idle.
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
@@ -6,18 +6,18 @@ use std::{
     time::Duration,
 };
 
-/// How a connection begins, so that the server takes it for an honest one.
+/// What is sent on a new connection, so that it resembles one of an honest client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opening {
     /// Nothing is sent.
     Silent,
-    /// An HTTP/2 client's first words, and an empty SETTINGS frame (RFC 9113, 3.4).
+    /// The preface of an HTTP/2 client, with an empty SETTINGS frame (RFC 9113, 3.4).
     Http2,
-    /// A whole request of HTTP/1.1, whose connection is kept.
+    /// A complete HTTP/1.1 request, after which the connection stays open.
     Http1,
 }
 
-/// Opens so many connections to HOST:PORT.
+/// Opens `count` connections to HOST:PORT.
 pub fn open(address: &str, opening: Opening, count: usize) -> Vec<TcpStream> {
     let words: &[u8] = match opening {
         Opening::Silent => b"",
@@ -26,15 +26,15 @@ pub fn open(address: &str, opening: Opening, count: usize) -> Vec<TcpStream> {
     };
     (0..count)
         .map(|_| {
-            let mut stream = TcpStream::connect(address).expect("it listens");
-            // One that is closed at once fails to write, which is the server's right.
+            let mut stream = TcpStream::connect(address).expect("the server listens");
+            // The write fails if the server has closed the connection already, as it may.
             let _ = stream.write_all(words);
             stream
         })
         .collect()
 }
 
-/// How many of them the server has not closed.
+/// How many of the connections the server has not closed.
 pub fn still_open(connections: &mut [TcpStream]) -> usize {
     connections.iter_mut().map(is_open).filter(|open| *open).count()
 }

@@ -1,4 +1,4 @@
-//! Strangers that take up neighbours' places and say nothing.
+//! Attackers that occupy a peer's link slots and send nothing.
 
 use futures_util::{StreamExt as _, stream};
 use shoal_proto::{
@@ -10,23 +10,23 @@ use uuid::Uuid;
 
 use super::{channel_from, identity::hello};
 
-/// Links that were let in; dropping them ends them.
+/// Accepted links. Dropping them closes them.
 pub struct Silent(Vec<Streaming<ExchangeResponse>>);
 
 impl Silent {
-    /// How many there are.
+    /// The number of links.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// None was let in.
+    /// Whether none was accepted.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Makes so many links over one connection from `source`, each by an id of its own, and says no more
-/// than Hello on them.
+/// Opens `links` links over one connection from `source`, each with its own peer id, and sends only
+/// Hello on them.
 pub async fn be_silent(
     victim: &str,
     id: &str,
@@ -41,8 +41,8 @@ pub async fn be_silent(
             address: "0.0.0.0:9".to_owned(),
             ..PeerInfo::default()
         };
-        let said = stream::iter([hello(id, &peer)]).chain(stream::pending());
-        if let Ok(answer) = client.exchange(said).await {
+        let messages = stream::iter([hello(id, &peer)]).chain(stream::pending());
+        if let Ok(answer) = client.exchange(messages).await {
             silent.push(answer.into_inner());
         }
     }

@@ -1,5 +1,4 @@
-//! Attacks on real processes, one file for each family. Each is bounded in count and time, and tells
-//! what it took.
+//! Attacks on real processes, one file for each kind. Each attack is bounded in count and time.
 
 pub mod announces;
 pub mod body;
@@ -22,24 +21,24 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::process::Process;
 
-/// What an attack took of a process, in bytes of resident memory.
+/// The memory that a process used under an attack: resident bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
     /// Before the attack.
     pub before: u64,
-    /// The most during the attack.
+    /// The peak during the attack.
     pub peak: u64,
-    /// At its end.
+    /// At the end of the attack.
     pub after: u64,
 }
 
 impl Taken {
-    /// Bytes that the process grew by, at most.
+    /// The largest growth.
     pub fn grown(&self) -> u64 {
         self.peak.saturating_sub(self.before)
     }
 
-    /// Bytes that it still had more at the end.
+    /// The growth that was left at the end.
     pub fn kept(&self) -> u64 {
         self.after.saturating_sub(self.before)
     }
@@ -58,7 +57,7 @@ impl fmt::Display for Taken {
     }
 }
 
-/// The memory of a process from now on.
+/// Measures the memory of a process, from the creation of this meter on.
 #[derive(Debug)]
 pub struct Meter {
     process: u32,
@@ -66,7 +65,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Starts to measure: what it took before does not count.
+    /// Starts to measure. Earlier peaks do not count.
     pub fn start(process: &Process) -> Self {
         let process = process.id();
         // Resets VmHWM (man 5 proc).
@@ -74,7 +73,7 @@ impl Meter {
         Self { process, before: figure(process, "VmRSS:") }
     }
 
-    /// What was taken so far.
+    /// The measurement so far.
     pub fn read(&self) -> Taken {
         Taken {
             before: self.before,
@@ -85,16 +84,17 @@ impl Meter {
 }
 
 fn figure(process: u32, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with(name)).expect("Linux tells");
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("the process runs");
+    let line =
+        status.lines().find(|line| line.starts_with(name)).expect("a line of /proc/PID/status");
     let kib = line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok());
     kib.expect("a number of kB") * 1024
 }
 
-/// Where strangers are seen who are not on the host of the honest ones, 127.0.0.1.
+/// The address of attackers that are not on the host of the honest processes, 127.0.0.1.
 pub const ELSEWHERE: &str = "127.0.0.2";
 
-/// A connection to HOST:PORT from an address of this machine, such as 127.0.0.2.
+/// Connects to HOST:PORT from an address of this machine, such as 127.0.0.2.
 pub async fn channel_from(source: &str, address: &str) -> anyhow::Result<Channel> {
     let source: IpAddr = source.parse()?;
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?;

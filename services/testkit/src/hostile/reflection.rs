@@ -1,4 +1,4 @@
-//! Strangers that have peers dial a third party.
+//! Attackers that make peers connect to a third party.
 
 use std::{
     sync::{
@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::{ELSEWHERE, channel_from};
 
-/// A third party that has nothing to do with it, and counts who connects.
+/// A third party outside the swarm, which counts connections to it.
 pub struct Victim {
     /// HOST:PORT.
     pub address: String,
@@ -25,7 +25,7 @@ pub struct Victim {
 }
 
 impl Victim {
-    /// Listens, and hangs up on everybody.
+    /// Listens, and closes every connection at once.
     pub async fn listen() -> anyhow::Result<Self> {
         let listener = TcpListener::bind((ELSEWHERE, 0)).await?;
         let address = listener.local_addr()?.to_string();
@@ -40,12 +40,12 @@ impl Victim {
         Ok(Self { address, dialled })
     }
 
-    /// Connections so far.
+    /// The number of connections so far.
     pub fn dialled(&self) -> usize {
         self.dialled.load(Ordering::Relaxed)
     }
 
-    /// Connections in the time from now on.
+    /// The number of connections from now until `time` has passed.
     pub async fn dialled_within(&self, time: Duration) -> usize {
         let before = self.dialled();
         sleep(time).await;
@@ -53,7 +53,7 @@ impl Victim {
     }
 }
 
-/// Announces an address under so many ids. How many announces were accepted.
+/// Announces the victim's address under `times` peer ids. Returns how many announces were accepted.
 pub async fn announce_victim(
     tracker: &str,
     id: &str,

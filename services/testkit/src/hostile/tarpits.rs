@@ -1,4 +1,4 @@
-//! Strangers that take connections and never answer.
+//! Attackers that accept connections and never answer.
 
 use shoal_proto::{
     tracker::v1::{AnnounceRequest, tracker_service_client::TrackerServiceClient},
@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use super::{ELSEWHERE, channel_from};
 
-/// Announces so many peers of a content that all are tarpits, and complete. They go on in the current
-/// runtime.
+/// Announces `count` tarpits as complete peers of a content. They listen as long as the current
+/// runtime runs.
 pub async fn announce_tarpits(tracker: &str, id: &str, count: usize) -> anyhow::Result<()> {
     let mut client = TrackerServiceClient::new(channel_from(ELSEWHERE, tracker).await?);
     for _ in 0..count {

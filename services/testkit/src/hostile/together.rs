@@ -1,4 +1,4 @@
-//! All attacks at once, each again and again.
+//! All attacks at the same time, each repeated.
 
 use std::{
     collections::BTreeMap,
@@ -23,30 +23,30 @@ use super::{
     unread::LazyReaders,
 };
 
-/// How long what is held open is held: longer than any of the victims' patience with a caller.
+/// How long connections and calls are held open: longer than any victim waits for a caller.
 const HELD: Duration = Duration::from_secs(20);
-/// Between two rounds of an attack, so that it leaves the processors to its victims: what is tried is what
-/// it takes of them, and not who is scheduled.
+/// The pause between two rounds of an attack. It leaves processor time to the victims: the test is
+/// about what attacks take from them, not about scheduling.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Who is attacked: all as HOST:PORT.
+/// The attacked processes, as HOST:PORT.
 #[derive(Clone, Debug)]
 pub struct Targets {
     /// A tracker.
     pub tracker: String,
     /// A ring node.
     pub node: String,
-    /// A peer that shares `id` and `tree`.
+    /// A peer that seeds `id` and `tree`.
     pub seeder: String,
-    /// Admin ports.
+    /// Their admin ports.
     pub admins: Vec<String>,
     /// A content of at least 64 pieces.
     pub id: String,
-    /// A content whose manifest is long.
+    /// A content with a long manifest.
     pub tree: String,
 }
 
-/// Attacks that go on until this is dropped.
+/// Attacks that run until this is dropped.
 pub struct Siege {
     rounds: Rounds,
     stop: CancellationToken,
@@ -72,7 +72,7 @@ const ATTACKS: [&str; 13] = [
 ];
 
 impl Siege {
-    /// Starts all attacks, on a thread of their own.
+    /// Starts all attacks on a thread of their own.
     pub fn start(targets: Targets) -> Self {
         let rounds: Rounds = Arc::new(ATTACKS.map(|name| (name, AtomicUsize::new(0))).into());
         let stop = CancellationToken::new();
@@ -86,7 +86,7 @@ impl Siege {
                     let (targets, rounds) = (targets.clone(), Arc::clone(&counted));
                     attacks.spawn(async move {
                         loop {
-                            // A round may fail or be refused as its victims like.
+                            // A round may fail or be refused.
                             let round = tokio::spawn(round(name, targets.clone()));
                             let _ = AbortOnDropHandle::new(round).await;
                             rounds[name].fetch_add(1, Ordering::Relaxed);
@@ -102,7 +102,7 @@ impl Siege {
         Self { rounds, stop, thread: Some(thread) }
     }
 
-    /// Rounds of each attack so far.
+    /// The number of rounds of each attack so far.
     pub fn rounds(&self) -> BTreeMap<&'static str, usize> {
         let rounds = self.rounds.iter();
         rounds.map(|(name, count)| (*name, count.load(Ordering::Relaxed))).collect()
@@ -113,7 +113,7 @@ impl Drop for Siege {
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {
-            // What went wrong with an attack is no failure of the test.
+            // A failure of an attack is not a failure of the test.
             let _ = thread.join();
         }
     }
@@ -187,7 +187,7 @@ async fn round(name: &str, targets: Targets) -> anyhow::Result<()> {
             reflection::announce_victim(&tracker, &id, &victim.address, 900).await?;
             sleep(HELD).await;
         }
-        other => unreachable!("{other} is not among the attacks"),
+        other => unreachable!("{other} is not an attack"),
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Strangers that ask for blocks and do not take them.
+//! Attackers that request blocks and do not read them.
 
 use futures_util::future::join_all;
 use http::uri::PathAndQuery;
@@ -8,24 +8,24 @@ use tonic_prost::ProstCodec;
 
 use super::channel_from;
 
-/// Calls without a link that were begun; dropping them ends them.
+/// Accepted calls without a link. Dropping them cancels them.
 pub struct Stalled(Vec<Streaming<RequestPieceResponse>>);
 
 impl Stalled {
-    /// How many there are.
+    /// The number of calls.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// All were refused.
+    /// Whether all were refused.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
-/// Makes so many calls for the first pieces, each on a connection of its own, and reads nothing.
+/// Calls for the first pieces in `calls` calls, each on its own connection, and reads no answer.
 pub async fn stall(victim: &str, id: &str, pieces: u32, calls: usize) -> anyhow::Result<Stalled> {
-    let begin = async |_| {
+    let start = async |_| {
         let mut client = Grpc::new(channel_from("127.0.0.2", victim).await.ok()?);
         client.ready().await.ok()?;
         let ranges = (0..pieces.min(64)).map(|piece| PieceRange { piece, offset: 0, length: 0 });
@@ -39,6 +39,6 @@ pub async fn stall(victim: &str, id: &str, pieces: u32, calls: usize) -> anyhow:
         let answer = client.server_streaming(Request::new(request), path, codec).await;
         Some(answer.ok()?.into_inner())
     };
-    let begun = join_all((0..calls).map(begin)).await;
-    Ok(Stalled(begun.into_iter().flatten().collect()))
+    let started = join_all((0..calls).map(start)).await;
+    Ok(Stalled(started.into_iter().flatten().collect()))
 }

@@ -1,4 +1,4 @@
-//! Words that are commands for a terminal, in whatever a service says.
+//! A tracker whose texts contain terminal commands.
 
 use std::thread;
 
@@ -16,11 +16,11 @@ use tonic::{Request, Response, Status, transport::Server};
 
 use crate::serve::connections;
 
-/// Clears the screen, begins a line that is not ours, and turns round what follows.
+/// Clears the screen, starts a line that looks like ours, and reverses the text after it.
 pub const WORDS: &str =
     "all is well\u{1b}[2J\u{1b}]0;owned\u{7}\r\nerror: \u{202e}txet\u{9b}1m\u{2066}";
 
-/// Whether a terminal could take some of this for more than signs. Ends of lines are ours.
+/// Whether a text contains characters that a terminal interprets. Line feeds are allowed.
 pub fn has_commands(text: &str) -> bool {
     text.contains(|c: char| {
         (c.is_control() && c != '\n')
@@ -28,30 +28,30 @@ pub fn has_commands(text: &str) -> bool {
     })
 }
 
-/// A tracker that says [`WORDS`] wherever it can say words. It ends when it is dropped.
+/// A tracker that puts [`WORDS`] into every text it sends. It stops when dropped.
 pub struct WordyTracker {
     /// HOST:PORT.
     pub address: String,
     _stop: DropGuard,
 }
 
-/// What it answers.
+/// How it answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answers {
-    /// What was asked for, with words in each text.
+    /// With the requested lists, all texts of which are [`WORDS`].
     Lists,
-    /// A refusal with words.
+    /// With an error whose message is [`WORDS`].
     Refusals,
 }
 
 impl WordyTracker {
-    /// Starts one.
+    /// Starts the tracker.
     pub fn start(answers: Answers) -> Self {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let runtime = Runtime::new().expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
-        let address = listener.local_addr().expect("it is bound").to_string();
+        let address = listener.local_addr().expect("the listener is bound").to_string();
         thread::spawn(move || {
             let server = Server::builder().add_service(TrackerServiceServer::new(answers));
             let serving = server.serve_with_incoming(connections(listener));

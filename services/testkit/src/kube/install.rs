@@ -6,16 +6,16 @@ use anyhow::{Context as _, ensure};
 
 use super::cluster::{Cluster, run};
 
-/// Of the release, as in the README.
+/// The name of the release, as in the README.
 const RELEASE: &str = "shoal";
-/// What a namespace has of its own accord, or what tells of the past.
+/// Objects of every namespace, and events, which may outlive the release.
 const NOT_OURS: [&str; 3] = ["configmap/kube-root-ca.crt", "serviceaccount/default", "event"];
 
 /// A release of the chart.
 pub(super) struct Release<'a> {
     pub(super) cluster: &'a Cluster<'a>,
     pub(super) chart: &'a Path,
-    /// More arguments of install and upgrade.
+    /// Additional arguments of `helm install` and `helm upgrade`.
     pub(super) arguments: &'a [String],
 }
 
@@ -24,7 +24,7 @@ impl Release<'_> {
         self.change("install", &[], patience)
     }
 
-    /// Changes values, `KEY=VALUE`, and waits until the workloads follow.
+    /// Changes values (`KEY=VALUE`) and waits until the workloads have rolled out.
     pub(super) fn upgrade(&self, values: &str, patience: Duration) -> anyhow::Result<()> {
         self.change("upgrade", &["--set", values], patience)
     }
@@ -33,7 +33,7 @@ impl Release<'_> {
         self.cluster.helm(["test", RELEASE, "--timeout", &seconds(patience)]).map(drop)
     }
 
-    /// Uninstalls it, and waits until its pods are gone.
+    /// Uninstalls the release and waits until its pods are gone.
     pub(super) fn uninstall(&self, patience: Duration) -> anyhow::Result<()> {
         let timeout = seconds(patience);
         self.cluster.helm(["uninstall", RELEASE, "--wait", "--timeout", &timeout])?;
@@ -43,25 +43,25 @@ impl Release<'_> {
         })
     }
 
-    /// The image of the command `shoal`, as the chart's test names it.
+    /// The image of the command `shoal`, from the chart's test.
     pub(super) fn client_image(&self) -> anyhow::Result<String> {
         let hooks = self.cluster.helm(["get", "hooks", RELEASE])?;
         let images = hooks.lines().filter_map(|line| line.trim().strip_prefix("image: "));
         let image = images.map(|image| image.trim_matches('"').to_owned()).next();
-        image.context("the chart's test has an image")
+        image.context("the chart's test has no image")
     }
 
-    /// An example of the chart, for this namespace.
+    /// An example of the chart, adapted to this namespace.
     pub(super) fn example(&self, name: &str) -> anyhow::Result<String> {
         let path = self.chart.join("examples").join(name).with_extension("yaml");
         let text =
             fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let here = format!(".{}.svc:", self.cluster.namespace);
-        ensure!(text.contains(".shoal.svc:"), "{} names no service", path.display());
+        ensure!(text.contains(".shoal.svc:"), "{} contains no service address", path.display());
         Ok(text.replace(".shoal.svc:", &here).replace("shoal/cli:dev", &self.client_image()?))
     }
 
-    /// Whatever is in the namespace, as `kind/name`, but for what every namespace has.
+    /// The objects left in the namespace, as `kind/name`, without those of every namespace.
     pub(super) fn leftovers(&self) -> anyhow::Result<Vec<String>> {
         let kinds = self.cluster.kubectl([
             "api-resources",

@@ -1,4 +1,4 @@
-//! Work of clients in the cluster: downloads and writes that go on while things are restarted.
+//! Clients in the cluster: downloads and writes that run while workloads restart.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use super::{
     forward::{Forward, shoal},
 };
 
-/// More than there is time for: a job ends when it is told to.
+/// More than the test has time for: a job runs until it is deleted.
 const COMPLETIONS: u32 = 10_000;
 
-/// Has the peer of a node publish a small file, the same each time, through its socket in `directory`
-/// of the node; gives its id.
+/// Publishes a small file, the same each time, at the peer of a node, through the socket in the
+/// node's `directory`. Returns the content's id.
 pub(super) fn publish_on_node(
     cluster: &Cluster<'_>,
     image: &str,
@@ -44,7 +44,7 @@ pub(super) fn publish_on_node(
                         "name": "shoal",
                         "image": image,
                         "args": ["publish", "--quiet", "/source/small.txt", control],
-                        // Whom alone the socket lets in.
+                        // The socket admits only root.
                         "securityContext": {"runAsUser": 0, "capabilities": {"drop": ["ALL"]}},
                         "volumeMounts": [
                             {"name": "source", "mountPath": "/source"},
@@ -69,22 +69,22 @@ pub(super) fn publish_on_node(
     let id = cluster.kubectl(["logs", &pod])?.trim().to_owned();
     let configuration = format!("configmap/{NAME}");
     cluster.kubectl(["delete", &pod, &configuration, "--timeout=60s"])?;
-    ensure!(id.len() == 64, "{NAME} printed {id:?}, which is no id");
+    ensure!(id.len() == 64, "{NAME} printed {id:?}, which is not an id");
     Ok(id)
 }
 
-/// A job whose pods do the same again and again.
+/// A job that repeats the same command, in one pod after another.
 pub(super) struct Traffic<'a> {
     cluster: &'a Cluster<'a>,
     name: &'static str,
-    /// Of `shoal`.
+    /// The arguments of `shoal`.
     arguments: Vec<String>,
-    /// Times that a pod may try again before the job has failed.
+    /// Failed pods that the job may replace before it fails.
     retries: u32,
 }
 
 impl<'a> Traffic<'a> {
-    /// Downloads of a name, each in a pod of its own that may not fail once.
+    /// Downloads of a named content, each in a pod of its own. No pod may fail.
     pub(super) fn downloads(cluster: &'a Cluster<'a>, name: &str) -> Self {
         let [tracker, ring] = places(&cluster.namespace);
         let arguments =
@@ -92,7 +92,7 @@ impl<'a> Traffic<'a> {
         Self { cluster, name: "downloads", arguments, retries: 0 }
     }
 
-    /// Writes of keys `written-0`, `written-1`, ..., each tried again if it fails.
+    /// Writes of the keys `written-0`, `written-1` and so on. Failed pods are retried.
     pub(super) fn writes(cluster: &'a Cluster<'a>) -> Self {
         let [_, ring] = places(&cluster.namespace);
         let key = "written-$(JOB_COMPLETION_INDEX)";
@@ -100,22 +100,22 @@ impl<'a> Traffic<'a> {
         Self { cluster, name: "writes", arguments, retries: 3 }
     }
 
-    /// Starts it, with the image that the chart's own test uses.
+    /// Starts the job with this image.
     pub(super) fn start(&self, image: &str) -> anyhow::Result<()> {
         self.cluster.apply(&self.manifest(image).to_string())
     }
 
-    /// Waits until so many more have succeeded.
+    /// Waits until `by` more pods have succeeded.
     pub(super) fn advance(&self, by: u64, patience: Duration) -> anyhow::Result<()> {
         let goal = self.succeeded()? + by;
         let what = format!("{by} more {}", self.name);
         self.cluster.wait_for(&what, patience, || Ok((self.succeeded()? >= goal).then_some(())))
     }
 
-    /// Ends it, and says which of its pods have succeeded. An error if one has failed.
+    /// Deletes the job. Returns the indexes of the pods that succeeded; fails if too many failed.
     pub(super) fn end(&self) -> anyhow::Result<Vec<u32>> {
         let job = format!("job/{}", self.name);
-        // Looked at before pods are deleted, which counts as a failure.
+        // Read before the pods are deleted, which counts as a failure.
         self.succeeded()?;
         let status = self.cluster.get(&[&job])?["status"].take();
         self.cluster.kubectl(["delete", &job, "--timeout=60s"])?;
@@ -176,7 +176,7 @@ impl<'a> Traffic<'a> {
     }
 }
 
-/// Where trackers and ring are, as arguments of `shoal`.
+/// The addresses of the trackers and the ring, as arguments of `shoal`.
 fn places(namespace: &str) -> [String; 2] {
     [
         format!("--tracker=tracker.{namespace}.svc:7070"),
@@ -184,7 +184,7 @@ fn places(namespace: &str) -> [String; 2] {
     ]
 }
 
-/// Reads `0,3-5` as a job's status has it.
+/// Parses indexes such as `0,3-5` from a job's status.
 fn indexes(text: &str) -> anyhow::Result<Vec<u32>> {
     let mut all = Vec::new();
     for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -195,7 +195,7 @@ fn indexes(text: &str) -> anyhow::Result<Vec<u32>> {
     Ok(all)
 }
 
-/// Reads each of these keys in the ring; its value is its name.
+/// Reads each of these keys from the ring. The value of each key is its name.
 pub(super) fn check_keys(cluster: &Cluster<'_>, keys: &[String]) -> anyhow::Result<()> {
     let forward = Forward::open(cluster, "sts/dht-node", 7071)?;
     for key in keys {
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn completed_indexes_are_read_with_their_ranges() {
+    fn completed_indexes_are_parsed_with_their_ranges() {
         assert_eq!(indexes("0,3-5").unwrap(), [0, 3, 4, 5]);
         assert!(indexes("").unwrap().is_empty());
         assert!(indexes("a-b").is_err());

@@ -1,5 +1,5 @@
-//! The chart on a real cluster, the one that `kubectl` points at: from `helm install` to `helm
-//! uninstall`, as its users type it, in a namespace of its own.
+//! The test of the chart on a real cluster, the one that `kubectl` points at: from `helm install`
+//! to `helm uninstall`, with the commands that users type, in a namespace of its own.
 
 mod cluster;
 mod forward;
@@ -17,24 +17,24 @@ use shoal_common::units::ByteSize;
 use self::{cluster::Cluster, scenario::Scenario};
 use crate::interrupt::Interrupt;
 
-/// What is tested, and how large.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct Setup {
     /// The chart's directory.
     pub chart: PathBuf,
-    /// Namespace that is made, and deleted in the end.
+    /// The namespace, which is created, and deleted at the end.
     pub namespace: String,
-    /// More arguments of `helm install` and `helm upgrade`.
+    /// Additional arguments of `helm install` and `helm upgrade`.
     pub helm: Vec<String>,
-    /// Of the file that is published.
+    /// The size of the published file.
     pub size: ByteSize,
     /// Peers that the Deployment is scaled to.
     pub replicas: usize,
-    /// The namespace stays, for people to look into.
+    /// Keep the namespace for inspection.
     pub keep: bool,
 }
 
-/// Takes all steps, one line each. On failure it prints what the cluster says about it.
+/// Runs all steps and prints a line for each. After a failure it prints the cluster's state.
 pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<()> {
     let started = Instant::now();
     let cluster = Cluster::reach(&setup.namespace, interrupt)?;
@@ -44,7 +44,7 @@ pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<()> {
     }
     let removed = if setup.keep { Ok(()) } else { cluster.remove() };
     outcome?;
-    removed.context("the namespace cannot be deleted")?;
+    removed.context("cannot delete the namespace")?;
     println!("all steps in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The steps, in the words of those who type them.
+//! The steps of the test.
 
 use std::{
     fs,
@@ -19,34 +19,34 @@ use super::{
 };
 use crate::files::{self, Fill};
 
-/// All pods are ready so soon after `helm install`.
+/// Longest time from `helm install` until all pods are ready.
 const INSTALL: Duration = Duration::from_secs(90);
-/// The file reaches a new peer, or many, on a busy machine.
+/// Longest time for a file to reach a new peer, or many, on a busy machine.
 const SPREAD: Duration = Duration::from_secs(120);
-/// A rolling restart of one workload, most of which is waiting by design.
+/// Longest rolling restart of a workload, most of which is waiting by design.
 const RESTART: Duration = Duration::from_secs(180);
-/// What a small thing may take.
+/// Longest wait for anything small.
 const SOON: Duration = Duration::from_secs(60);
-/// A peer that is idle has no more bytes of memory resident.
+/// The limit of an idle peer's resident memory in bytes.
 const MEMORY: u64 = 32 << 20;
-/// Keys that are written before anything happens.
+/// Number of keys written before the first restart.
 const KEYS: usize = 10;
-/// What the file is called in the ring, as in the examples.
+/// The file's name in the ring, as in the examples.
 const NAME: &str = "llama-3";
 /// The workloads, in the order of their restart.
 const WORKLOADS: [&str; 3] = ["deploy/peer", "sts/dht-node", "sts/tracker"];
 
-/// A release of the chart, and what was put into it.
+/// A release of the chart, and the data stored in it.
 pub(super) struct Scenario<'a> {
     setup: &'a Setup,
     cluster: &'a Cluster<'a>,
     release: Release<'a>,
     folder: &'a Path,
-    /// Peers of the chart's default values.
+    /// The number of peers with the chart's default values.
     peers: usize,
-    /// Ids of what was published.
+    /// The ids of the published contents.
     contents: Vec<String>,
-    /// Keys that the ring has acknowledged.
+    /// The keys whose writes were acknowledged.
     keys: Vec<String>,
 }
 
@@ -56,9 +56,9 @@ impl<'a> Scenario<'a> {
         Self { setup, cluster, release, folder, peers: 0, contents: vec![], keys: vec![] }
     }
 
-    /// `helm install`, and all are ready.
+    /// Runs `helm install` and waits until all pods are ready.
     pub(super) fn install(&mut self) -> anyhow::Result<()> {
-        step("helm install, all ready", || self.release.install(INSTALL))?;
+        step("helm install, all pods ready", || self.release.install(INSTALL))?;
         self.peers = self.cluster.pods("peer")?.len();
         let counts = [("peers", "peer"), ("ring nodes", "dht-node"), ("trackers", "tracker")];
         let mut ready = Vec::new();
@@ -69,15 +69,15 @@ impl<'a> Scenario<'a> {
         Ok(())
     }
 
-    /// Publishes by port-forward, names it, and writes keys.
+    /// Publishes a file through a port-forward, names it, and writes keys.
     pub(super) fn publish(&mut self) -> anyhow::Result<()> {
         let file = self.file("model.bin")?;
-        step("publish by port-forward", || {
+        step("publish through a port-forward", || {
             let forward = Forward::open(self.cluster, "deploy/peer", CONTROL)?;
             self.contents.push(publish(&file, &forward)?);
             Ok(())
         })?;
-        step("name it, write keys", || {
+        step("name the content, write keys", || {
             let forward = Forward::open(self.cluster, "sts/dht-node", 7071)?;
             shoal(["name", "set", NAME, &self.contents[0], "--dht", &forward.address])?;
             for number in 0..KEYS {
@@ -87,34 +87,34 @@ impl<'a> Scenario<'a> {
             }
             Ok(())
         })?;
-        step("all peers hold it", || self.all_hold(self.peers))
+        step("all peers hold the content", || self.all_hold(self.peers))
     }
 
-    /// `kubectl scale`, up and down again.
+    /// Runs `kubectl scale`, up and down again.
     pub(super) fn scale(&self) -> anyhow::Result<()> {
         let many = self.setup.replicas;
-        step(&format!("scale to {many}, a tracker counts them complete"), || {
+        step(&format!("scale to {many}, a tracker counts all as complete"), || {
             self.scale_to(many)?;
             self.all_counted(many)
         })?;
-        step(&format!("all {many} say that they hold it"), || self.all_hold(many))?;
-        step("all are ready", || self.cluster.rolled_out("deploy/peer", SPREAD))?;
-        step("none has much memory resident", || {
-            let most = self.cluster.wait_for("peers that gave memory back", SOON, || {
+        step(&format!("all {many} peers hold the content"), || self.all_hold(many))?;
+        step("all peers are ready", || self.cluster.rolled_out("deploy/peer", SPREAD))?;
+        step("no peer needs much memory", || {
+            let most = self.cluster.wait_for("peers to release their memory", SOON, || {
                 let most = self.cluster.most_resident()?;
                 Ok((most < MEMORY).then_some(most))
             })?;
             println!("               at most {:.1} MiB", most as f64 / f64::from(1 << 20));
             Ok(())
         })?;
-        step(&format!("back to {}", self.peers), || {
+        step(&format!("scale back to {}", self.peers), || {
             self.scale_to(self.peers)?;
             self.all_gone(many - self.peers)?;
             self.all_hold(self.peers)
         })
     }
 
-    /// `kubectl rollout restart` of each workload, while clients download and write.
+    /// Runs `kubectl rollout restart` for each workload, while clients download and write.
     pub(super) fn restart_all(&mut self) -> anyhow::Result<()> {
         let image = self.release.client_image()?;
         let (downloads, writes) =
@@ -129,7 +129,7 @@ impl<'a> Scenario<'a> {
             step(&format!("restart {workload}"), || {
                 self.cluster.kubectl(["rollout", "restart", workload])?;
                 self.cluster.rolled_out(workload, RESTART)?;
-                // What went on meanwhile, and what starts now.
+                // The first success may be a job that ran during the restart.
                 downloads.advance(1, SOON)?;
                 writes.advance(1, SOON)
             })?;
@@ -137,20 +137,20 @@ impl<'a> Scenario<'a> {
         let (downloaded, written) = (downloads.end()?.len(), writes.end()?);
         println!("               {downloaded} downloads, {} writes, none failed", written.len());
         self.keys.extend(written.iter().map(|index| format!("written-{index}")));
-        step("everything is there", || self.all_there())
+        step("no content and no key is lost", || self.all_there())
     }
 
-    /// `kubectl delete pod --force` of a ring node, a tracker and a publisher.
+    /// Runs `kubectl delete pod --force` for a ring node, a tracker and a publisher.
     pub(super) fn lose_pods(&mut self) -> anyhow::Result<()> {
         let file = self.file("second.bin")?;
-        let publisher = self.cluster.pods("peer")?.pop().context("there are peers")?;
+        let publisher = self.cluster.pods("peer")?.pop().context("no peer runs")?;
         step("publish at one peer", || {
             let forward = Forward::open(self.cluster, &format!("pod/{publisher}"), CONTROL)?;
             self.contents.push(publish(&file, &forward)?);
             Ok(())
         })?;
-        let id = self.contents.last().context("it was published")?;
-        step("one more holds it", || {
+        let id = self.contents.last().context("nothing was published")?;
+        step("a second peer holds the content", || {
             let others = self.cluster.pods("peer")?.into_iter().filter(|pod| *pod != publisher);
             let others: Vec<_> = others.collect();
             self.cluster.wait_for("a second copy", SPREAD, || {
@@ -164,20 +164,20 @@ impl<'a> Scenario<'a> {
             let arguments = ["delete", "pod", "--force", "--grace-period=0"];
             self.cluster.kubectl(arguments.into_iter().chain(lost)).map(drop)
         })?;
-        step("all are back", || {
-            self.cluster.wait_for("other pods in their place", SOON, || {
+        step("all pods are replaced", || {
+            self.cluster.wait_for("new pods in their place", SOON, || {
                 let now = self.cluster.uids()?;
                 let is_new = |pod| now.get(pod) != before.get(pod);
                 Ok((now.len() == before.len() && lost.iter().all(|pod| is_new(*pod))).then_some(()))
             })?;
             WORKLOADS.iter().try_for_each(|workload| self.cluster.rolled_out(workload, RESTART))
         })?;
-        step("everything is there", || self.all_there())
+        step("no content and no key is lost", || self.all_there())
     }
 
-    /// The load generator's Job.
+    /// Runs the load generator's Job.
     pub(super) fn load(&self) -> anyhow::Result<()> {
-        step("load, by a Job", || {
+        step("the load generator's Job", || {
             let content = &self.contents[0];
             let values = ["loadgen.enabled=true", "loadgen.args={--duration=5s}"];
             let values = format!("{},loadgen.content={content}", values.join(","));
@@ -188,28 +188,28 @@ impl<'a> Scenario<'a> {
         })
     }
 
-    /// `helm upgrade` with a changed value, which restarts the peers.
+    /// Runs `helm upgrade` with a changed value, which restarts the peers.
     pub(super) fn upgrade(&self) -> anyhow::Result<()> {
         step("helm upgrade", || {
             self.release.upgrade("peer.settings.swarm.regular_slots=6", RESTART)
         })?;
         let jsonpath = "--output=jsonpath={.items[*].spec.containers[0].env[?(@.name==\"SHOAL__SWARM__REGULAR_SLOTS\")].value}";
         let selector = "--selector=app.kubernetes.io/name=peer";
-        step("all peers have it", || {
+        step("all peers have the new value", || {
             self.cluster.wait_for("the new value at each peer", SOON, || {
                 let values = self.cluster.kubectl(["get", "pods", selector, jsonpath])?;
                 Ok((values == vec!["6"; self.peers].join(" ")).then_some(()))
             })
         })?;
-        step("everything is there", || self.all_there())
+        step("no content and no key is lost", || self.all_there())
     }
 
-    /// `helm test`.
+    /// Runs `helm test`.
     pub(super) fn run_chart_test(&self) -> anyhow::Result<()> {
         step("helm test", || self.release.test(SPREAD))
     }
 
-    /// The examples that put a model into a pod.
+    /// Runs the examples that put a model into a pod.
     pub(super) fn run_examples(&self) -> anyhow::Result<()> {
         for (example, waits_for, object) in [
             ("init-container", "jsonpath={.status.phase}=Succeeded", "pod/model-server"),
@@ -227,10 +227,10 @@ impl<'a> Scenario<'a> {
         })
     }
 
-    /// `helm uninstall`.
+    /// Runs `helm uninstall`.
     pub(super) fn uninstall(&self) -> anyhow::Result<()> {
         step("helm uninstall", || self.release.uninstall(SOON))?;
-        step("volumes are all that is left", || {
+        step("only volumes are left", || {
             let left = self.release.leftovers()?;
             let volumes = |name: &String| name.starts_with("persistentvolumeclaim/data-dht-node-");
             ensure!(left.iter().all(volumes), "helm uninstall leaves {}", left.join(", "));
@@ -239,7 +239,7 @@ impl<'a> Scenario<'a> {
         })
     }
 
-    /// The chart with one peer on each node, and a pod that asks the one of its own.
+    /// Installs the chart with one peer on each node, and runs a pod that uses its own node's peer.
     pub(super) fn run_on_each_node(&self) -> anyhow::Result<()> {
         let directory = format!("/var/lib/{}", self.cluster.namespace);
         let host_path = format!("peer.daemonSet.hostPath={directory}");
@@ -267,7 +267,7 @@ impl<'a> Scenario<'a> {
         step("helm uninstall", || release.uninstall(SOON))
     }
 
-    /// Random bytes.
+    /// Writes a file of random bytes.
     fn file(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.folder.join(name);
         files::write(&path, self.setup.size.bytes(), Fill::Random, self.cluster.interrupt)?;
@@ -279,8 +279,8 @@ impl<'a> Scenario<'a> {
         self.cluster.kubectl(["scale", "deploy/peer", &replicas]).map(drop)
     }
 
-    /// Waits until a tracker counts so many peers that are complete. Each peer can be asked then, which
-    /// costs more than the download if many are asked again and again.
+    /// Waits until a tracker counts `peers` complete peers. After that each peer is queried once:
+    /// many repeated queries would cost more than the download.
     fn all_counted(&self, peers: usize) -> anyhow::Result<()> {
         let forward = Forward::open(self.cluster, "sts/tracker", 7070)?;
         self.cluster.wait_for(&format!("{peers} complete peers"), SPREAD, || {
@@ -292,7 +292,7 @@ impl<'a> Scenario<'a> {
         })
     }
 
-    /// Waits until only as many peers are left as there are to be, those that end included.
+    /// Waits until the surplus peers are gone, including those that are ending.
     fn all_gone(&self, surplus: usize) -> anyhow::Result<()> {
         let what = format!("the end of {surplus} peers");
         self.cluster.wait_for(&what, SPREAD, || {
@@ -307,21 +307,21 @@ impl<'a> Scenario<'a> {
         self.cluster.all_hold(peers, &contents, SPREAD)
     }
 
-    /// No content and no key is lost.
+    /// Fails if a content or a key is lost.
     fn all_there(&self) -> anyhow::Result<()> {
         self.all_hold(self.peers)?;
         jobs::check_keys(self.cluster, &self.keys)
     }
 }
 
-/// Hands a file to a peer, and gives its id.
+/// Publishes a file at a peer. Returns the content's id.
 fn publish(file: &Path, peer: &Forward) -> anyhow::Result<String> {
     ensure!(fs::metadata(file)?.len() > 0, "{} is empty", file.display());
-    let path = file.to_str().context("the folder has a name in UTF-8")?;
+    let path = file.to_str().context("the path of the temporary directory is not UTF-8")?;
     shoal(["publish", "--quiet", path, "--control", &peer.address])
 }
 
-/// Does one step, and prints a line with its time.
+/// Runs a step and prints its result and time.
 fn step<T>(name: &str, does: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<T> {
     let started = Instant::now();
     let outcome = does();

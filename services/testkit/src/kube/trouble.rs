@@ -1,11 +1,11 @@
-//! What the cluster says about a failure.
+//! The state of the cluster after a failure.
 
 use super::cluster::Cluster;
 
-/// Lines of each pod's log.
+/// The number of log lines per pod.
 const LOG_LINES: &str = "--tail=15";
 
-/// Prints workloads, events and the ends of logs to stderr.
+/// Prints the workloads, events and last log lines to stderr.
 pub(super) fn print(cluster: &Cluster<'_>) {
     for arguments in [
         &["get", "all,pvc", "--output=wide"][..],

@@ -1,4 +1,4 @@
-//! What a lab that was killed left behind: namespaces, the processes in them, and its folder.
+//! Removal of what a killed lab left behind: its namespaces, the processes in them, and its folder.
 
 use std::{fs, path::Path, process::Command};
 
@@ -8,10 +8,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{PREFIX, run::MEMORY};
 use crate::network::ip;
 
-/// The name of this program as the kernel shows it.
+/// This program's name in `/proc`.
 const PROGRAM: &str = "shoal-lab";
 
-/// Removes what labs that no longer run have left, and says so.
+/// Removes the leftovers of labs that no longer run, and prints a line for each.
 pub fn remove() -> anyhow::Result<()> {
     let output = Command::new("ip").args(["netns", "list"]).output().context("cannot run ip")?;
     let names = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -32,12 +32,12 @@ pub fn remove() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Kills what runs in a namespace, each process by its id.
+/// Kills the processes in a namespace, each by its id.
 fn end_processes(namespace: &str) -> anyhow::Result<()> {
     let output = Command::new("ip").args(["netns", "pids", namespace]).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     for pid in text.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)) {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = kill_process(pid, Signal::KILL);
     }
     Ok(())
@@ -47,7 +47,7 @@ fn is_left_over(name: &str) -> bool {
     owner(name).is_some_and(|pid| !is_lab(pid))
 }
 
-/// The process that made what has this name, if a lab did.
+/// The id of the lab process that made the namespace or folder of this name, if a lab did.
 fn owner(name: &str) -> Option<u32> {
     let (pid, _part) = name.strip_prefix(PREFIX)?.split_once('-')?;
     pid.parse().ok()
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_a_lab_made_has_an_owner() {
+    fn only_names_of_a_lab_have_an_owner() {
         assert_eq!(owner("shoal-lab-4711-switch"), Some(4711));
         assert_eq!(owner("shoal-lab-4711-12"), Some(4711));
         for name in ["shoal-lab-4711", "shoal-lab-x-1", "other-4711-1", ""] {
@@ -72,8 +72,8 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_process_made_is_left_over() {
-        // Above Linux's greatest process id.
+    fn names_of_a_dead_process_are_left_over() {
+        // Above the largest process id of Linux.
         assert!(is_left_over("shoal-lab-4194305-1"));
         assert!(!is_left_over("somebody-elses-4194305-1"));
     }

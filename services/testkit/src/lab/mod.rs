@@ -1,8 +1,8 @@
-//! The lab: the shipped binaries on shaped links, against the textbook's bound.
+//! The lab: the shipped binaries on shaped links, compared with the textbook's bound.
 //!
-//! Each host is a network namespace joined to a bridge. `tc tbf` shapes its uplink where it leaves the
-//! host, and its downlink where it leaves the bridge. Every engine that is put on such links can be
-//! compared with the same least time, max{ F/us, F/dmin, N*F/(us + sum ui) }.
+//! Each host is a network namespace connected to a bridge. `tc tbf` shapes its uplink at the host
+//! and its downlink at the bridge. Every engine on such links can be compared with the same lower
+//! bound, max{ F/us, F/dmin, N*F/(us + sum ui) }.
 
 mod leftovers;
 mod processors;
@@ -18,5 +18,5 @@ pub use run::measure;
 pub use setup::{Late, LinkRate, PublisherFate, Setup};
 pub use table::{repeat, table};
 
-/// What the names of all that the lab makes start with; the process id and a dash follow.
+/// The prefix of the names of namespaces and folders. The process id and a dash follow.
 const PREFIX: &str = "shoal-lab-";

@@ -1,13 +1,13 @@
-//! What a virtual machine's processors did meanwhile: figures taken while others had them mislead.
+//! Processor time stolen from this virtual machine: measurements with much of it are misleading.
 
 use std::fs;
 
 use anyhow::Context as _;
 
-/// Ticks of all processors since the machine started.
+/// Ticks of all processors since the start of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ticks {
-    /// The hypervisor gave them to other machines while they were wanted here.
+    /// Ticks that the hypervisor gave to other machines while this one had work.
     stolen: u64,
     all: u64,
 }
@@ -16,10 +16,11 @@ impl Ticks {
     pub(super) fn now() -> anyhow::Result<Self> {
         let path = "/proc/stat";
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-        Self::parse(&text).with_context(|| format!("{path} does not start as proc(5) says"))
+        Self::parse(&text).with_context(|| format!("{path} does not have the format of proc(5)"))
     }
 
-    /// By proc(5): user, nice, system, idle, iowait, irq, softirq, steal; guests' are in user's.
+    /// By proc(5): user, nice, system, idle, iowait, irq, softirq, steal. Guest time is part of
+    /// user.
     fn parse(text: &str) -> Option<Self> {
         let line = text.lines().next()?.strip_prefix("cpu ")?;
         let ticks: Vec<u64> =
@@ -27,7 +28,7 @@ impl Ticks {
         Some(Self { stolen: *ticks.get(7)?, all: ticks.iter().sum() })
     }
 
-    /// Percent of the ticks since then that were stolen.
+    /// The stolen share of the ticks since `then`, in percent.
     pub(super) fn stolen_since(self, then: Self) -> f64 {
         100.0 * (self.stolen - then.stolen) as f64 / (self.all - then.all).max(1) as f64
     }

@@ -1,4 +1,4 @@
-//! What a run took, and the median of several.
+//! The result of a run, and the median of several runs.
 
 use std::{fmt, time::Duration};
 
@@ -7,25 +7,25 @@ use indicatif::DecimalBytes;
 use super::setup::Setup;
 use crate::fleet::Usage;
 
-/// One run in which every copy was complete and true.
+/// The result of a run in which every copy was complete and equal to the published file.
 #[derive(Clone, Debug)]
 pub struct Measurement {
-    /// What was run.
+    /// The settings of the run.
     pub setup: Setup,
-    /// In the order in which they were complete. Never empty.
+    /// The peers in the order of their completion. Never empty.
     pub(super) peers: Vec<Peer>,
-    /// Of all processes, tracker and publisher too.
+    /// The usage of all processes, including tracker and publisher.
     pub(super) usage: Usage,
-    /// Of the processors' time, what other virtual machines took.
+    /// The share of processor time that the hypervisor gave to other virtual machines.
     pub(super) stolen_percent: f64,
 }
 
-/// A peer that is complete.
+/// A peer that completed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer {
-    /// Since the first peer's process was started.
+    /// Time from the start of the first peer's process.
     pub(super) time: Duration,
-    /// Received in vain.
+    /// Bytes received and discarded.
     pub(super) wasted_bytes: u64,
 }
 
@@ -35,7 +35,7 @@ pub struct Summary {
     runs: Vec<Measurement>,
 }
 
-/// The median of some figures, and between what they lie.
+/// The median and the range of a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Spread {
     median: f64,
@@ -45,12 +45,12 @@ struct Spread {
 }
 
 impl Measurement {
-    /// When the last peer was complete, in seconds.
+    /// The completion time of the last peer, in seconds.
     fn last(&self) -> f64 {
         self.peers.iter().map(|peer| peer.time.as_secs_f64()).fold(0.0, f64::max)
     }
 
-    /// When a peer was complete, on average, in seconds.
+    /// The mean completion time of the peers, in seconds.
     fn mean(&self) -> f64 {
         self.peers.iter().map(|peer| peer.time.as_secs_f64()).sum::<f64>() / self.peers.len() as f64
     }
@@ -76,26 +76,26 @@ impl Measurement {
         self.usage.peak_memory as f64 / f64::from(1 << 20)
     }
 
-    /// Seconds of the textbook's least time for a swarm.
+    /// The textbook's lower bound for a swarm, in seconds.
     fn bound(&self) -> Option<f64> {
         Some(self.setup.distribution()?.peer_to_peer().time.as_secs_f64())
     }
 }
 
 impl Summary {
-    /// Of at least one run.
+    /// Summarises one or more runs.
     pub fn new(runs: Vec<Measurement>) -> Self {
-        assert!(!runs.is_empty(), "a summary is of at least one run");
+        assert!(!runs.is_empty(), "a summary needs at least one run");
         Self { runs }
     }
 
-    /// The columns of a row.
+    /// The headings of the columns.
     pub const COLUMNS: [&str; 9] = [
         "swarm",
         "last / bound",
         "mean / bound",
         "last, s",
-        "GB/s in sum",
+        "GB/s in total",
         "duplicates, %",
         "GB per CPU-second",
         "peak VmRSS, MiB",
@@ -126,7 +126,7 @@ impl Summary {
     }
 }
 
-/// One figure a line.
+/// One figure per line.
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [swarm, last_ratio, mean_ratio, last, sum, wasted, per_cpu, memory, stolen] =
@@ -150,14 +150,14 @@ impl fmt::Display for Summary {
             writeln!(f, "last peer   {last} s")?;
             writeln!(f, "mean peer   {mean} s")?;
         }
-        writeln!(f, "rate        {sum} GB/s in sum")?;
+        writeln!(f, "rate        {sum} GB/s in total")?;
         let bytes: u64 = self.runs.iter().flat_map(|run| &run.peers).map(|p| p.wasted_bytes).sum();
-        writeln!(f, "duplicates  {wasted} %, {} in all", DecimalBytes(bytes))?;
+        writeln!(f, "duplicates  {wasted} %, {} in total", DecimalBytes(bytes))?;
         writeln!(f, "processor   {cpu} s, {per_cpu} GB per CPU-second")?;
-        writeln!(f, "stolen      {stolen} % of the processors' time, by other virtual machines")?;
-        writeln!(f, "memory      {memory} MiB, the most that a process had resident")?;
+        writeln!(f, "stolen      {stolen} % of the processor time went to other virtual machines")?;
+        writeln!(f, "memory      {memory} MiB, the largest peak of any process")?;
         let copies = self.runs.iter().map(|run| run.peers.len()).sum::<usize>();
-        write!(f, "copies      {copies}, each with the BLAKE3 of what was published")
+        write!(f, "copies      {copies}, each with the BLAKE3 of the published file")
     }
 }
 
@@ -173,11 +173,11 @@ impl Spread {
         }
     }
 
-    /// `1.05 (1.04-1.07)`, or the figure alone if there is one only.
+    /// `1.05 (1.04-1.07)`, or the median alone if there is only one run.
     fn with_decimals(self, decimals: usize) -> String {
         let Self { median, min, max, count } = self;
         if !max.is_finite() {
-            // Per CPU-second, in a run too short for the kernel to count.
+            // GB per CPU-second, if the run was too short for the kernel to count processor time.
             return "-".to_owned();
         }
         if count == 1 {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_is_told_against_the_bound() {
+    fn a_run_is_compared_with_the_bound() {
         let summary = Summary::new(vec![run(2500)]);
         assert_eq!(
             summary.row(),
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_runs_the_median_is_told_and_the_range() {
+    fn several_runs_give_a_median_and_a_range() {
         let summary = Summary::new(vec![run(3000), run(2200), run(2400)]);
         assert_eq!(summary.row()[1], "1.200 (1.100-1.500)");
         assert_eq!(Spread::of(vec![4.0, 1.0]).with_decimals(1), "2.5 (1.0-4.0)");

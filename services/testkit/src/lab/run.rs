@@ -1,4 +1,4 @@
-//! A run: the file is published, the peers start, and their events tell when each is complete.
+//! A run: a file is published, the peers start, and their events give each one's completion time.
 
 use std::{
     collections::BTreeMap,
@@ -23,14 +23,14 @@ use crate::{
     network::{Link, Network, address, place},
 };
 
-/// Files lie in memory: disks are not what is measured.
+/// Files are kept in memory, since disks are not measured.
 pub(super) const MEMORY: &str = "/dev/shm";
-/// The publisher's host, where the tracker runs too.
+/// The publisher's host, which also runs the tracker.
 const SERVER: u32 = 0;
-/// Time between two looks at what is due.
-const LOOK: Duration = Duration::from_millis(50);
+/// Longest wait for an event before other conditions are checked.
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 
-/// Measures one distribution.
+/// Runs one distribution and measures it.
 pub fn measure(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<Measurement> {
     setup.check()?;
     let folder = tempfile::Builder::new()
@@ -38,7 +38,7 @@ pub fn measure(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<Measureme
         .tempdir_in(MEMORY)
         .with_context(|| format!("cannot use {MEMORY}"))?;
     let source = prepare(setup, folder.path(), interrupt)?;
-    // Declared before the fleet, so that it is dropped after it.
+    // Declared before the fleet, so that it is dropped after the fleet.
     let _network = Network::new(PREFIX, &links(setup), interrupt)?;
     let tracker = format!("{}:7070", address(SERVER));
     let mut fleet = Fleet::start(&place(PREFIX, SERVER), tracker, interrupt)?;
@@ -56,13 +56,13 @@ pub fn measure(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<Measureme
     Ok(Measurement { setup: setup.clone(), peers, usage, stolen_percent })
 }
 
-/// Makes the file, and room for its copies.
+/// Writes the file. Fails if its copies would not fit.
 fn prepare(setup: &Setup, folder: &Path, interrupt: &Interrupt) -> anyhow::Result<PathBuf> {
     let source = folder.join("data.bin");
     let total = setup.size.bytes() + setup.copies();
     files::ensure_room(folder, total)?;
     if setup.is_unshaped() {
-        // A virtual machine's memory is slow the first time it is written (0.3-0.7 GB/s).
+        // A virtual machine's memory is slow when first written (0.3-0.7 GB/s).
         let warm = folder.join("warm");
         files::write(&warm, total, Fill::Zeros, interrupt)?;
         fs::remove_file(warm)?;
@@ -71,7 +71,7 @@ fn prepare(setup: &Setup, folder: &Path, interrupt: &Interrupt) -> anyhow::Resul
     Ok(source)
 }
 
-/// Of the server and the peers.
+/// The links of the server and the peers.
 fn links(setup: &Setup) -> Vec<Link> {
     let link = |up| Link { up, down: setup.down };
     let peers = (0..setup.peers.get()).map(|peer| link(setup.uplink(peer)));
@@ -87,7 +87,7 @@ fn part(host: u32) -> Part {
     }
 }
 
-/// The content is published, and the peers are about to start.
+/// A run whose content is published and whose peers are not started yet.
 struct Run<'a> {
     setup: &'a Setup,
     folder: &'a Path,
@@ -96,7 +96,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Starts the peers and waits until all are complete. The clock starts with the first process.
+    /// Starts the peers and waits until all are complete. Time counts from the first start.
     fn distribute(&self, fleet: &mut Fleet) -> anyhow::Result<(Vec<Peer>, Usage)> {
         let count = self.setup.peers.get();
         let (started, started_unix) =
@@ -110,7 +110,8 @@ impl Run<'_> {
                 fetching.insert(self.start(fleet, peer)?, peer);
                 waiting.start += 1;
             }
-            if let Some((member, Event::Completed { wasted_bytes, unix_ms })) = fleet.next(LOOK)?
+            if let Some((member, Event::Completed { wasted_bytes, unix_ms })) =
+                fleet.next(CHECK_EVERY)?
                 && fetching.contains_key(&member)
             {
                 let time = Duration::from_millis(unix_ms).saturating_sub(started_unix);

@@ -1,4 +1,4 @@
-//! What is put on which links, and the least time that it takes.
+//! The settings of a run, and the textbook's lower bound for it.
 
 use std::{
     fmt,
@@ -11,47 +11,47 @@ use anyhow::{Context as _, bail, ensure};
 use shoal_common::units::{ByteSize, Rate, UnitError};
 use shoal_core::bound::Distribution;
 
-/// Bytes a second of a Mbit/s.
+/// Bytes per second of one Mbit/s.
 const MBIT: u64 = 125_000;
 
-/// One distribution.
+/// The settings of one distribution, with the textbook's symbols.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
-    /// N.
+    /// N: number of peers.
     pub peers: NonZeroU32,
-    /// F.
+    /// F: size of the file.
     pub size: ByteSize,
-    /// us.
+    /// us: uplink of the server.
     pub server_up: LinkRate,
-    /// ui: the peers have these in turn. Never empty.
+    /// ui: uplinks, assigned to the peers in turn. Never empty.
     pub peer_up: Vec<LinkRate>,
-    /// di, of the server as well.
+    /// di: downlink of every peer and of the server.
     pub down: LinkRate,
-    /// Peers that come later than the others.
+    /// The peers that start later, if any.
     pub late: Option<Late>,
-    /// What becomes of the publisher.
+    /// When the publisher leaves.
     pub publisher: PublisherFate,
-    /// When it is given up.
+    /// The time after which the run fails.
     pub limit: Duration,
 }
 
-/// The rate of a link in one direction; none: as fast as the machine.
+/// The rate of a link in one direction. `None` means unshaped: as fast as the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkRate(Option<Rate>);
 
-/// The last few peers start later.
+/// The last peers start later than the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Late {
-    /// So many.
+    /// Number of late peers.
     pub peers: u32,
-    /// So much later than the others.
+    /// Delay of their start.
     pub by: Duration,
 }
 
-/// What becomes of the publisher.
+/// When the publisher leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublisherFate {
-    /// It serves to the end.
+    /// It seeds to the end.
     Stays,
     /// It is killed when the first peer is complete.
     DiesAfterOneCopy,
@@ -61,7 +61,7 @@ impl LinkRate {
     /// As fast as the machine.
     pub const UNSHAPED: Self = Self(None);
 
-    /// Bits a second, as `tc` takes them.
+    /// Bits per second, the unit of `tc`.
     pub fn bits_per_s(self) -> Option<u64> {
         self.bytes_per_s().map(|rate| rate.get() * 8)
     }
@@ -79,7 +79,7 @@ impl FromStr for LinkRate {
     }
 }
 
-/// Links are sold by bits.
+/// In bits, the usual unit of links.
 impl fmt::Display for LinkRate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bytes_per_s().map(NonZeroU64::get) {
@@ -90,36 +90,40 @@ impl fmt::Display for LinkRate {
     }
 }
 
-/// `K:S`: K peers come S seconds later.
+/// Parses `K:S`: K peers start S seconds later.
 impl FromStr for Late {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let Some((peers, seconds)) = text.split_once(':') else {
-            bail!("{text:?} is not K:S, such as 2:1.5 for two peers that come 1.5 s later")
+            bail!("{text:?} is not K:S, such as 2:1.5 for two peers that start 1.5 s later")
         };
-        let seconds: f64 = seconds.parse().with_context(|| format!("{seconds:?} is no time"))?;
+        let seconds: f64 =
+            seconds.parse().with_context(|| format!("{seconds:?} is not a number of seconds"))?;
         let by = Duration::try_from_secs_f64(seconds)?;
-        Ok(Self { peers: peers.parse().with_context(|| format!("{peers:?} is no number"))?, by })
+        Ok(Self {
+            peers: peers.parse().with_context(|| format!("{peers:?} is not a number of peers"))?,
+            by,
+        })
     }
 }
 
 impl Setup {
-    /// An error if it cannot be run.
+    /// Fails if the settings are not valid.
     pub fn check(&self) -> anyhow::Result<()> {
         ensure!(self.size.bytes() > 0, "the file has no bytes");
         ensure!(!self.peer_up.is_empty(), "the peers have no uplinks");
         let late = self.late.map_or(0, |late| late.peers);
-        ensure!(late < self.peers.get(), "of {} peers {late} cannot be late", self.peers);
+        ensure!(late < self.peers.get(), "{late} late peers are too many for {} peers", self.peers);
         Ok(())
     }
 
-    /// The uplink of a peer, counted from 0.
+    /// The uplink of a peer, by its index from 0.
     pub fn uplink(&self, peer: u32) -> LinkRate {
         self.peer_up[peer as usize % self.peer_up.len()]
     }
 
-    /// When a peer, counted from 0, starts.
+    /// The start time of a peer, by its index from 0.
     pub fn start(&self, peer: u32) -> Duration {
         match self.late {
             Some(late) if peer + late.peers >= self.peers.get() => late.by,
@@ -127,7 +131,7 @@ impl Setup {
         }
     }
 
-    /// What the textbook's formulas need; none if the server's uplink is not shaped.
+    /// The input of the textbook's formulas, or `None` if the server's uplink is unshaped.
     pub fn distribution(&self) -> Option<Distribution> {
         let uplinks = (0..self.peers.get()).map(|peer| self.uplink(peer).bytes_per_s());
         Some(Distribution {
@@ -141,13 +145,13 @@ impl Setup {
         })
     }
 
-    /// Whether the machine alone limits it.
+    /// Whether no link is shaped, so that only the machine limits the run.
     pub fn is_unshaped(&self) -> bool {
         let mut links = self.peer_up.iter().chain([&self.server_up, &self.down]);
         links.all(|link| *link == LinkRate::UNSHAPED)
     }
 
-    /// Bytes of all copies together.
+    /// The total size of all copies in bytes.
     pub fn copies(&self) -> u64 {
         self.size.bytes() * u64::from(self.peers.get())
     }
@@ -192,14 +196,14 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_is_that_of_all_links_together() {
+    fn the_bound_uses_all_links_together() {
         let distribution = setup().distribution().unwrap();
         assert_eq!(distribution.peer_to_peer().time, Duration::from_secs(10));
         assert_eq!(distribution.client_server().time, Duration::from_secs(20));
     }
 
     #[test]
-    fn peers_have_the_uplinks_in_turn() {
+    fn uplinks_are_assigned_to_the_peers_in_turn() {
         let links = ["5mbit", "20mbit", "80mbit"].map(|rate| rate.parse().unwrap());
         let setup = Setup { peer_up: links.to_vec(), ..setup() };
         assert_eq!(setup.uplink(0), links[0]);
@@ -209,14 +213,14 @@ mod tests {
     }
 
     #[test]
-    fn unshaped_uplinks_bind_nothing() {
+    fn unshaped_uplinks_do_not_limit_the_bound() {
         let unshaped = Setup { peer_up: vec![LinkRate::UNSHAPED], ..setup() };
         assert_eq!(unshaped.distribution().unwrap().peer_to_peer().time, Duration::from_secs(2));
         assert!(Setup { server_up: LinkRate::UNSHAPED, ..setup() }.distribution().is_none());
     }
 
     #[test]
-    fn the_late_come_last() {
+    fn the_last_peers_are_late() {
         let late: Late = "2:1.5".parse().unwrap();
         let setup = Setup { late: Some(late), ..setup() };
         assert_eq!(setup.start(7), Duration::ZERO);
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setup_is_told_in_one_line() {
+    fn a_setup_is_printed_in_one_line() {
         assert_eq!(setup().to_string(), "10 peers, 50MB, us 200mbit, ui 20mbit, di 400mbit");
         let unshaped: LinkRate = "0".parse().unwrap();
         let one = Setup {

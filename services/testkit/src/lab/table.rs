@@ -1,4 +1,4 @@
-//! The whole set that `docs/BENCHMARKS.md` holds.
+//! The set of runs for the table in `docs/BENCHMARKS.md`.
 
 use std::{
     num::{NonZeroU32, NonZeroUsize},
@@ -15,7 +15,7 @@ use super::{
 use crate::interrupt::Interrupt;
 
 /// Peers, file, us, uplinks of the peers, di: the textbook's figure (F/u = 20 s, us = 10u), a swarm
-/// whose time is mostly start and end, unlike uplinks, and links as fast as the machine.
+/// whose time is mostly start and end, different uplinks, and links as fast as the machine.
 const ROWS: [(u32, &str, &str, &[&str], &str); 7] = [
     (10, "50MB", "200mbit", &["20mbit"], "400mbit"),
     (20, "50MB", "200mbit", &["20mbit"], "400mbit"),
@@ -26,7 +26,7 @@ const ROWS: [(u32, &str, &str, &[&str], &str); 7] = [
     (8, "500MB", "0", &["0"], "0"),
 ];
 
-/// Runs each setup so many times, and prints a Markdown table, row by row.
+/// Runs each setup `runs` times and prints a Markdown table row by row.
 pub fn table(runs: NonZeroUsize, limit: Duration, interrupt: &Interrupt) -> anyhow::Result<()> {
     println!("{}", markdown(&Summary::COLUMNS.map(str::to_owned)));
     println!("{}", markdown(&["---"; Summary::COLUMNS.len()].map(str::to_owned)));
@@ -37,7 +37,7 @@ pub fn table(runs: NonZeroUsize, limit: Duration, interrupt: &Interrupt) -> anyh
     Ok(())
 }
 
-/// Runs one setup so many times.
+/// Runs one setup `runs` times.
 pub fn repeat(setup: &Setup, runs: NonZeroUsize, interrupt: &Interrupt) -> anyhow::Result<Summary> {
     let runs = (0..runs.get()).map(|_| measure(setup, interrupt));
     runs.collect::<anyhow::Result<Vec<_>>>().map(Summary::new)
@@ -48,7 +48,7 @@ fn setups(limit: Duration) -> anyhow::Result<Vec<Setup>> {
     ROWS.iter()
         .map(|(peers, size, server_up, peer_up, down)| {
             Ok(Setup {
-                peers: NonZeroU32::new(*peers).context("a swarm has peers")?,
+                peers: NonZeroU32::new(*peers).context("a swarm needs peers")?,
                 size: size.parse()?,
                 server_up: link(server_up)?,
                 peer_up: peer_up.iter().map(link).collect::<Result<_, _>>()?,

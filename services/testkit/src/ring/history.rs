@@ -1,9 +1,9 @@
-//! What clients of a ring did and saw, and whether a store that loses nothing could have answered so.
+//! The reads and writes of a ring's clients, and a check that a store without loss could have
+//! answered them so.
 //!
 //! Each key has one writer, which writes 1, 2, 3 and so on, one after another, and any number of
-//! readers. So a reader must see at least the last number acknowledged before it asked and the
-//! highest that anybody had been answered before, and at most the last that was tried before its
-//! answer.
+//! readers. So a read returns at least the last number acknowledged, and the highest number read,
+//! before it began, and at most the last number whose write began before its answer.
 
 use std::{
     collections::HashMap,
@@ -12,7 +12,7 @@ use std::{
 
 use shoal_common::lock::Mutex;
 
-/// One thing that a client did, with its times.
+/// One call of a client, with its times.
 #[derive(Clone, Copy, Debug)]
 struct Event {
     asked: Instant,
@@ -22,66 +22,66 @@ struct Event {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    /// A write of this number was acknowledged.
+    /// The write of this number was acknowledged.
     Acknowledged(u64),
-    /// A write of this number failed, and may have happened.
+    /// The write of this number failed, and may have taken effect.
     Tried(u64),
-    /// A read returned this number.
+    /// The read returned this number.
     Read(u64),
-    /// A read found nothing.
+    /// The read found no value.
     Missing,
-    /// A read or write was refused as not possible at present.
+    /// The read was refused, or had no answer.
     Unavailable,
 }
 
-/// All that clients did, by key.
+/// All calls of the clients, by key.
 #[derive(Debug, Default)]
 pub struct History {
     events: Mutex<HashMap<String, Vec<Event>>>,
 }
 
-/// What a history amounts to.
+/// The result of a check of a history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// Writes that were acknowledged.
+    /// Number of acknowledged writes.
     pub acknowledged: usize,
-    /// Reads that returned a value.
+    /// Number of reads that returned a value.
     pub read: usize,
-    /// The longest time from the first refusal of a key to its next answer, and the key.
+    /// The longest time from the first failed read of a key to its next answer, and the key.
     pub longest_unavailable: (Duration, String),
-    /// The longest time from the question to its answer, refusals in between included, and the key.
+    /// The longest time from a read to its answer, including failed attempts, and the key.
     pub slowest_read: (Duration, String),
-    /// What a store that loses nothing would not have answered.
+    /// The answers that a store without loss would not have given.
     pub flaws: Vec<String>,
 }
 
 impl History {
-    /// A write of `number` that was asked for at `asked` was acknowledged just now.
+    /// Records that a write of `number`, sent at `asked`, was just acknowledged.
     pub fn acknowledged(&self, key: &str, asked: Instant, number: u64) {
         self.note(key, asked, What::Acknowledged(number));
     }
 
-    /// A write of `number` failed: nobody knows whether it happened.
+    /// Records that a write of `number` failed: its outcome is unknown.
     pub fn tried(&self, key: &str, asked: Instant, number: u64) {
         self.note(key, asked, What::Tried(number));
     }
 
-    /// A read returned `number`, or that there is nothing.
+    /// Records that a read returned `number`, or that the key has no value.
     pub fn read(&self, key: &str, asked: Instant, number: Option<u64>) {
         self.note(key, asked, number.map_or(What::Missing, What::Read));
     }
 
-    /// A read was refused.
+    /// Records that a read failed.
     pub fn unavailable(&self, key: &str, asked: Instant) {
         self.note(key, asked, What::Unavailable);
     }
 
-    /// The keys that something was done with.
+    /// All keys that were read or written.
     pub fn keys(&self) -> Vec<String> {
         self.events.lock().keys().cloned().collect()
     }
 
-    /// Judges what happened.
+    /// Checks the history.
     pub fn judge(&self) -> Verdict {
         let events = self.events.lock();
         let mut verdict = Verdict::default();
@@ -98,7 +98,7 @@ impl History {
     }
 }
 
-/// Judges one key. Its events are in the order of their answers.
+/// Checks one key. Its events are in the order of their answers.
 fn judge(key: &str, events: &[Event], verdict: &mut Verdict) {
     let mut refused_since = None;
     for (index, event) in events.iter().enumerate() {
@@ -125,7 +125,7 @@ fn judge(key: &str, events: &[Event], verdict: &mut Verdict) {
             _ => None,
         });
         let least = known.max().unwrap_or_default();
-        // A write under way is noted when it ends, which may be after this read.
+        // A write is recorded when it ends, which may be after this read.
         let begun = events.iter().filter(|other| other.asked <= event.answered);
         let most = begun.filter_map(|other| match other.what {
             What::Acknowledged(number) | What::Tried(number) => Some(number),
@@ -137,13 +137,15 @@ fn judge(key: &str, events: &[Event], verdict: &mut Verdict) {
             What::Read(number) => {
                 verdict.read += 1;
                 if number < least {
-                    let told = told(events, event);
+                    let recent = describe_recent(events, event);
                     verdict
                         .flaws
-                        .push(format!("{key}: read {number} after {least} was known{told}"));
+                        .push(format!("{key}: read {number} after {least} was known{recent}"));
                 }
                 if number > most {
-                    verdict.flaws.push(format!("{key}: read {number}, which nobody had written"));
+                    verdict
+                        .flaws
+                        .push(format!("{key}: read {number}, which no client had written"));
                 }
             }
             What::Missing if least > 0 => {
@@ -154,8 +156,8 @@ fn judge(key: &str, events: &[Event], verdict: &mut Verdict) {
     }
 }
 
-/// What was done with a key until a read and shortly before it, in seconds before its answer.
-fn told(events: &[Event], read: &Event) -> String {
+/// The calls on a key up to a read and in the 30 s before its answer, in seconds before the answer.
+fn describe_recent(events: &[Event], read: &Event) -> String {
     const RECENT: Duration = Duration::from_secs(30);
     let ago = |at| read.answered.saturating_duration_since(at).as_secs_f64();
     let recent = events.iter().filter(|event| event.asked <= read.answered);
@@ -171,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_store_without_loss_answers_has_no_flaws() {
+    fn answers_of_a_store_without_loss_have_no_flaws() {
         let history = History::default();
         history.read("key", Instant::now(), None);
         history.acknowledged("key", Instant::now(), 1);
@@ -187,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_is_acknowledged_and_gone_is_a_flaw() {
+    fn the_loss_of_an_acknowledged_write_is_a_flaw() {
         let history = History::default();
         history.acknowledged("key", Instant::now(), 1);
         history.acknowledged("key", Instant::now(), 2);
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_was_read_and_is_gone_is_a_flaw() {
+    fn the_loss_of_a_value_that_was_read_is_a_flaw() {
         let history = History::default();
         history.tried("key", Instant::now(), 1);
         history.read("key", Instant::now(), Some(1));
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_nobody_wrote_is_a_flaw() {
+    fn a_value_that_no_client_wrote_is_a_flaw() {
         let history = History::default();
         history.acknowledged("key", Instant::now(), 1);
         history.read("key", Instant::now(), Some(2));

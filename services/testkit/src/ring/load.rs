@@ -1,4 +1,4 @@
-//! Clients that write and read while a ring changes, through whichever nodes there are.
+//! Clients that read and write while a ring changes, through random nodes.
 
 use std::{
     sync::{
@@ -20,38 +20,38 @@ use tonic::{Code, Status};
 
 use super::{Client, LOOK_EVERY, client, history::History};
 
-/// Longest wait for an answer: longer than a node tries.
+/// Longest wait for an answer, longer than a node's own timeout.
 const PATIENCE: Duration = Duration::from_secs(8);
 
 /// The nodes that clients may call at present.
 pub type Nodes = Arc<Mutex<Vec<String>>>;
 
-/// What clients did.
+/// The record of the clients' calls.
 #[derive(Debug, Default)]
 pub struct Record {
-    /// Of keys with one writer each.
+    /// Of the keys with one writer each.
     pub history: History,
-    /// Increments of counters that were acknowledged, by counter.
+    /// Acknowledged increments, by counter.
     pub incremented: [AtomicU64; COUNTERS],
-    /// Increments that may have happened.
+    /// Increments with an unknown outcome, by counter.
     pub doubtful: [AtomicU64; COUNTERS],
 }
 
-/// Keys that many clients increment by compare-and-set.
+/// Number of keys that many clients increment by compare-and-set.
 pub const COUNTERS: usize = 4;
 
-/// Clients at work.
+/// The running clients.
 pub struct Load {
     nodes: Nodes,
-    /// What they did.
+    /// The record of their calls.
     pub record: Arc<Record>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 impl Load {
-    /// Starts writers of so many keys each, as many readers, and two who increment each counter. The
-    /// keys of loads with different names are different, but for the counters.
+    /// Starts `writers` writers of `keys` keys each, as many readers, and two clients per counter.
+    /// Loads with different names have different keys, but the same counters.
     pub fn start(nodes: Nodes, name: &str, writers: u64, keys: u64) -> Self {
         let (record, stop) = (Arc::new(Record::default()), CancellationToken::new());
         let mut load = Self { nodes, record, stop, tasks: JoinSet::new() };
@@ -66,18 +66,21 @@ impl Load {
         load
     }
 
-    /// Waits until so many more writes are acknowledged.
+    /// Waits until `writes` more writes are acknowledged.
     pub async fn goes_on(&self, writes: usize, patience: Duration) {
         let acknowledged = || self.record.history.judge().acknowledged;
         let (before, deadline) = (acknowledged(), Instant::now() + patience);
         while acknowledged() < before + writes {
-            assert!(Instant::now() < deadline, "not {writes} writes in {patience:?}");
+            assert!(
+                Instant::now() < deadline,
+                "fewer than {writes} writes were acknowledged within {patience:?}"
+            );
             sleep(LOOK_EVERY).await;
         }
     }
 
-    /// Ends it, once what is under way is answered. Reads every key once more, as long as `patience`
-    /// lasts for each.
+    /// Stops the clients after their open calls. Then reads every key once more, for up to
+    /// `patience` each.
     pub async fn stop(mut self, patience: Duration) -> Arc<Record> {
         self.stop.cancel();
         while self.tasks.join_next().await.transpose().expect("a client panicked").is_some() {}
@@ -85,7 +88,7 @@ impl Load {
         for key in self.record.history.keys() {
             let deadline = Instant::now() + patience;
             while !worker.read(&key).await {
-                assert!(Instant::now() < deadline, "{key} cannot be read for {patience:?}");
+                assert!(Instant::now() < deadline, "{key} could not be read within {patience:?}");
             }
         }
         self.record
@@ -105,19 +108,19 @@ struct Worker {
     nodes: Nodes,
     record: Arc<Record>,
     stop: CancellationToken,
-    /// Kept until it fails: a client that knows a good node stays with it.
+    /// Kept until it fails, so that a client stays with a working node.
     client: Option<Client>,
 }
 
 impl Worker {
     fn client(&mut self) -> Client {
         let nodes = self.nodes.lock();
-        let node = nodes.choose(&mut rand::rng()).expect("there is a node to call");
+        let node = nodes.choose(&mut rand::rng()).expect("a node to call");
         self.client.get_or_insert_with(|| client(node)).clone()
     }
 
-    /// Fails over to another node unless this one answers for what it says.
-    fn heed<T>(&mut self, answer: &Result<T, Status>) {
+    /// Drops the client, to choose another node, unless this one gave an answer.
+    fn drop_client_on_failure<T>(&mut self, answer: &Result<T, Status>) {
         let is_answer = answer
             .as_ref()
             .err()
@@ -140,11 +143,11 @@ impl Worker {
             ..PutRequest::default()
         };
         let answer = within(self.client().put(request)).await;
-        self.heed(&answer);
+        self.drop_client_on_failure(&answer);
         Ok(answer?.version)
     }
 
-    /// Reads a key of the history. Tells whether that was possible.
+    /// Reads a key of the history. Returns whether it was answered.
     async fn read(&mut self, key: &str) -> bool {
         let asked = Instant::now();
         let answer = self.get(key).await;
@@ -159,7 +162,7 @@ impl Worker {
     async fn get(&mut self, key: &str) -> Result<Option<(u64, String)>, Status> {
         let request = GetRequest { key: key.to_owned().into(), direct: false };
         let answer = within(self.client().get(request)).await;
-        self.heed(&answer);
+        self.drop_client_on_failure(&answer);
         match answer {
             Ok(response) => {
                 let text = String::from_utf8_lossy(&response.value).into_owned();
@@ -197,7 +200,7 @@ async fn write(mut worker: Worker, keys: Vec<String>) {
 async fn read(mut worker: Worker, keys: Vec<String>) {
     while !worker.stop.is_cancelled() {
         let key = keys.choose(&mut rand::rng()).expect("there are keys");
-        // Until it is answered, so that it shows for how long a key cannot be read.
+        // Repeated until it is answered, to measure for how long a key cannot be read.
         while !worker.stop.is_cancelled() && !worker.read(key).await {}
     }
 }
@@ -212,7 +215,7 @@ async fn increment(mut worker: Worker, counter: usize) {
         };
         let count = match worker.put(&key, number + 1, Some(condition)).await {
             Ok(_) => &worker.record.incremented,
-            // Another client was first, or nothing happened.
+            // Another client was faster, or the write had no effect.
             Err(status) if status.code() == Code::Aborted => continue,
             Err(_) => &worker.record.doubtful,
         };

@@ -1,4 +1,4 @@
-//! A node that belongs to a ring and does not keep to the protocol.
+//! A ring node that violates the protocol.
 
 use std::future::pending;
 
@@ -17,29 +17,29 @@ use uuid::Uuid;
 
 use crate::serve::connections;
 
-/// What is wrong with a node.
+/// How a node violates the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vice {
     /// It accepts connections and calls, and never answers.
     Silent,
-    /// It names nodes at places where they cannot stand.
+    /// It returns nodes with wrong positions.
     ForgedPositions,
-    /// It says that others know better, always the same ones, itself among them; and it never joins.
+    /// It refers every lookup to the same nodes, itself among them, and never joins.
     Circles,
 }
 
-/// A node with a vice. It ends when it is dropped.
+/// A node that violates the protocol. It stops when dropped.
 pub struct Rogue {
-    /// Itself, as it is told of.
+    /// Its own id, position and address.
     pub info: NodeInfo,
     server: JoinHandle<()>,
 }
 
 impl Rogue {
-    /// Starts a node that names `others` where it names any.
+    /// Starts a node that returns `others`, and itself, wherever an answer lists nodes.
     pub async fn start(vice: Vice, others: Vec<NodeInfo>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("the listener is bound");
         let id = NodeId::new(Uuid::new_v4());
         let info = NodeInfo {
             node_id: id.to_string(),
@@ -50,7 +50,7 @@ impl Rogue {
         let node = Node { vice, info: info.clone(), others };
         let server = Server::builder().add_service(DhtServiceServer::new(node));
         let server = server.serve_with_incoming(connections(listener));
-        let server = tokio::spawn(async { server.await.expect("it serves") });
+        let server = tokio::spawn(async { server.await.expect("the server runs") });
         Self { info, server }
     }
 }
@@ -68,7 +68,7 @@ struct Node {
 }
 
 impl Node {
-    async fn silent<T>(&self, answer: T) -> Result<Response<T>, Status> {
+    async fn answer<T>(&self, answer: T) -> Result<Response<T>, Status> {
         match self.vice {
             Vice::Silent => pending().await,
             Vice::ForgedPositions | Vice::Circles => Ok(Response::new(answer)),
@@ -88,7 +88,7 @@ impl Node {
         }
     }
 
-    /// Whom it names.
+    /// The nodes that it returns.
     fn named(&self) -> Vec<NodeInfo> {
         let mut named = self.others.clone();
         named.push(self.info.clone());
@@ -108,7 +108,7 @@ impl DhtService for Node {
         _request: Request<FindSuccessorRequest>,
     ) -> Result<Response<FindSuccessorResponse>, Status> {
         let (node, closer) = (Some(self.info.clone()), self.named());
-        self.silent(FindSuccessorResponse { node, closer, ..FindSuccessorResponse::default() })
+        self.answer(FindSuccessorResponse { node, closer, ..FindSuccessorResponse::default() })
             .await
     }
 
@@ -116,7 +116,7 @@ impl DhtService for Node {
         &self,
         _request: Request<GetStateRequest>,
     ) -> Result<Response<GetStateResponse>, Status> {
-        self.silent(GetStateResponse { state: Some(self.state()), ..GetStateResponse::default() })
+        self.answer(GetStateResponse { state: Some(self.state()), ..GetStateResponse::default() })
             .await
     }
 
@@ -124,63 +124,63 @@ impl DhtService for Node {
         &self,
         _request: Request<NotifyRequest>,
     ) -> Result<Response<NotifyResponse>, Status> {
-        self.silent(NotifyResponse { state: Some(self.state()) }).await
+        self.answer(NotifyResponse { state: Some(self.state()) }).await
     }
 
     async fn probe(
         &self,
         _request: Request<ProbeRequest>,
     ) -> Result<Response<ProbeResponse>, Status> {
-        self.silent(ProbeResponse { state: Some(self.state()), next: None }).await
+        self.answer(ProbeResponse { state: Some(self.state()), next: None }).await
     }
 
     async fn gossip(
         &self,
         _request: Request<GossipRequest>,
     ) -> Result<Response<GossipResponse>, Status> {
-        self.silent(GossipResponse::default()).await
+        self.answer(GossipResponse::default()).await
     }
 
     async fn lookup(
         &self,
         _request: Request<LookupRequest>,
     ) -> Result<Response<LookupResponse>, Status> {
-        self.silent(LookupResponse::default()).await
+        self.answer(LookupResponse::default()).await
     }
 
     async fn get(&self, _request: Request<GetRequest>) -> Result<Response<GetResponse>, Status> {
-        self.silent(GetResponse::default()).await
+        self.answer(GetResponse::default()).await
     }
 
     async fn put(&self, _request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        self.silent(PutResponse::default()).await
+        self.answer(PutResponse::default()).await
     }
 
     async fn delete(
         &self,
         _request: Request<DeleteRequest>,
     ) -> Result<Response<DeleteResponse>, Status> {
-        self.silent(DeleteResponse::default()).await
+        self.answer(DeleteResponse::default()).await
     }
 
     async fn announce_peer(
         &self,
         _request: Request<AnnouncePeerRequest>,
     ) -> Result<Response<AnnouncePeerResponse>, Status> {
-        self.silent(AnnouncePeerResponse::default()).await
+        self.answer(AnnouncePeerResponse::default()).await
     }
 
     async fn get_peers(
         &self,
         _request: Request<GetPeersRequest>,
     ) -> Result<Response<GetPeersResponse>, Status> {
-        self.silent(GetPeersResponse::default()).await
+        self.answer(GetPeersResponse::default()).await
     }
 
     async fn list_nodes(
         &self,
         _request: Request<ListNodesRequest>,
     ) -> Result<Response<ListNodesResponse>, Status> {
-        self.silent(ListNodesResponse::default()).await
+        self.answer(ListNodesResponse::default()).await
     }
 }

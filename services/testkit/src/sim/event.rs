@@ -1,4 +1,4 @@
-//! What happens in a simulated swarm.
+//! The events of a simulated swarm.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(super) enum Event {
     Join {
         host: usize,
     },
-    /// A host looks for neighbours.
+    /// A host announces itself, and links to other hosts.
     Announce {
         to: Life,
     },
@@ -22,30 +22,30 @@ pub(super) enum Event {
         host: usize,
         away: Option<Duration>,
     },
-    /// Something for a brain.
-    Tell {
+    /// An input for a host's state machine.
+    Input {
         to: Life,
         input: Input,
     },
     Tick {
         to: Life,
     },
-    /// A call reaches the one it asks.
+    /// A call for blocks reaches its server.
     Request {
         connection: usize,
         call: Call,
     },
-    /// The end of a call reaches the one it asked.
+    /// The cancellation of a call reaches its server.
     Cancel {
         connection: usize,
         fetch: FetchKey,
     },
-    /// A transport took a parcel.
+    /// A transport accepted a parcel.
     Taken {
         connection: usize,
         parcel: Parcel,
     },
-    /// An uplink is through with a parcel.
+    /// An uplink has sent a parcel.
     Sent {
         connection: usize,
         parcel: Parcel,
@@ -55,12 +55,12 @@ pub(super) enum Event {
         connection: usize,
         parcel: Parcel,
     },
-    /// A downlink is through with a parcel.
+    /// A downlink has received a parcel.
     Drained {
         connection: usize,
         parcel: Parcel,
     },
-    /// A piece is hashed, and written if nobody lied.
+    /// A piece was hashed, and is written if its bytes are correct.
     Stored {
         to: Life,
         piece: PieceIndex,
@@ -68,14 +68,14 @@ pub(super) enum Event {
     },
 }
 
-/// A host from one start to its end; what is meant for an earlier life is void.
+/// One run of a host, from a start to its end. Events for an earlier run are ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Life {
     pub(super) host: usize,
     pub(super) number: u32,
 }
 
-/// A call for blocks, on its way.
+/// A call for blocks in transit.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) fetch: FetchKey,

@@ -1,4 +1,4 @@
-//! One host: its brain, and a shell of the simplest kind around it.
+//! One host: its state machine, and the simplest I/O around it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -16,36 +16,36 @@ use super::{
     setup::HostSetup,
 };
 
-/// A host and what is known of it only there.
+/// The state of a host.
 #[derive(Debug)]
 pub(super) struct Host {
     pub(super) setup: HostSetup,
-    /// None while it is away.
-    pub(super) brain: Option<Swarm>,
-    /// Which of its lives this is; events of earlier ones are void.
+    /// `None` while the host is away.
+    pub(super) state_machine: Option<Swarm>,
+    /// The number of its current run; events of earlier runs are ignored.
     pub(super) life: u32,
     pub(super) held: Bitfield,
     pub(super) links: BTreeMap<LinkKey, usize>,
     pub(super) fetches: BTreeMap<FetchKey, Fetch>,
     pub(super) serves: BTreeMap<ServeKey, Serve>,
     assembly: BTreeMap<PieceIndex, Assembly>,
-    /// Who sent rubbish of a piece, until its true bytes are known.
+    /// The links that sent wrong bytes of a piece, until its correct bytes are known.
     pub(super) suspects: BTreeMap<PieceIndex, BTreeSet<LinkKey>>,
     pub(super) wire: Wire,
-    /// When its downlink will have drained all that arrived, in ns.
+    /// The time by which its downlink has received all that arrived, in ns.
     pub(super) down_free_at: u64,
-    /// The tick that is set.
+    /// The time of the next tick.
     pub(super) tick_at: Option<Instant>,
     pub(super) completed_at: Option<Duration>,
     pub(super) received: u64,
     pub(super) wasted: u64,
     pub(super) sent: u64,
-    /// Why its uplink idles, since when (ns), and how long it did so far.
+    /// The reason for which its uplink is idle, and since when (ns).
     pub(super) idle: Option<(Idle, u64)>,
     pub(super) idle_times: IdleTimes,
 }
 
-/// A call of this host's.
+/// A call that this host made.
 #[derive(Debug)]
 pub(super) struct Fetch {
     pub(super) link: LinkKey,
@@ -58,28 +58,28 @@ pub(super) struct Serve {
     pub(super) fetch: FetchKey,
     pub(super) connection: usize,
     pub(super) block_length: u32,
-    /// Not granted yet.
+    /// The ranges that are not granted yet.
     pub(super) ranges: VecDeque<BlockRange>,
 }
 
-/// An attempt at a piece, of which something arrived.
+/// An attempt at a piece that is partly received.
 #[derive(Debug)]
 struct Assembly {
     attempt: Attempt,
     units: BTreeSet<u32>,
     contributors: BTreeSet<LinkKey>,
-    /// Who sent rubbish.
+    /// The links that sent wrong bytes.
     liars: BTreeSet<LinkKey>,
     /// It is verified, and being written.
     is_whole: bool,
 }
 
-/// An attempt all bytes of which are there.
+/// An attempt of which all bytes have arrived.
 #[derive(Debug)]
 pub(super) struct Assembled {
     pub(super) attempt: Attempt,
     pub(super) contributors: BTreeSet<LinkKey>,
-    /// Whose bytes are rubbish; none if it matches its hash.
+    /// The links that sent wrong bytes; empty if the piece matches its hash.
     pub(super) liars: BTreeSet<LinkKey>,
 }
 
@@ -99,7 +99,7 @@ impl Host {
     pub(super) fn new(setup: HostSetup, held: Bitfield) -> Self {
         Self {
             setup,
-            brain: None,
+            state_machine: None,
             life: 0,
             held,
             links: BTreeMap::new(),
@@ -119,9 +119,9 @@ impl Host {
         }
     }
 
-    /// Forgets all that dies with the process.
-    pub(super) fn vanish(&mut self) {
-        self.brain = None;
+    /// Drops the state that ends with the process.
+    pub(super) fn end_run(&mut self) {
+        self.state_machine = None;
         self.life += 1;
         self.links.clear();
         self.fetches.clear();
@@ -130,8 +130,8 @@ impl Host {
         self.tick_at = None;
     }
 
-    /// Puts a block where it belongs, and tells whether it was needed; and the whole attempt once it
-    /// is there.
+    /// Adds a block to its attempt. Returns whether it was needed, and the attempt once all its
+    /// bytes have arrived.
     pub(super) fn assemble(
         &mut self,
         layout: &Layout,
@@ -152,16 +152,16 @@ impl Host {
         }
         let before = assembly.units.len();
         assembly.units.extend(block.offset / BLOCK_UNIT..block.end().div_ceil(BLOCK_UNIT));
-        let is_news = assembly.units.len() > before;
-        if is_news {
+        let is_new = assembly.units.len() > before;
+        if is_new {
             assembly.contributors.insert(from);
             if is_rubbish {
                 assembly.liars.insert(from);
             }
         }
         let units = layout.length_of(block.piece).div_ceil(BLOCK_UNIT) as usize;
-        if !is_news || assembly.units.len() < units {
-            return (is_news, None);
+        if !is_new || assembly.units.len() < units {
+            return (is_new, None);
         }
         assembly.is_whole = assembly.liars.is_empty();
         let assembled = Assembled {
@@ -175,13 +175,13 @@ impl Host {
         (true, Some(assembled))
     }
 
-    /// Throws away what there is of an attempt, unless the piece is whole.
+    /// Discards the blocks of an attempt, unless the piece is complete.
     pub(super) fn abandon(&mut self, piece: PieceIndex, attempt: Attempt) {
         self.assembly
             .retain(|of, assembly| *of != piece || assembly.is_whole || assembly.attempt > attempt);
     }
 
-    /// A piece is written.
+    /// Marks a piece as written.
     pub(super) fn hold(&mut self, piece: PieceIndex) {
         self.assembly.remove(&piece);
         self.held.insert(piece);

@@ -1,9 +1,10 @@
-//! A deterministic simulation of one swarm: every host runs the real brain, only hosts' links and
-//! time are made up.
+//! A deterministic simulation of one swarm: every host runs the real state machine. Only the links
+//! and the time are simulated.
 //!
-//! The model has no TCP: a connection takes blocks while little of what it took is unsent, an uplink
-//! sends one block after another, by turns among connections, a downlink drains what arrives in its
-//! order, and a receiver whose downlink falls behind stops its senders. Messages take the latency.
+//! The model has no TCP. A connection accepts blocks while it has little unsent data, an uplink
+//! sends one block at a time, in turn for its connections, a downlink receives blocks in the order
+//! of their arrival, and a receiver whose downlink falls behind stops its senders. Messages take
+//! the latency.
 
 pub mod ring;
 

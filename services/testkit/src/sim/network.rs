@@ -1,4 +1,4 @@
-//! Connections and uplinks: who sends a block next, and when it is through.
+//! Connections and uplinks: which connection sends the next block, and when it is sent.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -7,16 +7,16 @@ use shoal_core::{
     swarm::{FetchEnd, FetchKey, LinkKey, ServeKey},
 };
 
-/// A connection takes more as long as less than this is unsent, as with `TCP_NOTSENT_LOWAT`.
+/// A connection accepts more data while less than this is unsent, as with `TCP_NOTSENT_LOWAT`.
 const LOW_WATER: u64 = 16 * 1024;
 
-/// Bytes that a receiver lets be under way before its downlink drained them.
+/// Bytes that a receiver allows in flight before its downlink has received them.
 pub(super) const RECEIVE_WINDOW: u64 = 256 * 1024;
 
-/// And besides what is sent in this time, since TCP's windows grow with the rate.
+/// The window also holds what is sent in this time, since TCP's windows grow with the rate.
 pub(super) const RECEIVER_DELAY: Duration = Duration::from_millis(1);
 
-/// What a connection carries.
+/// One unit that a connection carries.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parcel {
     pub(super) serve: ServeKey,
@@ -39,22 +39,22 @@ impl Parcel {
     }
 }
 
-/// One direction of a link: the blocks from one host to another.
+/// One direction of a link: the blocks from one host to the other.
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) link: LinkKey,
     pub(super) from: usize,
     pub(super) to: usize,
     pub(super) alive: bool,
-    /// Granted, and not taken by the transport.
+    /// Granted, and not yet accepted by the transport.
     granted: VecDeque<Parcel>,
-    /// Taken by the transport, and not sent.
+    /// Accepted by the transport, and not yet sent.
     buffered: VecDeque<Parcel>,
     buffered_bytes: u64,
-    /// Sent, and not drained by the receiver.
+    /// Bytes sent, and not yet received by the downlink.
     in_flight: u64,
     window: u64,
-    /// Among those whose turn comes.
+    /// Whether it is in the uplink's queue.
     is_ready: bool,
 }
 
@@ -78,7 +78,7 @@ impl Connection {
         self.granted.push_back(parcel);
     }
 
-    /// The next parcel that the transport takes; none while it has enough.
+    /// The next parcel for the transport; `None` while the transport is full.
     pub(super) fn take(&mut self) -> Option<Parcel> {
         if self.buffered_bytes >= LOW_WATER {
             return None;
@@ -89,12 +89,12 @@ impl Connection {
         Some(parcel)
     }
 
-    /// Forgets what a call was granted and the transport did not take.
+    /// Drops the granted parcels of a call that the transport has not accepted.
     pub(super) fn forget(&mut self, serve: ServeKey) {
         self.granted.retain(|parcel| parcel.serve != serve);
     }
 
-    /// The next parcel to send; none if the receiver is full.
+    /// The next parcel to send; `None` if the receiver's window is full.
     fn send(&mut self) -> Option<Parcel> {
         let bytes = self.buffered.front()?.bytes();
         if self.in_flight > 0 && self.in_flight + bytes > self.window {
@@ -110,7 +110,7 @@ impl Connection {
     }
 }
 
-/// A host's uplink: one parcel after another, by turns among its connections.
+/// A host's uplink: sends one parcel at a time, in turn for its connections.
 #[derive(Debug, Default)]
 pub(super) struct Wire {
     pub(super) busy: bool,
@@ -118,7 +118,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    /// A connection may have something to send.
+    /// Queues a connection if it has something to send.
     pub(super) fn wake(&mut self, connections: &mut [Connection], connection: usize) {
         let state = &mut connections[connection];
         if !state.is_ready && !state.buffered.is_empty() {
@@ -127,7 +127,7 @@ impl Wire {
         }
     }
 
-    /// The next parcel, and whose it is.
+    /// The next parcel, with its connection.
     pub(super) fn next(&mut self, connections: &mut [Connection]) -> Option<(usize, Parcel)> {
         while let Some(connection) = self.ready.pop_front() {
             let state = &mut connections[connection];

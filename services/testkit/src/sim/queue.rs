@@ -1,11 +1,11 @@
-//! What happens at which time in a simulation.
+//! The queue of future events of a simulation.
 
 use std::{
     cmp::{Ordering, Reverse},
     collections::BinaryHeap,
 };
 
-/// Events in the order of their times; of equal times the one set first comes first.
+/// Events in the order of their times; at equal times in the order of insertion.
 #[derive(Debug)]
 pub(super) struct Queue<E> {
     heap: BinaryHeap<Reverse<Scheduled<E>>>,
@@ -19,7 +19,7 @@ impl<E> Default for Queue<E> {
 }
 
 impl<E> Queue<E> {
-    /// Sets an event for a time, in ns from the start.
+    /// Schedules an event for a time in ns from the start.
     pub(super) fn push(&mut self, at: u64, event: E) {
         self.heap.push(Reverse(Scheduled { at, number: self.count, event }));
         self.count += 1;
@@ -29,12 +29,12 @@ impl<E> Queue<E> {
         self.heap.pop().map(|Reverse(next)| (next.at, next.event))
     }
 
-    /// The next event, unless it is set for later than that.
+    /// The next event, unless it is later than `limit`.
     pub(super) fn pop_until(&mut self, limit: u64) -> Option<(u64, E)> {
         self.heap.peek().is_some_and(|Reverse(next)| next.at <= limit).then(|| self.pop())?
     }
 
-    /// Events set so far.
+    /// The number of events scheduled so far.
     pub(super) fn count(&self) -> u64 {
         self.count
     }

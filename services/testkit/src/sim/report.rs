@@ -1,21 +1,21 @@
-//! What came out of a simulation.
+//! The result of a simulation.
 
 use std::{fmt, time::Duration};
 
-/// Why an uplink had nothing to send.
+/// Why an uplink has nothing to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
-    /// Nobody wants what the host holds.
+    /// No neighbour is interested.
     NobodyInterested,
-    /// Those who want something are choked.
+    /// The interested neighbours are choked.
     Choked,
-    /// Those who may ask did not.
+    /// The unchoked neighbours have no open request.
     PipelineEmpty,
-    /// What was granted waits for its receiver.
+    /// The granted blocks wait for their receiver.
     ReceiverFull,
 }
 
-/// How long an uplink had nothing to send, by reason, in ns.
+/// How long an uplink was idle, by reason, in ns.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct IdleTimes([u64; 4]);
 
@@ -25,51 +25,51 @@ impl IdleTimes {
     }
 }
 
-/// What came out of a simulation.
+/// The result of a simulation.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The textbook's bound.
     pub bound: Duration,
-    /// When each peer was complete, from its start on; none if it never was.
+    /// The completion time of each peer from its start; `None` if it never completed.
     pub completions: Vec<Option<Duration>>,
-    /// Bytes that arrived and were of use.
+    /// Bytes received and used.
     pub useful: u64,
-    /// Bytes that arrived in vain.
+    /// Bytes received and discarded.
     pub duplicate: u64,
-    /// What each peer sent, per byte a second of its uplink.
+    /// Bytes that each peer sent, divided by its uplink rate in bytes per second.
     pub effort: Vec<f64>,
-    /// Seconds all uplinks together had nothing to send: nobody interested, choked, pipeline empty,
-    /// receiver full.
+    /// Idle time of all uplinks in seconds: nobody interested, choked, pipeline empty, receiver
+    /// full.
     pub idle_seconds: [f64; 4],
-    /// Peers banned.
+    /// Number of banned peers.
     pub bans: usize,
-    /// Events simulated.
+    /// Number of simulated events.
     pub events: u64,
 }
 
 impl Report {
-    /// When the last peer was complete; none if one never was.
+    /// The completion time of the last peer; `None` if a peer never completed.
     pub fn last(&self) -> Option<Duration> {
         self.completions.iter().copied().collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
-    /// When peers were complete on average; none if one never was.
+    /// The mean completion time; `None` if a peer never completed.
     pub fn mean(&self) -> Option<Duration> {
         let all: Vec<_> = self.completions.iter().copied().collect::<Option<_>>()?;
         all.iter().sum::<Duration>().checked_div(all.len() as u32)
     }
 
-    /// The last peer's time over the bound; infinite if it never was complete.
+    /// The last peer's time divided by the bound; infinite if a peer never completed.
     pub fn ratio(&self) -> f64 {
         self.last().map_or(f64::INFINITY, |last| last.as_secs_f64() / self.bound.as_secs_f64())
     }
 
-    /// Of what arrived, the part that was in vain.
+    /// The discarded share of the received bytes.
     pub fn duplicate_share(&self) -> f64 {
         self.duplicate as f64 / (self.useful + self.duplicate).max(1) as f64
     }
 
-    /// Jain's index of how much of its uplink each peer gave: 1 if all gave alike.
+    /// Jain's index of how much of its uplink each peer used: 1 if all used the same share.
     pub fn fairness(&self) -> f64 {
         let sum: f64 = self.effort.iter().sum();
         let squares: f64 = self.effort.iter().map(|effort| effort * effort).sum();
@@ -96,9 +96,13 @@ impl fmt::Display for Report {
         writeln!(f, "last peer   {} = {:.3} x bound", seconds(self.last()), self.ratio())?;
         writeln!(f, "mean peer   {}", seconds(self.mean()))?;
         writeln!(f, "duplicates  {:.2} %", 100.0 * self.duplicate_share())?;
-        writeln!(f, "fairness    {:.3} (Jain, of each peer's use of its uplink)", self.fairness())?;
+        writeln!(
+            f,
+            "fairness    {:.3} (Jain's index of the peers' use of their uplinks)",
+            self.fairness()
+        )?;
         let [nobody, choked, empty, full] = self.idle_seconds;
-        writeln!(f, "idle uplinks, seconds in sum")?;
+        writeln!(f, "idle uplinks, seconds in total")?;
         writeln!(f, "            {nobody:.2} nobody interested, {choked:.2} choked")?;
         writeln!(f, "            {empty:.2} pipeline empty, {full:.2} receiver full")?;
         write!(f, "events      {}", self.events)

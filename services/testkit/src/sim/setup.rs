@@ -1,4 +1,4 @@
-//! What is simulated.
+//! The settings of a simulation.
 
 use std::time::Duration;
 
@@ -7,71 +7,71 @@ use shoal_core::{
     swarm::Settings,
 };
 
-/// Bytes a second of one Mbit/s.
+/// Bytes per second of one Mbit/s.
 pub const MBIT: u64 = 125_000;
 
-/// A swarm: the publisher is host 0, the others fetch.
+/// A swarm: host 0 is the publisher, the others fetch.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Decides everything that is random.
+    /// Seed of the random generator.
     pub seed: u64,
-    /// Bytes of the content.
+    /// The size of the content in bytes.
     pub size: u64,
-    /// Bytes of a piece; none: as the layout picks.
+    /// The size of a piece; `None`: chosen by the size of the content.
     pub piece_length: Option<PieceLength>,
-    /// One way.
+    /// One-way latency of messages and blocks.
     pub latency: Duration,
-    /// Links of a host, as far as there are others.
+    /// Maximum number of links of a host.
     pub neighbours: usize,
-    /// The publisher first.
+    /// The hosts, of which the first is the publisher.
     pub hosts: Vec<HostSetup>,
-    /// The brains'.
+    /// The settings of the state machines.
     pub settings: Settings,
-    /// Publish so that each piece goes out once.
+    /// Whether the publisher uses super-seeding.
     pub super_seeding: bool,
-    /// Fetch the pieces in their order.
+    /// Whether pieces are fetched in order.
     pub sequential: bool,
-    /// What goes wrong.
+    /// The faults to inject.
     pub faults: Vec<Fault>,
-    /// When to give up.
+    /// The simulation ends at this time.
     pub time_limit: Duration,
 }
 
 /// One host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostSetup {
-    /// Bytes a second.
+    /// Uplink, bytes per second.
     pub up: u64,
-    /// Bytes a second.
+    /// Downlink, bytes per second.
     pub down: u64,
-    /// When it joins.
+    /// The time when it joins.
     pub joins: Duration,
-    /// Sends rubbish instead of its blocks.
+    /// Whether it sends wrong bytes.
     pub poisons: bool,
-    /// Claims to hold everything, unchokes everyone, and never sends.
+    /// Whether it claims every piece, unchokes everyone, and never sends.
     pub silent: bool,
-    /// Unchokes nobody.
+    /// Whether it unchokes nobody.
     pub free_rides: bool,
 }
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A host vanishes, and comes back after a while with what it held.
+    /// A host leaves, and may return with the pieces that it held.
     Leaves {
-        /// Which.
+        /// The host.
         host: usize,
-        /// When.
+        /// The time.
         at: Duration,
-        /// For how long; none: for good.
+        /// How long it stays away; `None`: for ever.
         away: Option<Duration>,
     },
-    /// The publisher vanishes for good once the others hold each piece among them.
+    /// The publisher leaves for ever once the others hold every piece among them.
     PublisherDiesAfterOneCopy,
 }
 
 impl HostSetup {
-    /// A host with these rates that is there from the start and does as it should.
+    /// A host with these rates that joins at the start and behaves correctly.
     pub const fn new(up: u64, down: u64) -> Self {
         let joins = Duration::ZERO;
         Self { up, down, joins, poisons: false, silent: false, free_rides: false }
@@ -86,7 +86,7 @@ impl Setup {
         Self::with_hosts(size, std::iter::once(publisher).chain(vec![peer; n]).collect())
     }
 
-    /// These hosts, the publisher first.
+    /// A swarm of these hosts, of which the first is the publisher.
     pub fn with_hosts(size: u64, hosts: Vec<HostSetup>) -> Self {
         Self {
             seed: 1,
@@ -103,7 +103,7 @@ impl Setup {
         }
     }
 
-    /// How the content is cut.
+    /// The division of the content into pieces.
     pub fn layout(&self) -> Result<Layout, LayoutError> {
         let piece_length = self.piece_length.unwrap_or_else(|| PieceLength::for_size(self.size));
         Layout::new(piece_length, vec![self.size])

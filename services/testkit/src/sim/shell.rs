@@ -1,4 +1,4 @@
-//! What hosts do around their brains: carry out outputs, move blocks, put pieces together.
+//! The I/O of the hosts: executes the outputs of state machines, moves blocks, assembles pieces.
 
 use std::time::Duration;
 
@@ -17,19 +17,19 @@ use super::{
     world::{CONTENT, World},
 };
 
-/// Hash and write of a piece.
+/// The time to hash and write a piece.
 const STORING: Duration = Duration::from_millis(1);
 
-/// What a shell makes of a refusal that names no time.
+/// The retry delay after a refusal that names none.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 impl World<'_> {
-    /// Carries out what a brain says.
-    pub(super) fn obey(&mut self, host: usize, output: Output) -> anyhow::Result<()> {
+    /// Executes an output of a state machine.
+    pub(super) fn execute(&mut self, host: usize, output: Output) -> anyhow::Result<()> {
         match output {
             Output::Send { message: PeerMessage::Unchoke, .. }
                 if self.hosts[host].setup.free_rides => {}
-            Output::Send { link, message } => self.say(host, link, message),
+            Output::Send { link, message } => self.send_message(host, link, message),
             Output::Fetch { fetch, link, ranges, block_length } => {
                 self.fetch(host, link, Call { fetch, ranges, block_length });
             }
@@ -60,7 +60,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Sends a call to the other end of a link.
+    /// Sends a call over a link.
     fn fetch(&mut self, host: usize, link: LinkKey, call: Call) {
         let Some(connection) = self.hosts[host].links.get(&link) else { return };
         let connection = connection ^ 1;
@@ -69,7 +69,7 @@ impl World<'_> {
         self.after(self.setup.latency, Event::Request { connection, call });
     }
 
-    /// A call arrives; `connection` leads back to the caller.
+    /// Handles a call that arrived. `connection` leads back to the caller.
     pub(super) fn request(&mut self, connection: usize, call: Call) -> anyhow::Result<()> {
         let state = &self.connections[connection];
         let (host, link) = (state.from, state.link);
@@ -84,10 +84,10 @@ impl World<'_> {
             Serve { fetch, connection, block_length, ranges: ranges.iter().copied().collect() };
         self.hosts[host].serves.insert(serve, state);
         let input = Input::ServeRequested { serve, content: CONTENT, link: Some(link), ranges };
-        self.tell(self.life(host), input)
+        self.deliver(self.life(host), input)
     }
 
-    /// The caller dropped its call.
+    /// Handles the cancellation of a call.
     pub(super) fn cancelled(&mut self, connection: usize, fetch: FetchKey) -> anyhow::Result<()> {
         let host = self.connections[connection].from;
         let mut serves = self.hosts[host].serves.iter();
@@ -95,7 +95,7 @@ impl World<'_> {
         let Some(serve) = of.map(|(serve, _)| *serve) else { return Ok(()) };
         self.hosts[host].serves.remove(&serve);
         self.connections[connection].forget(serve);
-        self.tell(self.life(host), Input::ServeDropped { serve })
+        self.deliver(self.life(host), Input::ServeDropped { serve })
     }
 
     fn grant(&mut self, host: usize, serve: ServeKey, ranges: usize) {
@@ -132,14 +132,14 @@ impl World<'_> {
         self.fill(connection);
     }
 
-    /// Lets the transport take what it has room for.
+    /// Fills the transport's buffer.
     fn fill(&mut self, connection: usize) {
         while let Some(parcel) = self.connections[connection].take() {
             self.after(Duration::ZERO, Event::Taken { connection, parcel });
         }
     }
 
-    /// A transport took a parcel: the brain hears of it, and the uplink may go on.
+    /// A transport accepted a parcel: informs the state machine, and starts the uplink.
     pub(super) fn taken(&mut self, connection: usize, parcel: Parcel) -> anyhow::Result<()> {
         if !self.connections[connection].alive {
             return Ok(());
@@ -151,7 +151,7 @@ impl World<'_> {
         match parcel.load {
             Load::Block(block) => {
                 let input = Input::BlockSent { serve: parcel.serve, bytes: block.length };
-                self.tell(self.life(host), input)?;
+                self.deliver(self.life(host), input)?;
             }
             Load::End(_) => {
                 self.hosts[host].serves.remove(&parcel.serve);
@@ -160,7 +160,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// Sends the next parcel, if the uplink is free.
+    /// Sends the next parcel if the uplink is free.
     pub(super) fn start_sending(&mut self, host: usize) {
         let state = &mut self.hosts[host];
         if state.wire.busy {
@@ -182,15 +182,15 @@ impl World<'_> {
 
     fn why_idle(&self, host: usize) -> Idle {
         let state = &self.hosts[host];
-        match state.brain.as_ref().and_then(shoal_core::swarm::Swarm::uplink_idle) {
+        match state.state_machine.as_ref().and_then(shoal_core::swarm::Swarm::uplink_idle) {
             Some(UplinkIdle::Choked) => Idle::Choked,
             Some(UplinkIdle::NothingAsked) => Idle::PipelineEmpty,
-            None if state.brain.is_some() => Idle::ReceiverFull,
+            None if state.state_machine.is_some() => Idle::ReceiverFull,
             Some(UplinkIdle::NobodyInterested) | None => Idle::NobodyInterested,
         }
     }
 
-    /// An uplink is through with a parcel.
+    /// An uplink has sent a parcel.
     pub(super) fn sent(&mut self, connection: usize, parcel: Parcel) {
         let host = self.connections[connection].from;
         self.hosts[host].wire.busy = false;
@@ -198,7 +198,7 @@ impl World<'_> {
         self.start_sending(host);
     }
 
-    /// A parcel waits for its turn on the downlink.
+    /// Queues a parcel at the downlink.
     pub(super) fn arrived(&mut self, connection: usize, parcel: Parcel) {
         let host = &mut self.hosts[self.connections[connection].to];
         let nanos = parcel.bytes() * 1_000_000_000 / host.setup.down;
@@ -206,7 +206,7 @@ impl World<'_> {
         self.queue.push(host.down_free_at, Event::Drained { connection, parcel });
     }
 
-    /// A parcel is through: the sender may go on, and the receiver has it.
+    /// A downlink received a parcel: the sender may send more, and the receiver gets the parcel.
     pub(super) fn drained(&mut self, connection: usize, parcel: Parcel) -> anyhow::Result<()> {
         let state = &mut self.connections[connection];
         if !state.alive {
@@ -227,7 +227,7 @@ impl World<'_> {
             Load::End(end) => {
                 receiver.fetches.remove(&parcel.fetch);
                 let input = Input::FetchEnded { fetch: parcel.fetch, end };
-                self.tell(self.life(to), input)
+                self.deliver(self.life(to), input)
             }
         }
     }
@@ -245,13 +245,13 @@ impl World<'_> {
         let ranges = state.fetches.get(&fetch).map(|fetch| fetch.ranges.as_slice());
         let of = ranges.unwrap_or_default().iter().find(|of| of.range.piece == block.piece);
         let Some(attempt) = of.map(|of| of.attempt) else { return Ok(()) };
-        let (is_news, assembled) = state.assemble(&self.layout, attempt, block, link, is_rubbish);
-        if is_news {
+        let (is_new, assembled) = state.assemble(&self.layout, attempt, block, link, is_rubbish);
+        if is_new {
             state.received += u64::from(block.length);
         } else {
             state.wasted += u64::from(block.length);
         }
-        self.tell(
+        self.deliver(
             self.life(host),
             Input::BlockArrived { content: super::world::CONTENT, fetch, block },
         )?;
@@ -262,7 +262,7 @@ impl World<'_> {
         Ok(())
     }
 
-    /// A piece was hashed.
+    /// Handles a piece that was hashed.
     pub(super) fn stored(
         &mut self,
         to: Life,
@@ -278,14 +278,14 @@ impl World<'_> {
             host.suspects.entry(piece).or_default().extend(liars);
             let contributors = contributors.into_iter().collect();
             let input = Input::PieceCorrupt { content: CONTENT, piece, attempt, contributors };
-            return self.tell(to, input);
+            return self.deliver(to, input);
         }
         host.hold(piece);
         let suspects = host.suspects.remove(&piece).unwrap_or_default();
         for link in suspects {
-            self.tell(to, Input::CaughtLying { link })?;
+            self.deliver(to, Input::CaughtLying { link })?;
         }
-        self.tell(to, Input::PieceStored { content: CONTENT, piece })?;
+        self.deliver(to, Input::PieceStored { content: CONTENT, piece })?;
         self.check_publisher()
     }
 }

@@ -1,22 +1,22 @@
-//! The rows of the design's table.
+//! The swarms of the design's table.
 
 use std::time::Duration;
 
 use super::setup::{HostSetup, MBIT, Setup};
 
-/// One row: a name, and what it simulates.
+/// One row of the table.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// As printed.
+    /// The printed name.
     pub name: &'static str,
-    /// What.
+    /// The simulated swarm.
     pub setup: Setup,
 }
 
-/// Decimal, as disks and links are sold.
+/// Decimal, as in sizes of disks and rates of links.
 const MB: u64 = 1_000_000;
 
-/// The swarms by which policies are compared.
+/// The swarms with which policies are compared.
 pub fn rows() -> Vec<Row> {
     let mixed = |n: usize, us: u64| {
         let uplinks = [5, 20, 80].into_iter().cycle().take(n);

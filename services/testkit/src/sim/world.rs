@@ -27,26 +27,26 @@ use super::{
 /// The only content.
 pub(super) const CONTENT: ContentKey = ContentKey(0);
 
-/// Simulates a swarm; `trace` gets a line for each thing that a brain is told or says.
+/// Simulates a swarm. `trace` receives a line for each input and output of a state machine.
 pub fn run<'a>(setup: &'a Setup, trace: Option<&'a mut dyn Write>) -> anyhow::Result<Report> {
     let mut world = World::new(setup, trace)?;
     world.run()?;
     Ok(world.report())
 }
 
-/// All there is.
+/// The state of the simulation.
 pub(super) struct World<'a> {
     pub(super) setup: &'a Setup,
     trace: Option<&'a mut dyn Write>,
     pub(super) layout: Layout,
     rng: Xoshiro256PlusPlus,
-    /// Time starts here; only differences matter.
+    /// The start of the simulated time. Only differences matter.
     epoch: Instant,
-    /// In ns from the start.
+    /// The simulated time in ns from the start.
     pub(super) now: u64,
     pub(super) queue: Queue<Event>,
     pub(super) hosts: Vec<Host>,
-    /// Two for each link: number 2 x link from the host that dialled, the next one back.
+    /// Two per link: number 2 x link from the host that dialled, and the next number back.
     pub(super) connections: Vec<Connection>,
     pub(super) next_serve: u64,
     pub(super) banned: BTreeSet<usize>,
@@ -54,7 +54,7 @@ pub(super) struct World<'a> {
 
 impl<'a> World<'a> {
     fn new(setup: &'a Setup, trace: Option<&'a mut dyn Write>) -> anyhow::Result<Self> {
-        let layout = setup.layout().context("the content cannot be cut into pieces")?;
+        let layout = setup.layout().context("cannot divide the content into pieces")?;
         let count = layout.piece_count();
         let held = |host| if host == 0 { Bitfield::full(count) } else { Bitfield::empty(count) };
         let hosts = setup.hosts.iter().enumerate();
@@ -88,22 +88,22 @@ impl<'a> World<'a> {
                 break;
             }
             self.now = at;
-            self.happen(event)?;
+            self.handle_event(event)?;
         }
         Ok(())
     }
 
-    /// Every peer that fetches is complete.
+    /// Whether every peer that fetches is complete.
     fn is_over(&self) -> bool {
         self.hosts[1..].iter().all(|host| host.completed_at.is_some() || host.setup.silent)
     }
 
-    fn happen(&mut self, event: Event) -> anyhow::Result<()> {
+    fn handle_event(&mut self, event: Event) -> anyhow::Result<()> {
         match event {
             Event::Join { host } => self.join(host)?,
             Event::Announce { to } => self.find_neighbours(to)?,
             Event::Leave { host, away } => self.leave(host, away)?,
-            Event::Tell { to, input } => self.tell(to, input)?,
+            Event::Input { to, input } => self.deliver(to, input)?,
             Event::Tick { to } => self.tick(to)?,
             Event::Request { connection, call } => self.request(connection, call)?,
             Event::Cancel { connection, fetch } => self.cancelled(connection, fetch)?,
@@ -124,11 +124,11 @@ impl<'a> World<'a> {
         Life { host, number: self.hosts[host].life }
     }
 
-    /// A host starts, with what it held when it was last there.
+    /// Starts a host, with the pieces that it held at its last end.
     fn join(&mut self, host: usize) -> anyhow::Result<()> {
         let seed = self.rng.random();
         let state = &mut self.hosts[host];
-        state.brain = Some(Swarm::new(self.setup.settings.clone(), seed));
+        state.state_machine = Some(Swarm::new(self.setup.settings.clone(), seed));
         let input = Input::AddContent {
             content: CONTENT,
             layout: self.layout.clone(),
@@ -136,18 +136,18 @@ impl<'a> World<'a> {
             sequential: self.setup.sequential,
             super_seeding: self.setup.super_seeding && host == 0,
         };
-        self.tell(self.life(host), input)?;
-        // Those that join at the same time find each other.
+        self.deliver(self.life(host), input)?;
+        // Delayed, so that hosts that join at the same time find each other.
         let to = self.life(host);
         self.after(Duration::ZERO, Event::Announce { to });
         self.start_sending(host);
         Ok(())
     }
 
-    /// Links a host to others at random, as far as both have room.
+    /// Links a host to random others while both have free slots.
     pub(super) fn find_neighbours(&mut self, to: Life) -> anyhow::Result<()> {
         let host = to.host;
-        if self.life(host) != to || self.hosts[host].brain.is_none() {
+        if self.life(host) != to || self.hosts[host].state_machine.is_none() {
             return Ok(());
         }
         let is_taken = |world: &Self, other: usize| {
@@ -156,15 +156,16 @@ impl<'a> World<'a> {
             links.any(|connection| connection.to == other)
         };
         let mut others: Vec<_> = (0..self.hosts.len())
-            .filter(|other| *other != host && self.hosts[*other].brain.is_some())
+            .filter(|other| *other != host && self.hosts[*other].state_machine.is_some())
             .filter(|other| !self.banned.contains(other) && !is_taken(self, *other))
             .collect();
         others.shuffle(&mut self.rng);
-        // Those with the fewest links first, or the last to join would find all others full.
+        // Hosts with the fewest links come first. Otherwise the last to join would find all others
+        // full.
         others.sort_by_key(|other| self.hosts[*other].links.len());
         for other in others {
             let [ours, theirs] = [host, other].map(|host| self.hosts[host].links.len());
-            // Room is left for those who come later.
+            // The other slots are left for hosts that join later.
             if ours >= self.setup.neighbours * 3 / 5 {
                 break;
             }
@@ -181,8 +182,8 @@ impl<'a> World<'a> {
         let link = LinkKey(there as u64 / 2);
         let latency = self.setup.latency;
         let fastest = self.hosts[host].setup.up.max(self.hosts[other].setup.up);
-        let on_the_way = fastest as f64 * (latency + RECEIVER_DELAY).as_secs_f64();
-        let window = RECEIVE_WINDOW + on_the_way as u64;
+        let in_flight = fastest as f64 * (latency + RECEIVER_DELAY).as_secs_f64();
+        let window = RECEIVE_WINDOW + in_flight as u64;
         self.connections.push(Connection::new(link, host, other, window));
         self.connections.push(Connection::new(link, other, host, window));
         self.hosts[host].links.insert(link, there);
@@ -195,23 +196,23 @@ impl<'a> World<'a> {
                 capabilities: Capabilities { reciprocates: true, serves: true },
                 round_trip: 2 * latency,
             };
-            self.tell(self.life(host), input)?;
+            self.deliver(self.life(host), input)?;
             if self.hosts[host].setup.silent {
                 let all = Bitfield::full(self.layout.piece_count());
-                self.say(host, link, PeerMessage::Bitfield(all));
-                self.say(host, link, PeerMessage::Unchoke);
+                self.send_message(host, link, PeerMessage::Bitfield(all));
+                self.send_message(host, link, PeerMessage::Unchoke);
             }
         }
         Ok(())
     }
 
     /// Sends a message over a link.
-    pub(super) fn say(&mut self, host: usize, link: LinkKey, message: PeerMessage) {
+    pub(super) fn send_message(&mut self, host: usize, link: LinkKey, message: PeerMessage) {
         let Some(connection) = self.hosts[host].links.get(&link) else { return };
         let other = self.connections[*connection].to;
         let input = Input::Message { link, message };
         let to = self.life(other);
-        self.after(self.setup.latency, Event::Tell { to, input });
+        self.after(self.setup.latency, Event::Input { to, input });
     }
 
     pub(super) fn disconnect(&mut self, host: usize, link: LinkKey) -> anyhow::Result<()> {
@@ -224,36 +225,37 @@ impl<'a> World<'a> {
             let state = &mut self.hosts[host];
             state.fetches.retain(|_, fetch| fetch.link != link);
             state.serves.retain(|_, serve| serve.connection / 2 != connection / 2);
-            self.tell(self.life(host), Input::LinkDown { link })?;
+            self.deliver(self.life(host), Input::LinkDown { link })?;
         }
         Ok(())
     }
 
     fn leave(&mut self, host: usize, away: Option<Duration>) -> anyhow::Result<()> {
-        self.hosts[host].brain = None;
+        self.hosts[host].state_machine = None;
         for link in self.hosts[host].links.keys().copied().collect::<Vec<_>>() {
             self.disconnect(host, link)?;
         }
-        self.hosts[host].vanish();
+        self.hosts[host].end_run();
         if let Some(away) = away {
             self.after(away, Event::Join { host });
         }
         Ok(())
     }
 
-    /// Tells a brain something, and has its host do what it says.
-    pub(super) fn tell(&mut self, to: Life, input: Input) -> anyhow::Result<()> {
+    /// Gives a state machine an input, and executes its outputs.
+    pub(super) fn deliver(&mut self, to: Life, input: Input) -> anyhow::Result<()> {
         let now = self.epoch + Duration::from_nanos(self.now);
         let host = &mut self.hosts[to.host];
-        let Some(brain) = host.brain.as_mut().filter(|_| host.life == to.number) else {
+        let Some(state_machine) = host.state_machine.as_mut().filter(|_| host.life == to.number)
+        else {
             return Ok(());
         };
         if let Some(trace) = &mut self.trace {
             writeln!(trace, "{} host {} <- {input:?}", self.now, to.host)?;
         }
         let mut outputs = Vec::new();
-        brain.handle(now, input, &mut outputs);
-        if let Some(at) = brain.next_deadline()
+        state_machine.handle(now, input, &mut outputs);
+        if let Some(at) = state_machine.next_deadline()
             && host.tick_at.is_none_or(|set| at < set)
         {
             host.tick_at = Some(at);
@@ -264,7 +266,7 @@ impl<'a> World<'a> {
             if let Some(trace) = &mut self.trace {
                 writeln!(trace, "{} host {} -> {output:?}", self.now, to.host)?;
             }
-            self.obey(to.host, output)?;
+            self.execute(to.host, output)?;
         }
         Ok(())
     }
@@ -272,18 +274,18 @@ impl<'a> World<'a> {
     fn tick(&mut self, to: Life) -> anyhow::Result<()> {
         let now = self.epoch + Duration::from_nanos(self.now);
         let host = &mut self.hosts[to.host];
-        // A tick that was set before an earlier one is left in the queue.
+        // An earlier tick has replaced this one, which stayed in the queue.
         if host.tick_at != Some(now) {
             return Ok(());
         }
         host.tick_at = None;
-        self.tell(to, Input::Tick)
+        self.deliver(to, Input::Tick)
     }
 
-    /// The publisher dies once the others hold each piece among them.
+    /// Stops the publisher once the others hold every piece among them, if the setup says so.
     pub(super) fn check_publisher(&mut self) -> anyhow::Result<()> {
         let dies = self.setup.faults.contains(&Fault::PublisherDiesAfterOneCopy);
-        if !dies || self.hosts[0].brain.is_none() {
+        if !dies || self.hosts[0].state_machine.is_none() {
             return Ok(());
         }
         let held = |piece| self.hosts[1..].iter().any(|host| host.held.has(piece));

@@ -1,4 +1,4 @@
-//! The tracker as its users meet it: over real sockets, and as a process.
+//! The tracker over real sockets, and as a process.
 
 mod metrics;
 mod process;

@@ -1,4 +1,4 @@
-//! What Prometheus scrapes.
+//! The metrics that Prometheus scrapes.
 
 use std::{
     io::{Read as _, Write as _},

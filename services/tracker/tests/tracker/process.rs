@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Nothing here takes longer unless it hangs.
+/// Longer than anything here takes unless it hangs.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 const ANY_PORT: &str = "127.0.0.1:0";
 
@@ -37,7 +37,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts a tracker on a port of its choice, and waits until it says which.
+    /// Starts a tracker on free ports, and waits until it logs them.
     pub(crate) fn start(command: &mut Command) -> Self {
         command.args(["--listen", ANY_PORT, "--admin", ANY_PORT, "--log-format", "json"]);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("it runs");
@@ -46,7 +46,7 @@ impl Process {
         let log: serde_json::Value = serde_json::from_str(&line).expect("it logs JSON");
         let logged = |field: &str| log["fields"][field].as_str().expect("an address").to_owned();
         let (address, admin) = (logged("listen"), logged("admin"));
-        // What it logs from now on is read, so that it never waits for a reader.
+        // The rest of the log is read too, so that the tracker never waits for a reader.
         thread::spawn(move || lines.for_each(drop));
         Self { child, address, admin }
     }
@@ -58,7 +58,7 @@ impl Process {
     pub(crate) fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            if let Some(status) = self.child.try_wait().expect("it is a child of ours") {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
                 return status;
             }
             assert!(Instant::now() < deadline, "it did not end in time");
@@ -75,7 +75,7 @@ impl Drop for Process {
 }
 
 #[test]
-fn a_tracker_ends_well_on_either_signal() {
+fn a_tracker_ends_with_exit_code_0_on_either_signal() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut tracker = Process::start(&mut command(&[]));
         tracker.signal(signal);
@@ -84,7 +84,7 @@ fn a_tracker_ends_well_on_either_signal() {
 }
 
 #[test]
-fn the_health_command_tells_whether_a_tracker_is_there() {
+fn the_health_command_fails_without_a_tracker() {
     let mut tracker = Process::start(&mut command(&[]));
     let address = tracker.address.clone();
     let health = ["health", "--listen", &address];
@@ -98,7 +98,7 @@ fn the_health_command_tells_whether_a_tracker_is_there() {
 }
 
 #[test]
-fn a_port_in_use_is_named() {
+fn an_error_names_the_port_in_use() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let address = taken.local_addr().expect("it is bound").to_string();
     for args in
@@ -111,20 +111,20 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
-fn everything_wrong_with_the_settings_is_told_before_anything_is_done() {
+fn all_mistakes_in_the_settings_are_reported_at_once() {
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("tracker.toml");
-    fs::write(&file, "interval = 30\nlimit = 1\n").expect("it takes the text");
+    fs::write(&file, "interval = 30\nlimit = 1\n").expect("it is writable");
     let mut command = command(&["--listen", "nowhere", "--config"]);
     command.arg(&file).env("SHOAL__LIMITS__SWARM", "7").env("SHOAL__NEAR_PERCENT", "101");
     let output = output(&mut command);
     assert_eq!(output.status.code(), Some(64));
     let message = stderr(&output);
     for part in [
-        "tracker.toml: interval: \"30\" is no duration",
+        "tracker.toml: interval: \"30\" is not a duration",
         "tracker.toml: limit: there is no such setting",
         "SHOAL__LIMITS__SWARM: there is no such setting",
-        "SHOAL__NEAR_PERCENT: 101 is no percentage",
+        "SHOAL__NEAR_PERCENT: 101 is not a percentage",
         "--listen: \"nowhere\" has no port",
     ] {
         assert!(message.contains(part), "{part} is not in {message}");
@@ -142,13 +142,13 @@ fn check_config_prints_settings_that_load_again() {
     }
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("tracker.toml");
-    fs::write(&file, &printed).expect("it takes the text");
+    fs::write(&file, &printed).expect("it is writable");
     let again = output(command(&["--check-config", "--config"]).arg(&file));
     assert_eq!(String::from_utf8_lossy(&again.stdout), printed);
 }
 
 #[test]
-fn help_names_the_defaults_that_hold() {
+fn help_shows_the_actual_defaults() {
     let help = output(&mut command(&["--help"]));
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
     // Long lines are wrapped.

@@ -1,14 +1,14 @@
-//! Every RPC, and every way in which it is refused.
+//! Every RPC, and every reason for its refusal.
 
 use std::{collections::HashSet, time::Duration};
 
 use shoal_common::{
-    Address,
     admin::Admin,
     advertised::AdvertisedAddresses,
     channel::{Channel, Options},
     server,
 };
+use shoal_core::Address;
 use shoal_proto::{
     tracker::v1::{
         AnnounceEvent, AnnounceRequest, AnnounceResponse, GetSwarmRequest, ListSwarmsRequest,
@@ -36,7 +36,7 @@ struct Running {
     ended: JoinHandle<Result<(), RunError>>,
 }
 
-/// One that believes the addresses of these tests, where all come from one host.
+/// A tracker that accepts any announced address: all connections of these tests come from one host.
 async fn start(settings: Settings) -> Running {
     start_as_is(Settings { advertised_addresses: AdvertisedAddresses::Any, ..settings }).await
 }
@@ -64,7 +64,7 @@ impl Running {
         let mut page_token = String::new();
         loop {
             let request = ListSwarmsRequest { page_size, page_token };
-            let page = self.client.list_swarms(request).await.expect("a good token").into_inner();
+            let page = self.client.list_swarms(request).await.expect("a valid token").into_inner();
             pages.push(page.swarms.into_iter().map(|swarm| swarm.content_id).collect());
             page_token = page.next_page_token;
             if page_token.is_empty() {
@@ -120,16 +120,16 @@ fn fields(status: &Status) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn peers_of_a_swarm_learn_of_each_other() {
+async fn peers_of_a_swarm_learn_about_each_other() {
     let mut tracker = start(Settings::default()).await;
-    let first = tracker.announce(event(1, AnnounceEvent::Started)).await.expect("it is good");
+    let first = tracker.announce(event(1, AnnounceEvent::Started)).await.expect("it is valid");
     assert_eq!(first.peers, []);
     assert!(first.warming);
     assert_eq!(first.observed_address, "10.0.0.1:7072");
     let interval = Duration::try_from(first.interval.expect("it is given")).expect("not negative");
     assert!((27.0..=33.0).contains(&interval.as_secs_f64()));
 
-    let second = tracker.announce(announce(2)).await.expect("it is good");
+    let second = tracker.announce(announce(2)).await.expect("it is valid");
     assert_eq!(second.peers.len(), 1);
     assert_eq!(second.peers[0].peer_id, peer_id(1));
     assert_eq!(second.peers[0].address, "10.0.0.1:7072");
@@ -137,12 +137,12 @@ async fn peers_of_a_swarm_learn_of_each_other() {
 }
 
 #[tokio::test]
-async fn completion_and_leaving_show_at_once() {
+async fn completion_and_leaving_take_effect_at_once() {
     let mut tracker = start(Settings::default()).await;
-    tracker.announce(announce(1)).await.expect("it is good");
-    let done = tracker.announce(event(2, AnnounceEvent::Completed)).await.expect("it is good");
+    tracker.announce(announce(1)).await.expect("it is valid");
+    let done = tracker.announce(event(2, AnnounceEvent::Completed)).await.expect("it is valid");
     assert_eq!((done.complete_count, done.incomplete_count), (1, 1));
-    let left = tracker.announce(event(1, AnnounceEvent::Stopped)).await.expect("it is good");
+    let left = tracker.announce(event(1, AnnounceEvent::Stopped)).await.expect("it is valid");
     assert_eq!(left.peers, []);
     assert_eq!((left.complete_count, left.incomplete_count), (1, 0));
     let swarm = tracker.client.get_swarm(get(0)).await.expect("it is known").into_inner();
@@ -155,7 +155,7 @@ async fn an_unspecified_host_becomes_the_observed_one() {
     let mut tracker = start(Settings::default()).await;
     for host in ["0.0.0.0", "[::]", ""] {
         let request = with_peer(|peer| peer.address = format!("{host}:7099"));
-        let answer = tracker.announce(request).await.expect("it is good");
+        let answer = tracker.announce(request).await.expect("it is valid");
         assert_eq!(answer.observed_address, "127.0.0.1:7099");
     }
     let swarm = tracker.client.get_swarm(get(0)).await.expect("it is known").into_inner();
@@ -163,14 +163,14 @@ async fn an_unspecified_host_becomes_the_observed_one() {
 }
 
 #[tokio::test]
-async fn no_more_peers_are_given_than_wanted_nor_than_the_most() {
+async fn an_answer_has_at_most_numwant_and_at_most_200_peers() {
     let mut tracker = start(Settings::default()).await;
     for n in 0..=250 {
-        tracker.announce(announce(n)).await.expect("it is good");
+        tracker.announce(announce(n)).await.expect("it is valid");
     }
     for (numwant, given) in [(0, 50), (7, 7), (200, 200), (u32::MAX, 200)] {
         let answer = tracker.announce(AnnounceRequest { numwant, ..announce(0) }).await;
-        let peers = answer.expect("it is good").peers;
+        let peers = answer.expect("it is valid").peers;
         let ids: HashSet<_> = peers.iter().map(|peer| &peer.peer_id).collect();
         assert_eq!(ids.len(), given);
         assert!(!ids.contains(&peer_id(0)));
@@ -178,12 +178,12 @@ async fn no_more_peers_are_given_than_wanted_nor_than_the_most() {
     let request = GetSwarmRequest { max_peers: 3, ..get(0) };
     let swarm = tracker.client.get_swarm(request).await.expect("it is known").into_inner();
     assert_eq!(swarm.peers.len(), 3);
-    assert_eq!(swarm.swarm.expect("it is told").incomplete_count, 251);
+    assert_eq!(swarm.swarm.expect("it is given").incomplete_count, 251);
 }
 
 #[tokio::test]
-async fn peers_of_the_askers_zone_are_preferred_for_a_part() {
-    let half = Percent::try_from(50).expect("it is one");
+async fn part_of_an_answer_prefers_peers_of_the_same_zone() {
+    let half = Percent::try_from(50).expect("it is valid");
     let mut tracker = start(Settings { near_percent: half, ..Settings::default() }).await;
     let located = |n: u8| {
         let mut request = AnnounceRequest { numwant: 10, ..announce(n) };
@@ -193,9 +193,9 @@ async fn peers_of_the_askers_zone_are_preferred_for_a_part() {
         request
     };
     for n in 0..=250 {
-        tracker.announce(located(n)).await.expect("it is good");
+        tracker.announce(located(n)).await.expect("it is valid");
     }
-    let peers = tracker.announce(located(0)).await.expect("it is good").peers;
+    let peers = tracker.announce(located(0)).await.expect("it is valid").peers;
     let zone = |peer: &PeerInfo| peer.location.clone().unwrap_or_default().zone;
     assert!(peers.iter().filter(|peer| zone(peer) == "near").count() >= 5);
     assert!(peers.iter().any(|peer| zone(peer) == "far"));
@@ -207,7 +207,7 @@ async fn swarms_are_listed_page_by_page_in_order() {
     assert_eq!(tracker.pages(0).await, [Vec::<String>::new()]);
     for n in [0xff, 0x00, 0x10, 0x11, 0x80] {
         let request = AnnounceRequest { content_id: content_id(n), ..announce(1) };
-        tracker.announce(request).await.expect("it is good");
+        tracker.announce(request).await.expect("it is valid");
     }
     let sorted: Vec<_> = [0x00, 0x10, 0x11, 0x80, 0xff].map(content_id).into();
     assert_eq!(tracker.pages(0).await, [&sorted[..]]);
@@ -216,26 +216,26 @@ async fn swarms_are_listed_page_by_page_in_order() {
 }
 
 #[tokio::test]
-async fn who_misses_two_announces_is_forgotten() {
+async fn a_peer_that_misses_two_announces_is_removed() {
     let interval = Duration::from_millis(200);
     let mut tracker = start(Settings { interval, ..Settings::default() }).await;
-    tracker.announce(announce(1)).await.expect("it is good");
+    tracker.announce(announce(1)).await.expect("it is valid");
     timeout(DEADLINE, async {
         while tracker.client.get_swarm(get(0)).await.is_ok() {
             sleep(interval / 10).await;
         }
     })
     .await
-    .expect("it is forgotten in time");
-    let status = tracker.client.get_swarm(get(0)).await.expect_err("nobody is left");
+    .expect("it is removed in time");
+    let status = tracker.client.get_swarm(get(0)).await.expect_err("no peer is left");
     assert_eq!(status.code(), Code::NotFound);
-    let answer = tracker.announce(announce(2)).await.expect("it is good");
+    let answer = tracker.announce(announce(2)).await.expect("it is valid");
     assert_eq!(answer.peers, []);
     assert!(!answer.warming, "more than an interval has passed");
 }
 
 #[tokio::test]
-async fn every_bad_field_is_refused_by_name() {
+async fn a_refusal_names_every_invalid_field() {
     let mut tracker = start(Settings::default()).await;
     let location = |location| with_peer(|peer| peer.location = Some(location));
     let long = "x".repeat(64);
@@ -267,7 +267,7 @@ async fn every_bad_field_is_refused_by_name() {
     assert_eq!(fields(&status), ["content_id", "peer.peer_id", "peer.address"]);
 
     let request = ListSwarmsRequest { page_size: 1, page_token: "2".to_owned() };
-    let status = tracker.client.list_swarms(request).await.expect_err("no token of ours");
+    let status = tracker.client.list_swarms(request).await.expect_err("no page token");
     assert_eq!(
         (status.code(), fields(&status)),
         (Code::InvalidArgument, vec!["page_token".into()])
@@ -288,7 +288,7 @@ async fn a_request_of_many_kilobytes_is_not_read() {
 }
 
 #[tokio::test]
-async fn each_limit_refuses_and_tells_when_to_come_back() {
+async fn each_limit_refuses_with_a_time_to_retry() {
     let settings = |limits| Settings { limits, ..Settings::default() };
     let limits = LimitSettings::default();
     let other_swarm = AnnounceRequest { content_id: content_id(1), ..announce(2) };
@@ -305,12 +305,12 @@ async fn each_limit_refuses_and_tells_when_to_come_back() {
         assert!(status.message().contains(word), "{status}");
         let retry = status.get_details_retry_info().expect("a RetryInfo detail");
         assert_eq!(retry.retry_delay, Some(Duration::from_secs(30)));
-        tracker.announce(announce(1)).await.expect("who is known stays");
+        tracker.announce(announce(1)).await.expect("a known peer stays");
     }
 }
 
 #[tokio::test]
-async fn a_connection_without_calls_makes_room_and_one_with_calls_does_not() {
+async fn an_idle_connection_is_closed_for_a_new_one_and_a_busy_one_is_not() {
     let limits = LimitSettings { connections: 1, ..LimitSettings::default() };
     let listener = server::bind(&address("127.0.0.1:0")).await.expect("a port is free");
     let bound = Address::from(listener.local_addr().expect("it is bound"));
@@ -328,7 +328,7 @@ async fn a_connection_without_calls_makes_room_and_one_with_calls_does_not() {
     let watch = HealthCheckRequest::default();
     let _watched = HealthClient::new(busy.clone()).watch(watch).await.expect("it is known");
     call(Channel::lazy(&bound, &Options::default())).await.expect_err("it is full");
-    call(busy).await.expect("the busy one goes on");
+    call(busy).await.expect("the busy one stays open");
 }
 
 #[tokio::test]
@@ -342,18 +342,18 @@ async fn a_tracker_is_healthy_until_it_is_told_to_stop() {
     }
     let mut readiness = health.watch(HealthCheckRequest::default()).await.expect("it is known");
     let mut next = async || {
-        let answer = readiness.get_mut().message().await.expect("the call goes on");
-        answer.expect("the call goes on").status().as_str_name()
+        let answer = readiness.get_mut().message().await.expect("the call is open");
+        answer.expect("the call is open").status().as_str_name()
     };
     assert_eq!(next().await, "SERVING");
     drop(tracker.stop);
-    assert_eq!(timeout(DEADLINE, next()).await.expect("it tells in time"), "NOT_SERVING");
+    assert_eq!(timeout(DEADLINE, next()).await.expect("it changes in time"), "NOT_SERVING");
     let ended = timeout(DEADLINE, tracker.ended).await.expect("it ends in time");
-    ended.expect("it does not panic").expect("it ends well");
+    ended.expect("it does not panic").expect("it ends without an error");
 }
 
 #[tokio::test]
-async fn reflection_names_what_is_served_and_nothing_else() {
+async fn reflection_lists_exactly_the_services() {
     let tracker = start(Settings::default()).await;
     let expected = [
         "grpc.health.v1.Health",
@@ -395,7 +395,7 @@ reflected!(reflected_v1, v1);
 reflected!(reflected_v1alpha, v1alpha);
 
 #[tokio::test]
-async fn an_address_that_is_not_the_announcers_is_refused() {
+async fn an_address_of_another_host_is_refused() {
     let mut tracker = start_as_is(Settings::default()).await;
     let refusal = tracker.announce(announce(1)).await.expect_err("it is another host's");
     assert_eq!(refusal.code(), Code::InvalidArgument);

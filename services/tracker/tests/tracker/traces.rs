@@ -1,4 +1,4 @@
-//! Traces reach a collector, within the trace of the caller.
+//! Spans reach a collector, in the trace of the caller.
 
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ use crate::process::{Process, command};
 
 const TRACE: u128 = 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736;
 
-/// Passes on what is exported to it.
+/// Forwards the exports that it receives.
 struct Collector(mpsc::UnboundedSender<ExportTraceServiceRequest>);
 
 #[tonic::async_trait]
@@ -41,7 +41,7 @@ impl TraceService for Collector {
 /// Name and trace of each span exported by `shoal-tracker`.
 fn spans(export: ExportTraceServiceRequest) -> impl Iterator<Item = (String, u128)> {
     export.resource_spans.into_iter().flat_map(|of_service| {
-        let attributes = of_service.resource.expect("it is told").attributes.into_iter();
+        let attributes = of_service.resource.expect("it is exported").attributes.into_iter();
         let attributes: HashMap<_, _> = attributes.map(|pair| (pair.key, pair.value)).collect();
         let service = attributes["service.name"].clone().and_then(|name| name.value);
         assert_eq!(service, Some(Value::StringValue("shoal-tracker".to_owned())));
@@ -53,7 +53,7 @@ fn spans(export: ExportTraceServiceRequest) -> impl Iterator<Item = (String, u12
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_is_traced_to_the_collector_before_the_process_ends() {
+async fn a_calls_span_is_exported_before_the_process_ends() {
     let (exported, mut exports) = mpsc::unbounded_channel();
     let listener = server::bind(&"127.0.0.1:0".parse().expect("an address")).await;
     let listener = listener.expect("a port is free");
@@ -72,7 +72,7 @@ async fn a_call_is_traced_to_the_collector_before_the_process_ends() {
     let mut request = Request::new(ListSwarmsRequest::default());
     let parent = format!("00-{TRACE:032x}-00f067aa0ba902b7-01");
     request.metadata_mut().insert("traceparent", parent.parse().expect("it is text"));
-    TrackerServiceClient::new(channel).list_swarms(request).await.expect("it is good");
+    TrackerServiceClient::new(channel).list_swarms(request).await.expect("it is valid");
     tracker.signal(Signal::TERM);
     assert_eq!(tracker.ended().code(), Some(0));
 

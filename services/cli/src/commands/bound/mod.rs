@@ -1,4 +1,4 @@
-//! `shoal bound`: the textbook's least times.
+//! `shoal bound`: the textbook's minimum distribution times.
 
 mod plot;
 
@@ -54,13 +54,13 @@ fn point(args: &BoundArgs, peers: NonZeroU64) -> Point {
     }
 }
 
-/// The kinds of rates that at least one of the first `peers` has.
+/// The rates that at least one of this many peers has.
 fn in_turn(rates: &[Rate], peers: u64) -> impl Iterator<Item = NonZeroU64> {
     let kinds = usize::try_from(peers).unwrap_or(usize::MAX);
     rates.iter().take(kinds).map(|rate| rate.bytes_per_s())
 }
 
-/// The sum over `peers` that have the rates one after the other, and again from the first.
+/// The sum of the rates of this many peers, to which the rates are assigned in turn.
 fn sum_in_turn(rates: &[Rate], peers: u64) -> u64 {
     let kinds = rates.len() as u64;
     let shares = rates.iter().zip(0..).map(|(rate, kind)| {
@@ -94,7 +94,7 @@ fn describe(args: &BoundArgs, points: &[Point]) -> String {
             lines.push(format!("P2P can be {times:.1} times as fast"));
         }
     } else if let Some(path) = &args.plot {
-        lines.push(format!("drawn into {}", path.display()));
+        lines.push(format!("figure written to {}", path.display()));
     } else {
         lines.push(table(points).render());
     }
@@ -133,7 +133,7 @@ fn caption(args: &BoundArgs) -> String {
     )
 }
 
-/// To the hundredth as long as that says something.
+/// Hundredths of a second below 10 min.
 fn seconds(time: Duration) -> String {
     if time < Duration::from_secs(600) {
         format!("{:.2} s", time.as_secs_f64())
@@ -142,7 +142,7 @@ fn seconds(time: Duration) -> String {
     }
 }
 
-/// Links are sold by bits.
+/// In bits, as the rates of links are given.
 fn bits(rate: Rate) -> String {
     let bits = rate.bytes_per_s().get() as f64 * 8.0;
     let (divisor, unit) = match bits {

@@ -1,9 +1,9 @@
-//! A circle of nodes in a terminal: dots of Braille characters, marks and numbers.
+//! A drawing of nodes on a circle for terminals: dots of Braille characters, marks and numbers.
 
 use std::f64::consts::TAU;
 
-/// Dots in a character, across and down. A character is about twice as high as wide, so dots are as
-/// far apart in both directions.
+/// Dots in a character, across and down. A character is about twice as high as wide, so dots have
+/// the same distance in both directions.
 const DOTS: (usize, usize) = (2, 4);
 /// The bit of each dot within a Braille character, row by row.
 const BITS: [[u32; 2]; 4] = [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]];
@@ -11,8 +11,8 @@ const BRAILLE: u32 = 0x2800;
 
 /// Rows between the circle and the edge, for numbers.
 const MARGIN: usize = 2;
-/// Where a number is put, in dots: so far outside the circle, and so far clockwise of its node. The
-/// first place where there is room is taken.
+/// Possible places of a node's number, in dots: the distance outside the circle, and clockwise of
+/// the node. The first free place is used.
 const LABEL_PLACES: [(f64, f64); 10] = [
     (5.0, 0.0),
     (5.0, 3.0),
@@ -29,7 +29,7 @@ const LABEL_PLACES: [(f64, f64); 10] = [
 /// A node on the circle.
 #[derive(Clone, Debug)]
 pub(super) struct Place {
-    /// Its part of the way round, clockwise from the top: 0 to 1.
+    /// Its position as a fraction of the circle, clockwise from the top: 0 to 1.
     pub(super) turn: f64,
     pub(super) mark: char,
 }
@@ -80,19 +80,19 @@ impl Canvas {
         }
     }
 
-    /// The dot at this part of the way round.
+    /// The dot at this fraction of the circle.
     fn point(&self, turn: f64) -> (f64, f64) {
         self.point_beside(turn, (0.0, 0.0))
     }
 
-    /// The dot so far outside the circle and so far clockwise.
+    /// The dot at this distance outside the circle and clockwise of `turn`.
     fn point_beside(&self, turn: f64, (outside, clockwise): (f64, f64)) -> (f64, f64) {
         let radius = self.radius + outside;
         let (sin, cos) = (turn * TAU + clockwise / radius).sin_cos();
         (self.center.0 + radius * sin, self.center.1 - radius * cos)
     }
 
-    /// The character that a dot belongs to; one over the edge is moved onto it.
+    /// The character of a dot; a dot beyond the edge is moved to the edge.
     fn cell(&self, (x, y): (f64, f64)) -> (usize, usize) {
         let within = |dot: f64, dots: usize, cells: usize| (dot as usize / dots).min(cells - 1);
         (within(x, DOTS.0, self.cells[0].len()), within(y, DOTS.1, self.cells.len()))
@@ -113,7 +113,7 @@ impl Canvas {
         }
     }
 
-    /// A line, every third dot of it: it is not to hide the circle.
+    /// Every third dot of a line, so that it does not hide the circle.
     fn line(&mut self, from: (f64, f64), to: (f64, f64)) {
         let (width, height) = (to.0 - from.0, to.1 - from.1);
         let dots = width.abs().max(height.abs()).ceil() as usize;
@@ -123,12 +123,12 @@ impl Canvas {
         }
     }
 
-    /// Writes a number beside the circle, where it covers no other; or not at all.
+    /// Writes a number outside the circle, in a free place; does nothing if there is none.
     fn label(&mut self, turn: f64, text: &str) {
         for beside in LABEL_PLACES {
             let (x, y) = self.cell(self.point_beside(turn, beside));
             let length = text.len();
-            // To the right of a point on the right, to the left of one on the left.
+            // To the right of a point on the right side, to the left of one on the left side.
             let side = (turn * TAU).sin();
             let start = x.saturating_sub((length as f64 * (1.0 - side) / 2.0) as usize);
             let row = &mut self.cells[y];
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quarter_of_the_way_round_is_to_the_right() {
+    fn a_quarter_of_the_circle_is_to_the_right() {
         let drawn = draw(&places(&[0.0, 0.25, 0.5, 0.75]), None);
         let lines: Vec<_> = drawn.lines().map(|line| line.chars().collect::<Vec<_>>()).collect();
         let find = |wanted: char| {
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_in_the_place_of_another_has_its_number_beside_it() {
+    fn nodes_at_one_position_have_their_numbers_side_by_side() {
         let drawn = draw(&places(&[0.6, 0.6, 0.6]), None);
         for number in ["1", "2", "3"] {
             assert!(drawn.contains(number), "{drawn}");

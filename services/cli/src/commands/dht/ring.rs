@@ -1,4 +1,4 @@
-//! `shoal dht ring`: all nodes, drawn on their circle.
+//! `shoal dht ring`: a drawing of the ring, and a table of its nodes.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -19,24 +19,28 @@ use crate::{
     args::{DhtRingArgs, Format},
     exit::{Exit, Failure},
     output::{self, Align, Table},
-    ring::{Client, Repeat, Ring},
+    ring::{Client, Repeat, RingSession},
 };
 
-/// More nodes are neither asked nor drawn.
+/// Nodes beyond this number are neither asked nor drawn.
 const MAX_NODES: usize = 1000;
 /// Nodes asked at the same time.
 const AT_ONCE: usize = 32;
-/// Longest wait for a node's answer about itself.
+/// The longest wait for a node's state.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Digits of a position that people see: they tell a thousand nodes apart.
+/// Digits of a position in the table: enough to distinguish a thousand nodes.
 const SHORT_POSITION: usize = 8;
-/// Successors of a node that people see.
+/// Successors of a node in the table.
 const SHORT_LIST: usize = 3;
 
-pub(super) async fn run(mut ring: Ring, args: DhtRingArgs, format: Format) -> anyhow::Result<()> {
+pub(super) async fn run(
+    mut ring: RingSession,
+    args: DhtRingArgs,
+    format: Format,
+) -> anyhow::Result<()> {
     let asked = ring.node().await?.address.to_string();
     let listed = list(&mut ring).await?;
-    let nodes = stream::iter(listed).map(look_at).buffered(AT_ONCE).collect().await;
+    let nodes = stream::iter(listed).map(query).buffered(AT_ONCE).collect().await;
     let view = View { asked, nodes };
     match format {
         Format::Json => output::json(&view.to_json())?,
@@ -44,7 +48,10 @@ pub(super) async fn run(mut ring: Ring, args: DhtRingArgs, format: Format) -> an
             let chosen = view.find(args.fingers_of.as_deref().unwrap_or(&view.asked));
             let chosen = match (chosen, args.fingers_of) {
                 (None, Some(wanted)) => {
-                    let message = format!("no node of the ring is {wanted}");
+                    let message = format!(
+                        "the ring has no node {wanted}; shoal dht ring lists the numbers and \
+                         addresses"
+                    );
                     return Err(Failure::new(Exit::NotFound, message).into());
                 }
                 (chosen, _) => chosen,
@@ -55,8 +62,8 @@ pub(super) async fn run(mut ring: Ring, args: DhtRingArgs, format: Format) -> an
     Ok(())
 }
 
-/// The nodes that one of them has heard of, in the order of their positions.
-async fn list(ring: &mut Ring) -> anyhow::Result<Vec<NodeInfo>> {
+/// The nodes on the membership list of one node, in the order of their positions.
+async fn list(ring: &mut RingSession) -> anyhow::Result<Vec<NodeInfo>> {
     let mut nodes: Vec<NodeInfo> = Vec::new();
     let mut page_token = String::new();
     loop {
@@ -74,10 +81,10 @@ async fn list(ring: &mut Ring) -> anyhow::Result<Vec<NodeInfo>> {
     }
 }
 
-async fn look_at(info: NodeInfo) -> Seen {
+async fn query(info: NodeInfo) -> Queried {
     let asked = timeout(PATIENCE, ask(&info)).await;
     let answer = asked.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-    Seen { info, answer }
+    Queried { info, answer }
 }
 
 async fn ask(info: &NodeInfo) -> Result<GetStateResponse, String> {
@@ -88,16 +95,16 @@ async fn ask(info: &NodeInfo) -> Result<GetStateResponse, String> {
     Ok(answer.map_err(|refusal| status::words(&refusal))?.into_inner())
 }
 
-/// The ring as it was found.
+/// The ring, as its nodes describe it.
 struct View {
     /// HOST:PORT of the node that listed the others.
     asked: String,
     /// Clockwise.
-    nodes: Vec<Seen>,
+    nodes: Vec<Queried>,
 }
 
-/// A node, and what it said of itself.
-struct Seen {
+/// A node, and its answer.
+struct Queried {
     info: NodeInfo,
     answer: Result<GetStateResponse, String>,
 }
@@ -110,7 +117,7 @@ impl View {
         number.map(|number| number - 1).or_else(by_address)
     }
 
-    /// For people: the circle, then a line for each node.
+    /// The circle, then a line for each node.
     fn describe(&self, chosen: Option<usize>) -> String {
         let numbers = self.numbers();
         let fingers: Vec<usize> = match chosen.map(|chosen| &self.nodes[chosen].answer) {
@@ -121,7 +128,7 @@ impl View {
                 .collect(),
             _ => Vec::new(),
         };
-        let mark = |index: usize, node: &Seen| match &node.answer {
+        let mark = |index: usize, node: &Queried| match &node.answer {
             Err(_) => 'x',
             Ok(_) if chosen == Some(index) => '\u{25c9}',
             Ok(_) if fingers.contains(&index) => '\u{25cf}',
@@ -178,16 +185,17 @@ impl View {
             let listed = numbered(fingers.iter().copied());
             lines.push(format!("lines: from {} to its fingers {listed}", chosen + 1));
         }
-        let astray: Vec<_> = self.astray().collect();
-        if !astray.is_empty() {
-            let listed = numbered(astray.into_iter());
-            lines.push(format!("not next to whom they stand by their positions: {listed}"));
+        let misplaced: Vec<_> = self.misplaced().collect();
+        if !misplaced.is_empty() {
+            let listed = numbered(misplaced.into_iter());
+            lines.push(format!("nodes whose neighbours do not match their positions: {listed}"));
         }
         lines.join("\n")
     }
 
-    /// Nodes that do not name the ones before and after them as their neighbours.
-    fn astray(&self) -> impl Iterator<Item = usize> {
+    /// Nodes whose predecessor or successor is not the node next to them by position, and nodes
+    /// that do not answer.
+    fn misplaced(&self) -> impl Iterator<Item = usize> {
         let count = self.nodes.len();
         let position = move |index: usize| &self.nodes[index % count].info.position;
         (0..count).filter(move |&index| {
@@ -228,18 +236,18 @@ impl View {
         });
         json!({
             "asked": self.asked,
-            "in_order": self.astray().next().is_none(),
+            "in_order": self.misplaced().next().is_none(),
             "nodes": nodes.collect::<Vec<_>>(),
         })
     }
 }
 
-/// A node as JSON has it.
+/// A node in JSON.
 pub(super) fn node_json(node: &NodeInfo) -> Value {
     json!({ "node_id": node.node_id, "position": node.position, "address": node.address })
 }
 
-/// The part of the way round at which a position is.
+/// A position as a fraction of the circle.
 fn turn(position: &str) -> f64 {
     let digits = position.get(..16).unwrap_or_default();
     u64::from_str_radix(digits, 16).unwrap_or_default() as f64 / 2_f64.powi(64)
@@ -254,7 +262,7 @@ fn standing(state: &NodeState) -> &'static str {
     }
 }
 
-/// The first of some nodes, and how many more there are.
+/// The first nodes, and the number of the others.
 fn short(nodes: &[NodeInfo], number: impl Fn(&NodeInfo) -> String) -> String {
     let mut words: Vec<_> = nodes.iter().take(SHORT_LIST).map(number).collect();
     if nodes.len() > SHORT_LIST {
@@ -271,7 +279,7 @@ fn numbered(indexes: impl Iterator<Item = usize>) -> String {
 mod tests {
     use super::*;
 
-    /// Nodes at these first digits, each of which knows its neighbours.
+    /// Nodes whose positions begin with these digits, each with the right neighbours.
     fn view(digits: &[&str]) -> View {
         let node = |index: usize| NodeInfo {
             node_id: format!("id-{index}"),
@@ -281,7 +289,7 @@ mod tests {
         };
         let count = digits.len();
         let others = |index: usize| (1..count).map(|step| node(index + step)).collect::<Vec<_>>();
-        let seen = |index: usize| Seen {
+        let queried = |index: usize| Queried {
             info: node(index),
             answer: Ok(GetStateResponse {
                 state: Some(NodeState {
@@ -295,7 +303,7 @@ mod tests {
                 ..GetStateResponse::default()
             }),
         };
-        View { asked: "10.0.0.1:7071".to_owned(), nodes: (0..count).map(seen).collect() }
+        View { asked: "10.0.0.1:7071".to_owned(), nodes: (0..count).map(queried).collect() }
     }
 
     #[test]
@@ -323,14 +331,14 @@ lines: from 1 to its fingers 2 4"
     }
 
     #[test]
-    fn nodes_that_know_other_neighbours_and_those_that_say_nothing_are_named() {
+    fn nodes_with_wrong_neighbours_or_without_an_answer_are_listed() {
         let mut view = view(&["1", "4", "8", "b", "f"]);
         view.nodes.remove(1);
         view.nodes[3].answer = Err("no answer in time".to_owned());
         let text = view.describe(None);
-        assert!(text.ends_with("not next to whom they stand by their positions: 1 2 4"), "{text}");
+        assert!(text.ends_with("do not match their positions: 1 2 4"), "{text}");
         assert!(text.contains("no answer in time") && text.contains('x'), "{text}");
-        // Who is in no list is named by its address.
+        // A node that is not in the table is shown by its address.
         assert!(text.contains("10.0.0.2:7071 2 3"), "{text}");
         let json = view.to_json();
         assert_eq!(json["in_order"], false);
@@ -346,8 +354,8 @@ lines: from 1 to its fingers 2 4"
     }
 
     #[test]
-    fn positions_are_parts_of_the_way_round() {
+    fn positions_are_fractions_of_the_circle() {
         assert!((turn(&format!("{:0<32}", "4")) - 0.25).abs() < 1e-9);
-        assert!(turn("what a broken node says").abs() < 1e-9);
+        assert!(turn("no position").abs() < 1e-9);
     }
 }

@@ -4,7 +4,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::*;
 
-/// A call from one second to another.
+/// A call that lasts from one second to another.
 fn call(base: Instant, from: u64, to: u64, action: Action, outcome: Outcome) -> Call {
     let at = |seconds| base + Duration::from_secs(seconds);
     Call { client: 0, action, asked: at(from), answered: at(to), outcome }
@@ -60,7 +60,7 @@ fn calls_one_after_another_are_accepted() {
 }
 
 #[test]
-fn a_read_beside_a_write_may_see_it_or_not_but_not_unsee_it() {
+fn a_read_during_a_write_may_see_it_but_a_later_read_must_not_lose_it() {
     let seen = [(0, 9, write(1), Done), (1, 2, Read, NOTHING), (3, 4, Read, found(1))];
     assert_eq!(verdict(&seen), Ok(()));
     let unseen = [(0, 9, CREATE, Done), (1, 2, Read, found(1)), (3, 4, Read, NOTHING)];
@@ -68,20 +68,20 @@ fn a_read_beside_a_write_may_see_it_or_not_but_not_unsee_it() {
 }
 
 #[test]
-fn a_value_that_is_gone_is_a_flaw() {
+fn a_lost_value_is_a_flaw() {
     flaw_at(&[(0, 1, write(1), Done), (2, 3, Read, NOTHING)], 1);
     let older = [(0, 1, write(1), Done), (2, 3, write(2), Done), (4, 5, Read, found(1))];
     flaw_at(&older, 2);
 }
 
 #[test]
-fn a_value_that_nobody_wrote_is_a_flaw() {
+fn a_value_that_no_call_wrote_is_a_flaw() {
     flaw_at(&[(0, 1, write(1), Done), (2, 3, Read, found(7))], 1);
     flaw_at(&[(0, 1, Read, found(1)), (2, 3, write(1), Done)], 0);
 }
 
 #[test]
-fn a_removed_value_that_comes_back_is_a_flaw() {
+fn a_removed_value_that_returns_is_a_flaw() {
     let back = [
         (0, 1, write(1), Done),
         (2, 3, REMOVE, Done),
@@ -92,7 +92,7 @@ fn a_removed_value_that_comes_back_is_a_flaw() {
 }
 
 #[test]
-fn of_two_swaps_of_the_same_value_one_succeeds() {
+fn only_one_of_two_swaps_of_a_value_succeeds() {
     let both = [
         (0, 1, write(1), Done),
         (2, 9, swap(1, 2), Done),
@@ -110,7 +110,7 @@ fn of_two_swaps_of_the_same_value_one_succeeds() {
 }
 
 #[test]
-fn a_swap_that_was_refused_for_no_reason_is_a_flaw() {
+fn a_swap_that_was_refused_without_reason_is_a_flaw() {
     flaw_at(&[(0, 1, CREATE, Done), (2, 3, swap(1, 2), Refused)], 1);
     flaw_at(&[(0, 1, Action::Swap { expected: None, new: Some(1) }, Refused)], 0);
     // The write may have taken effect twice, and left a second version.
@@ -118,7 +118,7 @@ fn a_swap_that_was_refused_for_no_reason_is_a_flaw() {
 }
 
 #[test]
-fn a_swap_of_unknown_outcome_happens_once_or_never_and_late_at_times() {
+fn a_swap_of_unknown_outcome_happens_at_most_once_and_maybe_late() {
     let late = [
         (0, 1, CREATE, Done),
         (2, 3, swap(1, 2), Unknown),
@@ -129,7 +129,7 @@ fn a_swap_of_unknown_outcome_happens_once_or_never_and_late_at_times() {
     assert_eq!(verdict(&late[..3]), Ok(()));
     let undone = [&late[..], &[(8, 9, Read, found(1))]].concat();
     flaw_at(&undone, 4);
-    // The value that it expects is gone for ever.
+    // The expected value never returns.
     let too_late = [
         (0, 1, CREATE, Done),
         (2, 3, swap(1, 2), Unknown),
@@ -181,9 +181,9 @@ fn many_swaps_of_unknown_outcome_are_decided() {
     flaw_at(&calls, calls.len() - 1);
 }
 
-/// Calls of four clients on a register that is what it should be: each call takes effect at a moment
-/// of its own.
-fn honest(seed: u64, calls: u64) -> Vec<Call> {
+/// Calls of clients on a correct register: each call takes effect at one moment between its request
+/// and its answer.
+fn correct_history(seed: u64, calls: u64) -> Vec<Call> {
     let base = Instant::now();
     let mut rng = StdRng::seed_from_u64(seed);
     let mut present = None;
@@ -225,18 +225,18 @@ fn honest(seed: u64, calls: u64) -> Vec<Call> {
 }
 
 #[test]
-fn what_an_honest_register_answers_is_accepted() {
+fn the_answers_of_a_correct_register_are_accepted() {
     for seed in 0..80 {
-        assert_eq!(check(&honest(seed, 150)), Ok(()), "seed {seed}");
+        assert_eq!(check(&correct_history(seed, 150)), Ok(()), "seed {seed}");
     }
 }
 
 #[test]
-fn one_answer_that_is_too_old_is_noticed() {
-    let mut spoilt = 0;
+fn one_stale_answer_is_detected() {
+    let mut checked = 0;
     for seed in 0..80 {
-        let mut calls = honest(seed, 150);
-        // Conditional writes happen once, so a value that one of them replaced cannot come back.
+        let mut calls = correct_history(seed, 150);
+        // Conditional writes take effect once, so a value that one of them replaced cannot return.
         let swapped = calls.iter().position(|call| {
             let Action::Swap { expected: Some(expected), .. } = call.action else { return false };
             let writer = calls.iter().find(
@@ -251,7 +251,7 @@ fn one_answer_that_is_too_old_is_noticed() {
         let outcome = Outcome::Found(expected);
         calls.push(Call { client: 0, action: Read, asked: late, answered: late, outcome });
         assert_eq!(check(&calls), Err(Flaw::NotLinearizable(calls.len() - 1)), "seed {seed}");
-        spoilt += 1;
+        checked += 1;
     }
-    assert!(spoilt > 40, "{spoilt}");
+    assert!(checked > 40, "{checked}");
 }

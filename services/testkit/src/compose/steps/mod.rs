@@ -1,4 +1,4 @@
-//! What is tried, in this order. Each step says how many peers it wants, and works alone too.
+//! The steps, in this order. Each sets the number of peers that it needs, and also works alone.
 
 mod ring;
 mod swarm;
@@ -14,12 +14,12 @@ pub(super) const START: Step = Step {
 
 pub(super) const ALL: &[Step] = &[
     Step {
-        name: "images are small, labelled, and run as nobody",
+        name: "images are small, labelled, and run as an unprivileged user",
         services: &[],
         run: whole::images_are_bare,
     },
     Step {
-        name: "64 MB published to one peer reach 12 others byte for byte",
+        name: "64 MB published to one peer reach 12 others unchanged",
         services: &["tracker", "peer"],
         run: swarm::reaches_all,
     },
@@ -29,27 +29,27 @@ pub(super) const ALL: &[Step] = &[
         run: grpcurl::lists_and_calls,
     },
     Step {
-        name: "downloads go on without trackers, and new peers come by the ring",
+        name: "downloads continue without trackers, and new peers join through the ring",
         services: &["tracker", "peer"],
         run: swarm::outlives_the_trackers,
     },
     Step {
-        name: "no download fails while peers become 20 and 4 again",
+        name: "no download fails while the peers scale to 20 and back to 4",
         services: &["peer"],
         run: swarm::scales_under_traffic,
     },
     Step {
-        name: "the keys of a killed ring node are read again within 5 s",
+        name: "the keys of a killed ring node can be read within 5 s",
         services: &["dht-node"],
         run: ring::goes_on_without_one,
     },
     Step {
-        name: "two of five ring nodes are killed, and no acknowledged key is lost",
+        name: "no acknowledged key is lost when two of five ring nodes are killed",
         services: &["dht-node"],
         run: ring::loses_no_key,
     },
     Step {
-        name: "a peer that was cut off from the network goes on",
+        name: "a peer that was disconnected from the network continues its download",
         services: &["peer"],
         run: swarm::survives_a_cut,
     },
@@ -59,12 +59,12 @@ pub(super) const ALL: &[Step] = &[
         run: whole::restarts_one_by_one,
     },
     Step {
-        name: "what the volumes hold outlives the cluster",
+        name: "keys in the volumes survive the removal of the cluster",
         services: &["dht-node"],
         run: ring::keeps_what_volumes_hold,
     },
     Step {
-        name: "50 peers get 100 MB each, and need little memory",
+        name: "50 peers download 100 MB each, with little memory",
         services: &["tracker", "peer"],
         run: swarm::fifty_peers,
     },

@@ -1,4 +1,4 @@
-//! What happens to the ring's nodes.
+//! Faults of ring nodes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,24 +20,24 @@ use crate::{
 
 /// Longest time until all keys can be read again after a fault.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
-/// Writes that are to be acknowledged between two faults.
+/// The number of writes acknowledged between two faults.
 pub(super) const WRITES: usize = 100;
-/// A key of whose replicas a majority is left can be read again so soon.
+/// Longest unavailability of a key of which a majority of the replicas runs.
 const SOON: Duration = Duration::from_secs(5);
 
-/// Clients that write to the ring of a cluster, and read.
+/// Clients that write to and read from the ring of a cluster.
 pub(super) struct Clients {
     nodes: Nodes,
     load: Load,
 }
 
 impl Clients {
-    /// Starts them. They call the nodes that run now.
+    /// Starts clients that call the nodes now running.
     pub(super) fn start(cluster: &Cluster, name: &str) -> anyhow::Result<Self> {
         Ok(Self::of(cluster, cluster.ring_nodes()?, name))
     }
 
-    /// Starts them. They call these nodes.
+    /// Starts clients that call these nodes.
     fn of(cluster: &Cluster, nodes: Vec<String>, name: &str) -> Self {
         let nodes: Nodes = Arc::new(Mutex::new(nodes));
         let _within = cluster.runtime.enter();
@@ -45,13 +45,13 @@ impl Clients {
         Self { nodes, load }
     }
 
-    /// They call the nodes that run now.
+    /// From now on the clients call the nodes now running.
     pub(super) fn look_around(&self, cluster: &Cluster) -> anyhow::Result<()> {
         *self.nodes.lock() = cluster.ring_nodes()?;
         Ok(())
     }
 
-    /// Waits until so many more writes have been acknowledged.
+    /// Waits until `writes` more writes are acknowledged.
     pub(super) fn write_on(&self, cluster: &Cluster, writes: usize) -> anyhow::Result<()> {
         let acknowledged = || self.load.record.history.judge().acknowledged;
         let before = acknowledged();
@@ -60,7 +60,7 @@ impl Clients {
         })
     }
 
-    /// Ends them, reads every key once more, and fails if something is lost.
+    /// Stops the clients, reads every key once more, and fails if an answer was wrong.
     pub(super) fn stop(self, cluster: &Cluster) -> anyhow::Result<Verdict> {
         let record = cluster.runtime.block_on(self.load.stop(PATIENCE));
         let verdict = record.history.judge();
@@ -69,10 +69,10 @@ impl Clients {
     }
 }
 
-/// A node is killed, and started again. From where it was comes nothing meanwhile, not even a refusal.
+/// Kills a node and starts it again. Its address sends no packet meanwhile, not even a refusal.
 pub(super) fn goes_on_without_one(cluster: &mut Cluster) -> anyhow::Result<String> {
     let nodes = cluster.containers("dht-node")?;
-    let (victim, others) = nodes.split_first().context("there are nodes")?;
+    let (victim, others) = nodes.split_first().context("the ring has no nodes")?;
     let address = |node: &Container| anyhow::Ok(node.socket(RING_PORT)?.to_string());
     let others = others.iter().map(address).collect::<Result<_, _>>()?;
     let clients = Clients::of(cluster, others, "without");
@@ -89,7 +89,7 @@ pub(super) fn goes_on_without_one(cluster: &mut Cluster) -> anyhow::Result<Strin
     Ok(format!("{acknowledged} writes and {read} reads, the slowest of which took {slowest:.1} s"))
 }
 
-/// Two nodes are killed at the same time, and started again.
+/// Kills two nodes at the same time and starts them again.
 pub(super) fn loses_no_key(cluster: &mut Cluster) -> anyhow::Result<String> {
     let clients = Clients::start(cluster, "killed")?;
     clients.write_on(cluster, WRITES)?;
@@ -115,7 +115,7 @@ pub(super) fn loses_no_key(cluster: &mut Cluster) -> anyhow::Result<String> {
     ))
 }
 
-/// Waits until the nodes that run are so many, and one ring in order.
+/// Waits until `count` nodes run and form one ring.
 pub(super) fn wait_for_one_ring(cluster: &Cluster, count: usize) -> anyhow::Result<()> {
     cluster.wait_for(&format!("one ring of {count} nodes"), PATIENCE, || {
         let nodes = cluster.ring_nodes()?;
@@ -129,7 +129,7 @@ pub(super) fn wait_for_one_ring(cluster: &Cluster, count: usize) -> anyhow::Resu
     })
 }
 
-/// Everything is stopped and removed but the volumes, and started again.
+/// Takes the cluster down, but keeps the volumes, and starts it again.
 pub(super) fn keeps_what_volumes_hold(cluster: &mut Cluster) -> anyhow::Result<String> {
     const KEYS: u32 = 50;
     for number in 0..KEYS {
@@ -141,7 +141,7 @@ pub(super) fn keeps_what_volumes_hold(cluster: &mut Cluster) -> anyhow::Result<S
     }
     cluster.down()?;
     let left = cluster.containers("")?;
-    ensure!(left.is_empty(), "cluster-down leaves containers: {left:?}");
+    ensure!(left.is_empty(), "containers are left after cluster-down: {left:?}");
     cluster.up(4)?;
     for number in 0..KEYS {
         let found = call(cluster, async |mut node| {
@@ -161,7 +161,7 @@ fn value(number: u32) -> String {
     format!("value of {number}")
 }
 
-/// Calls one node after another until one answers.
+/// Calls the nodes in turn until one answers.
 fn call<T>(
     cluster: &Cluster,
     call: impl AsyncFn(ring::Client) -> Result<T, tonic::Status>,
@@ -169,11 +169,11 @@ fn call<T>(
     let nodes = cluster.ring_nodes()?;
     let mut turn = 0;
     let mut refusal = None;
-    let answered = cluster.wait_for("an answer of the ring", PATIENCE, || {
+    let answered = cluster.wait_for("an answer from the ring", PATIENCE, || {
         turn += 1;
         let node = &nodes[turn % nodes.len()];
         let answer = cluster.runtime.block_on(async { call(ring::client(node)).await });
         Ok(answer.map_err(|status| refusal = Some(status)).ok())
     });
-    answered.with_context(|| format!("the last refusal: {refusal:?}"))
+    answered.with_context(|| format!("the last error: {refusal:?}"))
 }

@@ -1,4 +1,4 @@
-//! What happens to peers, and to the trackers that they know.
+//! Faults and changes of peers and trackers.
 
 use std::{
     fs,
@@ -17,12 +17,12 @@ use crate::{
 };
 
 const MB: u64 = 1_000_000;
-/// An idle peer may have so much memory resident.
+/// The limit of an idle peer's resident memory.
 const IDLE_MEMORY: u64 = 32 << 20;
-/// It is idle so soon after its last transfer.
+/// Longest time from a peer's last transfer until it is idle.
 const IDLE_AFTER: Duration = Duration::from_secs(30);
 
-/// Published by the script, fetched by all, and once from outside.
+/// The script publishes a file. All peers fetch it, and the script's `get` does so from outside.
 pub(super) fn reaches_all(cluster: &mut Cluster) -> anyhow::Result<String> {
     cluster.scale(13)?;
     let file = cluster.file("model.bin", 64 * MB)?;
@@ -47,14 +47,14 @@ pub(super) fn reaches_all(cluster: &mut Cluster) -> anyhow::Result<String> {
     Ok(format!("in {:.1} s", took.as_secs_f64()))
 }
 
-/// Has all these peers fetch a content, the publisher too, which has nothing to do.
+/// Fetches a content at all these peers, also at the publisher, which has nothing to download.
 fn all_fetch(cluster: &Cluster, peers: &[Container], content: &Content) -> anyhow::Result<()> {
     let fetching: Vec<_> =
         peers.iter().map(|peer| cluster.fetch(peer, content)).collect::<Result<_, _>>()?;
     fetching.into_iter().try_for_each(|fetch| fetch.output().map(drop))
 }
 
-/// One tracker is killed in the middle of a download, then the other.
+/// Kills one tracker in the middle of a download, then the other.
 pub(super) fn outlives_the_trackers(cluster: &mut Cluster) -> anyhow::Result<String> {
     cluster.scale(4)?;
     let peer = &cluster.peers(4)?[3];
@@ -66,7 +66,7 @@ pub(super) fn outlives_the_trackers(cluster: &mut Cluster) -> anyhow::Result<Str
         cluster.exits.killed(&tracker.id);
         tracker.kill()?;
         let (held, pieces) = cluster.held(peer, &content)?;
-        ensure!(held < pieces, "the download was over before {} was killed", tracker.name);
+        ensure!(held < pieces, "the download completed before {} was killed", tracker.name);
     }
     cluster.scale(5)?;
     let newcomer = &cluster.peers(5)?[4];
@@ -81,24 +81,24 @@ pub(super) fn outlives_the_trackers(cluster: &mut Cluster) -> anyhow::Result<Str
     Ok("both killed mid-transfer".to_owned())
 }
 
-/// Peers come and go while those that stay download.
+/// Adds and removes peers while the remaining ones download.
 pub(super) fn scales_under_traffic(cluster: &mut Cluster) -> anyhow::Result<String> {
     cluster.scale(4)?;
     let peers = cluster.peers(4)?;
     let content = cluster.publish(&peers[0], "traffic.bin", 16 * MB)?;
     let traffic = Traffic::downloads(&peers[1..], &content, Tries::Once);
     cluster.scale(20)?;
-    // The new ones take part too, so that some of those that go are neighbours.
+    // The new peers download too, so that some neighbours of the remaining ones are removed.
     all_fetch(cluster, &cluster.peers(20)?[4..12], &content)?;
     cluster.scale(4)?;
-    ensure!(cluster.peers(4)? == peers, "other peers stay than those that were there first");
+    ensure!(cluster.peers(4)? == peers, "the peers after scaling are not the first four");
     let done = traffic.stop()?;
     Ok(format!("{done} downloads"))
 }
 
-/// A peer loses its network in the middle of a download, and has it back.
+/// Disconnects a peer from the network in the middle of a download, and connects it again.
 pub(super) fn survives_a_cut(cluster: &mut Cluster) -> anyhow::Result<String> {
-    /// Longer than calls under way are waited for.
+    /// Longer than the timeout of open calls.
     const CUT: Duration = Duration::from_secs(8);
     cluster.scale(4)?;
     let peers = cluster.peers(4)?;
@@ -107,22 +107,23 @@ pub(super) fn survives_a_cut(cluster: &mut Cluster) -> anyhow::Result<String> {
     cluster.wait_until_under_way(&peers[2], &content)?;
     peers[2].disconnect(&cluster.network())?;
     let cut = Instant::now();
-    // Nothing is waited for: it is to be away for so long.
-    cluster.wait_for("the cut", CUT * 2, || Ok((cut.elapsed() >= CUT).then_some(())))?;
+    // Sleeps for `CUT`, but notices an interrupt.
+    cluster.wait_for("the end of the cut", CUT * 2, || Ok((cut.elapsed() >= CUT).then_some(())))?;
     peers[2].connect(&cluster.network())?;
     let (held, pieces) = cluster.held(&peers[2], &content)?;
-    ensure!(held < pieces, "the download was over before the peer was cut off");
+    ensure!(held < pieces, "the download completed before the peer was disconnected");
     download.output()?;
     let took = cut.elapsed().saturating_sub(CUT);
     cluster.check_copy(&peers[2], &content)?;
-    // It is found where it is now: nobody else has the content any longer.
+    // Only this peer has the content now, so the next fetch shows that its present address is
+    // known.
     drop(seeder);
     cluster.fetch(&peers[3], &content)?.output()?;
     cluster.check_copy(&peers[3], &content)?;
     Ok(format!("complete {:.1} s after it was back", took.as_secs_f64()))
 }
 
-/// Fifty peers, each in a container.
+/// Fifty peers, each in its own container.
 pub(super) fn fifty_peers(cluster: &mut Cluster) -> anyhow::Result<String> {
     const PEERS: usize = 50;
     cluster.scale(PEERS as u32)?;
@@ -138,7 +139,7 @@ pub(super) fn fifty_peers(cluster: &mut Cluster) -> anyhow::Result<String> {
     }
     cluster.check_copy(&peers[PEERS - 1], &content)?;
     ensure!(idle < IDLE_MEMORY, "an idle peer has {idle} bytes resident");
-    let after = cluster.wait_for("peers that gave memory back", IDLE_AFTER, || {
+    let after = cluster.wait_for("peers to release their memory", IDLE_AFTER, || {
         let after = most_memory(&peers)?;
         Ok((after < IDLE_MEMORY).then_some(after))
     })?;
@@ -152,7 +153,7 @@ pub(super) fn fifty_peers(cluster: &mut Cluster) -> anyhow::Result<String> {
     ))
 }
 
-/// What the peer that has most has resident.
+/// The largest resident memory of any of these peers.
 fn most_memory(peers: &[Container]) -> anyhow::Result<u64> {
     let all = peers.iter().map(Container::resident_memory).collect::<Result<Vec<_>, _>>()?;
     Ok(all.into_iter().max().unwrap_or_default())

@@ -1,9 +1,10 @@
-//! What happens to the cluster as a whole.
+//! Steps for the cluster as a whole.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use shoal_common::{Address, health};
+use shoal_common::health;
+use shoal_core::Address;
 
 use super::ring::{Clients, WRITES, wait_for_one_ring};
 use crate::compose::{
@@ -14,12 +15,12 @@ use crate::compose::{
 };
 
 const MB: u64 = 1_000_000;
-/// Longest time until everything is healthy.
+/// Longest time until all containers are healthy.
 const UP: Duration = Duration::from_secs(60);
 /// Largest size of an image.
 const IMAGE_BYTES: u64 = 25 * MB;
 
-/// Starts it with four peers.
+/// Starts the cluster with four peers.
 pub(super) fn comes_up(cluster: &mut Cluster) -> anyhow::Result<String> {
     let begun = Instant::now();
     cluster.up(4)?;
@@ -31,7 +32,7 @@ pub(super) fn comes_up(cluster: &mut Cluster) -> anyhow::Result<String> {
     Ok("2 trackers, 5 ring nodes, 4 peers".to_owned())
 }
 
-/// Looks at what was built.
+/// Checks the size, user, layers and labels of the images.
 pub(super) fn images_are_bare(_: &mut Cluster) -> anyhow::Result<String> {
     let mut sizes = Vec::new();
     for image in ["tracker", "peer", "dht-node", "cli", "loadgen"] {
@@ -40,12 +41,12 @@ pub(super) fn images_are_bare(_: &mut Cluster) -> anyhow::Result<String> {
                       {{index .Config.Labels \"org.opencontainers.image.title\"}}";
         let found = docker(["image", "inspect", "--format", format, &name])?;
         let mut words = found.splitn(4, ' ');
-        let mut next = || words.next().with_context(|| format!("{name} lacks something: {found}"));
+        let mut next = || words.next().with_context(|| format!("{name} lacks a property: {found}"));
         let size: u64 = next()?.parse()?;
         ensure!(size < IMAGE_BYTES, "{name} has {size} bytes");
         let user = next()?;
         ensure!(user == "65532:65532", "{name} runs as {user:?}");
-        // The binary, and an empty directory.
+        // One layer for the binary, and one for an empty directory.
         let layers: u32 = next()?.parse()?;
         ensure!(layers <= 2, "{name} has {layers} layers");
         ensure!(next()?.starts_with("shoal"), "{name} has no title");
@@ -54,7 +55,7 @@ pub(super) fn images_are_bare(_: &mut Cluster) -> anyhow::Result<String> {
     Ok(sizes.join(", "))
 }
 
-/// Every container in turn is stopped and started, while clients of all services are at work.
+/// Restarts every container in turn, while clients call all services.
 pub(super) fn restarts_one_by_one(cluster: &mut Cluster) -> anyhow::Result<String> {
     cluster.scale(4)?;
     let peers = cluster.peers(4)?;
@@ -82,7 +83,7 @@ pub(super) fn restarts_one_by_one(cluster: &mut Cluster) -> anyhow::Result<Strin
     ))
 }
 
-/// Waits until a service says that it is ready.
+/// Waits until a service's health check succeeds.
 fn wait_until_ready(cluster: &Cluster, container: &Container) -> anyhow::Result<()> {
     let port = match container.service.as_str() {
         "peer" => PEER_PORT,
@@ -95,17 +96,17 @@ fn wait_until_ready(cluster: &Cluster, container: &Container) -> anyhow::Result<
     })
 }
 
-/// Takes it down, and looks at how all containers ended, these and those before.
+/// Takes the cluster down and checks the exits of all its containers so far.
 pub(super) fn ends_in_order(cluster: &mut Cluster) -> anyhow::Result<String> {
     let running = cluster.containers("")?.len();
     let before = cluster.exits.count();
     cluster.down()?;
-    cluster.wait_for("the engine to tell of all ends", UP, || {
+    cluster.wait_for("docker to report all exits", UP, || {
         Ok((cluster.exits.count() >= before + running).then_some(()))
     })?;
     let bad: Vec<_> = cluster.exits.bad().iter().map(ToString::to_string).collect();
     ensure!(bad.is_empty(), "{}", bad.join(", "));
     let left = cluster.containers("")?;
-    ensure!(left.is_empty(), "cluster-down leaves containers: {left:?}");
-    Ok(format!("{} ends", cluster.exits.count()))
+    ensure!(left.is_empty(), "containers are left after cluster-down: {left:?}");
+    Ok(format!("{} exits", cluster.exits.count()))
 }

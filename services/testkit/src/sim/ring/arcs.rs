@@ -1,19 +1,19 @@
-//! How evenly keys fall on nodes.
+//! How evenly keys are distributed over nodes.
 
 use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus};
 use shoal_core::ring::{NodeId, Position};
 use uuid::Uuid;
 
-/// The load of the node that 99 % of the nodes do not exceed, over the mean load.
+/// The 99th percentile of the nodes' loads, divided by the mean load.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyLoad {
-    /// By the keys that each node owns.
+    /// The load is the number of keys that a node owns.
     pub keys: f64,
-    /// By the length of the arcs that are its own: what infinitely many keys give.
+    /// The load is the length of the arcs that a node owns: the limit for infinitely many keys.
     pub arcs: f64,
 }
 
-/// Puts random keys on a ring of random nodes, each of which stands at so many positions.
+/// Distributes random keys over a ring of random nodes with `positions` positions each.
 pub fn key_load(nodes: usize, positions: u32, keys: usize, seed: u64) -> KeyLoad {
     let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
     let mut ring: Vec<(Position, usize)> = Vec::with_capacity(nodes * positions as usize);

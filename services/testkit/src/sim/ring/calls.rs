@@ -1,23 +1,26 @@
-//! What nodes ask each other, and how a node answers.
+//! Calls between nodes, and a node's answers.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use shoal_core::ring::{Answer, Contact, Found, Input, Position, Question, Silence, Source, State};
+use shoal_core::{
+    Address,
+    ring::{Answer, Contact, Found, Input, Introducer, Position, Question, Silence, State},
+};
 
 use super::world::{Host, LookupKey};
 
-/// What is asked.
+/// A request.
 #[derive(Clone, Debug)]
 pub(super) enum Body {
-    /// A brain's question.
+    /// A question of a state machine.
     Ask(Contact, Question),
-    /// The state of whoever is at an address.
-    Meet(Arc<str>),
-    /// A lookup's question for a position.
+    /// A request for the state of the node at an address.
+    Meet(Address),
+    /// A lookup's question for the owner of a position.
     Find(LookupKey, Contact, Position),
 }
 
-/// What is answered.
+/// An answer.
 #[derive(Debug)]
 pub(super) enum Reply {
     Answer(Answer),
@@ -25,22 +28,22 @@ pub(super) enum Reply {
     Found(Found),
 }
 
-/// What the one who asked is told in the end.
+/// The result of a call, for the caller.
 #[derive(Debug)]
-pub(super) enum Told {
-    Brain(Input),
+pub(super) enum Delivery {
+    StateMachine(Input),
     Lookup(LookupKey, Contact, Option<Found>),
 }
 
 impl Body {
-    pub(super) fn address(&self) -> &Arc<str> {
+    pub(super) fn address(&self) -> &Address {
         match self {
             Self::Ask(node, _) | Self::Find(_, node, _) => &node.address,
             Self::Meet(address) => address,
         }
     }
 
-    /// The node that is asked, if that is known.
+    /// The called node, if it is known.
     pub(super) const fn node(&self) -> Option<&Contact> {
         match self {
             Self::Ask(node, _) | Self::Find(_, node, _) => Some(node),
@@ -48,15 +51,15 @@ impl Body {
         }
     }
 
-    /// How a host answers the one at an address, and what its brain is to be told.
+    /// A host's answer to the caller at an address, and the input for the host's state machine.
     pub(super) fn answer(
         &self,
-        from: &str,
+        from: &Address,
         host: &mut Host,
         now: Instant,
     ) -> (Reply, Option<Input>) {
         let state = || host.view.state.clone();
-        let source = || Source::of_address(from);
+        let source = || Introducer::of_address(from);
         match self {
             Self::Find(_, _, position) => (Reply::Found(host.view.find_successor(*position)), None),
             Self::Meet(_) => (Reply::State(state()), None),
@@ -69,29 +72,29 @@ impl Body {
                 (Reply::Answer(Answer::Probed(state(), next)), None)
             }
             Self::Ask(_, Question::Gossip(news, digest)) => {
-                let answer = host.brain.gossiped(now, &source(), news, Some(digest));
+                let answer = host.state_machine.gossiped(now, &source(), news, Some(digest));
                 (Reply::Answer(Answer::Gossip(answer)), None)
             }
         }
     }
 
-    /// What the one who asked, at `asked`, is told if there is this reply, or none.
-    pub(super) fn told(self, asked: Instant, reply: Option<Reply>) -> Told {
+    /// The result of a call sent at `asked`, with this reply or without one.
+    pub(super) fn into_delivery(self, asked: Instant, reply: Option<Reply>) -> Delivery {
         match (self, reply) {
             (Self::Find(lookup, node, _), Some(Reply::Found(found))) => {
-                Told::Lookup(lookup, node, Some(found))
+                Delivery::Lookup(lookup, node, Some(found))
             }
-            (Self::Find(lookup, node, _), _) => Told::Lookup(lookup, node, None),
+            (Self::Find(lookup, node, _), _) => Delivery::Lookup(lookup, node, None),
             (Self::Meet(address), Some(Reply::State(state))) => {
-                Told::Brain(Input::Met(address, state))
+                Delivery::StateMachine(Input::Met(address, state))
             }
-            (Self::Meet(address), _) => Told::Brain(Input::Unmet(address)),
+            (Self::Meet(address), _) => Delivery::StateMachine(Input::Unmet(address)),
             (Self::Ask(node, _), Some(Reply::Answer(answer))) => {
-                Told::Brain(Input::Answered(node, answer))
+                Delivery::StateMachine(Input::Answered(node, answer))
             }
             (Self::Ask(node, question), _) => {
                 let why = Silence::NoAnswer;
-                Told::Brain(Input::Unanswered { node, question, asked, why })
+                Delivery::StateMachine(Input::Unanswered { node, question, asked, why })
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Lookups while nodes come and go.
+//! Lookups while nodes join and crash.
 
 use std::time::Duration;
 
@@ -10,37 +10,37 @@ use super::{
     world::{Setup, World},
 };
 
-/// No more than this is waited for lookups that are under way in the end, and for one ring.
+/// Longest wait for one ring at the end.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Joins, crashes and lookups at random moments.
+/// Joins, crashes and lookups at random times.
 #[derive(Clone, Copy, Debug)]
 pub struct Churn {
     /// Nodes at the start.
     pub nodes: usize,
-    /// Joins a second, and as many crashes.
+    /// Joins per second, and crashes per second.
     pub rate: f64,
-    /// Lookups to measure.
+    /// The number of lookups to measure.
     pub lookups: usize,
-    /// Lookups a second.
+    /// Lookups per second.
     pub lookups_per_s: f64,
-    /// Time before the first of all this.
+    /// The time before the first join, crash or lookup.
     pub warm_up: Duration,
 }
 
-/// What came of it.
+/// The result of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct ChurnReport {
     /// The lookups.
     pub sum: Sum,
-    /// How long it took until there was one ring once it was over; none if there never was.
+    /// Time from the end of the run until the nodes formed one ring; `None` if they did not.
     pub one_ring_after: Option<Duration>,
-    /// Events simulated.
+    /// Number of simulated events.
     pub events: u64,
 }
 
 impl Churn {
-    /// Runs it.
+    /// Runs the simulation.
     pub fn run(&self, setup: Setup) -> ChurnReport {
         let mut world = World::with_ring(setup, self.nodes);
         world.run_for(self.warm_up);

@@ -1,9 +1,9 @@
 //! Deterministic simulations of rings from a handful to ten thousand nodes, and the tables of the
 //! Chord paper measured with them.
 //!
-//! [`StillRing`] is a ring with perfect tables, some of whose nodes may have died at once: lookups
-//! alone are measured. In [`World`] every node runs the real brain over a network that delays, loses
-//! and cuts off messages, so that membership is put to the test.
+//! [`StillRing`] is a ring with perfect tables, some of whose nodes may have failed: only lookups
+//! are measured. In [`World`] every node runs the real state machine over a network that delays,
+//! loses and blocks messages, which tests the membership.
 
 mod arcs;
 mod calls;

@@ -1,17 +1,17 @@
-//! What happens to messages on their way.
+//! The delay and loss of messages.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use rand::{Rng, RngExt as _};
 
-/// A network that delays messages, loses some, and may be cut in two.
+/// A network that delays messages, loses some, and may be partitioned.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// One way, on average; delays are distributed exponentially, as in the Chord paper.
+    /// The mean one-way delay. Delays are distributed exponentially, as in the Chord paper.
     pub mean_delay: Duration,
-    /// The part of the messages that is lost.
+    /// The share of the messages that is lost.
     pub loss: f64,
-    /// Hosts that reach each other, and nobody else.
+    /// The hosts that reach only each other.
     pub cut_off: BTreeSet<usize>,
 }
 
@@ -21,12 +21,12 @@ impl Network {
         Self { mean_delay: Duration::from_millis(50), loss: 0.0, cut_off: BTreeSet::new() }
     }
 
-    /// A data centre: 0.5 ms one way, and one message of a thousand is lost.
+    /// A data centre: 0.5 ms one way, and one message in a thousand is lost.
     pub const fn local() -> Self {
         Self { mean_delay: Duration::from_micros(500), loss: 0.001, cut_off: BTreeSet::new() }
     }
 
-    /// How long a message takes; none if it never arrives.
+    /// The delay of a message; `None` if it is lost.
     pub(super) fn delay(&self, from: usize, to: usize, rng: &mut impl Rng) -> Option<Duration> {
         if self.cut_off.contains(&from) != self.cut_off.contains(&to) || rng.random_bool(self.loss)
         {
@@ -36,7 +36,7 @@ impl Network {
     }
 }
 
-/// A random duration, of which the shorter are the more likely.
+/// A random duration with an exponential distribution.
 pub(super) fn exponential(mean: Duration, rng: &mut impl Rng) -> Duration {
     mean.mul_f64(-(1.0 - rng.random::<f64>()).ln())
 }

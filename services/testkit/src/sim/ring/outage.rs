@@ -1,4 +1,4 @@
-//! How long a ring takes to become one again.
+//! How long a ring takes to become one again after an outage.
 
 use std::time::Duration;
 
@@ -6,13 +6,13 @@ use rand::seq::IndexedRandom as _;
 
 use super::world::{Setup, World};
 
-/// Time for a new ring to come to rest.
+/// Time for a new ring to stabilise.
 const WARM_UP: Duration = Duration::from_secs(10);
 /// Longest wait for one ring.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// So many nodes join a ring of `nodes` at the same moment. Returns the time until there is one ring;
-/// none if there never is.
+/// Adds `joiners` nodes at once to a ring of `nodes`. Returns the time until there is one ring, or
+/// `None` if that takes too long.
 pub fn mass_join(setup: Setup, nodes: usize, joiners: usize) -> Option<Duration> {
     let mut world = World::with_ring(setup, nodes);
     world.run_for(WARM_UP);
@@ -22,7 +22,7 @@ pub fn mass_join(setup: Setup, nodes: usize, joiners: usize) -> Option<Duration>
     world.run_until_one_ring(PATIENCE)
 }
 
-/// So many of a ring's nodes die at the same moment.
+/// Crashes `crashes` of a ring's nodes at once. Returns the same.
 pub fn mass_crash(setup: Setup, nodes: usize, crashes: usize) -> Option<Duration> {
     let mut world = World::with_ring(setup, nodes);
     world.run_for(WARM_UP);
@@ -32,7 +32,8 @@ pub fn mass_crash(setup: Setup, nodes: usize, crashes: usize) -> Option<Duration
     world.run_until_one_ring(PATIENCE)
 }
 
-/// A ring is cut into two halves for so long, at random. Returns the time from healing to one ring.
+/// Partitions a ring into two random halves for a while. Returns the time from the end of the
+/// partition until there is one ring.
 pub fn partition(setup: Setup, nodes: usize, cut_for: Duration) -> Option<Duration> {
     let mut world = World::with_ring(setup, nodes);
     world.run_for(WARM_UP);

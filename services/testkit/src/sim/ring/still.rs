@@ -1,43 +1,45 @@
-//! Rings of many nodes whose tables are perfect, and what lookups cost in them.
+//! Rings of many nodes with perfect tables, and the cost of lookups in them.
 
-use std::{collections::HashMap, ops::AddAssign, sync::Arc};
+use std::{collections::HashMap, net::SocketAddr, ops::AddAssign, sync::Arc};
 
 use rand::{Rng, RngExt as _, seq::index};
-use shoal_core::ring::{
-    Bits, Contact, FingerBase, Fingers, Found, LiveNodes, Lookup, LookupFailure, LookupSettings,
-    NodeId, Outcome, Position, RoutingTable, Standing, State,
+use shoal_core::{
+    Address,
+    ring::{
+        Bits, Contact, FingerBase, Fingers, Found, LiveNodes, Lookup, LookupFailure,
+        LookupSettings, NodeId, Outcome, Position, RoutingTable, Standing, State,
+    },
 };
 use uuid::Uuid;
 
 use crate::sim::queue::Queue;
 
-/// An answer takes from 10 to 100 ms; after 500 it is late, and after 2,000 it is not waited for any
-/// longer: time in ms.
+/// An answer takes 10 to 100 ms, is late after 500 ms, and is given up after 2,000 ms. All in ms.
 const ANSWERS_TAKE: std::ops::RangeInclusive<u64> = 10..=100;
 const LATE: u64 = 500;
 const TIMEOUT: u64 = 2_000;
 
-/// What is heard of a node that was asked.
-enum Heard {
+/// What a lookup learns of a node that it asked.
+enum Event {
     Answer(Found),
-    NothingYet,
-    Nothing,
+    Late,
+    Failure,
 }
 
-/// How a ring is built.
+/// The size and tables of a ring.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Nodes.
+    /// Number of nodes.
     pub nodes: usize,
-    /// Successors in each node's list.
+    /// Length of each node's successor list.
     pub successors: usize,
-    /// How fingers are spaced.
+    /// The spacing of the fingers.
     pub base: FingerBase,
 }
 
 impl Shape {
-    /// A ring of so many nodes as shoal's nodes make it: fingers to the base 16, and a list that
-    /// outlives half of them.
+    /// A ring of `nodes` nodes with shoal's tables: fingers to the base 16, and a successor list
+    /// that survives the failure of half of the nodes.
     pub const fn of(nodes: usize) -> Self {
         let successors = 2 * nodes.next_power_of_two().ilog2() as usize;
         Self { nodes, successors, base: FingerBase::Sixteen }
@@ -49,47 +51,47 @@ impl Shape {
     }
 }
 
-/// A ring that nobody joins or leaves, and that nobody repairs.
+/// A ring without joins, leaves and repairs.
 #[derive(Debug)]
 pub struct StillRing {
-    /// In the order of positions.
+    /// In the order of their positions.
     nodes: Vec<Contact>,
     views: Vec<RoutingTable>,
     places: HashMap<Position, usize>,
     dead: Vec<bool>,
 }
 
-/// What some lookups cost in all.
+/// The total cost of some lookups.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sum {
-    /// Lookups.
+    /// Number of lookups.
     pub lookups: usize,
-    /// That found nobody.
+    /// Lookups that found no node.
     pub failures: usize,
-    /// That found another node than the owner.
+    /// Lookups that found another node than the owner.
     pub wrong: usize,
-    /// Steps to the nodes before the owners.
+    /// Steps to the owners' predecessors.
     pub hops: usize,
-    /// Rounds in which nobody answered.
+    /// Rounds in which no node answered.
     pub timeouts: usize,
     /// Nodes asked.
     pub asked: usize,
-    /// That asked the owner, or found it without asking anybody, and were through.
+    /// Lookups that asked the owner first, or found it without asking any node.
     pub first_try: usize,
 }
 
 impl Sum {
-    /// Hops of a lookup that found somebody, on average.
+    /// Mean number of hops of the lookups that found a node.
     pub fn mean_hops(&self) -> f64 {
         self.hops as f64 / (self.lookups - self.failures).max(1) as f64
     }
 
-    /// Timeouts of a lookup that found somebody, on average.
+    /// Mean number of timeouts of the lookups that found a node.
     pub fn mean_timeouts(&self) -> f64 {
         self.timeouts as f64 / (self.lookups - self.failures).max(1) as f64
     }
 
-    /// Nodes asked by a lookup that found somebody, on average.
+    /// Mean number of nodes asked by the lookups that found a node.
     pub fn mean_asked(&self) -> f64 {
         self.asked as f64 / (self.lookups - self.failures).max(1) as f64
     }
@@ -121,8 +123,8 @@ impl AddAssign for Sum {
     }
 }
 
-/// A node of a random id, that stands where its id says.
-pub(super) fn random_node(address: Arc<str>, rng: &mut impl Rng) -> Contact {
+/// A node with a random id, at its first position.
+pub(super) fn random_node(address: Address, rng: &mut impl Rng) -> Contact {
     let id = NodeId::new(Uuid::from_u128(rng.random()));
     Contact { position: Position::of_node(id, 0), id, address }
 }
@@ -130,7 +132,7 @@ pub(super) fn random_node(address: Arc<str>, rng: &mut impl Rng) -> Contact {
 impl StillRing {
     /// A ring of random nodes.
     pub fn random(shape: Shape, rng: &mut impl Rng) -> Self {
-        let address: Arc<str> = "node:7071".into();
+        let address = Address::from(SocketAddr::from(([10, 0, 0, 1], 7071)));
         let mut nodes: Vec<_> =
             (0..shape.nodes).map(|_| random_node(address.clone(), rng)).collect();
         nodes.sort();
@@ -153,7 +155,7 @@ impl StillRing {
         Self { nodes, views, places, dead }
     }
 
-    /// All nodes know of each other, as by gossip.
+    /// Gives every node the full membership, as gossip would.
     #[must_use]
     pub fn with_census(mut self) -> Self {
         let live_nodes = LiveNodes::new(self.nodes.iter().cloned());
@@ -161,13 +163,13 @@ impl StillRing {
         self
     }
 
-    /// So many die at once; nobody has noticed.
+    /// Fails `count` random nodes. No node has noticed yet.
     pub fn fail(&mut self, count: usize, rng: &mut impl Rng) {
         let places = index::sample(rng, self.nodes.len(), count);
         places.iter().for_each(|place| self.dead[place] = true);
     }
 
-    /// Looks random keys up, each from a random node that lives and knows of no death.
+    /// Looks random keys up, each from a random live node that knows of no failure.
     pub fn look_up_many(
         &self,
         lookups: usize,
@@ -185,7 +187,7 @@ impl StillRing {
         sum
     }
 
-    /// Runs a lookup, and tells whom it asked first.
+    /// Runs a lookup. Also returns the first node that it asked.
     fn look_up(
         &self,
         from: usize,
@@ -196,34 +198,34 @@ impl StillRing {
         let start = self.views[from].find_for_lookup(key);
         let mut lookup = Lookup::new(key, &start, settings.clone());
         let (mut now, mut first_asked) = (0, None);
-        let mut under_way = Queue::default();
+        let mut pending = Queue::default();
         loop {
             for node in lookup.next_asks() {
                 first_asked.get_or_insert_with(|| node.clone());
-                let (takes, heard) = match self.ask(&node, key) {
-                    Some(found) => (rng.random_range(ANSWERS_TAKE), Heard::Answer(found)),
-                    None => (LATE, Heard::NothingYet),
+                let (takes, event) = match self.ask(&node, key) {
+                    Some(found) => (rng.random_range(ANSWERS_TAKE), Event::Answer(found)),
+                    None => (LATE, Event::Late),
                 };
-                under_way.push(now + takes, (node, heard));
+                pending.push(now + takes, (node, event));
             }
             if let Some(outcome) = lookup.outcome() {
                 return (outcome.clone(), first_asked);
             }
-            let (at, (node, heard)) =
-                under_way.pop().expect("a lookup waits for somebody or is over");
+            let (at, (node, event)) =
+                pending.pop().expect("a lookup has pending answers or has ended");
             now = at;
-            match heard {
-                Heard::Answer(found) => lookup.answered(&node, &found),
-                Heard::NothingYet => {
+            match event {
+                Event::Answer(found) => lookup.answered(&node, &found),
+                Event::Late => {
                     lookup.late(&node);
-                    under_way.push(now + TIMEOUT - LATE, (node, Heard::Nothing));
+                    pending.push(now + TIMEOUT - LATE, (node, Event::Failure));
                 }
-                Heard::Nothing => lookup.failed(&node),
+                Event::Failure => lookup.failed(&node),
             }
         }
     }
 
-    /// The answer of a node, if it lives.
+    /// The answer of a node, if it is alive.
     fn ask(&self, node: &Contact, key: Position) -> Option<Found> {
         let place = self.places.get(&node.position).filter(|place| !self.dead[**place])?;
         Some(self.views[*place].find_successor(key))
@@ -238,10 +240,10 @@ impl StillRing {
         }
     }
 
-    /// The closest successor that lives.
+    /// The closest successor that is alive.
     fn owner_of(&self, key: Position) -> &Contact {
         let first = self.nodes.partition_point(|node| node.position < key);
         let mut around = (first..self.nodes.len()).chain(0..first);
-        &self.nodes[around.find(|place| !self.dead[*place]).expect("one lives")]
+        &self.nodes[around.find(|place| !self.dead[*place]).expect("a node is alive")]
     }
 }

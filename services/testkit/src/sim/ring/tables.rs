@@ -1,6 +1,6 @@
-//! The tables of the Chord paper (Stoica et al., "Chord: A Scalable Peer-to-peer Lookup Protocol for
-//! Internet Applications", IEEE/ACM Transactions on Networking 11(1), 2003), measured here, beside what
-//! was published.
+//! The tables of the Chord paper (Stoica et al., "Chord: A Scalable Peer-to-peer Lookup Protocol
+//! for Internet Applications", IEEE/ACM Transactions on Networking 11(1), 2003), measured with
+//! shoal's code, beside the published figures.
 
 use std::{fmt::Write as _, thread, time::Duration};
 
@@ -16,23 +16,23 @@ use super::{
 pub const ONE_BY_ONE: LookupSettings =
     LookupSettings { branches: 1, branches_after_timeout: 1, max_asks: 128 };
 
-/// What can be measured.
+/// A table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Table {
     /// Path lengths.
     Hops,
-    /// Lookups after many nodes died at once (table II).
+    /// Lookups after many nodes failed at once (table II).
     Failures,
-    /// Lookups while nodes come and go (table III).
+    /// Lookups while nodes join and crash (table III).
     Churn,
-    /// Keys for each node.
+    /// Keys per node.
     Keys,
-    /// How long a ring takes to become one again.
+    /// How long a ring takes to become one again after an outage.
     Repair,
 }
 
 impl Table {
-    /// Measures it; equal seeds give equal tables.
+    /// Measures the table. The same seed gives the same table.
     pub fn measure(self, seed: u64) -> String {
         match self {
             Self::Hops => hops(seed),
@@ -44,7 +44,7 @@ impl Table {
     }
 }
 
-/// Lookups in several random rings in turn, of which this part of the nodes died.
+/// Lookups in several random rings, in each of which the share `failed` of the nodes failed.
 pub fn lookups_in(
     shape: Shape,
     failed: f64,
@@ -62,9 +62,9 @@ pub fn lookups_in(
     sum
 }
 
-/// A ring as in table III of the paper: 500 nodes, each of which stabilises every 30 s and renews its
-/// fingers as often, 50 ms apart, and waits half a second for an answer. Lookups are more frequent than
-/// the paper's one a second, so that fewer hours need to be simulated.
+/// A ring as in table III of the paper: 500 nodes 50 ms apart, each of which stabilises and renews
+/// all fingers every 30 s, and waits half a second for an answer. Lookups are more frequent than
+/// the paper's one per second, to simulate fewer hours.
 pub fn paper_churn(rate: f64, lookups: usize, seed: u64) -> (Churn, Setup) {
     const STABILISE_EVERY: Duration = Duration::from_secs(30);
     /// Fingers beyond the successor list at this size.
@@ -83,7 +83,7 @@ pub fn paper_churn(rate: f64, lookups: usize, seed: u64) -> (Churn, Setup) {
         TimeoutSettings { min: wait, max: wait, unknown: wait, ..TimeoutSettings::default() };
     let network = Network::of_the_paper();
     let setup = Setup { seed, node, lookup: LookupSettings::default(), timeouts, network };
-    // Fingers are all there by then.
+    // By then all fingers are set.
     let warm_up = 10 * STABILISE_EVERY;
     (Churn { nodes: 500, rate, lookups, lookups_per_s: 10.0, warm_up }, setup)
 }
@@ -115,7 +115,7 @@ fn hops(seed: u64) -> String {
     text
 }
 
-/// Table II: the part of the nodes that failed, mean path length, mean number of timeouts.
+/// Table II: share of failed nodes, mean path length, mean number of timeouts.
 const TABLE_II: [[f64; 3]; 6] = [
     [0.0, 3.84, 0.0],
     [0.1, 4.03, 0.60],
@@ -148,8 +148,8 @@ fn failures(seed: u64) -> String {
     text
 }
 
-/// Table III: joins and leaves a second each, mean path length, mean number of timeouts, lookup
-/// failures in 10,000.
+/// Table III: joins per second, and as many leaves, mean path length, mean number of timeouts,
+/// lookup failures per 10,000.
 const TABLE_III: [(f64, f64, f64, u32); 8] = [
     (0.05, 3.90, 0.05, 0),
     (0.10, 3.83, 0.11, 0),
@@ -163,7 +163,7 @@ const TABLE_III: [(f64, f64, f64, u32); 8] = [
 
 fn churn(seed: u64) -> String {
     let mut text = String::from(
-        "Table III: joins and crashes (paper: leaves) a second, N = 500, stabilised every 30 s, 10,000 lookups\n\
+        "Table III: joins and crashes (paper: leaves) per second, N = 500, stabilised every 30 s, 10,000 lookups\n\
          \x20rate  hops (paper)  timeouts (paper)  failed + wrong (paper)  asked  one ring after\n",
     );
     let rows = TABLE_III.map(|(rate, paper_hops, paper_timeouts, paper_failures)| {
@@ -195,8 +195,8 @@ fn churn(seed: u64) -> String {
     let sum = report.sum;
     let _ = writeln!(
         text,
-        "as deployed, at 0.40: {:.2} hops, {:.3} timeouts, {} + {} failed and wrong, {:.2} asked, \
-         the first asked was the owner in {:.2} %, one ring after {}",
+        "as deployed, at 0.40: {:.2} hops, {:.3} timeouts, {} failed + {} wrong, {:.2} asked, \
+         the first node asked was the owner in {:.2} %, one ring after {}",
         sum.mean_hops(),
         sum.mean_timeouts(),
         sum.failures,
@@ -215,8 +215,8 @@ fn keys(seed: u64) -> String {
     let mean =
         |of: fn(&super::KeyLoad) -> f64| loads.iter().map(of).sum::<f64>() / loads.len() as f64;
     format!(
-        "Keys of a node, N = 1,000, 20 positions each, 10^6 keys: 99th percentile {:.2} x the mean \
-         (by lengths of arcs {:.2}), mean of {SEEDS} seeds\n",
+        "Keys per node, N = 1,000, 20 positions each, 10^6 keys: 99th percentile {:.2} x the mean \
+         (by arc lengths {:.2}), mean of {SEEDS} seeds\n",
         mean(|load| load.keys),
         mean(|load| load.arcs)
     )
@@ -224,7 +224,7 @@ fn keys(seed: u64) -> String {
 
 fn repair(seed: u64) -> String {
     type Scenario = (&'static str, fn(u64) -> Option<Duration>);
-    let mut text = String::from("Until one ring again, nodes as deployed\n");
+    let mut text = String::from("Time until there is one ring again, nodes as deployed\n");
     let scenarios: [Scenario; 4] = [
         ("8 nodes cut into 4 + 4 for 30 s", |seed| {
             partition(Setup::deployed(seed), 8, Duration::from_secs(30))
@@ -253,7 +253,7 @@ fn seconds(time: Option<Duration>) -> String {
     time.map_or_else(|| "never".into(), |time| format!("{:.1} s", time.as_secs_f64()))
 }
 
-/// Runs each job in a thread of its own, and returns what they return in their order.
+/// Runs each job in its own thread. Returns the results in the order of the jobs.
 fn in_parallel<T: Send>(jobs: impl IntoIterator<Item = impl FnOnce() -> T + Send>) -> Vec<T> {
     thread::scope(|scope| {
         let threads: Vec<_> = jobs.into_iter().map(|job| scope.spawn(job)).collect();

@@ -2,43 +2,50 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus, seq::IndexedRandom as _};
-use shoal_core::ring::{
-    Contact, Founding, Input, Lookup, LookupFailure, LookupSettings, Node, NodeSettings, Outcome,
-    Output, Position, Purpose, RoutingTable, Seeds, Standing, TimeoutSettings, Timeouts,
+use shoal_core::{
+    Address,
+    ring::{
+        Contact, Founding, Input, Lookup, LookupFailure, LookupSettings, Node, NodeSettings,
+        Outcome, Output, Position, Purpose, RoutingTable, Seeds, Standing, TimeoutSettings,
+        Timeouts,
+    },
 };
 
 use super::{
-    calls::{Body, Reply, Told},
+    calls::{Body, Delivery, Reply},
     network::Network,
     still::random_node,
 };
 use crate::sim::queue::Queue;
 
-/// Addresses that a name stands for.
+/// The number of addresses that a name resolves to.
 const NAMED: usize = 3;
-/// How often a name is resolved by a node that looks for its ring, and by one that has found it.
+/// How often a joining node resolves the name, and how often a member does.
 const RESOLVE_EVERY: Duration = Duration::from_secs(1);
 const RESOLVE_RARELY: Duration = Duration::from_secs(10);
-/// A late answer to a lookup is waited for so many times as long as one in time.
+/// How much longer, as a multiple of the timeout, a late answer to a lookup is waited for.
 const LATE: u32 = 3;
-/// How long whoever is at an address is waited for.
+/// Timeout of a request for the state of an unknown node.
 const MEET_PATIENCE: Duration = Duration::from_millis(1_500);
+/// The IP address of the first host.
+const FIRST_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
 
-/// How nodes behave, and the network between them.
+/// The settings of the nodes and of the network.
 #[derive(Clone, Debug)]
 pub struct Setup {
-    /// Decides everything that is random.
+    /// Seed of the random generator.
     pub seed: u64,
     /// The nodes' periods and sizes.
     pub node: NodeSettings,
-    /// How lookups ask.
+    /// The settings of lookups.
     pub lookup: LookupSettings,
-    /// How long others are waited for.
+    /// The settings of timeouts.
     pub timeouts: TimeoutSettings,
     /// The network.
     pub network: Network,
@@ -57,23 +64,23 @@ impl Setup {
     }
 }
 
-/// A node from its start to its end. It never comes back; another one may start.
+/// A node from its start to its end. It never restarts.
 #[derive(Debug)]
 pub(super) struct Host {
     me: Contact,
-    pub(super) brain: Node,
-    /// What others see.
+    pub(super) state_machine: Node,
+    /// The view that other nodes query.
     pub(super) view: RoutingTable,
     timeouts: Timeouts,
-    /// The tick that is set.
+    /// The time of the next tick.
     tick_at: Option<Instant>,
     is_up: bool,
 }
 
-/// Tells lookups apart.
+/// Identifies a lookup.
 pub(super) type LookupKey = u64;
 
-/// A lookup that is under way.
+/// A lookup in progress.
 #[derive(Debug)]
 struct Running {
     lookup: Lookup,
@@ -84,22 +91,22 @@ struct Running {
 
 #[derive(Debug)]
 enum Reason {
-    Brain(Purpose),
-    /// To be measured.
+    StateMachine(Purpose),
+    /// Started by the simulation, to be measured.
     Measured {
         first_asked: Option<Position>,
         owner: Option<Position>,
     },
 }
 
-/// A measured lookup that is over.
+/// A measured lookup that has ended.
 #[derive(Debug)]
 pub struct Ended {
     /// What it found.
     pub result: Result<Outcome, LookupFailure>,
-    /// It found the owner of the time when it began or of the time when it ended.
+    /// Whether it found the node that was the owner when it started, or when it ended.
     pub is_right: bool,
-    /// The first node that it asked is that which it found.
+    /// Whether the first node that it asked is the node that it found.
     pub is_first_try: bool,
 }
 
@@ -112,19 +119,19 @@ enum Event {
     Resolve {
         host: usize,
     },
-    /// A call reaches the one it asks, whether or not its answer is still waited for.
+    /// A call reaches the called node, even if the caller has given up.
     Called {
         call: u64,
         from: usize,
         to: usize,
         body: Arc<Body>,
     },
-    /// An answer is back.
+    /// An answer reaches the caller.
     Returned {
         call: u64,
         reply: Reply,
     },
-    /// Nobody waits for an answer any longer.
+    /// The time to wait for an answer is over.
     GivenUp {
         call: u64,
     },
@@ -138,17 +145,17 @@ struct Call {
     is_late: bool,
 }
 
-/// All there is.
+/// The state of the simulation.
 #[derive(Debug)]
 pub struct World {
     setup: Setup,
     pub(super) rng: Xoshiro256PlusPlus,
-    /// Time starts here; only differences matter.
+    /// The start of the simulated time. Only differences matter.
     epoch: Instant,
-    /// In ns from the start.
+    /// The simulated time in ns from the start.
     now: u64,
     queue: Queue<Event>,
-    /// The address of each is its place here.
+    /// By the index that follows from the address: see [`address_of`].
     hosts: Vec<Host>,
     up: Vec<usize>,
     members: BTreeMap<Position, usize>,
@@ -177,18 +184,18 @@ impl World {
         }
     }
 
-    /// A world with a ring of so many nodes that came together at once.
+    /// A world with a ring of `nodes` nodes that formed at once.
     pub fn with_ring(setup: Setup, nodes: usize) -> Self {
         let network = setup.network.clone();
         let mut world = Self::new(setup);
         world.setup.network = Network { mean_delay: Duration::ZERO, loss: 0.0, ..network.clone() };
         let mut contacts: Vec<_> = (0..nodes).map(|_| world.new_contact()).collect();
         contacts.sort();
-        // Each that joins takes over the list of the first, which is complete by then.
+        // Each joiner copies the successor list of the founder, which is complete by then.
         let mut contacts = contacts.into_iter();
         let Some(founder) = contacts.next() else { return world };
         let founder = world.boot(&founder);
-        world.tell(
+        world.deliver(
             founder,
             Input::Seeds(Seeds {
                 addresses: BTreeSet::new(),
@@ -200,7 +207,7 @@ impl World {
             let joiner = world.boot(&contact);
             let Host { me, view, .. } = &world.hosts[founder];
             let met = Input::Met(me.address.clone(), view.state.clone());
-            world.tell(joiner, met);
+            world.deliver(joiner, met);
             world.run_for(Duration::ZERO);
         }
         world.setup.network = network;
@@ -208,7 +215,7 @@ impl World {
         world
     }
 
-    /// Starts a node that is told of a name for some of those that are up.
+    /// Starts a node that knows a name for some of the running nodes.
     pub fn start(&mut self) -> usize {
         let contact = self.new_contact();
         let host = self.boot(&contact);
@@ -216,51 +223,51 @@ impl World {
         host
     }
 
-    /// A random node is gone without a word. Returns which.
+    /// Crashes a random node and returns its index.
     pub fn crash(&mut self) -> usize {
         let host = self.random_up();
         self.stop(host);
         host
     }
 
-    /// A random node leaves in order, and is gone a second later.
+    /// Makes a random node leave, stops it one second later, and returns its index.
     pub fn leave(&mut self) -> usize {
         let host = self.random_up();
-        self.tell(host, Input::Leave);
+        self.deliver(host, Input::Leave);
         self.run_for(Duration::from_secs(1));
         self.stop(host);
         host
     }
 
-    /// Cuts these off from all others, and nobody else.
+    /// Partitions these hosts from all others. Ends any earlier partition.
     pub fn cut_off(&mut self, hosts: BTreeSet<usize>) {
         self.setup.network.cut_off = hosts;
     }
 
-    /// The nodes that are up.
+    /// The running nodes.
     pub fn up(&self) -> &[usize] {
         &self.up
     }
 
-    /// The time since the start.
+    /// The simulated time since the start.
     pub fn now(&self) -> Duration {
         Duration::from_nanos(self.now)
     }
 
-    /// Lets time pass.
+    /// Advances the simulation by `time`.
     pub fn run_for(&mut self, time: Duration) {
         let end = self.now + time.as_nanos() as u64;
         while let Some((at, event)) = self.queue.pop_until(end) {
             self.now = at;
-            self.happen(event);
+            self.handle_event(event);
         }
         self.now = end;
     }
 
-    /// Lets time pass until there is one ring of all nodes that are up, and returns how long that
-    /// took; none if it takes longer than `limit`.
+    /// Advances the simulation until all running nodes form one ring. Returns how long that took;
+    /// `None` if it takes longer than `limit`.
     pub fn run_until_one_ring(&mut self, limit: Duration) -> Option<Duration> {
-        /// How exactly this is measured.
+        /// The resolution of the measurement.
         const STEP: Duration = Duration::from_millis(50);
         let start = self.now();
         while !self.is_one_ring() {
@@ -272,8 +279,8 @@ impl World {
         Some(self.now().saturating_sub(start))
     }
 
-    /// All nodes that are up are members of one ring: each knows the one before it, and those after
-    /// it without a gap.
+    /// Whether all running nodes are members of one ring: each knows its predecessor, and its
+    /// successors without a gap.
     pub fn is_one_ring(&self) -> bool {
         let members: Vec<_> = self.members.iter().collect();
         let others = members.len().saturating_sub(1);
@@ -295,7 +302,7 @@ impl World {
         members.len() == self.up.len() && members.iter().enumerate().all(is_in_place)
     }
 
-    /// A random node looks a random key up.
+    /// Starts a lookup of a random key at a random member.
     pub fn look_up(&mut self) {
         let is_member =
             |world: &Self, host: usize| world.hosts[host].view.state.standing == Standing::Member;
@@ -308,18 +315,18 @@ impl World {
         self.begin_lookup(host, position, reason, None);
     }
 
-    /// The measured lookups that ended since this was asked last.
+    /// The measured lookups that ended since the last call.
     pub fn take_ended(&mut self) -> Vec<Ended> {
         std::mem::take(&mut self.ended)
     }
 
-    /// Measured lookups under way on nodes that are up.
+    /// Whether measured lookups are in progress.
     pub fn is_looking_up(&self) -> bool {
         let mut measured = self.lookups.values();
         measured.any(|running| matches!(running.reason, Reason::Measured { .. }))
     }
 
-    /// Events so far.
+    /// The number of events so far.
     pub fn events(&self) -> u64 {
         self.queue.count()
     }
@@ -334,20 +341,21 @@ impl World {
     }
 
     fn new_contact(&mut self) -> Contact {
-        random_node("".into(), &mut self.rng)
+        random_node(address_of(0), &mut self.rng)
     }
 
-    /// Starts a node that has heard of nobody.
+    /// Starts a node that knows no other.
     fn boot(&mut self, contact: &Contact) -> usize {
         let host = self.hosts.len();
         let Contact { position, id, .. } = *contact;
-        let me = Contact { position, id, address: host.to_string().into() };
+        let me = Contact { position, id, address: address_of(host) };
         let settings = self.setup.node.clone();
-        let mut brain = Node::new(me.clone(), 1, settings, self.rng.random(), self.instant());
+        let mut state_machine =
+            Node::new(me.clone(), 1, settings, self.rng.random(), self.instant());
         self.hosts.push(Host {
             me,
-            view: brain.routing_table(),
-            brain,
+            view: state_machine.routing_table(),
+            state_machine,
             timeouts: Timeouts::new(self.setup.timeouts.clone()),
             tick_at: None,
             is_up: true,
@@ -376,7 +384,7 @@ impl World {
         self.next_key
     }
 
-    fn happen(&mut self, event: Event) {
+    fn handle_event(&mut self, event: Event) {
         match event {
             Event::Tick { host } => self.tick(host),
             Event::Resolve { host } => self.resolve(host),
@@ -387,14 +395,14 @@ impl World {
     }
 
     fn tick(&mut self, host: usize) {
-        // A tick that was set before an earlier one is left in the queue.
+        // An earlier tick has replaced this one, which stayed in the queue.
         let now = self.instant();
         if self.hosts[host].tick_at.take_if(|at| *at == now).is_some() {
-            self.tell(host, Input::Tick);
+            self.deliver(host, Input::Tick);
         }
     }
 
-    /// Tells a node which addresses its name stands for now.
+    /// Gives a node the addresses that its name resolves to now.
     fn resolve(&mut self, host: usize) {
         if !self.hosts[host].is_up {
             return;
@@ -402,19 +410,21 @@ impl World {
         let named = self.up.sample(&mut self.rng, NAMED);
         let addresses = named.map(|host| self.hosts[*host].me.address.clone()).collect();
         let (unresolved, founding) = (BTreeSet::new(), Founding::Smallest);
-        self.tell(host, Input::Seeds(Seeds { addresses, unresolved, founding }));
+        self.deliver(host, Input::Seeds(Seeds { addresses, unresolved, founding }));
         let is_joined = self.hosts[host].view.state.standing == Standing::Member;
         let again = if is_joined { RESOLVE_RARELY } else { RESOLVE_EVERY };
         self.after(again, Event::Resolve { host });
     }
 
-    /// Tells a brain something, and has its host do what it says.
-    fn tell(&mut self, host: usize, input: Input) {
+    /// Gives a state machine an input, and executes its outputs.
+    fn deliver(&mut self, host: usize, input: Input) {
         let now = self.instant();
-        let Host { brain, tick_at, is_up: true, .. } = &mut self.hosts[host] else { return };
+        let Host { state_machine, tick_at, is_up: true, .. } = &mut self.hosts[host] else {
+            return;
+        };
         let mut outputs = Vec::new();
-        brain.handle(now, input, &mut outputs);
-        let at = brain.next_deadline().max(now);
+        state_machine.handle(now, input, &mut outputs);
+        let at = state_machine.next_deadline().max(now);
         if tick_at.is_none_or(|set| at < set) {
             *tick_at = Some(at);
             self.after(at - now, Event::Tick { host });
@@ -425,15 +435,15 @@ impl World {
                 Output::Ask(node, question) => self.call(host, Body::Ask(node, question)),
                 Output::Meet(address) => self.call(host, Body::Meet(address)),
                 Output::LookUp(purpose, position, through) => {
-                    self.begin_lookup(host, position, Reason::Brain(purpose), through);
+                    self.begin_lookup(host, position, Reason::StateMachine(purpose), through);
                 }
             }
         }
     }
 
     fn publish(&mut self, host: usize) {
-        let Host { brain, view, me, .. } = &mut self.hosts[host];
-        *view = brain.routing_table();
+        let Host { state_machine, view, me, .. } = &mut self.hosts[host];
+        *view = state_machine.routing_table();
         if view.state.standing == Standing::Member {
             self.members.insert(me.position, host);
         } else {
@@ -442,7 +452,7 @@ impl World {
     }
 
     fn call(&mut self, from: usize, body: Body) {
-        let to: usize = body.address().parse().expect("addresses are places");
+        let to = host_at(body.address());
         let wait = match body.node() {
             Some(node) => self.hosts[from].timeouts.timeout(node.id),
             None => MEET_PATIENCE,
@@ -469,15 +479,15 @@ impl World {
         }
         let (reply, input) = body.answer(&address, host, now);
         if let Some(input) = input {
-            self.tell(to, input);
+            self.deliver(to, input);
         }
         if let Some(delay) = self.setup.network.delay(to, from, &mut self.rng) {
             self.after(delay, Event::Returned { call, reply });
         }
     }
 
-    /// The time for an answer is over: for one to a lookup, it is late. What was lost is sent again by
-    /// then, as TCP does.
+    /// Handles the end of the time for an answer. An answer to a lookup is late at first; the
+    /// message is then sent again, as TCP does for lost packets.
     fn give_up(&mut self, call: u64) {
         let Some(Call { from, body, asked_at, is_late }) = self.calls.get_mut(&call) else {
             return;
@@ -490,7 +500,7 @@ impl World {
         let (from, body) = (*from, body.clone());
         let (key, node, waited) = (*key, node.clone(), Duration::from_nanos(self.now - *asked_at));
         self.after(LATE * waited, Event::GivenUp { call });
-        self.send(call, from, node.address.parse().expect("addresses are places"), body);
+        self.send(call, from, host_at(&node.address), body);
         if let Some(Running { lookup, .. }) = self.lookups.get_mut(&key) {
             lookup.late(&node);
             self.drive(key);
@@ -508,9 +518,9 @@ impl World {
                 None => timeouts.expired(node.id, asked, now),
             }
         }
-        match Arc::unwrap_or_clone(body).told(asked, reply) {
-            Told::Brain(input) => self.tell(from, input),
-            Told::Lookup(lookup, node, found) => {
+        match Arc::unwrap_or_clone(body).into_delivery(asked, reply) {
+            Delivery::StateMachine(input) => self.deliver(from, input),
+            Delivery::Lookup(lookup, node, found) => {
                 let Some(Running { lookup: state, .. }) = self.lookups.get_mut(&lookup) else {
                     return;
                 };
@@ -541,7 +551,7 @@ impl World {
         self.drive(key);
     }
 
-    /// Asks whom a lookup wants asked; if it is over, tells who wanted it.
+    /// Sends a lookup's next questions. If the lookup has ended, delivers its result.
     fn drive(&mut self, key: LookupKey) {
         let Some(Running { lookup, host, position, reason }) = self.lookups.get_mut(&key) else {
             return;
@@ -554,9 +564,11 @@ impl World {
             self.call(host, Body::Find(key, node, position));
         }
         let Some(result) = self.lookups[&key].lookup.outcome().cloned() else { return };
-        let running = self.lookups.remove(&key).expect("it was there just now");
+        let running = self.lookups.remove(&key).expect("the lookup was found above");
         match running.reason {
-            Reason::Brain(purpose) => self.tell(host, Input::LookedUp(purpose, result.ok())),
+            Reason::StateMachine(purpose) => {
+                self.deliver(host, Input::LookedUp(purpose, result.ok()));
+            }
             Reason::Measured { first_asked, owner } => {
                 let found = result.as_ref().ok().map(|outcome| outcome.owner.position);
                 let is_right = found == owner || found == self.owner_of(position);
@@ -565,4 +577,16 @@ impl World {
             }
         }
     }
+}
+
+/// The address of the host with this index.
+fn address_of(host: usize) -> Address {
+    let ip = Ipv4Addr::from_bits(FIRST_IP.to_bits() + host as u32);
+    SocketAddr::from((ip, 7071)).into()
+}
+
+/// The index of the host with this address.
+fn host_at(address: &Address) -> usize {
+    let Some(IpAddr::V4(ip)) = address.ip() else { panic!("{address} is not a host's") };
+    (ip.to_bits() - FIRST_IP.to_bits()) as usize
 }

@@ -1,7 +1,7 @@
-//! Peers that break the rules, to see that the others do not suffer.
+//! Peers that violate the protocol, for tests that the other peers are not harmed.
 //!
-//! A villain joins a swarm with the manifest of an honest peer, claims to hold everything, and then
-//! does one thing wrong.
+//! An adversary joins a swarm with the manifest of an honest peer, claims to hold every piece, and
+//! then does one thing wrong.
 
 use std::{
     convert::Infallible,
@@ -47,39 +47,39 @@ use uuid::Uuid;
 
 use crate::serve::connections;
 
-/// Longest time until it has joined.
+/// Longest wait until an adversary has joined.
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a villain does wrong.
+/// What an adversary does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vice {
-    /// Sends bytes that are not the piece's.
+    /// Sends wrong bytes.
     Poisons,
-    /// Unchokes, takes requests, and never sends.
+    /// Unchokes, accepts requests, and sends nothing.
     Stalls,
-    /// Serves nobody.
+    /// Keeps everybody choked.
     NeverUnchokes,
-    /// Claims every piece, and then does not hold it.
+    /// Claims every piece, and answers requests with NOT_FOUND.
     Lies,
-    /// Sends another piece than was asked for.
+    /// Sends another piece than the requested one.
     SendsAnother,
-    /// Names pieces that the content does not have.
+    /// Announces pieces that the content does not have.
     Babbles,
-    /// Speaks a version of the future.
+    /// Speaks only a later protocol version.
     IsFromTheFuture,
-    /// Gives another content's manifest, and hashes of nothing.
+    /// Serves a forged manifest.
     ForgesManifest,
-    /// Asks for everything at once, again and again.
+    /// Requests every piece, far beyond any limit.
     Floods,
 }
 
-/// A running villain; stops when dropped.
-pub struct Villain {
+/// A running adversary; stops when dropped.
+pub struct Adversary {
     seen: Arc<Seen>,
     _runtime: Runtime,
 }
 
-/// What happened to a villain.
+/// What reached an adversary.
 #[derive(Default)]
 pub struct Seen {
     links: AtomicUsize,
@@ -97,15 +97,15 @@ struct Rogue {
     seen: Arc<Seen>,
 }
 
-impl Villain {
-    /// Joins the swarm of a content that `honest` (HOST:PORT) shares.
+impl Adversary {
+    /// Joins the swarm of a content that the peer `honest` (HOST:PORT) shares.
     pub fn join(vice: Vice, id: &str, honest: &str, tracker: &str) -> Self {
         let host = Ipv4Addr::LOCALHOST.into();
-        Self::join_from(host, vice, id, honest, tracker).expect("the villain joins")
+        Self::join_from(host, vice, id, honest, tracker).expect("the adversary joins")
     }
 
-    /// The same, with an address of this machine that it listens on. Fails if one of the others does
-    /// not answer soon.
+    /// The same, listening on an address of this machine. Fails if `honest` or `tracker` does not
+    /// answer within 30 s.
     pub fn join_from(
         host: IpAddr,
         vice: Vice,
@@ -121,12 +121,12 @@ impl Villain {
         Ok(Self { seen, _runtime: runtime })
     }
 
-    /// Links that others made to it, or let it make.
+    /// Links that other peers opened to it.
     pub fn links(&self) -> usize {
         self.seen.links.load(Ordering::Relaxed)
     }
 
-    /// Calls for blocks that reached it.
+    /// Calls for blocks that it received.
     pub fn requests(&self) -> usize {
         self.seen.requests.load(Ordering::Relaxed)
     }
@@ -189,7 +189,7 @@ async fn copy_manifest(id: &str, honest: &str) -> anyhow::Result<(Vec<u8>, Vec<u
     Ok((manifest, hashes))
 }
 
-/// Links to a peer and asks it for every piece, far beyond any limit, on the link itself.
+/// Opens a link to a peer and requests every piece on it, far beyond any limit.
 async fn flood(rogue: Rogue, victim: String) {
     let Ok(mut client) = PeerServiceClient::connect(format!("http://{victim}")).await else {
         return;
@@ -250,26 +250,26 @@ impl Rogue {
         pb::Bitfield { pieces: full.to_wire().into() }
     }
 
-    /// What it says on a link after its Hello.
+    /// Its first messages on a link.
     fn opening(&self) -> Vec<LinkMessage> {
-        let mut said = vec![self.hello(), message(Kind::Bitfield(self.bitfield()))];
+        let mut messages = vec![self.hello(), message(Kind::Bitfield(self.bitfield()))];
         if self.vice != Vice::NeverUnchokes {
-            said.push(message(Kind::Unchoke(pb::Unchoke {})));
+            messages.push(message(Kind::Unchoke(pb::Unchoke {})));
         }
         if self.vice == Vice::Babbles {
-            said.push(message(Kind::Have(pb::Have { pieces: vec![u32::MAX] })));
+            messages.push(message(Kind::Have(pb::Have { pieces: vec![u32::MAX] })));
         }
-        said
+        messages
     }
 
-    /// What it sends for one range.
+    /// Its answer to one requested range.
     fn answer(&self, range: &pb::PieceRange) -> RequestPieceResponse {
         let manifest = Manifest::decode(&self.manifest).expect("an honest peer's manifest");
         let length = manifest
             .layout()
             .range(range.piece, range.offset, range.length)
             .map_or(1, |range| range.length);
-        // Longer than a message may be, the rest is left out.
+        // A message holds at most 256 KiB; the rest is omitted.
         let data = vec![0xbad_u16 as u8; length.min(256 * 1024) as usize].into();
         let piece = match self.vice {
             Vice::SendsAnother => range.piece.wrapping_add(1),
@@ -293,9 +293,9 @@ impl PeerService for Rogue {
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         self.seen.links.fetch_add(1, Ordering::Relaxed);
         let incoming = request.into_inner().filter_map(|_| async { None });
-        let said = stream::iter(self.opening())
+        let opening = stream::iter(self.opening())
             .map(|message| Ok(ExchangeResponse { message: Some(message) }));
-        Ok(Response::new(Box::pin(said.chain(incoming))))
+        Ok(Response::new(Box::pin(opening.chain(incoming))))
     }
 
     async fn get_bitfield(
@@ -343,7 +343,7 @@ impl ServerStreamingService<RequestPieceRequest> for Rogue {
         let ranges = request.into_inner().ranges;
         Box::pin(async move {
             let answers: Answers<RequestPieceResponse> = match rogue.vice {
-                Vice::Lies => return Err(Status::not_found("not here after all")),
+                Vice::Lies => return Err(Status::not_found("the piece is not here")),
                 Vice::Stalls => Box::pin(stream::pending()),
                 _ => Box::pin(stream::iter(ranges).map(move |range| Ok(rogue.answer(&range)))),
             };

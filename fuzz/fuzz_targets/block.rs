@@ -1,5 +1,5 @@
-//! Blocks as a neighbour sends them: what a fetch reads is what prost reads, however the bytes are cut,
-//! and it takes in what was asked for, each byte once.
+//! Blocks from a neighbour: a fetch reads the same as prost, however the bytes are split into
+//! frames, and accepts the requested blocks, each byte once.
 
 #![no_main]
 
@@ -22,24 +22,24 @@ const SIZES: [u64; 2] = [150_000, 5];
 
 #[derive(Arbitrary, Debug)]
 struct Fetch<'a> {
-    ranges: Vec<Asked>,
+    ranges: Vec<Requested>,
     sent: Vec<Sent<'a>>,
-    /// What comes after whole messages may be anything.
+    /// Any bytes after the whole messages.
     rest: &'a [u8],
     cuts: &'a [u8],
 }
 
 #[derive(Arbitrary, Debug)]
-struct Asked {
+struct Requested {
     piece: u8,
     unit: u8,
-    /// None to the piece's end.
+    /// None: to the piece's end.
     units: Option<u8>,
 }
 
 #[derive(Arbitrary, Debug)]
 enum Sent<'a> {
-    /// What is asked for next, or the first units of it, as a server of ours sends it.
+    /// The next requested block, or its first units, as our server sends it.
     Next(u8),
     Block {
         piece: u8,
@@ -51,7 +51,7 @@ enum Sent<'a> {
 
 fuzz_target!(|fetch: Fetch| {
     let piece_length = PieceLength::MIN;
-    let layout = Layout::new(piece_length, SIZES.to_vec()).expect("they are cut into pieces");
+    let layout = Layout::new(piece_length, SIZES.to_vec()).expect("a valid layout");
     let ranges = fetch.ranges.iter().map(|range| PieceRange {
         piece: u32::from(range.piece) % (layout.piece_count() + 1),
         offset: u32::from(range.unit % 5) * BLOCK_UNIT,
@@ -78,7 +78,7 @@ fuzz_target!(|fetch: Fetch| {
     assert_taken_once(ranges, &blocks);
 });
 
-/// The message of a block. One that was asked for is taken off what is to come.
+/// The message of a block. A requested block is removed from `to_come`.
 fn message(sent: &Sent, to_come: &mut VecDeque<FetchRange>) -> Vec<u8> {
     match sent {
         Sent::Next(units) => {
@@ -89,7 +89,7 @@ fn message(sent: &Sent, to_come: &mut VecDeque<FetchRange>) -> Vec<u8> {
             let message = write_block(block, &data);
             let read = RequestPieceResponse::decode(&*message).expect("prost reads it");
             assert_eq!(read.data, data);
-            assert_eq!(take_block(to_come, &read), Some(block), "it is what was asked for");
+            assert_eq!(take_block(to_come, &read), Some(block), "a requested block is accepted");
             message
         }
         Sent::Block { piece, offset, data } => {
@@ -100,8 +100,8 @@ fn message(sent: &Sent, to_come: &mut VecDeque<FetchRange>) -> Vec<u8> {
     }
 }
 
-/// The blocks up to the first that is wrong, and whether none is. A body that ends too soon is none that
-/// is wrong: the fetch sees that blocks are lacking.
+/// The blocks before the first invalid one, and whether all are valid. A body that ends too soon
+/// counts as valid: the fetch notices the missing blocks.
 fn read_by_prost(mut body: &[u8]) -> (Vec<RequestPieceResponse>, bool) {
     let mut blocks = Vec::new();
     while let Some((head, rest)) = body.split_first_chunk::<HEAD_BYTES>() {
@@ -117,7 +117,7 @@ fn read_by_prost(mut body: &[u8]) -> (Vec<RequestPieceResponse>, bool) {
     (blocks, true)
 }
 
-/// Blocks are taken in up to the first that was not asked for: in order, and nothing twice.
+/// Blocks are accepted up to the first unrequested one: in order, and none twice.
 fn assert_taken_once(mut ranges: VecDeque<FetchRange>, blocks: &[RequestPieceResponse]) {
     let bytes = |ranges: &VecDeque<FetchRange>| -> u64 {
         ranges.iter().map(|of| u64::from(of.range.length)).sum()

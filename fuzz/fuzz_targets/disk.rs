@@ -1,5 +1,5 @@
-//! What lies on the disk, as it was written or damaged: the log of the pieces held, and the rows of the
-//! databases of peers and ring nodes.
+//! Data on the disk, intact or damaged: the log of held pieces, and the rows of the databases of
+//! peers and ring nodes.
 
 #![no_main]
 
@@ -61,23 +61,23 @@ fuzz_target!(|found: Found| {
     }
 });
 
-/// A row that is read is written again as it was.
+/// A row that is read is written back unchanged.
 fn assert_same(bytes: &[u8], read: impl Fn(&[u8]) -> Option<Vec<u8>>) {
     if let Some(again) = frugally(bytes.len(), || read(bytes)) {
         assert_eq!(again, bytes);
     }
 }
 
-/// A piece is held or in doubt, not both, and is one of the content's.
+/// A piece is held or doubtful, not both, and belongs to the content.
 fn check_held(bytes: &[u8], pieces: u32) {
-    // A set of pieces takes a bit for each.
+    // A bitfield takes one bit for each piece.
     let log = frugally(bytes.len() + pieces as usize, || read_held_log(bytes, pieces, BOOT));
     assert!(log.doubtful.iter().all(|piece| piece.get() < pieces && !log.held.has(*piece)));
     assert!(log.unsynced.iter().all(|piece| log.held.has(*piece)));
     assert!(log.doubtful.is_empty() || log.unsynced.is_empty());
     let held: Vec<u32> = log.held.iter().map(PieceIndex::get).collect();
     assert!(held.iter().all(|piece| *piece < pieces));
-    // A log that lists just that says the same during this run of the machine.
+    // A log of these pieces, from the same boot, reads the same.
     let again = read_held_log(&held_log(BOOT, &held), pieces, BOOT);
     assert_eq!(again.held, log.held);
 }

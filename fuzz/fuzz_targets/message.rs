@@ -1,5 +1,5 @@
-//! The messages of all methods, however they are cut: what bounds them before they are decoded agrees
-//! with prost on what is a message, and is right about what decoding allocates.
+//! The messages of all methods, however they are split into frames: the check before decoding
+//! agrees with prost on what is a message, and bounds what decoding allocates.
 
 #![no_main]
 
@@ -13,8 +13,8 @@ use shoal_proto::{
     control::v1 as control, dht::v1 as dht, peer::v1 as peer, tracker::v1 as tracker,
 };
 
-/// Bytes that decoding takes besides: the buffer of a message becomes a shared one, and an error says
-/// where it is.
+/// Further bytes that decoding may allocate: the message's buffer becomes a shared one, and an
+/// error names its place.
 const BESIDES: usize = 512;
 
 #[derive(Arbitrary, Debug)]
@@ -22,7 +22,7 @@ struct Body<'a> {
     method: u8,
     response: bool,
     messages: Vec<&'a [u8]>,
-    /// What comes after them may be anything.
+    /// Any bytes after the messages.
     rest: &'a [u8],
     cuts: &'a [u8],
 }
@@ -31,7 +31,7 @@ type Decode = fn(Bytes, usize) -> Option<Vec<u8>>;
 
 macro_rules! methods {
     ($($service:literal { $($name:literal ($request:ty) -> $response:ty,)* })*) => {
-        /// The path of each method, and how its messages are decoded.
+        /// The path of each method, and the decoders of its messages.
         const METHODS: &[(&str, Decode, Decode)] = &[$($(
             (concat!("/shoal.", $service, "/", $name), decode::<$request>, decode::<$response>),
         )*)*];
@@ -77,8 +77,8 @@ methods! {
     }
 }
 
-/// Decodes a message without allocating more than it may, and encodes it again without what nobody
-/// knows.
+/// Decodes a message, fails if that allocates more than `cost`, and encodes it again without
+/// unknown fields.
 fn decode<M: Message + Default>(message: Bytes, cost: usize) -> Option<Vec<u8>> {
     let (decoded, allocated) = measured(|| M::decode(message));
     assert!(allocated <= cost.saturating_add(BESIDES), "{allocated} bytes, not {cost}");
@@ -92,9 +92,9 @@ fuzz_target!(|body: Body| {
     for message in &body.messages {
         let cost_of = cost(path, by, message);
         let decoded = decode(Bytes::copy_from_slice(message), cost_of.unwrap_or(usize::MAX));
-        // What is refused although prost reads it has groups, among the fields that nobody knows.
+        // A message that is refused although prost reads it has groups among its unknown fields.
         if let (None, Some(known)) = (cost_of, decoded) {
-            assert!(cost(path, by, &known).is_some(), "{message:?} is malformed only here");
+            assert!(cost(path, by, &known).is_some(), "{message:?} is refused, but prost reads it");
         }
     }
 
@@ -103,9 +103,12 @@ fuzz_target!(|body: Body| {
     let (at_once, ended) = pass(path, by, vec![Bytes::copy_from_slice(&sent)]);
     let (in_parts, ended_in_parts) = pass(path, by, cut(&sent, body.cuts));
     let in_parts = in_parts.concat();
-    assert_eq!(ended.is_ok(), ended_in_parts.is_ok(), "it depends on how it is cut");
-    assert!(sent.starts_with(&in_parts), "other bytes are passed on than came");
-    assert!(in_parts.starts_with(&at_once.concat()), "less is passed on for how it is cut");
+    assert_eq!(ended.is_ok(), ended_in_parts.is_ok(), "the result depends on the frames");
+    assert!(sent.starts_with(&in_parts), "other bytes than the received ones are passed on");
+    assert!(
+        in_parts.starts_with(&at_once.concat()),
+        "fewer bytes are passed on because of the frames"
+    );
     assert!(ended.is_err() || in_parts == sent, "a part of the body is lost");
     assert_whole(&in_parts);
 });
@@ -114,7 +117,7 @@ fuzz_target!(|body: Body| {
 fn assert_whole(mut passed: &[u8]) {
     while let Some((head, rest)) = passed.split_first_chunk::<HEAD_BYTES>() {
         let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]) as usize;
-        passed = rest.get(length..).expect("a message is whole");
+        passed = rest.get(length..).expect("a whole message");
     }
-    assert!(passed.is_empty(), "a head is whole");
+    assert!(passed.is_empty(), "a message is cut in its head");
 }

@@ -1,8 +1,11 @@
-//! The tracker's registry under any sequence of announces, stops and questions.
+//! The tracker's registry under any sequence of announces, stops and queries.
 
 #![no_main]
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::Duration,
+};
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
@@ -50,7 +53,7 @@ fuzz_target!(|steps: Vec<Step>| {
         now += Duration::from_secs(seconds.into());
         let content = content_id(content);
         let id = PeerId::new(Uuid::from_u128(peer.into()));
-        let source = Ipv4Addr::new(10, 0, 0, source % 4).into();
+        let source = IpAddr::from(Ipv4Addr::new(10, 0, 0, source % 4));
         match call {
             Call::Announce { numwant, complete, zone, node } => {
                 let location = Location {
@@ -58,11 +61,15 @@ fuzz_target!(|steps: Vec<Step>| {
                     zone: if zone { "a".to_owned() } else { String::new() },
                     node: node.to_string(),
                 };
-                let peer = Peer { id, address: format!("{source}:7072"), location, complete };
+                let address = SocketAddr::new(source, 7072).into();
+                let peer = Peer { id, address, location, complete };
                 let announce = Announce { content, peer, source, numwant: numwant.into() };
                 if let Ok(handout) = registry.announce(now, announce, &mut rng) {
                     assert!(handout.peers.len() <= usize::from(numwant));
-                    assert!(handout.peers.iter().all(|peer| peer.id != id), "it is told of itself");
+                    assert!(
+                        handout.peers.iter().all(|peer| peer.id != id),
+                        "it is handed out to itself"
+                    );
                 }
             }
             Call::Stop => drop(registry.stop(now, content, id, source)),
@@ -77,7 +84,11 @@ fuzz_target!(|steps: Vec<Step>| {
     }
     now += SETTINGS.interval * 3;
     registry.expire(now);
-    assert_eq!((registry.swarm_count(), registry.peer_count()), (0, 0), "everybody is forgotten");
+    assert_eq!(
+        (registry.swarm_count(), registry.peer_count()),
+        (0, 0),
+        "some peers have not expired"
+    );
 });
 
 fn content_id(number: u8) -> ContentId {

@@ -1,5 +1,5 @@
-//! The ring's brain under any sequence of messages of other nodes, of answers to its questions, of
-//! silence and of time.
+//! The ring node's state machine under any sequence of messages, answers, unanswered calls and
+//! time.
 
 #![no_main]
 
@@ -13,8 +13,8 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 use shoal_common::fuzzing::Receiver;
 use shoal_core::ring::{
-    Founding, Input, Life, Node, NodeSettings, Output, Membership, MembershipDigest, Seeds, Silence, Source,
-    Standing,
+    Founding, Input, Introducer, Life, Membership, MembershipDigest, Node, NodeSettings, Output,
+    Seeds, Silence, Standing,
 };
 use shoal_dht_node::fuzzing::{gossip, notified};
 use shoal_fuzz::{
@@ -42,7 +42,7 @@ enum What {
         digest: Digest,
     },
     GossipBytes(Vec<u8>),
-    /// To one of the questions that wait.
+    /// To one of the waiting calls.
     Answer {
         question: u8,
         reply: Reply,
@@ -80,7 +80,8 @@ fuzz_target!(|steps: Vec<Step>| {
         check(&mut node, &waiting);
         waiting.retain(|output| *output != Output::Changed);
     }
-    // Whatever came, it comes to rest: a tick may found a ring, and the next begins what members do.
+    // Whatever happened, it comes to rest: one tick may found a ring, and the next begins a
+    // member's work.
     now = now.max(node.next_deadline());
     node.handle(now, Input::Tick, &mut waiting);
     node.handle(now, Input::Tick, &mut waiting);
@@ -120,7 +121,7 @@ fn input(node: &mut Node, now: Instant, what: What, waiting: &mut Vec<Output>) -
             unanswered(now, take(waiting, question)?, why)
         }
         What::Find(place) => {
-            let view = node.view();
+            let view = node.routing_table();
             let found = view.find_successor(place.position());
             assert!(!found.owns || found.successors.first() == Some(&view.state.node));
             None
@@ -130,30 +131,31 @@ fn input(node: &mut Node, now: Instant, what: What, waiting: &mut Vec<Output>) -
     }
 }
 
-/// One of the questions that wait for an answer.
+/// One of the calls that wait for an answer.
 fn take(waiting: &mut Vec<Output>, number: u8) -> Option<Output> {
     let index = usize::from(number).checked_rem(waiting.len())?;
     Some(waiting.swap_remove(index))
 }
 
-/// Where all calls come from.
+/// The source of all calls.
 const SEEN: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 
 fn notify(bytes: &[u8]) -> Option<Input> {
     let path = "/shoal.dht.v1.DhtService/Notify";
     let state = receive(path, Receiver::Server, bytes, |message| notified(message, SEEN))?;
-    Some(Input::Notified(Source::of_ip(SEEN), state))
+    Some(Input::Notified(Introducer::of_ip(SEEN), state))
 }
 
 fn hear(node: &mut Node, now: Instant, bytes: &[u8]) -> Option<Input> {
     let path = "/shoal.dht.v1.DhtService/Gossip";
     let (entries, digest) = receive(path, Receiver::Server, bytes, gossip)?;
-    let news = node.gossiped(now, &Source::of_ip(SEEN), &entries, digest.as_ref());
-    assert!(news.len() <= 2 * Membership::MAX_RUMOURS, "{} are told", news.len());
+    let news = node.gossiped(now, &Introducer::of_ip(SEEN), &entries, digest.as_ref());
+    assert!(news.len() <= 2 * Membership::MAX_RUMOURS, "{} rumours", news.len());
     None
 }
 
-/// Whatever others say, the node knows itself, its list is a list, and it speaks to others alone.
+/// Whatever others send, the node knows itself, its successors are in order, and it calls only
+/// others.
 fn check(node: &mut Node, waiting: &[Output]) {
     let state = node.state();
     let me = contact(ME);
@@ -166,14 +168,17 @@ fn check(node: &mut Node, waiting: &[Output]) {
         return assert_eq!(state.standing, Standing::Leaving, "it forgot itself");
     };
     let is_alive = own.life == Life::Alive;
-    assert_eq!(is_alive, state.standing != Standing::Leaving, "others have it live or die");
+    assert_eq!(is_alive, state.standing != Standing::Leaving, "others decide whether it is alive");
     assert!(own.incarnation < u64::MAX, "it cannot refute the next report");
     let (own, entries) = (own.clone(), node.membership().len());
-    let live_nodes = node.view().live_nodes.expect("there is gossip");
+    let live_nodes = node.routing_table().live_nodes.expect("the node gossips");
     assert_eq!(live_nodes.len(), entries);
-    assert_eq!(live_nodes.owner_of(me.position).is_some_and(|owner| *owner == own.contact), is_alive);
+    assert_eq!(
+        live_nodes.owner_of(me.position).is_some_and(|owner| *owner == own.contact),
+        is_alive
+    );
     for asked in waiting {
         let Output::Ask(other, _) = asked else { continue };
-        assert_ne!(other.position, me.position, "it asks itself: {asked:?}");
+        assert_ne!(other.position, me.position, "it calls itself: {asked:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! The swarm brain under any sequence of events: messages of neighbours, as bytes, blocks, ends and
-//! time.
+//! The swarm's state machine under any sequence of events: messages of neighbours, as bytes,
+//! blocks, ends of fetches and links, and time.
 
 #![no_main]
 
@@ -20,7 +20,7 @@ fuzz_target!(|steps: Vec<Step>| {
         let Some(input) = shell.input(&step) else { continue };
         shell.handle(now, input);
     }
-    // Whatever came, it comes to rest: each tick leaves the next one in the future.
+    // Whatever happened, it comes to rest: after each tick the next deadline lies in the future.
     for _ in 0..100 {
         let Some(at) = shell.swarm.next_deadline() else { break };
         now = now.max(at);

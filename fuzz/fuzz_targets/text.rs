@@ -1,4 +1,4 @@
-//! What people, files and peers write as text: ids, links, names, addresses, sizes, rates, times.
+//! Text from users, files and peers: ids, links, names, addresses, sizes, rates, times.
 
 #![no_main]
 
@@ -8,12 +8,9 @@ use std::{
 };
 
 use libfuzzer_sys::fuzz_target;
-use shoal_common::{
-    Address,
-    units::{ByteSize, Rate, duration},
-};
+use shoal_common::units::{ByteSize, Rate, duration};
 use shoal_core::{
-    PeerId,
+    Address, PeerId,
     content::{ContentId, Link, Name, Wanted},
     ring::{NodeId, Version},
 };
@@ -33,9 +30,9 @@ fuzz_target!(|text: &str| {
     let _ = frugally(text.len(), || duration::parse(text));
 });
 
-/// What is parsed is written, and parsed again to the same.
+/// A parsed value can be written, and parsed again to the same value.
 fn round_trip<T: FromStr<Err: Debug> + Display + PartialEq + Debug>(text: &str) {
     let Ok(parsed) = frugally(text.len(), || text.parse::<T>()) else { return };
     let written = parsed.to_string();
-    assert_eq!(written.parse::<T>().expect("what was written can be read"), parsed);
+    assert_eq!(written.parse::<T>().expect("a written value is parsed"), parsed);
 }

@@ -1,8 +1,8 @@
-//! What the fuzz targets share: an allocator that counts, messages as they come from the network,
-//! shells around the brains, and a clock.
+//! Shared by the fuzz targets: a counting allocator, messages as received from the network, shells
+//! around the state machines, and a clock.
 
 pub mod ring;
-pub mod roster;
+pub mod peer_list;
 pub mod swarm;
 
 use std::{
@@ -14,22 +14,22 @@ use std::{
 use bytes::Bytes;
 use shoal_common::fuzzing::{Receiver, cost, pass};
 
-/// Bytes that a parser may allocate for each byte it is given.
+/// Bytes that a parser may allocate for each byte of input.
 const MAX_BYTES_PER_BYTE: usize = 16;
 
-/// Bytes that any parser may allocate besides, for error messages and the first growth of vectors.
+/// Further bytes that any parser may allocate, for error messages and the first growth of vectors.
 const ALLOWANCE: usize = 4096;
 
-/// And of a message: the bounds of messages take so much for what however few bytes decode to.
+/// The same for a message: the check before decoding always allows 16 KiB more.
 const MESSAGE_ALLOWANCE: usize = ALLOWANCE + (16 << 10);
 
-/// Bytes of the flag and the length that go before a message.
+/// Bytes of the flag and the length before a message.
 pub const HEAD_BYTES: usize = 5;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting { allocated: AtomicUsize::new(0), peak: AtomicUsize::new(0) };
 
-/// Counts the bytes that are allocated, and the most there were at a time.
+/// Counts the allocated bytes, and their maximum.
 struct Counting {
     allocated: AtomicUsize,
     peak: AtomicUsize,
@@ -46,7 +46,7 @@ impl Counting {
     }
 }
 
-// SAFETY: every call is passed on to the system's allocator as it came.
+// SAFETY: every call is passed on unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.added(layout.size());
@@ -60,7 +60,7 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.dealloc(pointer, layout) }
     }
 
-    /// Large blocks grow in place, by pages: what is copied meanwhile does not count.
+    /// Large blocks grow in place, by pages: a copy does not count twice.
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         self.removed(layout.size());
         self.added(new_size);
@@ -69,7 +69,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Runs something, and tells how many bytes it had allocated at a time, at most.
+/// Runs a closure. Returns its result, and the most bytes that it had allocated at a time.
 pub fn measured<T>(run: impl FnOnce() -> T) -> (T, usize) {
     let before = ALLOCATOR.allocated.load(Ordering::Relaxed);
     ALLOCATOR.peak.store(before, Ordering::Relaxed);
@@ -77,7 +77,7 @@ pub fn measured<T>(run: impl FnOnce() -> T) -> (T, usize) {
     (result, ALLOCATOR.peak.load(Ordering::Relaxed) - before)
 }
 
-/// Runs a parser over `received` bytes, and fails if it allocates more than 16 bytes for each.
+/// Runs a parser over `received` bytes; fails if it allocates more than 16 bytes for each.
 pub fn frugally<T>(received: usize, parse: impl FnOnce() -> T) -> T {
     within(received, ALLOWANCE, parse)
 }
@@ -89,8 +89,8 @@ fn within<T>(received: usize, allowance: usize, parse: impl FnOnce() -> T) -> T 
     parsed
 }
 
-/// Has a message pass the bounds of messages and then a parser, as a server does with a request and a
-/// client with a response, and fails if the two allocate more than 16 bytes for each received.
+/// Checks a message and parses it, as a server does with a request and a client with a response;
+/// fails if that allocates more than 16 bytes for each received byte.
 pub fn receive<T>(
     path: &str,
     by: Receiver,
@@ -98,7 +98,7 @@ pub fn receive<T>(
     parse: impl FnOnce(Bytes) -> Option<T>,
 ) -> Option<T> {
     let frame = Bytes::from(framed(message));
-    // What is made once, by whoever comes first, is nobody's.
+    // Allocations that happen once per process do not count.
     let _ = cost(path, by, &[]);
     within(message.len(), MESSAGE_ALLOWANCE, || {
         let (mut passed, ended) = pass(path, by, vec![frame]);
@@ -107,7 +107,7 @@ pub fn receive<T>(
     })
 }
 
-/// A message with its head.
+/// A message with its flag and length.
 pub fn framed(message: &[u8]) -> Vec<u8> {
     let mut frame = vec![0];
     frame.extend((message.len() as u32).to_be_bytes());
@@ -115,7 +115,7 @@ pub fn framed(message: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Bytes cut into frames of these lengths, in turns.
+/// Bytes split into frames of these lengths, repeated in turn.
 pub fn cut(bytes: &[u8], lengths: &[u8]) -> Vec<Bytes> {
     let mut lengths = lengths.iter().map(|length| usize::from(*length) + 1).cycle();
     let (mut frames, mut rest) = (Vec::new(), bytes);
@@ -127,7 +127,7 @@ pub fn cut(bytes: &[u8], lengths: &[u8]) -> Vec<Bytes> {
     frames
 }
 
-/// Some instant from which virtual time runs.
+/// The start of virtual time.
 pub fn epoch() -> Instant {
     Instant::now()
 }

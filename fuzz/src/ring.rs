@@ -1,5 +1,5 @@
-//! Messages of the ring about a few nodes and places, most of them sound: a node's position is a hash,
-//! which no fuzzer finds by itself.
+//! Ring messages about a few nodes and positions, most of them valid: a position is a hash of the
+//! node's id, which no fuzzer finds by itself.
 
 mod questions;
 
@@ -10,17 +10,17 @@ use uuid::Uuid;
 
 pub use questions::{Reply, answered, unanswered};
 
-/// Nodes that there are.
+/// The number of nodes.
 pub const NODES: u8 = 12;
 
-/// The number of the node whose brain it is.
+/// The number of the node under test.
 pub const ME: u8 = 7;
 
 /// One of the nodes, as a message names it.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Node {
     number: u8,
-    /// 0 to 2 make the message wrong, or the node stand at a second place or address.
+    /// 0 to 2 give a wrong position, a second position, or another address.
     variant: u8,
 }
 
@@ -29,15 +29,15 @@ pub fn id(number: u8) -> NodeId {
     NodeId::new(Uuid::from_u128(u128::from(number % NODES)))
 }
 
-/// The node of a number, where it usually is.
+/// The node of a number, with its usual position and address.
 pub fn contact(number: u8) -> Contact {
     let id = id(number);
-    let address = format!("10.0.0.{}:7073", number % NODES).into();
+    let address = format!("10.0.0.{}:7073", number % NODES).parse().expect("an address");
     Contact { position: Position::of_node(id, 0), id, address }
 }
 
 impl Node {
-    /// As it is told of.
+    /// The node in a message.
     pub fn info(self) -> pb::NodeInfo {
         let Contact { id, position, address } = contact(self.number);
         let mut info = pb::NodeInfo {
@@ -59,7 +59,7 @@ impl Node {
     }
 }
 
-/// A place on the circle: near a node, or near 0.
+/// A position on the circle: near a node, or near 0.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Place(Option<u8>, i8);
 
@@ -71,12 +71,12 @@ impl Place {
     }
 }
 
-/// A range between two places.
+/// A range between two positions.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Range(Place, Place);
 
 impl Range {
-    /// Itself.
+    /// As a key range.
     pub fn range(self) -> KeyRange {
         KeyRange { after: self.0.position(), last: self.1.position() }
     }
@@ -85,9 +85,9 @@ impl Range {
 /// An epoch, a round or an incarnation.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Count {
-    /// As most are.
+    /// A common value.
     Small(u8),
-    /// As one may be claimed to be.
+    /// Any value that a message may claim.
     Any(u64),
 }
 
@@ -111,7 +111,7 @@ pub struct State {
 }
 
 impl State {
-    /// As a message has it.
+    /// As a message.
     pub fn message(&self) -> Option<pb::NodeState> {
         Some(pb::NodeState {
             node: Some(self.node.info()),
@@ -122,7 +122,7 @@ impl State {
     }
 }
 
-/// What a node knows of a position.
+/// A node's answer to `FindSuccessor`.
 #[derive(Arbitrary, Clone, Debug)]
 pub struct Found {
     node: Node,
@@ -132,7 +132,7 @@ pub struct Found {
 }
 
 impl Found {
-    /// As a message has it.
+    /// As a message.
     pub fn message(&self) -> pb::FindSuccessorResponse {
         pb::FindSuccessorResponse {
             node: Some(self.node.info()),
@@ -143,12 +143,12 @@ impl Found {
     }
 }
 
-/// News of a node.
+/// A rumour about a node.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub struct Rumour(Node, Count, u8);
 
 impl Rumour {
-    /// As a message has it.
+    /// As a message.
     pub fn message(self) -> pb::Rumour {
         let Self(node, incarnation, life) = self;
         let (node, incarnation) = (Some(node.info()), incarnation.number());
@@ -165,14 +165,14 @@ pub struct Set {
 }
 
 impl Set {
-    /// As the set of a range.
+    /// As an agreement on the set of a range.
     pub fn of(&self, range: Range) -> Option<pb::Agreement> {
         let KeyRange { after, last } = range.range();
         let range = pb::KeyRange { after: after.to_string(), last: last.to_string() };
         Some(pb::Agreement { range: Some(range), replica_set: self.message() })
     }
 
-    /// As a message has it.
+    /// As a message.
     pub fn message(&self) -> Option<pb::ReplicaSet> {
         let lineage = Uuid::from_u128(u128::from(self.lineage % 3)).to_string();
         let (epoch, members) = (self.epoch.number(), infos(&self.members));
@@ -185,7 +185,7 @@ impl Set {
 pub struct Ballot(Count, u8);
 
 impl Ballot {
-    /// As a message has it.
+    /// As a message.
     pub fn message(self) -> Option<pb::Ballot> {
         let Self(round, number) = self;
         Some(pb::Ballot { round: round.number(), node_id: id(number).to_string() })

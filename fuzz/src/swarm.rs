@@ -1,6 +1,6 @@
-//! The shell around a swarm's brain, as a peer is one.
+//! A shell around a swarm's state machine, like a peer.
 //!
-//! Keys are drawn from few, so that most events meet something that is there.
+//! It draws keys from a few values, so that most events concern something that exists.
 
 use std::time::{Duration, Instant};
 
@@ -22,7 +22,7 @@ use crate::receive;
 const PIECE: u64 = 64 * 1024;
 const EXCHANGE: &str = "/shoal.peer.v1.PeerService/Exchange";
 
-/// What happens, and after how long.
+/// An event, and the time before it.
 #[derive(Arbitrary, Debug)]
 pub struct Step {
     /// Time that passes before it.
@@ -57,7 +57,7 @@ enum What {
     Unchoke,
     Interested,
     NotInterested,
-    /// Any message on a link, sound or not.
+    /// Any message on a link, valid or not.
     Bytes(Vec<u8>),
     RoundTrip,
     Arrived {
@@ -85,13 +85,13 @@ enum What {
     Tick,
 }
 
-/// What the shell knows: it says nothing of pieces that a content does not have.
+/// The shell; it sends no events about pieces that a content does not have.
 pub struct Shell {
-    /// The brain.
+    /// The state machine.
     pub swarm: Swarm,
     layouts: [Option<Layout>; 2],
     removed: [bool; 2],
-    /// The contents, ranges and next block of the fetches under way.
+    /// The fetches in progress: their contents and the ranges still to come.
     fetches: Vec<(FetchKey, ContentKey, Vec<BlockRange>)>,
     links: Vec<(LinkKey, ContentKey)>,
     keys: u64,
@@ -111,14 +111,14 @@ impl Default for Shell {
 }
 
 impl Shell {
-    /// Tells the brain, and does what it wants done.
+    /// Passes an input to the state machine, and carries out its outputs.
     pub fn handle(&mut self, now: Instant, input: Input) {
         let mut outputs = Vec::new();
         self.swarm.handle(now, input, &mut outputs);
         self.take(outputs);
     }
 
-    /// What a step is here, if it is anything.
+    /// The input of a step; none if it does not apply.
     pub fn input(&mut self, step: &Step) -> Option<Input> {
         let number = usize::from(step.content);
         let content = ContentKey(number as u32);
@@ -149,7 +149,7 @@ impl Shell {
             }
             What::Have(indexes) if of_link == content => PeerMessage::Have(pieces(indexes)),
             What::Suggest(indexes) if of_link == content => {
-                // No more are sent.
+                // A peer sends no more than 64.
                 PeerMessage::Suggest(pieces(&indexes[..indexes.len().min(64)]))
             }
             What::Choke => PeerMessage::Choke,
@@ -166,7 +166,7 @@ impl Shell {
         Some(Input::Message { link, message })
     }
 
-    /// What comes of a message on a link. One that breaks the protocol ends it.
+    /// The input for a message on a link. A message that violates the protocol ends the link.
     fn said(&mut self, bytes: &[u8], content: ContentKey, link: LinkKey) -> Option<Input> {
         let layout = self.layouts[content.0 as usize].clone()?;
         let parse = |message| Some(said(message, &layout));
@@ -256,7 +256,7 @@ impl Shell {
         })
     }
 
-    /// The present attempt fails, or an old one; with bytes of one neighbour, or of several.
+    /// The present attempt fails, or an old one; with bytes of one neighbour or of several.
     fn corrupt(&self, content: ContentKey, piece: PieceIndex, link: LinkKey) -> Input {
         let attempt = match self.swarm.piece_state(content, piece) {
             Some(PieceState::Asked(at) | PieceState::Orphaned(at) | PieceState::Whole(at)) => at,
@@ -271,7 +271,7 @@ impl Shell {
         (!self.fetches.is_empty()).then(|| usize::from(number) % self.fetches.len())
     }
 
-    /// The next block of a fetch, as the data plane has them: in order, and in whole units.
+    /// The next block of a fetch, as the data plane reports it: in order, and in whole units.
     fn arrived(&mut self, number: u8, units: u8) -> Option<Input> {
         let number = self.fetch(number)?;
         let (fetch, content, ranges) = &mut self.fetches[number];
@@ -291,7 +291,7 @@ impl Shell {
             match output {
                 Output::Fetch { fetch, link, ranges, .. } => {
                     let of = self.links.iter().find(|(other, _)| *other == link);
-                    let content = of.expect("only neighbours are asked").1;
+                    let content = of.expect("a fetch is from a neighbour").1;
                     let ranges = ranges.into_iter().map(|of| of.range).collect();
                     self.fetches.push((fetch, content, ranges));
                 }
@@ -307,7 +307,7 @@ impl Shell {
     }
 }
 
-/// The pieces whose index has a bit set in `bits`, by turns.
+/// The pieces whose index modulo 8 is set in `bits`.
 fn bitfield(layout: &Layout, bits: u8) -> Bitfield {
     let mut field = Bitfield::empty(layout.piece_count());
     for piece in layout.pieces().filter(|piece| bits >> (piece.get() % 8) & 1 == 1) {

@@ -1,4 +1,4 @@
-//! Answers to what a node of the ring wants to know of others.
+//! Answers to the calls of a ring node.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use shoal_proto::dht::v1 as pb;
 use super::{Found, ME, Rumour, State, id};
 use crate::receive;
 
-/// What another node answers to whatever it is asked.
+/// Another node's answer to any call.
 #[derive(Arbitrary, Debug)]
 pub struct Reply {
     state: State,
@@ -22,7 +22,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// The response to a question.
+    /// The response to a call.
     pub fn message(&self, asked: &Output) -> Vec<u8> {
         let (state, found) = (self.state.message(), self.found.message());
         match asked {
@@ -42,7 +42,7 @@ impl Reply {
     }
 }
 
-/// What a node is told once a response came to what it asked. One that makes no sense is none.
+/// The input for a response to a call. An invalid response counts as no answer.
 pub fn answered(now: Instant, asked: Output, response: &[u8]) -> Option<Input> {
     match asked {
         Output::Changed => None,
@@ -50,7 +50,7 @@ pub fn answered(now: Instant, asked: Output, response: &[u8]) -> Option<Input> {
             let found = client("FindSuccessor", response, found);
             let outcome = found.map(|found| Outcome {
                 owner: found.node,
-                // A lookup asks others only.
+                // A lookup calls only others.
                 predecessor: found.closer.iter().find(|node| node.id != id(ME)).cloned(),
                 successors: found.successors,
                 path: found.closer,
@@ -82,7 +82,7 @@ pub fn answered(now: Instant, asked: Output, response: &[u8]) -> Option<Input> {
     }
 }
 
-/// What a node is told if nothing came.
+/// The input for a call without a response.
 pub fn unanswered(now: Instant, asked: Output, why: Silence) -> Option<Input> {
     match asked {
         Output::Changed => None,

@@ -7,6 +7,6 @@ pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = since.map_or(0, |since| since.as_millis() as u64);
     #[cfg(feature = "faults")]
-    let now = now.saturating_add_signed(crate::faults::clock_ahead_ms());
+    let now = now.saturating_add_signed(crate::runtime::faults::clock_ahead_ms());
     now
 }

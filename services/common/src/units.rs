@@ -6,6 +6,8 @@ use std::{fmt, num::NonZeroU64, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::as_text;
+
 /// The names of multiples of a byte. Those of 1,000 come first within a magnitude.
 const BYTE_UNITS: [(&str, u64); 9] = [
     ("B", 1),
@@ -42,11 +44,11 @@ pub enum UnitError {
     #[error("{0:?} does not start with a number such as 64 or 1.5")]
     Number(String),
     /// The unit is not one of a size.
-    #[error("{0:?} is no unit of size; use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB")]
+    #[error("{0:?} is not a unit of size; use B, kB, MB, GB, TB, KiB, MiB, GiB or TiB")]
     Size(String),
     /// The unit is not one of a rate.
     #[error(
-        "{0:?} is no unit of rate; use kbit, mbit, gbit, or B/s, kB/s, MB/s, MiB/s and the like"
+        "{0:?} is not a unit of rate; use kbit, mbit, gbit, or B/s, kB/s, MB/s, MiB/s and the like"
     )]
     Rate(String),
     /// It exceeds 2^64 - 1 bytes.
@@ -162,24 +164,6 @@ fn split(text: &str) -> Result<(Decimal, &str), UnitError> {
 
 fn multiple(units: &[(&str, u64)], unit: &str) -> Option<u64> {
     units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, multiple)| *multiple)
-}
-
-macro_rules! as_text {
-    ($type:ty, $error:ty) => {
-        impl TryFrom<String> for $type {
-            type Error = $error;
-
-            fn try_from(text: String) -> Result<Self, $error> {
-                text.parse()
-            }
-        }
-
-        impl From<$type> for String {
-            fn from(value: $type) -> Self {
-                value.to_string()
-            }
-        }
-    };
 }
 
 as_text!(ByteSize, UnitError);

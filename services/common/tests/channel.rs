@@ -1,9 +1,7 @@
-//! What a hostile service can do to its client.
+//! A client with a hostile service.
 
-use shoal_common::{
-    Address,
-    channel::{Channel, Options},
-};
+use shoal_common::channel::{Channel, Options};
+use shoal_core::Address;
 use shoal_proto::{
     tracker::v1::{
         AnnounceRequest, AnnounceResponse, GetSwarmRequest, GetSwarmResponse, ListSwarmsRequest,
@@ -17,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Code, Request, Response, Status, transport::Server};
 
-/// A tracker whose answers are larger in memory than on the wire, or too long.
+/// A tracker with answers that are much larger in memory than on the wire, too long, or honest.
 struct Hostile;
 
 #[tonic::async_trait]
@@ -53,7 +51,7 @@ impl TrackerService for Hostile {
 }
 
 #[tokio::test]
-async fn answers_that_expand_or_are_too_long_are_refused_and_honest_ones_are_not() {
+async fn answers_that_expand_or_are_too_long_are_refused_and_honest_ones_accepted() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = Address::from(listener.local_addr().expect("it is bound"));
     let server = Server::builder().add_service(TrackerServiceServer::new(Hostile));

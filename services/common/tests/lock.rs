@@ -1,4 +1,5 @@
-//! A lock whose holder panicked, in a process of its own: what is poisoned stays so.
+//! A lock whose holder panicked. A test binary of its own: a poisoned lock affects the whole
+//! process.
 
 use std::{panic, sync::Arc, thread, time::Duration};
 
@@ -11,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
-async fn a_request_that_panics_with_a_lock_in_its_hands_ends_the_process() {
+async fn a_request_that_panics_while_it_holds_a_lock_ends_the_process() {
     let health = Health::new(&["shoal.test"]).await;
     let supervisor = Supervisor::new(health.clone());
     let stop = CancellationToken::new();
@@ -28,8 +29,8 @@ async fn a_request_that_panics_with_a_lock_in_its_hands_ends_the_process() {
         }
     });
 
-    // A panic beside a lock is one request's affair.
-    let request = tokio::spawn(async { panic!("beside it") });
+    // A panic without a lock ends only the request.
+    let request = tokio::spawn(async { panic!("without a lock") });
     assert!(request.await.is_err());
     assert!(!poisoned().is_cancelled());
 
@@ -40,15 +41,15 @@ async fn a_request_that_panics_with_a_lock_in_its_hands_ends_the_process() {
         panic!("in the middle of a change");
     });
     assert!(request.await.is_err());
-    // Nobody sees what is half changed, and whoever wants to is told.
+    // Half-changed state is never read: taking the lock panics.
     let next = Arc::clone(&state);
     let refused = thread::spawn(move || next.lock().len()).join();
     assert!(refused.is_err());
-    // While it unwinds, a thread may put its own things in order.
+    // A thread that unwinds may still take the lock, to clean up.
     let last = Arc::clone(&state);
     let unwound = panic::catch_unwind(move || {
-        let _in_order = Tidy(last);
-        panic!("with something to put in order");
+        let _cleanup = CleanUp(last);
+        panic!("with something to clean up");
     });
     assert!(unwound.is_err());
 
@@ -61,9 +62,9 @@ async fn a_request_that_panics_with_a_lock_in_its_hands_ends_the_process() {
     assert!(stop.is_cancelled());
 }
 
-struct Tidy(Arc<Mutex<Vec<i32>>>);
+struct CleanUp(Arc<Mutex<Vec<i32>>>);
 
-impl Drop for Tidy {
+impl Drop for CleanUp {
     fn drop(&mut self) {
         self.0.lock().clear();
     }

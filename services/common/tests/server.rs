@@ -7,12 +7,12 @@ use std::{
 };
 
 use shoal_common::{
-    Address,
     admin::{self, Admin},
     health::{self, Health, Unhealthy},
     server::{self, Limits},
     supervisor::Supervisor,
 };
+use shoal_core::Address;
 use tokio::{runtime, sync::mpsc};
 use tokio_stream::{StreamExt as _, wrappers::ReceiverStream};
 use tokio_util::sync::CancellationToken;
@@ -59,41 +59,42 @@ async fn the_admin_port_serves_metrics_and_health() {
 }
 
 #[tokio::test]
-async fn an_admin_port_that_is_off_is_nowhere() {
+async fn an_admin_port_that_is_off_is_not_bound() {
     let supervisor = Supervisor::new(Health::new(&[]).await);
     let admin = admin::start(&Admin::Off, &supervisor, CancellationToken::new()).await;
     assert_eq!(admin.expect("nothing is bound"), None);
 }
 
-/// As a peer does it with its bulk connections.
+/// As a peer does with its transfer connections.
 #[tokio::test]
-async fn connections_are_served_on_runtimes_other_than_the_one_that_accepts() {
+async fn connections_can_be_served_on_another_runtime_than_the_accepting_one() {
     let health = Health::new(&[]).await;
     health.ready().await;
     let routes = server::routes(&health);
-    let (to_lane, connections) = mpsc::channel(1);
-    let lane = thread::spawn(move || {
-        let lane = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (to_io_thread, connections) = mpsc::channel(1);
+    let io_thread = thread::spawn(move || {
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let incoming = ReceiverStream::new(connections).map(|connection: server::Connection| {
             connection.adopt().expect("the runtime has room for it")
         });
         let never = CancellationToken::new();
-        lane.block_on(server::serve_incoming(incoming, routes, &Limits::default(), never));
+        runtime.block_on(server::serve_incoming(incoming, routes, &Limits::default(), never));
     });
     let listener = server::bind(&anywhere()).await.expect("a port is free");
     let address = Address::from(listener.local_addr().expect("it is bound"));
     let accepting = tokio::spawn(async move {
         let mut accepted = std::pin::pin!(server::accept(listener, &Limits::default()));
         while let Some(connection) = accepted.next().await {
-            to_lane.send(connection).await.expect("the lane lives");
+            to_io_thread.send(connection).await.expect("the I/O thread runs");
         }
     });
     for _ in 0..3 {
-        health::check(&address).await.expect("the lane answers");
+        health::check(&address).await.expect("the I/O thread answers");
     }
     accepting.abort();
-    tokio::task::spawn_blocking(|| lane.join())
+    tokio::task::spawn_blocking(|| io_thread.join())
         .await
         .expect("it joins")
-        .expect("the lane ends well when no more connections come");
+        .expect("the I/O thread ends without a panic after the last connection");
 }

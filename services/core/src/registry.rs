@@ -5,12 +5,13 @@
 //! its location. A peer that announces does not move in that queue; its last announce is checked
 //! when its turn comes.
 
+mod peer;
 mod pool;
 mod swarm;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     ops::Bound,
     sync::{
         Arc,
@@ -21,8 +22,10 @@ use std::{
 
 use rand::{Rng, RngExt as _};
 
-use crate::{PeerId, content::ContentId};
-use swarm::{Entry, Swarm};
+use self::swarm::{Entry, Swarm};
+use crate::{PeerId, address::network, content::ContentId};
+
+pub use self::peer::{Counts, Location, Peer};
 
 /// An interval is stretched or shrunk by up to this part, so that peers do not announce at the same
 /// time.
@@ -51,30 +54,6 @@ pub struct Settings {
     pub near_percent: usize,
 }
 
-/// Where a peer runs, as far as it knows; any part may be empty.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Location {
-    /// Region, such as a data centre.
-    pub region: String,
-    /// Zone within the region.
-    pub zone: String,
-    /// Machine.
-    pub node: String,
-}
-
-/// A peer's identity, address and state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// Its identity.
-    pub id: PeerId,
-    /// HOST:PORT to dial.
-    pub address: String,
-    /// Where it runs.
-    pub location: Location,
-    /// It holds every piece.
-    pub complete: bool,
-}
-
 /// A peer announces that it is part of a swarm.
 #[derive(Clone, Debug)]
 pub struct Announce {
@@ -97,15 +76,6 @@ pub struct Handout {
     pub counts: Counts,
     /// When to announce again, jittered.
     pub interval: Duration,
-}
-
-/// The number of peers of a swarm.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Those that hold every piece.
-    pub complete: usize,
-    /// The others.
-    pub incomplete: usize,
 }
 
 /// Why an announce is refused.
@@ -174,7 +144,7 @@ impl Registry {
     ) -> Result<Handout, Refusal> {
         self.expire(now);
         let Announce { content, peer, source, numwant } = announce;
-        let source = subscriber(source);
+        let source = network(source);
         let known = self.swarms.get(&content).and_then(|swarm| swarm.entry(peer.id));
         let known = known.map(|entry| (entry.source, entry.look_at, entry.last_seen));
         let id = peer.id;
@@ -221,7 +191,7 @@ impl Registry {
     ) -> Counts {
         self.expire(now);
         let entry = self.swarms.get(&content).and_then(|swarm| swarm.entry(peer));
-        if let Some(entry) = entry.filter(|entry| entry.source == subscriber(source)) {
+        if let Some(entry) = entry.filter(|entry| entry.source == network(source)) {
             let look_at = entry.look_at;
             self.expiries.remove(&(look_at, content, peer));
             self.remove(content, peer);
@@ -332,14 +302,6 @@ impl Registry {
                 self.sources.remove(&source);
             }
         }
-    }
-}
-
-/// The owner of an address: an IPv6 network of 64 bits belongs to one machine or site.
-fn subscriber(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V4(ip) => ip.into(),
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
     }
 }
 

@@ -3,51 +3,51 @@
 //! A key belongs to its closest successor: the node at its position or the next one clockwise
 //! (Stoica et al., "Chord", ToN 2003). The ring is maintained by the corrected protocol (Zave, "How
 //! to Make Chord Correct", 2017).
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | `position`, `intervals`, `node_id`, `contact`, `message` | the circle, its nodes, and what they say |
+//! | `chord`, `node` | a node's place in the ring, and the schedule that maintains it |
+//! | `membership` | all nodes, by gossip |
+//! | `routing` | fingers, routing tables, and lookups |
+//! | `liveness` | unanswered calls: when to give up one, and when a node is dead |
+//! | `replication` | replica sets, leases and versions |
 
 mod chord;
-mod configurations;
 mod contact;
-mod failure_detector;
-mod fingers;
 mod intervals;
-mod leases;
-mod live_nodes;
-mod lookup;
+mod liveness;
 mod membership;
 mod message;
 mod node;
-mod placement;
+mod node_id;
 mod position;
-mod routing_table;
-mod source;
-mod timeouts;
-mod version;
-
-pub use chord::{ChordNode, JoinError, Next};
-pub use configurations::{
-    Agreement, Ballot, Configurations, Lineage, Proposal, Refusal, ReplicaSet, Superseding,
-    WriteRefusal, next_members, proposals,
-};
-pub use contact::{Contact, NodeId, NodeIdError};
-pub use fingers::{FingerBase, Fingers};
-pub use intervals::Intervals;
-pub use leases::{LeaderLease, LeaseExpiry, Leases};
-pub use live_nodes::LiveNodes;
-pub use lookup::{Failure as LookupFailure, Lookup, LookupSettings, Outcome};
-pub use membership::{Digest as MembershipDigest, Entry, Life, Membership};
-pub use message::{Found, Standing, State};
-pub use node::{
-    Answer, Awaited, Founding, Input, Node, NodeSettings, Output, Purpose, Question, Seeds,
-    Silence, Wait,
-};
-pub use placement::replicas;
-pub use position::{Bits, KeyRange, Position};
-pub use routing_table::RoutingTable;
-pub use source::Source;
-pub use timeouts::{TimeoutSettings, Timeouts};
-pub use version::{Stamp, Version, VersionError};
+mod replication;
+mod routing;
 
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+
+pub use chord::{ChordNode, JoinError, Next};
+pub use contact::Contact;
+pub use intervals::Intervals;
+pub use liveness::{TimeoutSettings, Timeouts};
+pub use membership::{Digest as MembershipDigest, Entry, Introducer, Life, Membership};
+pub use message::{Found, Standing, State};
+pub use node::{
+    Answer, Awaited, Founding, Input, Node, NodeSettings, Output, Purpose, Question, Seeds,
+    Silence, Wait,
+};
+pub use node_id::{NodeId, NodeIdError};
+pub use position::{Bits, KeyRange, Position};
+pub use replication::{
+    Agreement, Ballot, Configurations, LeaderLease, LeaseExpiry, Leases, Lineage, Proposal,
+    Refusal, ReplicaSet, Stamp, Superseding, Version, VersionError, WriteRefusal, next_members,
+    proposals, replicas,
+};
+pub use routing::{
+    Failure as LookupFailure, FingerBase, Fingers, LiveNodes, Lookup, LookupSettings, Outcome,
+    RoutingTable,
+};

@@ -2,7 +2,10 @@
 
 use clap::{Args as Flatten, Parser};
 use serde::Serialize;
-use shoal_common::process::{CommandLine, LogFlags};
+use shoal_common::{
+    command_line::VERSION,
+    process::{CommandLine, LogFlags},
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,7 +24,7 @@ collector of traces. Look into the ring with the command shoal dht.";
 /// A node of shoal's ring: a distributed hash table that finds peers without a tracker, and stores
 /// names
 #[derive(Debug, Parser)]
-#[command(name = "shoal-dht-node", version, after_help = EXAMPLES)]
+#[command(name = "shoal-dht-node", version = VERSION, after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) line: CommandLine,

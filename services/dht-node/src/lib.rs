@@ -1,11 +1,11 @@
 //! The ring node: its place on the circle, and the keys that fall to it.
 
+mod counters;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod membership;
 mod network;
 mod peer_store;
-mod refusal;
 mod replication;
 mod routing;
 mod service;
@@ -35,7 +35,7 @@ use tracing::info;
 use crate::{
     membership::{
         known_nodes, leaving, own_address,
-        ring::{Join, Ring},
+        ring::{Join, RingHandle},
     },
     network::calls::Calls,
     peer_store::PeerStore,
@@ -111,8 +111,7 @@ pub async fn run(
     let listening = listener.local_addr()?;
     let address = settings.advertise.clone();
     let address = address.unwrap_or_else(|| own_address::find(listening, &others));
-    let me =
-        Contact { position: Position::of_node(id, 0), id, address: address.to_string().into() };
+    let me = Contact { position: Position::of_node(id, 0), id, address };
 
     let calls = Calls::new(&me);
     let LimitSettings { quota, keys, .. } = settings.limits;
@@ -120,9 +119,9 @@ pub async fn run(
     metrics::gauge!("shoal_dht_quota_bytes").set(quota.bytes as f64);
     metrics::gauge!("shoal_dht_quota_keys").set(quota.keys as f64);
     let local = LocalReplica::new(id, store.clone(), quota);
-    let join = Join { names: settings.join.clone(), remembered: known_nodes::load(&store)? };
+    let join = Join { names: settings.join.clone(), remembered: store.known_nodes()? };
     let (ring, lookups) =
-        Ring::start(me.clone(), time::unix_ms(), calls.clone(), join, &supervisor);
+        RingHandle::start(me.clone(), time::unix_ms(), calls.clone(), join, &supervisor);
     let primary = Primary::new(local.clone(), calls.clone(), settings.tombstones_for);
     let room = Room::default();
     let values = Values::start(local.clone(), primary.clone(), calls.clone(), room, &supervisor);
@@ -185,7 +184,7 @@ pub async fn run(
 }
 
 /// The node is ready once it is part of a ring.
-async fn ready(ring: &Ring, health: &Health) {
+async fn ready(ring: &RingHandle, health: &Health) {
     let mut snapshot = ring.snapshot.clone();
     // The ring's task ends after the server.
     let joined = snapshot.wait_for(|now| now.routing.state.standing == Standing::Member);

@@ -4,14 +4,13 @@ mod args;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use shoal_common::process;
+use shoal_common::{command_line, process};
 use tokio::runtime::Builder;
 
 use crate::args::Args;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args: Args = command_line::parse();
     let runtime = Builder::new_multi_thread();
     process::run(
         "shoal-dht-node",

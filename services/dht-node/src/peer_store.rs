@@ -12,10 +12,10 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use rand::seq::SliceRandom as _;
 use shoal_common::{
-    Address, advertised::AdvertisedAddresses, announced, lock::Mutex, names::Names,
-    status::Violations,
+    advertised::AdvertisedAddresses, announced, dns::DnsCache, lock::Mutex, status::Violations,
 };
 use shoal_core::{
+    Address,
     content::ContentId,
     registry::{self, Announce, Registry, Tally},
     ring::{Contact, NodeId, Position, replicas},
@@ -29,9 +29,9 @@ use tonic::Status;
 
 use crate::{
     network::calls::Calls,
-    refusal::{self, Reason},
     replication::reconciler::REPLICAS,
     routing::lookup::Lookups,
+    wire::refusal::{self, Reason},
 };
 
 /// A registry keeps a peer for two and a half times this: 15 minutes.
@@ -63,7 +63,7 @@ pub(crate) struct PeerStore {
     lookups: Lookups,
     calls: Calls,
     /// Addresses of nodes that advertise names.
-    names: Names,
+    names: DnsCache,
 }
 
 impl PeerStore {
@@ -83,7 +83,7 @@ impl PeerStore {
         };
         let registry =
             Arc::new(Mutex::new(Registry::new(settings, Tally::default(), Instant::now())));
-        Self { me, rule, registry, lookups, calls, names: Names::default() }
+        Self { me, rule, registry, lookups, calls, names: DnsCache::default() }
     }
 
     /// Whether a node of the ring is at an address. Without certificates there is no better proof.
@@ -120,7 +120,8 @@ impl PeerStore {
         };
         let source = source.to_canonical();
         if source != observed.to_canonical() && !(request.direct && self.is_node(observed).await) {
-            let message = format!("source: {observed} is no node of this ring, as far as is known");
+            let message =
+                format!("source: {observed} is not a node of this ring, as far as is known");
             return Err(Status::permission_denied(message));
         }
         let peer = violations
@@ -129,7 +130,7 @@ impl PeerStore {
         let Some(peer) = peer else { return Err(violations.into()) };
         let response = |interval: Duration| AnnouncePeerResponse {
             interval: interval.min(RENEW).try_into().ok(),
-            observed_address: peer.address.clone(),
+            observed_address: String::from(&peer.address),
         };
         if request.direct {
             return self.keep(content, peer.clone(), request.stopped, source).map(response);

@@ -3,6 +3,7 @@
 mod dht;
 mod operation;
 mod replica;
+mod status;
 
 pub(crate) use dht::Dht;
 pub(crate) use replica::Replica;

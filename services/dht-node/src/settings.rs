@@ -4,13 +4,13 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use shoal_common::{
-    Address,
     admin::Admin,
     advertised::AdvertisedAddresses,
     process,
     telemetry::Log,
     units::{self, ByteSize},
 };
+use shoal_core::Address;
 
 /// The time after leaving in which open calls and the last tasks end.
 const GRACE_AFTER_LEAVING: Duration = Duration::from_secs(8);

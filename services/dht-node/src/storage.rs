@@ -3,14 +3,16 @@
 //! Reads see committed state immediately. Writes are jobs that one thread runs in order; a job can
 //! read before it writes, so conflicts between writers are decided there, in order.
 
-mod configurations;
 mod data_dir;
 mod database;
 mod digest;
 mod error;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
+mod leaves;
+mod node_state;
 mod record;
+mod row;
 mod txn;
 mod writer;
 
@@ -21,20 +23,25 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use shoal_core::ring::{Configurations, KeyRange, NodeId, Stamp, Version};
+use shoal_core::{
+    Address,
+    ring::{Configurations, KeyRange, NodeId, Stamp, Version},
+};
 use tokio::sync::watch;
 
 use self::{
     database::{Database, META, RECORDS, ended, parse, scan},
     error::cannot,
-    record::place_of,
+    node_state::KNOWN_NODES,
+    row::{Row, place_of},
     writer::{Job, Queue},
 };
 
 pub use self::{
     data_dir::DataDir,
-    digest::{Digest, Usage, split},
+    digest::{Digest, Usage},
     error::StoreError,
+    leaves::split,
     record::{Key, MAX_KEY_BYTES, MAX_VALUE_BYTES, Record, SizeError, Value},
     txn::{Broken, Merged, Txn},
 };
@@ -65,8 +72,10 @@ impl Store {
     pub fn open(data_dir: DataDir) -> Result<Self, StoreError> {
         let path = data_dir.database();
         let database = Arc::new(Database::open(&path)?);
-        let (publish, configurations) =
-            watch::channel(Arc::new(configurations::load(&database, data_dir.node_id())?));
+        let (publish, configurations) = watch::channel(Arc::new(node_state::load_configurations(
+            &database,
+            data_dir.node_id(),
+        )?));
         let (queue, writer) = writer::start(Arc::clone(&database), publish)
             .map_err(cannot("start the writer of", &path))?;
         let (queue, writer) = (Some(queue), Some(writer));
@@ -127,6 +136,12 @@ impl Store {
             let bytes = transaction.open_table(META)?.get(name)?;
             Ok(bytes.map(|bytes| bytes.value().to_vec()))
         })
+    }
+
+    /// The addresses of the nodes that [`Txn::put_known_nodes`] stored.
+    pub fn known_nodes(&self) -> Result<Vec<Address>, StoreError> {
+        let bytes = self.meta(KNOWN_NODES)?.unwrap_or_default();
+        Ok(node_state::parse_nodes(&bytes))
     }
 
     /// Totals of the store.
@@ -205,7 +220,7 @@ impl Store {
         &self,
         range: KeyRange,
         after: Option<&Key>,
-        visit: impl FnMut(Key, record::Row<'_>) -> ControlFlow<()>,
+        visit: impl FnMut(Key, Row<'_>) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
         self.database().read(|transaction| scan(transaction, range, after, visit))
     }

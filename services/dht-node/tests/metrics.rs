@@ -1,4 +1,4 @@
-//! What the store tells of itself. The recorder is the process's: a test binary of its own.
+//! The store's metrics. A test binary of its own, as the recorder is global to the process.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -23,21 +23,21 @@ fn record(name: usize, is_tombstone: bool) -> Record {
 #[tokio::test]
 async fn writes_share_commits_and_both_are_counted() {
     let recorder = PrometheusBuilder::new().build_recorder();
-    let figures = recorder.handle();
+    let metrics = recorder.handle();
     metrics::set_global_recorder(recorder).unwrap();
-    let figure = |name: &str| -> u64 {
-        let text = figures.render();
+    let value_of = |name: &str| -> u64 {
+        let text = metrics.render();
         let line = text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
         line[name.len()..].trim().parse().unwrap()
     };
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(DataDir::open(directory.path()).unwrap()).unwrap();
-    assert_eq!(figure("shoal_dht_records{state=\"live\"}"), 0);
+    assert_eq!(value_of("shoal_dht_records{state=\"live\"}"), 0);
 
     store.write(|txn| txn.merge(&record(0, false))).await.unwrap();
-    // Nothing to write is nothing to wait for.
+    // A job that changes nothing needs no commit.
     store.write(|txn| txn.merge(&record(0, false))).await.unwrap();
-    assert_eq!(figure("shoal_dht_commits_total"), 1);
+    assert_eq!(value_of("shoal_dht_commits_total"), 1);
 
     let (release, held) = std::sync::mpsc::channel::<()>();
     let mut jobs = JoinSet::new();
@@ -48,12 +48,13 @@ async fn writes_share_commits_and_both_are_counted() {
         let job = move |txn: &mut Txn<'_>| txn.merge(&record(name, name > 20)).map(drop);
         jobs.spawn(async move { writer.write(job).await });
     }
-    // The one thread of the runtime takes the tasks in turn, and 61 before it comes back.
+    // The runtime's only thread runs up to 61 tasks before it returns to this one: all jobs are
+    // queued.
     tokio::task::yield_now().await;
     release.send(()).unwrap();
     assert!(jobs.join_all().await.iter().all(Result::is_ok));
-    assert_eq!(figure("shoal_dht_commits_total"), 2);
-    assert_eq!(figure("shoal_dht_records_written_total"), 31);
-    assert_eq!(figure("shoal_dht_records{state=\"live\"}"), 21);
-    assert_eq!(figure("shoal_dht_records{state=\"tombstone\"}"), 10);
+    assert_eq!(value_of("shoal_dht_commits_total"), 2);
+    assert_eq!(value_of("shoal_dht_records_written_total"), 31);
+    assert_eq!(value_of("shoal_dht_records{state=\"live\"}"), 21);
+    assert_eq!(value_of("shoal_dht_records{state=\"tombstone\"}"), 10);
 }

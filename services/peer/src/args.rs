@@ -2,13 +2,16 @@
 
 use clap::{Args as Flatten, Parser};
 use serde::Serialize;
-use shoal_common::process::{CommandLine, LogFlags};
+use shoal_common::{
+    command_line::VERSION,
+    process::{CommandLine, LogFlags},
+};
 
 const EXAMPLES: &str = "\
 Examples:
   shoal-peer --tracker tracker.example:7070 --data-dir /var/lib/shoal
   shoal-peer --tracker a:7070 --tracker b:7070 --control unix:/run/shoal/control.sock
-  shoal-peer --dht ring-1:7071 --dht ring-2:7071    peers are found by the ring, without a tracker
+  shoal-peer --dht ring-1:7071 --dht ring-2:7071    finds peers through the ring, without a tracker
   shoal-peer --tracker a:7070 --replicate all       has and serves all that the tracker knows
   shoal-peer --dht ring:7071 --replicate listed --contents llama-3 --contents ID
   shoal-peer --limits-upload 200mbit --limits-quota 500GB
@@ -23,7 +26,7 @@ itself, and another one by its --control.";
 
 /// A peer of shoal: fetches contents from the swarm, verifies every byte, and shares what it has
 #[derive(Debug, Parser)]
-#[command(name = "shoal-peer", version, after_help = EXAMPLES)]
+#[command(name = "shoal-peer", version = VERSION, after_help = EXAMPLES)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) line: CommandLine,
@@ -95,8 +98,8 @@ struct LimitFlags {
     #[arg(long = "limits-connections-per-source", value_name = "N")]
     connections_per_source: Option<String>,
     /// Threads that move blocks [default: one per processor, from 2 to 8]
-    #[arg(long = "limits-lanes", value_name = "N")]
-    lanes: Option<String>,
+    #[arg(long = "limits-io-threads", value_name = "N")]
+    io_threads: Option<String>,
 }
 
 #[cfg(test)]

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::{
-    bulk,
-    directory::Directory,
+    engine::Directory,
     store::{StoreError, Stored},
+    transfer,
 };
 
 /// How often contents are checked for a due checkpoint.
@@ -25,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// fails is stopped: its written pieces may be lost.
 pub(crate) async fn keep(
     directory: Arc<Directory>,
-    failures: mpsc::Sender<bulk::Event>,
+    failures: mpsc::Sender<transfer::Event>,
     drained: CancellationToken,
 ) {
     let mut looks = interval(LOOK_EVERY);
@@ -33,7 +33,7 @@ pub(crate) async fn keep(
     while drained.run_until_cancelled(looks.tick()).await.is_some() {
         for (content, error) in checkpoint(&directory, Stored::is_checkpoint_due).await {
             // The engine has ended.
-            let _ = failures.send(bulk::Event::StoreFailed { content, error }).await;
+            let _ = failures.send(transfer::Event::StoreFailed { content, error }).await;
         }
     }
     for (_, error) in checkpoint(&directory, |_| true).await {

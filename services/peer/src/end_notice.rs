@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_given_or_dropped_is_told_once() {
+    async fn a_notice_arrives_once_whether_sent_or_dropped() {
         let (events, told) = mpsc::channel(4);
         EndNotice::new(events.clone(), "dropped").give("given").await;
         drop(EndNotice::new(events, "dropped"));
@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_is_told_although_the_channel_is_full_and_nobody_waits() {
+    async fn a_notice_arrives_although_the_channel_is_full_and_no_task_waits() {
         let (events, told) = mpsc::channel(1);
         events.send("before").await.unwrap();
         drop(EndNotice::new(events.clone(), "dropped"));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_panics_has_ended_too() {
+    async fn a_task_that_panics_gives_notice_too() {
         let (events, told) = mpsc::channel(1);
         let notice = EndNotice::new(events, "dropped");
         let panicking = tokio::spawn(async move {

@@ -7,16 +7,19 @@ use prost::Message as _;
 use shoal_common::advertised::AdvertisedAddresses;
 use shoal_core::{
     content::{BlockRange, ContentId, Layout},
-    roster::{Arrival, Origin},
+    peer_list::{Arrival, Origin},
     swarm::PeerMessage,
 };
 use shoal_proto::peer::v1::{ExchangeRequest, RequestPieceRequest};
 
-pub use crate::{bulk::fuzzing::*, store::fuzzing::*};
 use crate::{
-    bulk::parse_ranges,
-    wire::{self, Hello, InLink, Received},
+    link::{
+        Hello,
+        wire::{self, InLink, Received},
+    },
+    transfer::parse_ranges,
 };
+pub use crate::{store::fuzzing::*, transfer::fuzzing::*};
 
 /// A message of a neighbour after its Hello.
 #[derive(Debug)]
@@ -36,7 +39,7 @@ pub fn hello(message: Bytes, observed: IpAddr) -> Option<(ContentId, Arrival)> {
     let address = AdvertisedAddresses::Observed.accept(hello.address, observed).ok();
     let arrival = Arrival {
         peer: hello.peer,
-        address: address.map(|address| address.to_string()),
+        address,
         complete: hello.complete,
         origin: Origin::Seen(observed.to_canonical(), hello.peer),
     };
@@ -46,7 +49,7 @@ pub fn hello(message: Bytes, observed: IpAddr) -> Option<(ContentId, Arrival)> {
 /// The content of a later message on a link; none if it violates the protocol.
 pub fn said(message: Bytes, layout: &Layout) -> Option<Said> {
     let message = ExchangeRequest::decode(message).ok()?.message;
-    Some(match wire::receive(message, layout).ok()? {
+    Some(match wire::parse(message, layout).ok()? {
         Received::Message(message) => Said::Message(message),
         Received::InLink(InLink::Request(request)) => {
             Said::Asked(parse_ranges(layout, &request.ranges).ok()?)
@@ -59,7 +62,7 @@ pub fn said(message: Bytes, layout: &Layout) -> Option<Said> {
 
 /// Outputs of the state machine as messages on a link.
 pub fn say(message: PeerMessage) -> Vec<Vec<u8>> {
-    let messages = wire::send(message).into_iter();
+    let messages = wire::encode(message).into_iter().map(wire::message);
     messages.map(|message| ExchangeRequest { message: Some(message) }.encode_to_vec()).collect()
 }
 

@@ -1,12 +1,11 @@
 //! This peer as others see it.
 
-use shoal_common::Address;
-use shoal_core::PeerId;
+use shoal_core::{Address, PeerId};
 use shoal_proto::types::v1::{Location, PeerInfo};
 
 use crate::{
+    link::{Hello, LinkToken},
     store::Stored,
-    wire::{Hello, LinkToken},
 };
 
 /// This peer's description of itself, for all contents.

@@ -1,33 +1,30 @@
 //! The peer service: fetches contents from the swarm, verifies every byte, and shares what it has.
 //!
 //! [`Node`] is a running peer. The `engine` task owns its state and asks the state machines of
-//! `shoal-core` what to do; `link`, `announce`, `resolve` and `bulk` do the network I/O; `store` is
-//! the disk.
+//! `shoal-core` what to do; `link`, `discovery` and `transfer` do the network I/O and report to it;
+//! `store` is the disk. A `daemon` is a node with a data directory, which `control` and `replicate`
+//! use.
 
-mod announce;
-pub mod bulk;
 mod checkpoint;
 mod control;
-mod directory;
+mod daemon;
+mod discovery;
 mod end_notice;
 mod engine;
-mod event;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod identity;
 mod link;
-mod lists;
 mod memory;
 mod node;
 mod options;
+mod peer_service;
 mod replicate;
-mod resolve;
-mod rpc;
 mod run;
 mod settings;
 mod status;
 pub mod store;
-mod wire;
+pub mod transfer;
 
 pub use control::{ListenError, SocketError};
 pub use node::{Node, NodeConfig, Running, StatusWatch, Stopped, services};
@@ -36,4 +33,4 @@ pub use run::{RunError, run};
 pub use settings::{
     Control, LimitSettings, Listed, LocationSettings, Replicate, Root, Settings, SwarmSettings,
 };
-pub use status::{Cause, Explanation, Failure, Neighbour, Phase, Source, Status};
+pub use status::{Cause, DiscoverySource, Explanation, Failure, Neighbour, Phase, Status};

@@ -3,7 +3,6 @@
 use std::{io, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use shoal_common::{
-    Address,
     advertised::AdvertisedAddresses,
     health,
     http2::Http2,
@@ -12,9 +11,9 @@ use shoal_common::{
     units::Rate,
 };
 use shoal_core::{
-    PeerId,
+    Address, PeerId,
     content::{Bitfield, ContentId, Manifest, PieceHashes},
-    roster::RosterSettings,
+    peer_list::PeerListSettings,
     swarm,
 };
 use shoal_proto::{peer::v1::peer_service_server::PeerServiceServer, types::v1::Location};
@@ -30,29 +29,29 @@ use tokio_util::{
 use tracing::Span;
 
 use crate::{
-    bulk::{self, Desk as _, Downloads, Lanes, RateCap, RequestPiece, SocketTuning, Uploads},
     checkpoint,
-    directory::Directory,
-    engine::{self, Bulk, Engine, Parts},
-    event::{Command, Event, Place},
+    engine::{self, Command, Directory, Engine, Event, MakeRoom, Parts},
     identity::Identity,
-    lists::Manifests,
     options::Options,
-    rpc::PeerRpc,
+    peer_service::{Manifests, PeerCalls},
     status::{Explanation, Status},
     store::{StoreError, Stored},
+    transfer::{
+        self, ContentIndex as _, DataPlane, Downloads, IoThreads, RateCap, RequestPiece,
+        SocketTuning, Uploads,
+    },
 };
 
 /// The gRPC services that a peer offers to others, for its health.
 pub fn services() -> [&'static str; 1] {
-    [health::name_of::<PeerServiceServer<PeerRpc>>()]
+    [health::name_of::<PeerServiceServer<PeerCalls>>()]
 }
 
 /// A call that brings nothing for this long has failed; the state machine gives up sooner.
 const FETCH_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Connections from one source: a NAT with fifty peers behind it, each with a link and a connection
-/// for blocks on each of up to eight lanes. Unread data of a connection takes up to its window.
+/// for blocks on each of up to eight threads. Unread data of a connection takes up to its window.
 const CONNECTIONS_PER_SOURCE: usize = 512;
 
 /// The settings of a peer.
@@ -76,13 +75,13 @@ pub struct NodeConfig {
     /// Connections from one source at a time; none means 512.
     pub connections_per_source: Option<usize>,
     /// Threads that move blocks.
-    pub lanes: NonZeroUsize,
+    pub io_threads: NonZeroUsize,
     /// Where it runs.
     pub location: Location,
     /// The policies of the swarm state machine.
     pub swarm: swarm::Settings,
     /// Limits on links.
-    pub roster: RosterSettings,
+    pub peer_list: PeerListSettings,
     /// Options of the sockets that blocks are sent on.
     pub sockets: SocketTuning,
 }
@@ -99,11 +98,42 @@ impl NodeConfig {
             max_upload: None,
             max_download: None,
             connections_per_source: None,
-            lanes: bulk::usual_lanes(),
+            io_threads: transfer::default_io_threads(),
             location: Location::default(),
             swarm: swarm::Settings::default(),
-            roster: RosterSettings::default(),
+            peer_list: PeerListSettings::default(),
             sockets: SocketTuning::default(),
+        }
+    }
+
+    /// The identity of a peer that listens at an address.
+    fn identity(&self, listener: Address) -> Identity {
+        let address = match self.advertise.clone() {
+            Some(address) if address.port() == 0 => address.with_port(listener.port()),
+            Some(address) => address,
+            None => listener,
+        };
+        Identity { peer: self.peer, address, location: self.location.clone() }
+    }
+
+    fn data_plane(&self, events: &mpsc::Sender<transfer::Event>) -> io::Result<DataPlane> {
+        let cap = RateCap::new(self.max_download);
+        Ok(DataPlane {
+            io_threads: Arc::new(IoThreads::start(self.io_threads)?),
+            downloads: Downloads::new(events.clone(), cap, FETCH_PATIENCE),
+            uploads: Uploads::new(events.clone(), RateCap::new(self.max_upload)),
+            max_download: self.max_download,
+        })
+    }
+
+    fn server_limits(&self) -> Limits {
+        Limits {
+            http2: Http2::LINK,
+            request_timeout: None,
+            max_connections_of_source: Some(
+                self.connections_per_source.unwrap_or(CONNECTIONS_PER_SOURCE),
+            ),
+            ..Limits::default()
         }
     }
 }
@@ -142,76 +172,51 @@ impl Node {
         supervisor: &Supervisor,
         listener: TcpListener,
     ) -> io::Result<(Self, Running)> {
-        let bound = Address::from(listener.local_addr()?);
-        let address = match config.advertise {
-            Some(address) if address.port() == 0 => address.with_port(bound.port()),
-            Some(address) => address,
-            None => bound,
-        };
-        let identity = Arc::new(Identity { peer: config.peer, address, location: config.location });
+        let identity = Arc::new(config.identity(listener.local_addr()?.into()));
         let directory = Arc::new(Directory::default());
-        let (events, inbox) = mpsc::channel(engine::QUEUE);
-        let (moved, transfers) = mpsc::channel(engine::QUEUE);
-        let lanes = Arc::new(Lanes::start(config.lanes)?);
-        let bulk = Bulk {
-            lanes: lanes.clone(),
-            downloads: Downloads::new(
-                moved.clone(),
-                RateCap::new(config.max_download),
-                FETCH_PATIENCE,
-            ),
-            uploads: Uploads::new(moved.clone(), RateCap::new(config.max_upload)),
-            max_download: config.max_download,
-            moved: moved.clone(),
-        };
-        let failures = moved;
+        let (senders, queues) = engine::queues();
+        let data_plane = config.data_plane(&senders.transfers)?;
+        let io_threads = data_plane.io_threads.clone();
 
-        let rpc = PeerRpc {
+        let calls = PeerCalls {
             directory: directory.clone(),
             identity: identity.clone(),
             rule: config.advertised_addresses,
-            events: events.clone(),
+            links: senders.links.clone(),
             manifests: Manifests::default(),
         };
-        let routes = server::routes(supervisor.health()).add_service(PeerServiceServer::new(rpc));
-        let routes = RequestPiece::new(directory.clone(), bulk.uploads.clone()).add_to(routes);
-        let limits = Limits {
-            http2: Http2::LINK,
-            request_timeout: None,
-            max_connections_of_source: Some(
-                config.connections_per_source.unwrap_or(CONNECTIONS_PER_SOURCE),
-            ),
-            ..Limits::default()
-        };
+        let routes = server::routes(supervisor.health()).add_service(PeerServiceServer::new(calls));
+        let blocks = RequestPiece::new(directory.clone(), data_plane.uploads.clone());
+        let routes = blocks.add_to(routes);
+        let limits = config.server_limits();
         let closing = CancellationToken::new();
-        let closed = closing.clone();
-        let serving = lanes.clone();
+        let (serving, closed) = (io_threads.clone(), closing.clone());
         let server = async move {
             serving.serve(listener, routes, &limits, &config.sockets, closed).await;
         };
         let engine = Engine::new(Parts {
             settings: config.swarm,
-            roster: config.roster,
+            peer_list: config.peer_list,
             identity: identity.clone(),
             directory: directory.clone(),
-            bulk,
+            data_plane,
             trackers: config.trackers,
             ring_nodes: config.ring_nodes,
-            events: events.clone(),
+            senders: senders.clone(),
             supervisor: supervisor.clone(),
             closing,
         });
-        supervisor.spawn("lanes", lanes.gone().clone().cancelled_owned());
+        supervisor.spawn("io threads", io_threads.gone().clone().cancelled_owned());
         let parts = TaskTracker::new();
-        // On a lane, so that half of its messages wake no other thread (ADR 12).
-        let engine = supervisor.lasting("engine", engine.run(inbox, transfers));
-        lanes.spawn(parts.track_future(engine));
+        // On an I/O thread, so that half of its messages wake no other thread (ADR 12).
+        let engine = supervisor.lasting("engine", engine.run(queues));
+        io_threads.spawn(parts.track_future(engine));
         parts.spawn(supervisor.lasting("acceptor", server));
         let drained = CancellationToken::new();
-        let checkpoints = checkpoint::keep(directory.clone(), failures, drained.clone());
+        let checkpoints = checkpoint::keep(directory.clone(), senders.transfers, drained.clone());
         let checkpoints = tokio::spawn(supervisor.lasting("checkpoints", checkpoints));
         let running = Running { parts, checkpoints, drained: drained.drop_guard() };
-        let supervisor = supervisor.clone();
+        let (events, supervisor) = (senders.events, supervisor.clone());
         Ok((Self { events, identity, directory, supervisor }, running))
     }
 
@@ -230,15 +235,17 @@ impl Node {
         self.ask(|done| Command::Add { stored, options, done }).await
     }
 
-    /// Searches a content, and fetches it to where `place` makes room for it.
+    /// Searches a content, and fetches it to where `make_room` makes room for it.
     pub async fn fetch(
         &self,
         id: ContentId,
         options: Options,
-        place: impl FnOnce(Manifest, PieceHashes) -> Result<Arc<Stored>, StoreError> + Send + 'static,
+        make_room: impl FnOnce(Manifest, PieceHashes) -> Result<Arc<Stored>, StoreError>
+        + Send
+        + 'static,
     ) -> Result<StatusWatch, Stopped> {
-        let place: Place = Box::new(place);
-        self.ask(|done| Command::Fetch { id, options, place, done }).await
+        let make_room: MakeRoom = Box::new(make_room);
+        self.ask(|done| Command::Fetch { id, options, make_room, done }).await
     }
 
     /// Stops fetching and sharing a content; false if it was not here.

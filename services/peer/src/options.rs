@@ -1,7 +1,6 @@
 //! Options given with a content; stored in the data directory, so that they survive the process.
 
-use shoal_common::Address;
-use shoal_core::swarm::Priority;
+use shoal_core::{Address, swarm::Priority};
 
 /// How a content is fetched and shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

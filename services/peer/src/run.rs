@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    control::{Desk, Exports, ListenError, Listener, Roots},
+    control::{ListenError, Listener, LocalApi, Roots},
+    daemon::Daemon,
     memory,
     node::{self, Node},
-    replicate::{Asked, Replicator},
+    replicate::Replicator,
     settings::Settings,
     store::{Store, StoreError},
 };
@@ -77,22 +78,14 @@ pub async fn run(
     // Before swarms are joined, so that a port in use has no other effect.
     let control = Listener::bind(&settings.control()).await?;
     let (node, running) = Node::start(settings.node(store.peer_id()), &supervisor, listener)?;
-    let desk = Desk {
-        node: node.clone(),
-        store: store.clone(),
-        exports: Exports::default(),
-        asked: Asked::default(),
-        trackers: settings.tracker.clone().into(),
-        ring_nodes: settings.dht.clone().into(),
-        roots,
-    };
+    let daemon = Daemon::new(node.clone(), store.clone());
     info!(peer_id = %node.peer(), addr = %node.address(), "peer started");
-    let replicator = Replicator::new(&settings, desk.clone(), health.clone());
+    let replicator = Replicator::new(&settings, daemon.clone(), health.clone());
     if replicator.is_none() {
         health.ready().await;
     }
     let stop = shutdown.child_token();
-    let (until, rejoining) = (stop.clone(), rejoin(desk.clone()));
+    let (until, rejoining) = (stop.clone(), rejoin(daemon.clone(), roots.clone()));
     let replicating = async move {
         rejoining.await;
         // Not before: stored contents need no search.
@@ -106,8 +99,14 @@ pub async fn run(
     supervisor.spawn("notes of use", note_use(node.clone(), store.clone()));
     supervisor.spawn("memory", memory::give_back_when_idle(node.clone()));
 
+    let api = LocalApi {
+        daemon,
+        trackers: settings.tracker.clone().into(),
+        ring_nodes: settings.dht.clone().into(),
+        roots,
+    };
     let life = async {
-        control.serve(desk, stop.clone()).await;
+        control.serve(api, stop.clone()).await;
         // Calls had their time to end.
         store.stop().cancel();
         health.close().await;
@@ -120,18 +119,18 @@ pub async fn run(
 }
 
 /// Joins the swarms of stored contents, and resumes the requested copies.
-async fn rejoin(desk: Desk) {
-    for (id, _) in desk.store.contents() {
-        let from = desk.store.clone();
+async fn rejoin(daemon: Daemon, roots: Arc<Roots>) {
+    for (id, _) in daemon.store.contents() {
+        let from = daemon.store.clone();
         let load = move || Ok((from.load(id)?, from.options(id)?, from.exports(id)?));
         match spawn_blocking(load).await {
             Ok(Ok((stored, options, exports))) => {
-                if desk.node.add(stored, options).await.is_err() {
+                if daemon.node.add(stored, options).await.is_err() {
                     return;
                 }
                 for path in exports {
-                    if let Some(destination) = desk.roots.place_of_export(&path) {
-                        desk.export_later(id, destination);
+                    if let Some(destination) = roots.place_of_export(&path) {
+                        daemon.export_later(id, destination);
                     } else {
                         let path = path.display();
                         warn!(content_id = %id, %path, "not exported: outside of export_roots");
@@ -139,9 +138,11 @@ async fn rejoin(desk: Desk) {
                 }
             }
             Ok(Err::<_, StoreError>(error)) => {
-                warn!(content_id = %id, %error, "the content is left out");
+                warn!(content_id = %id, %error, "cannot load the content; it is left out");
             }
-            Err(error) => warn!(content_id = %id, %error, "the content is left out"),
+            Err(error) => {
+                warn!(content_id = %id, %error, "cannot load the content; it is left out");
+            }
         }
     }
 }
@@ -151,10 +152,10 @@ async fn note_use(node: Node, store: Arc<Store>) {
     loop {
         sleep(NOTE_USE_EVERY).await;
         let Ok(contents) = node.list().await else { return };
-        let asked_for = contents
+        let requested = contents
             .iter()
             .filter(|status| status.last_asked.is_some_and(|at| at.elapsed() <= NOTE_USE_EVERY));
-        let in_use: Vec<_> = asked_for.map(|status| status.id).collect();
+        let in_use: Vec<_> = requested.map(|status| status.id).collect();
         let store = store.clone();
         let noting = spawn_blocking(move || {
             for id in in_use {
@@ -163,7 +164,7 @@ async fn note_use(node: Node, store: Arc<Store>) {
             }
         });
         if let Err(error) = noting.await {
-            warn!(%error, "it is not noted which contents are in use");
+            warn!(%error, "cannot note which contents are in use");
         }
     }
 }

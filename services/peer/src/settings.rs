@@ -11,8 +11,6 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use shoal_common::{
-    Address,
-    address::AddressError,
     admin::Admin,
     advertised::AdvertisedAddresses,
     config::Conflict,
@@ -21,57 +19,59 @@ use shoal_common::{
     units::{self, ByteSize, Rate},
 };
 use shoal_core::{
-    PeerId,
+    Address, PeerId,
+    address::AddressError,
     content::{Wanted, WantedError},
-    roster::RosterSettings,
+    peer_list::PeerListSettings,
     swarm,
 };
 use shoal_proto::types::v1::Location;
 
 use crate::{
-    bulk::{self, SocketTuning},
     node::NodeConfig,
+    transfer::{self, SocketTuning},
 };
 
-/// The settings of a peer, as a TOML file holds them.
+/// The settings of a peer, as in a TOML file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Settings {
-    /// Where to listen for peers.
+    /// The address to listen on for peers.
     pub listen: Address,
-    /// Where the local API listens, if not on the socket in the data directory.
+    /// The address of the local API, if not the socket in the data directory.
     pub control: Option<Control>,
-    /// Where operators look in.
+    /// The admin port: metrics and health.
     pub admin: Admin,
-    /// What is kept from run to run.
+    /// The data directory.
     pub data_dir: PathBuf,
     /// Trackers of every content.
     pub tracker: Vec<Address>,
-    /// Nodes of the ring that every content is announced to, through any of them.
+    /// Ring nodes through which every content is announced; any one of them is enough.
     pub dht: Vec<Address>,
-    /// Where others dial this peer, if not where they see it.
+    /// The address that others dial, if not the one that they observe.
     pub advertise: Option<Address>,
-    /// Which addresses are accepted of peers that dial this one.
+    /// Which addresses peers that dial this one may advertise.
     pub advertised_addresses: AdvertisedAddresses,
-    /// Directories that clients may have published in place; none is up to who calls, and from where.
+    /// Directories in which clients may publish files in place; without one, it depends on the
+    /// caller.
     pub publish_roots: Vec<Root>,
-    /// Directories that clients may have copies put into; none is up to who calls, and from where.
+    /// Directories in which clients may have copies created; without one, it depends on the caller.
     pub export_roots: Vec<Root>,
-    /// What is fetched and shared without being asked for.
+    /// What is fetched and shared without a request.
     pub replicate: Replicate,
-    /// What that is, if it is listed.
+    /// The contents to replicate, if they are listed.
     pub contents: Vec<Listed>,
-    /// Caps and limits.
+    /// Resource limits.
     pub limits: LimitSettings,
-    /// The textbook's choker and the picker.
+    /// The policies of swarms.
     pub swarm: SwarmSettings,
-    /// Where this peer runs.
+    /// Where the peer runs.
     pub location: LocationSettings,
     /// The log.
     pub log: Log,
 }
 
-/// What a peer fetches and shares without being asked for.
+/// What a peer fetches and shares without a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&str")]
 pub enum Replicate {
@@ -80,13 +80,13 @@ pub enum Replicate {
     None,
     /// The contents of the settings.
     Listed,
-    /// Every content that its trackers know, as far as the quota goes.
+    /// Every content that its trackers know, as far as the quota allows.
     All,
 }
 
-/// The text is none of the words for what is replicated.
+/// The text is not a value of `replicate`.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is none of none, listed and all")]
+#[error("{0:?} is not one of none, listed and all")]
 pub struct ReplicateError(String);
 
 impl TryFrom<String> for Replicate {
@@ -112,7 +112,7 @@ impl From<Replicate> for &'static str {
     }
 }
 
-/// A content of the settings: an id, a link, or a name of the ring.
+/// A content that the settings list: by its id, a link, or a name of the ring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Listed(pub Wanted);
@@ -131,24 +131,24 @@ impl From<Listed> for String {
     }
 }
 
-/// What a peer uses at most.
+/// Resource limits of a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LimitSettings {
-    /// Sent, of all contents together; none is no cap.
+    /// Upload rate of all contents together; none means no limit.
     pub upload: Option<Rate>,
-    /// Received, of all contents together.
+    /// Download rate of all contents together.
     pub download: Option<Rate>,
-    /// Bytes of contents in the data directory; what was used longest ago makes room.
+    /// Bytes of contents in the data directory; the least recently used ones make room.
     pub quota: Option<ByteSize>,
-    /// Of 4,096 connections from other peers, those from one source, an IPv4 address or an IPv6 /64;
-    /// none is 512.
+    /// Of 4,096 connections from other peers, those from one source: an IPv4 address or an IPv6
+    /// /64; none means 512.
     pub connections_per_source: Option<u32>,
-    /// Threads that move blocks; none is one for each processor, but from 2 to 8.
-    pub lanes: Option<NonZeroUsize>,
+    /// Threads that move blocks; none means one per processor, from 2 to 8.
+    pub io_threads: Option<NonZeroUsize>,
 }
 
-/// The textbook's numbers.
+/// Policies of swarms: the textbook's numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SwarmSettings {
@@ -160,36 +160,36 @@ pub struct SwarmSettings {
     pub max_links: u32,
     /// Neighbours unchoked because they send fastest.
     pub regular_slots: u32,
-    /// Neighbours unchoked at random.
+    /// Neighbours unchoked at random: optimistic unchokes.
     pub optimistic_slots: u32,
-    /// Time between two rankings.
+    /// Time between two rankings of the neighbours by rate.
     #[serde(with = "units::duration")]
     pub rechoke_interval: Duration,
-    /// Time between two random choices.
+    /// Time between two optimistic unchokes.
     #[serde(with = "units::duration")]
     pub optimistic_interval: Duration,
 }
 
-/// Where a peer runs, as far as that is known.
+/// Where a peer runs, as far as it is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LocationSettings {
-    /// Of the cloud or company.
+    /// A region of the cloud or company.
     pub region: String,
-    /// Of the region.
+    /// A zone of the region.
     pub zone: String,
     /// The machine.
     pub node: String,
 }
 
-/// A directory that clients may name paths in: absolute.
+/// A directory in which clients may name paths: an absolute path.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Root(String);
 
-/// The path of a root is relative, and so another one for each process.
+/// The path of a root is relative, so it would depend on the working directory.
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is no absolute path; begin it with /")]
+#[error("{0:?} is not an absolute path; begin it with /")]
 pub struct RootError(String);
 
 impl Root {
@@ -213,18 +213,18 @@ impl From<Root> for String {
     }
 }
 
-/// Where the local API listens.
+/// The address of the local API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Control {
-    /// HOST:PORT.
+    /// `HOST:PORT`.
     Tcp(Address),
     /// `unix:PATH`.
     Unix(PathBuf),
 }
 
 impl Control {
-    /// The socket's name in the data directory.
+    /// The name of the socket in the data directory.
     pub const SOCKET: &str = "control.sock";
 }
 
@@ -288,11 +288,11 @@ impl Default for Settings {
 
 impl Default for SwarmSettings {
     fn default() -> Self {
-        let (roster, swarm) = (RosterSettings::default(), swarm::Settings::default());
+        let (peer_list, swarm) = (PeerListSettings::default(), swarm::Settings::default());
         Self {
-            max_neighbours: roster.max_neighbours as u32,
-            max_neighbours_per_host: roster.max_neighbours_per_host as u32,
-            max_links: roster.max_links as u32,
+            max_neighbours: peer_list.max_neighbours as u32,
+            max_neighbours_per_host: peer_list.max_neighbours_per_host as u32,
+            max_links: peer_list.max_links as u32,
             regular_slots: swarm.regular_slots as u32,
             optimistic_slots: swarm.optimistic_slots as u32,
             rechoke_interval: swarm.rechoke_interval,
@@ -302,13 +302,13 @@ impl Default for SwarmSettings {
 }
 
 impl Settings {
-    /// Where the local API listens.
+    /// The address of the local API.
     pub fn control(&self) -> Control {
-        let beside = || Control::Unix(self.data_dir.join(Control::SOCKET));
-        self.control.clone().unwrap_or_else(beside)
+        let in_data_dir = || Control::Unix(self.data_dir.join(Control::SOCKET));
+        self.control.clone().unwrap_or_else(in_data_dir)
     }
 
-    /// What these settings say of the peer with this id.
+    /// The configuration of the peer with this id.
     pub(crate) fn node(&self, peer: PeerId) -> NodeConfig {
         let SwarmSettings { max_neighbours, max_neighbours_per_host, max_links, .. } = self.swarm;
         let LocationSettings { region, zone, node } = self.location.clone();
@@ -321,7 +321,7 @@ impl Settings {
             max_upload: self.limits.upload,
             max_download: self.limits.download,
             connections_per_source: self.limits.connections_per_source.map(|n| n as usize),
-            lanes: self.limits.lanes.unwrap_or_else(bulk::usual_lanes),
+            io_threads: self.limits.io_threads.unwrap_or_else(transfer::default_io_threads),
             location: Location { region, zone, node },
             swarm: swarm::Settings {
                 regular_slots: self.swarm.regular_slots as usize,
@@ -330,11 +330,11 @@ impl Settings {
                 optimistic_interval: self.swarm.optimistic_interval,
                 ..swarm::Settings::default()
             },
-            roster: RosterSettings {
+            peer_list: PeerListSettings {
                 max_neighbours: max_neighbours as usize,
                 max_neighbours_per_host: max_neighbours_per_host as usize,
                 max_links: max_links as usize,
-                ..RosterSettings::default()
+                ..PeerListSettings::default()
             },
             sockets: SocketTuning::default(),
         }
@@ -357,37 +357,37 @@ impl process::Settings for Settings {
         if is_listed && self.contents.is_empty() {
             conflicts.push(conflict(
                 &["replicate", "contents"],
-                "nothing is listed; name contents, or replicate all or none",
+                "replicate is listed, but contents is empty; list some, or set replicate to all",
             ));
         }
         if !is_listed && !self.contents.is_empty() {
             conflicts.push(conflict(
                 &["replicate", "contents"],
-                "contents are listed for nothing; replicate listed, or list none",
+                "contents is used only if replicate is listed; set that, or remove contents",
             ));
         }
         if self.replicate == Replicate::All && self.tracker.is_empty() {
             conflicts.push(conflict(
                 &["replicate", "tracker"],
-                "to replicate all, a tracker is needed that lists the swarms",
+                "replicate is all, which requires a tracker to list the swarms; give one",
             ));
         }
         let is_name = |Listed(wanted): &Listed| matches!(wanted, Wanted::Name(_));
         if self.dht.is_empty() && self.contents.iter().any(is_name) {
             conflicts.push(conflict(
                 &["contents", "dht"],
-                "names are looked up in the ring; give one of its nodes, or ids and links",
+                "names are looked up in the ring; give a ring node, or ids and links",
             ));
         }
-        let is_placeless = |Listed(wanted): &Listed| match wanted {
+        let has_no_addresses = |Listed(wanted): &Listed| match wanted {
             Wanted::Link(link) => link.trackers().is_empty() && link.ring_nodes().is_empty(),
             Wanted::Name(_) => false,
         };
-        let knows_nobody = self.tracker.is_empty() && self.dht.is_empty();
-        if knows_nobody && self.contents.iter().any(is_placeless) {
+        let has_no_service = self.tracker.is_empty() && self.dht.is_empty();
+        if has_no_service && self.contents.iter().any(has_no_addresses) {
             conflicts.push(conflict(
                 &["contents", "tracker", "dht"],
-                "nothing to find peers by: give a tracker, a node of the ring, or links that name one",
+                "nothing to find peers by: give a tracker, a ring node, or links that name one",
             ));
         }
         conflicts
@@ -407,31 +407,31 @@ mod tests {
     }
 
     #[test]
-    fn what_is_replicated_goes_together_with_where_it_is_found() {
+    fn replicated_contents_require_a_way_to_find_them() {
         let id = "0".repeat(64);
         let link = format!("shoal:{id}?tr=t:7070");
-        let told = |replicate, contents: &[&str], tracker: bool, dht: bool| {
-            let places = |some: bool| some.then(|| "a:1".parse().unwrap()).into_iter().collect();
+        let conflicts_of = |replicate, contents: &[&str], tracker: bool, dht: bool| {
+            let addresses = |some: bool| some.then(|| "a:1".parse().unwrap()).into_iter().collect();
             let settings = Settings {
                 replicate,
                 contents: contents.iter().map(|text| Listed(text.parse().unwrap())).collect(),
-                tracker: places(tracker),
-                dht: places(dht),
+                tracker: addresses(tracker),
+                dht: addresses(dht),
                 ..Settings::default()
             };
             let conflicts = process::Settings::conflicts(&settings);
             conflicts.iter().map(|conflict| conflict.keys.join(" ")).collect::<Vec<_>>()
         };
-        assert!(told(Replicate::None, &[], false, false).is_empty());
-        assert!(told(Replicate::All, &[], true, false).is_empty());
-        assert!(told(Replicate::Listed, &[&id, "llama-3"], false, true).is_empty());
-        assert!(told(Replicate::Listed, &[&id], true, false).is_empty());
-        assert!(told(Replicate::Listed, &[&link], false, false).is_empty());
-        assert_eq!(told(Replicate::All, &[], false, true), ["replicate tracker"]);
-        assert_eq!(told(Replicate::All, &[&id], true, false), ["replicate contents"]);
-        assert_eq!(told(Replicate::None, &[&id], true, false), ["replicate contents"]);
-        assert_eq!(told(Replicate::Listed, &[], true, true), ["replicate contents"]);
-        assert_eq!(told(Replicate::Listed, &["llama-3"], true, false), ["contents dht"]);
-        assert_eq!(told(Replicate::Listed, &[&id], false, false), ["contents tracker dht"]);
+        assert!(conflicts_of(Replicate::None, &[], false, false).is_empty());
+        assert!(conflicts_of(Replicate::All, &[], true, false).is_empty());
+        assert!(conflicts_of(Replicate::Listed, &[&id, "llama-3"], false, true).is_empty());
+        assert!(conflicts_of(Replicate::Listed, &[&id], true, false).is_empty());
+        assert!(conflicts_of(Replicate::Listed, &[&link], false, false).is_empty());
+        assert_eq!(conflicts_of(Replicate::All, &[], false, true), ["replicate tracker"]);
+        assert_eq!(conflicts_of(Replicate::All, &[&id], true, false), ["replicate contents"]);
+        assert_eq!(conflicts_of(Replicate::None, &[&id], true, false), ["replicate contents"]);
+        assert_eq!(conflicts_of(Replicate::Listed, &[], true, true), ["replicate contents"]);
+        assert_eq!(conflicts_of(Replicate::Listed, &["llama-3"], true, false), ["contents dht"]);
+        assert_eq!(conflicts_of(Replicate::Listed, &[&id], false, false), ["contents tracker dht"]);
     }
 }

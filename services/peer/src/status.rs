@@ -7,8 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use shoal_common::Address;
-use shoal_core::{PeerId, content::ContentId};
+use shoal_core::{Address, PeerId, content::ContentId};
 
 use crate::store::StoreError;
 
@@ -154,9 +153,9 @@ pub struct Explanation {
     /// Copies of the rarest wanted piece among the neighbours.
     pub rarest_copies: u32,
     /// The trackers that are asked.
-    pub trackers: Vec<Source>,
+    pub trackers: Vec<DiscoverySource>,
     /// The ring nodes that are asked, or would be if others failed.
-    pub ring_nodes: Vec<Source>,
+    pub ring_nodes: Vec<DiscoverySource>,
 }
 
 /// One link, as this peer sees it.
@@ -192,7 +191,7 @@ pub struct Neighbour {
 
 /// A tracker or a ring node that is asked for peers of a content.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct DiscoverySource {
     /// Its address.
     pub address: Address,
     /// The last error.

@@ -11,14 +11,14 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// It is not a number with a unit.
-    #[error("{0:?} is no duration such as 30s or 5m")]
+    #[error("{0:?} is not a duration such as 30s or 5m")]
     Text(String),
     /// It is zero or longer than a year.
     #[error("{0:?} is not between 1ns and 365 days")]
     Range(String),
     /// A message's duration is negative, or not normalised as protobuf requires.
     #[error(
-        "{seconds} s and {nanos} ns are no duration; give seconds from 0 on and less than 1 s of ns"
+        "{seconds} s and {nanos} ns are not a duration; give seconds from 0 on and less than 1 s of ns"
     )]
     Message {
         /// Its seconds.

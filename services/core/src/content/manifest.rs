@@ -67,7 +67,7 @@ pub enum ManifestError {
     #[error("the root of {0:?} is not 32 bytes long")]
     Root(String),
     /// A content that is not a directory has exactly one file, named as the content.
-    #[error("a content that is no directory has one file, named as itself")]
+    #[error("a content that is not a directory has one file, named as itself")]
     NotOneFile,
     /// The files cannot be cut into pieces this way.
     #[error(transparent)]

@@ -11,7 +11,7 @@ pub struct Name(String);
 /// The text is not a name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no name: a name has 1 to {max} letters, digits and any of -_./:@+, and looks \
+    "{0:?} is not a name: a name has 1 to {max} letters, digits and any of -_./:@+, and looks \
      neither like an id nor like a link",
     max = Name::MAX_BYTES
 )]

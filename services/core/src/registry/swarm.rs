@@ -8,7 +8,10 @@ use std::{
 
 use rand::Rng;
 
-use super::{Counts, Location, Peer, pool::Pool};
+use super::{
+    peer::{Counts, Location, Peer},
+    pool::Pool,
+};
 use crate::PeerId;
 
 /// A peer of a swarm.
@@ -24,7 +27,7 @@ pub(super) struct Entry {
 
 /// A location that peers share. The nearest come first.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Place {
+enum TopologyDomain {
     Node(String),
     Zone(String, String),
 }
@@ -34,7 +37,7 @@ pub(super) struct Swarm {
     entries: HashMap<PeerId, Entry>,
     everybody: Pool,
     /// The peers of each location. None is empty.
-    places: HashMap<Place, Pool>,
+    domains: HashMap<TopologyDomain, Pool>,
     complete: usize,
 }
 
@@ -64,8 +67,8 @@ impl Swarm {
         let id = entry.peer.id;
         self.remove(id);
         self.everybody.insert(id);
-        for place in places_of(&entry.peer.location) {
-            self.places.entry(place).or_default().insert(id);
+        for domain in domains_of(&entry.peer.location) {
+            self.domains.entry(domain).or_default().insert(id);
         }
         self.complete += usize::from(entry.peer.complete);
         self.entries.insert(id, entry);
@@ -74,11 +77,11 @@ impl Swarm {
     pub(super) fn remove(&mut self, peer: PeerId) -> Option<Entry> {
         let entry = self.entries.remove(&peer)?;
         self.everybody.remove(peer);
-        for place in places_of(&entry.peer.location) {
-            if let Some(pool) = self.places.get_mut(&place) {
+        for domain in domains_of(&entry.peer.location) {
+            if let Some(pool) = self.domains.get_mut(&domain) {
                 pool.remove(peer);
                 if pool.is_empty() {
-                    self.places.remove(&place);
+                    self.domains.remove(&domain);
                 }
             }
         }
@@ -107,7 +110,8 @@ impl Swarm {
         };
         if let Some(entry) = self.entry(asker) {
             let near = numwant * near_percent.min(100) / 100;
-            for pool in places_of(&entry.peer.location).filter_map(|place| self.places.get(&place))
+            for pool in
+                domains_of(&entry.peer.location).filter_map(|domain| self.domains.get(&domain))
             {
                 draw(pool, near);
             }
@@ -123,8 +127,8 @@ impl Swarm {
 }
 
 /// The known parts of a location, which it shares with others.
-fn places_of(Location { region, zone, node }: &Location) -> impl Iterator<Item = Place> {
-    let node = (!node.is_empty()).then(|| Place::Node(node.clone()));
-    let zone = (!zone.is_empty()).then(|| Place::Zone(region.clone(), zone.clone()));
+fn domains_of(Location { region, zone, node }: &Location) -> impl Iterator<Item = TopologyDomain> {
+    let node = (!node.is_empty()).then(|| TopologyDomain::Node(node.clone()));
+    let zone = (!zone.is_empty()).then(|| TopologyDomain::Zone(region.clone(), zone.clone()));
     node.into_iter().chain(zone)
 }

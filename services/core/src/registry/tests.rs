@@ -5,6 +5,7 @@ use rand::{SeedableRng as _, rngs::StdRng};
 use uuid::Uuid;
 
 use super::*;
+use crate::address::{Address, address};
 
 const INTERVAL: Duration = Duration::from_secs(30);
 
@@ -37,7 +38,7 @@ fn announce(n: usize) -> Announce {
         content: content(0),
         peer: Peer {
             id: peer_id(n),
-            address: format!("{}:7072", source(n)),
+            address: address(&format!("{}:7072", source(n))),
             location: Location::default(),
             complete: false,
         },
@@ -190,14 +191,14 @@ fn completion_moves_a_peer_from_one_count_to_the_other() {
 /// Peer 0 from another address.
 fn moved() -> Announce {
     let mut moved = announce(0);
-    moved.peer.address = "10.9.9.9:7072".to_owned();
+    moved.peer.address = address("10.9.9.9:7072");
     moved.source = source(9);
     moved
 }
 
 impl World {
     /// Where peer 1 is told that peer 0 is.
-    fn told(&mut self) -> Vec<String> {
+    fn told(&mut self) -> Vec<Address> {
         let handout = self.announce(announce(1)).expect("there is room");
         handout.peers.into_iter().map(|peer| peer.address).collect()
     }
@@ -207,9 +208,9 @@ impl World {
 fn a_peer_under_a_new_port_replaces_itself() {
     let mut world = World::with_peers(2);
     let mut other_port = announce(0);
-    other_port.peer.address = format!("{}:9", source(0));
+    other_port.peer.address = address(&format!("{}:9", source(0)));
     world.announce(other_port).expect("it is known");
-    assert_eq!(world.told(), [format!("{}:9", source(0))]);
+    assert_eq!(world.told(), [address(&format!("{}:9", source(0)))]);
 }
 
 #[test]
@@ -265,10 +266,16 @@ fn each_limit_refuses_newcomers_and_keeps_who_is_here() {
 
 #[test]
 fn an_ipv6_network_counts_as_one_address() {
-    let of = |text: &str| subscriber(text.parse().expect("an address"));
-    assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
-    assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-    assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));
+    let mut world = World::new(Settings { max_peers_per_address: 1, ..settings() });
+    let mut from = |n, text: &str| {
+        let source = text.parse().expect("an IP address");
+        world.announce(Announce { source, ..announce(n) }).map(drop)
+    };
+    assert_eq!(from(0, "2001:db8::1"), Ok(()));
+    assert_eq!(from(1, "2001:db8::ffff:2"), Err(Refusal::PeersOfAddress(1)));
+    assert_eq!(from(1, "2001:db8:0:1::1"), Ok(()));
+    assert_eq!(from(2, "::ffff:10.0.0.1"), Ok(()));
+    assert_eq!(from(3, "10.0.0.1"), Err(Refusal::PeersOfAddress(1)));
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub enum JoinError {
     #[error("the node is not looking for its place in a ring")]
     NotJoining,
     /// The other node is in no ring, or is leaving its ring.
-    #[error("{0:?} is no member of a ring; ask another node")]
+    #[error("{0:?} is not a member of a ring; ask another node")]
     NoMember(Contact),
     /// The other node knows a node between itself and the joiner.
     #[error("{0:?} is not the node before this one; look it up again")]

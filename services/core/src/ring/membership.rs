@@ -20,6 +20,7 @@
 //! kept silently.
 
 mod entry;
+mod introducer;
 
 use std::{
     cmp::Reverse,
@@ -29,9 +30,10 @@ use std::{
 
 use rand::{Rng, RngExt as _};
 
-use super::{Contact, LiveNodes, Position, Source};
+use super::{Contact, LiveNodes, Position};
 
 pub use entry::{Digest, Entry, Life};
+pub use introducer::Introducer;
 
 /// A rumour that is told to this many nodes for each doubling of the ring's size reaches all: SWIM
 /// and memberlist use 3 to 4 times log(n).
@@ -63,9 +65,9 @@ pub struct Membership {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Origin {
     /// The source that told of it first.
-    Told(Source),
+    Told(Introducer),
     /// Its own host, where it has answered.
-    Met(Source),
+    Met(Introducer),
 }
 
 #[derive(Clone, Debug)]
@@ -118,7 +120,7 @@ impl Membership {
             changes: 0,
             live_nodes: None,
         };
-        let here = Origin::Met(Source::of_address(&me.address));
+        let here = Origin::Met(Introducer::of_address(&me.address));
         membership.hear(now, &here, &Entry { contact: me, incarnation, life: Life::Alive });
         membership
     }
@@ -128,7 +130,7 @@ impl Membership {
     /// An answer does not revive a node: its end is told again, so that the node hears of it and
     /// refutes it.
     pub fn observe(&mut self, now: Instant, contact: &Contact, life: Life) -> bool {
-        let origin = Origin::Met(Source::of_address(&contact.address));
+        let origin = Origin::Met(Introducer::of_address(&contact.address));
         let is_news = self.note(now, &origin, contact, life);
         if life == Life::Alive {
             self.attribute(contact, origin);
@@ -141,7 +143,7 @@ impl Membership {
     pub fn claimed(
         &mut self,
         now: Instant,
-        source: &Source,
+        source: &Introducer,
         contact: &Contact,
         life: Life,
     ) -> bool {
@@ -169,7 +171,7 @@ impl Membership {
 
     /// Takes in the gossip of another node, at most [`Membership::MAX_HEARD`] entries. Returns what
     /// changed, including the refutation of this node's own end.
-    pub fn heard(&mut self, now: Instant, source: &Source, entries: &[Entry]) -> Vec<Entry> {
+    pub fn heard(&mut self, now: Instant, source: &Introducer, entries: &[Entry]) -> Vec<Entry> {
         let origin = Origin::Told(source.clone());
         let mut changed = Vec::new();
         for entry in entries.iter().take(Self::MAX_HEARD) {
@@ -190,7 +192,7 @@ impl Membership {
     pub fn leave(&mut self, now: Instant) {
         let Some(own) = self.own().cloned() else { return };
         let incarnation = own.incarnation.saturating_add(1);
-        let here = Origin::Met(Source::of_address(&own.contact.address));
+        let here = Origin::Met(Introducer::of_address(&own.contact.address));
         self.hear(now, &here, &Entry { incarnation, life: Life::Left, ..own });
     }
 
@@ -322,7 +324,7 @@ impl Membership {
             return false;
         }
         let incarnation = entry.incarnation.saturating_add(1);
-        let here = Origin::Met(Source::of_address(&own.contact.address));
+        let here = Origin::Met(Introducer::of_address(&own.contact.address));
         self.hear(now, &here, &Entry { incarnation, ..own })
     }
 

@@ -4,7 +4,9 @@
 //! It is a state machine: it is told what happens, and returns what to ask which node. Its shell
 //! makes the calls, and serves its [`RoutingTable`] to callers.
 
+mod events;
 mod joining;
+mod settings;
 
 use std::{
     sync::Arc,
@@ -15,155 +17,19 @@ use rand::{RngExt as _, SeedableRng as _, rngs::Xoshiro256PlusPlus, seq::Iterato
 
 use self::joining::Joining;
 use super::{
-    Bits, ChordNode, Contact, Entry, FingerBase, Fingers, Found, Life, Membership,
-    MembershipDigest, Next, Outcome, Position, RoutingTable, Source, Standing, State,
-    failure_detector::FailureDetector,
+    ChordNode, Contact, Entry, Fingers, Introducer, Life, Membership, MembershipDigest, Next,
+    Outcome, RoutingTable, Standing, State, liveness::FailureDetector,
 };
+use crate::Address;
 
+pub use events::{Answer, Input, Output, Purpose, Question, Silence};
 pub use joining::{Awaited, Founding, Seeds, Wait};
+pub use settings::NodeSettings;
 
 /// A period is stretched or shrunk by up to this part, so that nodes do not act at the same time.
 const JITTER: f64 = 0.2;
 /// Rumours in one message.
 const RUMOURS: usize = 64;
-
-/// Periods and sizes.
-#[derive(Clone, Debug)]
-pub struct NodeSettings {
-    /// Bits of a position.
-    pub bits: Bits,
-    /// The shortest successor list. It grows with the ring: 2 log2 of its size, so that half of the
-    /// nodes may fail at once (Stoica 2003, theorem 4).
-    pub min_successors: usize,
-    /// The longest successor list.
-    pub max_successors: usize,
-    /// Time between two rounds of stabilisation.
-    pub stabilise_every: Duration,
-    /// Time between two rounds of gossip; without gossip, lookups use successors and fingers alone.
-    pub gossip_every: Option<Duration>,
-    /// Time between two probes for lost parts of the ring.
-    pub probe_every: Duration,
-    /// Time between two finger lookups, without gossip.
-    pub fix_finger_every: Duration,
-    /// How fingers are spaced.
-    pub finger_base: FingerBase,
-    /// Consecutive questions that a node may leave unanswered before it counts as dead.
-    pub patience: u32,
-    /// How long the death or departure of a node is remembered.
-    pub ends_kept: Duration,
-    /// A node that finds no ring founds one after this long, if it may.
-    pub found_after: Duration,
-    /// The same, if some of the named addresses do not answer: they may just be starting.
-    pub found_late_after: Duration,
-}
-
-impl Default for NodeSettings {
-    fn default() -> Self {
-        Self {
-            bits: Bits::FULL,
-            min_successors: 8,
-            max_successors: 128,
-            stabilise_every: Duration::from_millis(500),
-            gossip_every: Some(Duration::from_millis(500)),
-            probe_every: Duration::from_secs(2),
-            fix_finger_every: Duration::from_secs(1),
-            finger_base: FingerBase::Sixteen,
-            patience: 3,
-            ends_kept: Duration::from_secs(3600),
-            found_after: Duration::from_secs(3),
-            found_late_after: Duration::from_secs(15),
-        }
-    }
-}
-
-/// A question to another node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// For its state.
-    State,
-    /// Notifies it of this node's state.
-    Notify(State),
-    /// For the nodes around this one, to its knowledge.
-    Probe(State),
-    /// Gossip, which is answered with gossip.
-    Gossip(Vec<Entry>, MembershipDigest),
-}
-
-/// The answer of another node.
-#[derive(Clone, Debug)]
-pub enum Answer {
-    /// To [`Question::State`].
-    State(State),
-    /// To [`Question::Notify`].
-    Noticed,
-    /// To [`Question::Probe`]: its state, and what it knows about the position after this node's.
-    Probed(State, Found),
-    /// To [`Question::Gossip`].
-    Gossip(Vec<Entry>),
-}
-
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Silence {
-    /// Nothing listens at the address.
-    Refused,
-    /// None came in time, or an invalid one.
-    NoAnswer,
-}
-
-/// The purpose of a lookup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    /// To find this node's place.
-    Join,
-    /// To find the node of a finger.
-    Finger(Position),
-}
-
-/// An event.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// The addresses to join through.
-    Seeds(Seeds),
-    /// A node answered at an address.
-    Met(Arc<str>, State),
-    /// No node answered there.
-    Unmet(Arc<str>),
-    /// A node at this source sent its state: see [`Question::Notify`].
-    Notified(Source, State),
-    /// A node answered a question.
-    Answered(Contact, Answer),
-    /// A node did not answer a question.
-    Unanswered {
-        /// The node.
-        node: Contact,
-        /// The question.
-        question: Question,
-        /// When it was asked.
-        asked: Instant,
-        /// Why there is no answer.
-        why: Silence,
-    },
-    /// A lookup has ended; none if it failed.
-    LookedUp(Purpose, Option<Outcome>),
-    /// The node shall leave.
-    Leave,
-    /// Time has passed: see [`Node::next_deadline`].
-    Tick,
-}
-
-/// An action that a node requests.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Ask a node.
-    Ask(Contact, Question),
-    /// Ask the node at an address for its state.
-    Meet(Arc<str>),
-    /// Look up a position, starting from a node, or from this node's own routing table.
-    LookUp(Purpose, Position, Option<Contact>),
-    /// The routing table has changed.
-    Changed,
-}
 
 /// The next deadlines.
 #[derive(Clone, Copy, Debug)]
@@ -246,7 +112,7 @@ impl Node {
     pub fn gossiped(
         &mut self,
         now: Instant,
-        source: &Source,
+        source: &Introducer,
         entries: &[Entry],
         digest: Option<&MembershipDigest>,
     ) -> Vec<Entry> {
@@ -390,7 +256,13 @@ impl Node {
         }
     }
 
-    fn notified(&mut self, now: Instant, source: &Source, state: &State, out: &mut Vec<Output>) {
+    fn notified(
+        &mut self,
+        now: Instant,
+        source: &Introducer,
+        state: &State,
+        out: &mut Vec<Output>,
+    ) {
         if let Some(life) = self.heard_of(now, state) {
             self.membership.claimed(now, source, &state.node, life);
         }
@@ -411,12 +283,12 @@ impl Node {
                 self.gossip_with(by.clone(), out);
             }
             Answer::Gossip(entries) => {
-                self.membership.heard(now, &Source::of_address(&by.address), &entries);
+                self.membership.heard(now, &Introducer::of_address(&by.address), &entries);
             }
         }
     }
 
-    fn told(&mut self, now: Instant, at: &str, state: &State, out: &mut Vec<Output>) {
+    fn told(&mut self, now: Instant, at: &Address, state: &State, out: &mut Vec<Output>) {
         self.answered_at(now, at, state);
         if self.member.standing() == Standing::Joining {
             self.try_to_join(now, state, out);
@@ -427,12 +299,12 @@ impl Node {
     }
 
     /// The node at an address answered with its state.
-    fn answered_at(&mut self, now: Instant, address: &str, state: &State) {
+    fn answered_at(&mut self, now: Instant, address: &Address, state: &State) {
         let Some(life) = self.heard_of(now, state) else { return };
-        if *state.node.address == *address {
+        if state.node.address == *address {
             self.membership.observe(now, &state.node, life);
         } else {
-            self.membership.claimed(now, &Source::of_address(address), &state.node, life);
+            self.membership.claimed(now, &Introducer::of_address(address), &state.node, life);
         }
     }
 

@@ -65,6 +65,12 @@ impl Position {
         Self(value)
     }
 
+    /// The position of 32 hex digits, as it is displayed.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let is_hex = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex.then(|| u128::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+
     /// Its number in a ring of 128 bits.
     pub const fn to_u128(self) -> u128 {
         self.0
@@ -184,6 +190,17 @@ mod tests {
         }
         for value in 0..16 {
             assert!(KeyRange::whole(four(5)).contains(four(value)), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_position_reads_as_it_is_displayed() {
+        let position = Position::from_u128(u128::MAX / 3);
+        assert_eq!(Position::from_hex(&position.to_string()), Some(position));
+        for text in
+            ["", "1", "+0000000000000000000000000000001", "x0000000000000000000000000000001"]
+        {
+            assert_eq!(Position::from_hex(text), None, "{text}");
         }
     }
 

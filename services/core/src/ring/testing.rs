@@ -1,10 +1,11 @@
 //! What the tests of the ring share.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use uuid::Uuid;
 
 use super::{Bits, Contact, NodeId, Position};
+use crate::address::address;
 
 /// Some instant; tests only add to it.
 #[expect(clippy::disallowed_methods, reason = "an Instant can be made in no other way")]
@@ -23,7 +24,7 @@ pub(super) fn four(value: u128) -> Position {
 /// The node at this position, whose id is the position's number.
 pub(super) fn node_at(position: Position) -> Contact {
     let id = NodeId::new(Uuid::from_u128(position.to_u128()));
-    Contact { position, id, address: Arc::from("node:7073") }
+    Contact { position, id, address: address("node:7073") }
 }
 
 /// The node at a position of the ring of 4 bits.

@@ -16,7 +16,7 @@ use rand::{RngExt, seq::IndexedRandom};
 use super::{
     Swarm,
     content::Content,
-    event::{LinkKey, Output, PeerMessage},
+    interface::{LinkKey, Output, PeerMessage},
     neighbour::Neighbour,
 };
 

@@ -10,6 +10,7 @@
 //! | asked | its last fetch ends, and some bytes have arrived | orphaned |
 //! | asked | the same, but no byte has arrived, or it is distrusted or skipped | open, skipped |
 //! | orphaned | a neighbour that holds it can be asked | asked, in the same attempt |
+//! | orphaned | it becomes unwanted | skipped |
 //! | asked, orphaned, whole | its attempt fails the hash | open, skipped; maybe distrusted |
 //! | any | the store has verified and written it | held |
 //!
@@ -29,12 +30,10 @@ use std::{
 use rand::Rng;
 
 use super::{
-    event::{Attempt, FetchKey, FetchRange, LinkKey, Priority},
+    interface::{Attempt, FetchKey, FetchRange, LinkKey, PieceState, Priority, Totals},
     neighbour::Neighbour,
-    pending::Pending,
+    pending::{Attempts, Pending},
     picker::{Order, Picker},
-    requests::Attempts,
-    status::{PieceState, Totals},
 };
 use crate::content::{Bitfield, Layout, PieceIndex};
 
@@ -125,10 +124,11 @@ impl Content {
         !self.is_seeding() && self.orphans.is_empty() && self.picker.open_count() == 0
     }
 
-    /// Changes the priority of a piece.
-    pub(super) fn prioritise(&mut self, piece: PieceIndex, priority: Priority) {
+    /// Changes the priority of a piece. Returns the attempt at it if it is given up by that.
+    pub(super) fn prioritise(&mut self, piece: PieceIndex, priority: Priority) -> Option<Pending> {
         self.recount(piece, |content| content.picker.set_priority(piece, priority));
         self.reopened += 1;
+        if self.orphans.contains(&piece) && !self.wants(piece) { self.reopen(piece) } else { None }
     }
 
     /// One more neighbour holds this piece.

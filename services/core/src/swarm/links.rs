@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{
     Swarm,
     content::Content,
-    event::{BanReason, Capabilities, ContentKey, LinkKey, Output, PeerMessage},
+    interface::{BanReason, Capabilities, ContentKey, LinkKey, Output, PeerMessage},
     neighbour::Neighbour,
 };
 use crate::{

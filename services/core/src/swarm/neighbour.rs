@@ -6,9 +6,8 @@ use std::{
 };
 
 use super::{
-    event::{Capabilities, ContentKey, FetchKey},
+    interface::{Capabilities, ContentKey, FetchKey, Settings},
     rate::Rate,
-    settings::Settings,
 };
 use crate::{
     PeerId,

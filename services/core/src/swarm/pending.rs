@@ -1,7 +1,19 @@
-//! An attempt at a piece that is neither stored nor given up.
+//! Attempts at pieces that are neither stored nor given up.
 
-use super::event::{Attempt, FetchKey, FetchRange};
+use super::interface::{Attempt, FetchKey, FetchRange};
 use crate::content::{BLOCK_UNIT, BlockRange, PieceIndex};
+
+/// Numbers the attempts at pieces of all contents: a store may outlive a content's stay in the
+/// state machine, and must recognise later attempts as newer.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(u64);
+
+impl Attempts {
+    pub(super) fn next(&mut self) -> Attempt {
+        self.0 += 1;
+        Attempt(self.0)
+    }
+}
 
 /// The part of a piece that has arrived in this attempt, and the sources of the rest. Only the
 /// store knows whose bytes are hashed in the end, and reports them if they are wrong.

@@ -6,7 +6,7 @@
 
 use rand::{Rng, RngExt};
 
-use super::event::Priority;
+use super::interface::Priority;
 use crate::content::{Bitfield, PieceIndex};
 
 /// The order in which pieces of equal priority are picked.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::{
     Swarm,
     content::Content,
-    event::{Attempt, BanReason, ContentKey, LinkKey, Output, Priority},
+    interface::{Attempt, BanReason, ContentKey, LinkKey, Output, Priority},
     pending::Pending,
     picker::Order,
 };
@@ -57,8 +57,11 @@ impl Swarm {
         let was_seeding = state.is_seeding();
         let known = pieces.iter().filter(|piece| piece.get() < state.layout.piece_count());
         let known: Vec<_> = known.copied().collect();
-        for piece in known {
-            state.prioritise(piece, priority);
+        let prioritised = known.into_iter().map(|piece| (piece, state.prioritise(piece, priority)));
+        let given_up: Vec<_> =
+            prioritised.filter_map(|(piece, ended)| Some((piece, ended?))).collect();
+        for (piece, ended) in given_up {
+            self.abandon(content, piece, &ended);
         }
         self.after_wants_changed(now, content, was_seeding);
     }

@@ -7,7 +7,10 @@ use std::{
 
 use super::{
     Swarm,
-    event::{Attempt, BanReason, ContentKey, FetchEnd, FetchKey, FetchRange, LinkKey, Output},
+    interface::{
+        Attempt, BanReason, ContentKey, FetchEnd, FetchKey, FetchRange, IdleReason, LinkKey, Output,
+    },
+    pending::Attempts,
 };
 use crate::content::{BlockRange, PieceIndex};
 
@@ -19,18 +22,6 @@ pub(super) struct Requests {
     attempts: Attempts,
     /// Bytes requested that have not arrived yet.
     outstanding: u64,
-}
-
-/// Numbers the attempts at pieces of all contents: a store may outlive a content's stay in the
-/// state machine, and must recognise later attempts as newer.
-#[derive(Debug, Default)]
-pub(super) struct Attempts(u64);
-
-impl Attempts {
-    pub(super) fn next(&mut self) -> Attempt {
-        self.0 += 1;
-        Attempt(self.0)
-    }
 }
 
 /// One of our calls.
@@ -73,27 +64,6 @@ impl Fetch {
 /// Bytes of some ranges.
 fn length_of<'a>(ranges: impl IntoIterator<Item = &'a FetchRange>) -> u64 {
     ranges.into_iter().map(|of| u64::from(of.range.length)).sum()
-}
-
-/// Why nothing is requested from a neighbour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum IdleReason {
-    /// As much is requested as its rate allows.
-    WindowFull,
-    /// This peer seeds the content.
-    Seeding,
-    /// It does not serve pieces.
-    ServesNone,
-    /// It holds no wanted piece.
-    NotInteresting,
-    /// It chokes us.
-    Choked,
-    /// It refused or let requests time out, and is asked again later.
-    RetryLater,
-    /// The pieces that it holds are requested from others.
-    NothingOpen,
-    /// The process has as much in flight as it may.
-    OutOfMemory,
 }
 
 impl Swarm {

@@ -1,4 +1,4 @@
-//! What the tests of the brain share: a brain with a clock of its own.
+//! What the tests of the swarm share: a state machine with a clock of its own.
 
 use std::time::{Duration, Instant};
 
@@ -25,14 +25,14 @@ pub(super) const PIECE: u32 = 64 * 1024;
 /// The content most tests are about.
 pub(super) const CONTENT: ContentKey = ContentKey(0);
 
-/// A brain, its clock, and what it said.
+/// A state machine and its clock.
 pub(super) struct Bench {
     pub(super) swarm: Swarm,
     pub(super) now: Instant,
     keys: u64,
 }
 
-/// What the brain asked a neighbour for.
+/// A request to a neighbour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) fetch: FetchKey,

@@ -14,9 +14,8 @@ use std::{
 
 use super::{
     Swarm,
-    event::{ContentKey, LinkKey, Output, RefuseReason, ServeKey},
+    interface::{ContentKey, LinkKey, Output, RefuseReason, ServeKey, Settings},
     rate::Rate,
-    settings::Settings,
 };
 use crate::content::{BLOCK_UNIT, BlockRange};
 

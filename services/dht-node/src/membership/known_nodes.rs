@@ -3,20 +3,15 @@
 
 use std::sync::Arc;
 
-use prost::Message as _;
 use shoal_core::ring::Contact;
-use shoal_proto::dht::v1::ListNodesResponse;
 use tokio::sync::watch;
 use tracing::warn;
 
 use crate::{
     membership::snapshot::RingSnapshot,
     storage::{Store, StoreError},
-    wire,
 };
 
-/// The name under which the store keeps them.
-const NAME: &str = "contacts";
 /// Nodes kept, at most.
 const MAX_NODES: usize = 16;
 
@@ -39,14 +34,6 @@ pub(crate) async fn follow(store: Store, mut snapshot: watch::Receiver<Arc<RingS
 }
 
 async fn keep(store: &Store, nodes: &[Contact]) -> Result<(), StoreError> {
-    let nodes = nodes.iter().map(wire::contact).collect();
-    let bytes = ListNodesResponse { nodes, ..ListNodesResponse::default() }.encode_to_vec();
-    store.write(move |txn| txn.put_meta(NAME, &bytes)).await
-}
-
-/// The addresses of the stored nodes. They are hints: an entry that cannot be read is left out.
-pub(crate) fn load(store: &Store) -> Result<Vec<Arc<str>>, StoreError> {
-    let bytes = store.meta(NAME)?.unwrap_or_default();
-    let stored = ListNodesResponse::decode(&bytes[..]).unwrap_or_default();
-    Ok(stored.nodes.into_iter().map(|node| node.address.into()).collect())
+    let nodes = nodes.to_vec();
+    store.write(move |txn| txn.put_known_nodes(&nodes)).await
 }

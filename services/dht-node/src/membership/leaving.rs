@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info, warn};
 
 use crate::{
-    membership::{ring::Ring, snapshot::RingSnapshot},
+    membership::{ring::RingHandle, snapshot::RingSnapshot},
     network::calls::Calls,
     replication::local_replica::LocalReplica,
 };
@@ -20,7 +20,7 @@ const ASK_EVERY: Duration = Duration::from_millis(250);
 /// left, or `patience` is over. Ranges that it still holds then stay on the disk.
 pub(crate) async fn leave(
     me: &Contact,
-    ring: &Ring,
+    ring: &RingHandle,
     local: &LocalReplica,
     calls: &Calls,
     patience: Duration,

@@ -8,12 +8,16 @@ use std::{
 };
 
 use shoal_common::{
-    Address, status,
+    status,
     supervisor::{Jobs, Supervisor},
 };
-use shoal_core::ring::{
-    Answer, Contact, Entry, Founding, Input, Lookup, LookupSettings, MembershipDigest, Node,
-    NodeSettings, Output, Position, Purpose, Question, Seeds, Silence, Source, State,
+use shoal_core::{
+    Address,
+    ring::{
+        Answer, Contact, Entry, Founding, Input, Introducer, Lookup, LookupSettings,
+        MembershipDigest, Node, NodeSettings, Output, Position, Purpose, Question, Seeds, Silence,
+        State,
+    },
 };
 use tokio::{
     net::lookup_host,
@@ -43,12 +47,12 @@ pub(crate) enum Event {
     /// An input.
     Input(Box<Input>),
     /// Gossip from this source, which expects gossip in return.
-    Gossip(Source, Vec<Entry>, Option<MembershipDigest>, oneshot::Sender<Vec<Entry>>),
+    Gossip(Introducer, Vec<Entry>, Option<MembershipDigest>, oneshot::Sender<Vec<Entry>>),
 }
 
 /// Sends events to the ring task. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Ring {
+pub(crate) struct RingHandle {
     events: mpsc::Sender<Event>,
     pub(crate) snapshot: watch::Receiver<Arc<RingSnapshot>>,
 }
@@ -59,10 +63,10 @@ pub(crate) struct Join {
     /// As configured, to be resolved.
     pub(crate) names: Vec<Address>,
     /// Nodes stored before a restart.
-    pub(crate) remembered: Vec<Arc<str>>,
+    pub(crate) remembered: Vec<Address>,
 }
 
-impl Ring {
+impl RingHandle {
     /// Starts the task, which runs until the process ends.
     pub(crate) fn start(
         me: Contact,
@@ -72,12 +76,12 @@ impl Ring {
         supervisor: &Supervisor,
     ) -> (Self, Lookups) {
         let now = Instant::now();
-        let mut brain = Node::new(me, incarnation, NodeSettings::default(), rand::random(), now);
+        let mut node = Node::new(me, incarnation, NodeSettings::default(), rand::random(), now);
         let (events, queue) = mpsc::channel(QUEUE);
-        let (publish, snapshot) = watch::channel(Arc::new(RingSnapshot::of(&mut brain)));
+        let (publish, snapshot) = watch::channel(Arc::new(RingSnapshot::of(&mut node)));
         let lookups = Lookups { calls: calls.clone(), snapshot: snapshot.clone() };
         let task = Task {
-            brain,
+            node,
             calls,
             lookups: lookups.clone(),
             events: events.clone(),
@@ -91,14 +95,14 @@ impl Ring {
     }
 
     /// A node at this source sent its state.
-    pub(crate) async fn notified(&self, source: Source, state: State) {
+    pub(crate) async fn notified(&self, source: Introducer, state: State) {
         self.tell(Input::Notified(source, state)).await;
     }
 
     /// A node at this source sent gossip. Returns gossip for it.
     pub(crate) async fn gossiped(
         &self,
-        source: Source,
+        source: Introducer,
         entries: Vec<Entry>,
         digest: Option<MembershipDigest>,
     ) -> Vec<Entry> {
@@ -120,7 +124,7 @@ impl Ring {
 }
 
 struct Task {
-    brain: Node,
+    node: Node,
     calls: Calls,
     lookups: Lookups,
     events: mpsc::Sender<Event>,
@@ -134,7 +138,7 @@ impl Task {
         let mut outputs = Vec::new();
         let mut reports = interval_at((Instant::now() + REPORT_EVERY).into(), REPORT_EVERY);
         loop {
-            let deadline = self.brain.next_deadline();
+            let deadline = self.node.next_deadline();
             let event = tokio::select! {
                 event = queue.recv() => event,
                 () = sleep_until(deadline.into()) => Some(Event::Input(Box::new(Input::Tick))),
@@ -146,9 +150,9 @@ impl Task {
             let now = Instant::now();
             match event {
                 None => return,
-                Some(Event::Input(input)) => self.brain.handle(now, *input, &mut outputs),
+                Some(Event::Input(input)) => self.node.handle(now, *input, &mut outputs),
                 Some(Event::Gossip(source, entries, digest, reply)) => {
-                    let news = self.brain.gossiped(now, &source, &entries, digest.as_ref());
+                    let news = self.node.gossiped(now, &source, &entries, digest.as_ref());
                     // The caller may have gone.
                     let _ = reply.send(news);
                 }
@@ -161,7 +165,7 @@ impl Task {
 
     /// Logs what this node waits for, if it has no ring.
     fn report(&self) {
-        if let Some(wait) = self.brain.wait(Instant::now()) {
+        if let Some(wait) = self.node.wait(Instant::now()) {
             warn!(
                 waited_s = wait.waited.as_secs(), waits_for = %wait.awaited, silent = ?wait.silent,
                 unresolved = ?wait.unresolved, others_waiting = ?wait.others,
@@ -171,14 +175,14 @@ impl Task {
     }
 
     fn publish(&mut self) {
-        let now = RingSnapshot::of(&mut self.brain);
+        let now = RingSnapshot::of(&mut self.node);
         if let Some(live_nodes) = &now.routing.live_nodes {
             self.calls.go_by(live_nodes.clone());
         }
         let before = self.publish.send_replace(Arc::new(now));
-        let (before, now) = (&before.routing.state, &self.brain.state());
+        let (before, now) = (&before.routing.state, &self.node.state());
         if before.standing != now.standing {
-            info!(standing = ?now.standing, founded = self.brain.has_founded(), "place in the ring");
+            info!(standing = ?now.standing, founded = self.node.has_founded(), "place in the ring");
         } else if before.owned() != now.owned() {
             debug!(
                 predecessor = ?now.predecessor, successors = now.successors.len(),
@@ -290,14 +294,14 @@ async fn resolve(
         // The addresses that this node knew before a restart say little about where the others are
         // now.
         let remembered = join.remembered.iter().filter(|_| join.names.is_empty());
-        let mut addresses: BTreeSet<Arc<str>> = remembered.cloned().collect();
+        let mut addresses: BTreeSet<Address> = remembered.cloned().collect();
         let mut unresolved = BTreeSet::new();
         for name in &join.names {
             match lookup_host((name.host(), name.port())).await {
-                Ok(found) => addresses.extend(found.map(|at| Address::from(at).to_string().into())),
+                Ok(found) => addresses.extend(found.map(Address::from)),
                 Err(error) => {
                     debug!(%name, %error, "the name cannot be resolved");
-                    unresolved.insert(name.to_string().into());
+                    unresolved.insert(name.clone());
                 }
             }
         }

@@ -18,13 +18,13 @@ pub(crate) struct RingSnapshot {
 
 impl RingSnapshot {
     /// The present state of the state machine.
-    pub(crate) fn of(brain: &mut Node) -> Self {
-        let routing = brain.routing_table();
+    pub(crate) fn of(node: &mut Node) -> Self {
+        let routing = node.routing_table();
         let ended = |as_what| {
-            let ends = brain.membership().ends().filter(|entry| entry.life == as_what);
+            let ends = node.membership().ends().filter(|entry| entry.life == as_what);
             ends.map(|entry| entry.contact.id).collect()
         };
         let (left, dead) = (ended(Life::Left), ended(Life::Dead));
-        Self { routing, left, dead, founded: brain.has_founded() }
+        Self { routing, left, dead, founded: node.has_founded() }
     }
 }

@@ -14,20 +14,24 @@ use std::{
 };
 
 use shoal_common::{
-    Address,
     advertised::may_learn,
     channel::{Channel, Options},
     lock::Mutex,
 };
-use shoal_core::ring::{Contact, LiveNodes, NodeId, Position, TimeoutSettings, Timeouts};
+use shoal_core::{
+    Address,
+    ring::{Contact, LiveNodes, NodeId, Position, TimeoutSettings, Timeouts},
+};
 use shoal_proto::dht::v1::dht_service_client::DhtServiceClient;
 use tokio::time::timeout;
 use tonic::{Code, Response, Status, service::interceptor::InterceptedService};
 
 use crate::{
     network::dial_limiter::{DialLimiter, DialPurpose},
-    refusal::{self, Reason},
-    wire::{Addressee, WireError},
+    wire::{
+        Addressee, WireError,
+        refusal::{self, Reason},
+    },
 };
 
 /// A client of one node. Each of its calls names that node.
@@ -47,21 +51,21 @@ const DISK_PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) enum CallError {
     /// No answer in time.
     #[error("{0} does not answer")]
-    Silent(Arc<str>),
+    Silent(Address),
     /// It is known from hearsay, and too many such addresses were dialled recently.
     #[error(
         "{0} is not dialled now: no node has answered there yet, nor at other addresses of its host"
     )]
-    NotDialled(Arc<str>),
+    NotDialled(Address),
     /// Nothing listens there, so the call had no effect.
     #[error("{0} cannot be reached")]
-    Unreachable(Arc<str>),
+    Unreachable(Address),
     /// It refuses.
     #[error("{0} refuses: {message}", message = .1.message())]
-    Refused(Arc<str>, Box<Status>),
+    Refused(Address, Box<Status>),
     /// Its answer is invalid.
     #[error("{0} sent an invalid answer: {1}")]
-    Garbage(Arc<str>, WireError),
+    Garbage(Address, WireError),
 }
 
 /// Makes calls, and keeps channels and round-trip times for later calls. Cheap to clone.
@@ -72,7 +76,7 @@ pub(crate) struct Calls(Arc<Inner>);
 struct Inner {
     /// The IP address of this node; unspecified if it advertises a name.
     here: IpAddr,
-    channels: Mutex<HashMap<Arc<str>, Channel>>,
+    channels: Mutex<HashMap<Address, Channel>>,
     timeouts: Mutex<Timeouts>,
     dial_limiter: DialLimiter,
     /// The nodes that are alive, by the membership list.
@@ -82,9 +86,8 @@ struct Inner {
 impl Calls {
     /// The calls of this node.
     pub(crate) fn new(me: &Contact) -> Self {
-        let address: Option<Address> = me.address.parse().ok();
         Self(Arc::new(Inner {
-            here: address.and_then(|it| it.ip()).unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+            here: me.address.ip().unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             channels: Mutex::default(),
             timeouts: Mutex::new(Timeouts::new(TimeoutSettings::default())),
             dial_limiter: DialLimiter::new(Instant::now()),
@@ -101,7 +104,7 @@ impl Calls {
     pub(crate) fn nodes(&self) -> Vec<Address> {
         let live_nodes = self.0.live_nodes.lock().clone();
         let nodes = live_nodes.from(Position::from_u128(0));
-        nodes.filter_map(|node| node.address.parse().ok()).collect()
+        nodes.map(|node| node.address.clone()).collect()
     }
 
     /// The present address of a member of a replica set: nodes that restarted may have other
@@ -114,10 +117,11 @@ impl Calls {
         if let Some(known) = known {
             return Ok(known.clone());
         }
-        let address = member.address.parse::<Address>();
-        let leads_somewhere = address.is_ok_and(|address| may_learn(&address, self.0.here));
-        let unreachable = || CallError::Unreachable(member.address.clone());
-        leads_somewhere.then(|| member.clone()).ok_or_else(unreachable)
+        if may_learn(&member.address, self.0.here) {
+            Ok(member.clone())
+        } else {
+            Err(CallError::Unreachable(member.address.clone()))
+        }
     }
 
     /// A client of another node that no other node accepts, even if it has the address now. If the
@@ -129,9 +133,7 @@ impl Calls {
                 self.may_dial(&address, DialPurpose::Other).map(|()| address)
             })
             .map_err(|error| refusal::status(Reason::NotServing, error.to_string()))?;
-        let unreachable = || Status::unavailable(format!("{address} is no address"));
-        let channel = self.channel(&address).ok_or_else(unreachable)?;
-        Ok(DhtServiceClient::with_interceptor(channel, Addressee(of.id)))
+        Ok(DhtServiceClient::with_interceptor(self.channel(&address), Addressee(of.id)))
     }
 
     /// A node answered one of its clients.
@@ -141,27 +143,26 @@ impl Calls {
         }
     }
 
-    fn may_dial(&self, address: &Arc<str>, errand: DialPurpose) -> Result<(), CallError> {
-        let may_dial = self.0.dial_limiter.may_dial(address, errand, Instant::now());
+    fn may_dial(&self, address: &Address, purpose: DialPurpose) -> Result<(), CallError> {
+        let may_dial = self.0.dial_limiter.may_dial(address, purpose, Instant::now());
         if may_dial { Ok(()) } else { Err(CallError::NotDialled(address.clone())) }
     }
 
     /// A channel to an address.
-    fn channel(&self, address: &Arc<str>) -> Option<Channel> {
+    fn channel(&self, address: &Address) -> Channel {
         let mut channels = self.0.channels.lock();
         if let Some(channel) = channels.get(address) {
-            return Some(channel.clone());
+            return channel.clone();
         }
-        let target: Address = address.parse().ok()?;
         if channels.len() >= MAX_CHANNELS
             && let Some(other) = channels.keys().next().cloned()
         {
             channels.remove(&other);
         }
         let options = Options { connect_timeout: CONNECT_TIMEOUT, ..Options::default() };
-        let channel = Channel::lazy(&target, &options);
+        let channel = Channel::lazy(address, &options);
         channels.insert(address.clone(), channel.clone());
-        Some(channel)
+        channel
     }
 
     /// Makes a call that is answered from memory, to find out whether a node is alive. The timeout
@@ -218,18 +219,16 @@ impl Calls {
 
     async fn within<R>(
         &self,
-        address: &Arc<str>,
+        address: &Address,
         patience: Duration,
         call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
     ) -> Result<R, CallError> {
-        let unreachable = || CallError::Unreachable(address.clone());
-        let channel = self.channel(address).ok_or_else(unreachable)?;
-        match timeout(patience, call(channel)).await {
+        match timeout(patience, call(self.channel(address))).await {
             Ok(Ok(response)) => {
                 self.0.dial_limiter.met(address);
                 Ok(response.into_inner())
             }
-            Ok(Err(status)) if never_sent(&status) => Err(unreachable()),
+            Ok(Err(status)) if never_sent(&status) => Err(CallError::Unreachable(address.clone())),
             Ok(Err(status)) if status.code() == Code::DeadlineExceeded => Err(self.silent(address)),
             Ok(Err(status)) => Err(CallError::Refused(address.clone(), Box::new(status))),
             Err(_) => Err(self.silent(address)),
@@ -238,7 +237,7 @@ impl Calls {
 
     /// A connection that loses packets waits ever longer before it retransmits: the next call uses
     /// a new one.
-    fn silent(&self, address: &Arc<str>) -> CallError {
+    fn silent(&self, address: &Address) -> CallError {
         self.0.channels.lock().remove(address);
         CallError::Silent(address.clone())
     }

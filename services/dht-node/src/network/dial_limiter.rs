@@ -6,11 +6,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
-use shoal_common::{Address, lock::Mutex};
+use shoal_common::lock::Mutex;
+use shoal_core::Address;
 
 /// Dials to one host: a burst, and then one each second. More than the nodes that share a host, and
 /// far fewer than a flood.
@@ -51,8 +51,8 @@ impl Bucket {
         Self { rate, full_at: now }
     }
 
-    fn has_one(&self, errand: DialPurpose, now: Instant) -> bool {
-        let reserved = match errand {
+    fn has_one(&self, purpose: DialPurpose, now: Instant) -> bool {
+        let reserved = match purpose {
             DialPurpose::Circle => 0,
             DialPurpose::Other => self.rate.burst / 2,
         };
@@ -76,9 +76,9 @@ pub(crate) struct DialLimiter(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    met: HashSet<Arc<str>>,
+    met: HashSet<Address>,
     /// Tokens that each unanswered address has cost.
-    unmet: HashMap<Arc<str>, u32>,
+    unmet: HashMap<Address, u32>,
     hosts: HashMap<String, Bucket>,
     all: Bucket,
 }
@@ -94,12 +94,12 @@ impl DialLimiter {
     }
 
     /// Whether an address may be dialled now. If so, the dial is counted.
-    pub(crate) fn may_dial(&self, address: &Arc<str>, errand: DialPurpose, now: Instant) -> bool {
+    pub(crate) fn may_dial(&self, address: &Address, purpose: DialPurpose, now: Instant) -> bool {
         let mut state = self.0.lock();
         if state.met.contains(address) {
             return true;
         }
-        let Some(host) = host_of(address) else { return false };
+        let host = address.host();
         if state.hosts.len() >= MAX_KNOWN {
             state.hosts.retain(|_, bucket| bucket.full_at > now);
         }
@@ -108,7 +108,7 @@ impl DialLimiter {
         }
         let State { unmet, hosts, all, .. } = &mut *state;
         let of_host = hosts.entry(host).or_insert(Bucket::full(PER_HOST, now));
-        if !of_host.has_one(errand, now) || !all.has_one(errand, now) {
+        if !of_host.has_one(purpose, now) || !all.has_one(purpose, now) {
             return false;
         }
         of_host.take(now);
@@ -122,7 +122,7 @@ impl DialLimiter {
     }
 
     /// A node answered at an address.
-    pub(crate) fn met(&self, address: &Arc<str>) {
+    pub(crate) fn met(&self, address: &Address) {
         let mut state = self.0.lock();
         if state.met.contains(address) {
             return;
@@ -135,21 +135,17 @@ impl DialLimiter {
         state.met.insert(address.clone());
         let Some(tokens) = state.unmet.remove(address) else { return };
         state.all.give_back(tokens);
-        if let Some(bucket) = host_of(address).and_then(|host| state.hosts.get_mut(&host)) {
+        if let Some(bucket) = state.hosts.get_mut(&address.host()) {
             bucket.give_back(tokens);
         }
     }
 }
 
 /// An address that is forgotten before it has answered gets no tokens back.
-fn forget_any(unmet: &mut HashMap<Arc<str>, u32>) {
+fn forget_any(unmet: &mut HashMap<Address, u32>) {
     if let Some(other) = unmet.keys().next().cloned() {
         unmet.remove(&other);
     }
-}
-
-fn host_of(address: &str) -> Option<String> {
-    address.parse::<Address>().ok().map(|address| address.host())
 }
 
 #[cfg(test)]
@@ -158,11 +154,15 @@ mod tests {
 
     fn dialled(
         dials: &DialLimiter,
-        errand: DialPurpose,
+        purpose: DialPurpose,
         addresses: impl Iterator<Item = String>,
         now: Instant,
     ) -> usize {
-        addresses.filter(|address| dials.may_dial(&address.as_str().into(), errand, now)).count()
+        addresses.filter(|text| dials.may_dial(&address(text), purpose, now)).count()
+    }
+
+    fn address(text: &str) -> Address {
+        text.parse().expect(text)
     }
 
     fn at(host: &str) -> impl Iterator<Item = String> {
@@ -215,8 +215,8 @@ mod tests {
     fn an_address_that_answers_costs_nothing() {
         let now = Instant::now();
         let dials = DialLimiter::new(now);
-        for address in at("10.0.0.1") {
-            let address = address.as_str().into();
+        for text in at("10.0.0.1") {
+            let address = address(&text);
             assert!(dials.may_dial(&address, DialPurpose::Other, now), "{address}");
             dials.met(&address);
             assert!(dials.may_dial(&address, DialPurpose::Other, now));
@@ -224,8 +224,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_not_dialled() {
+    fn a_name_is_a_host_of_its_own() {
         let now = Instant::now();
-        assert!(!DialLimiter::new(now).may_dial(&"nonsense".into(), DialPurpose::Circle, now));
+        let dials = DialLimiter::new(now);
+        assert_eq!(dialled(&dials, DialPurpose::Circle, at("node-1"), now), 32);
+        assert!(dials.may_dial(&address("node-2:1"), DialPurpose::Circle, now));
     }
 }

@@ -5,10 +5,12 @@
 //! served only from there. A write that may be on some replicas only is resolved before anything
 //! else happens to its key.
 
+mod request;
+
 use std::{sync::Arc, time::Duration};
 
 use shoal_common::supervisor::Supervisor;
-use shoal_core::ring::{KeyRange, Position, ReplicaSet, Stamp, Version, WriteRefusal};
+use shoal_core::ring::{KeyRange, Position, ReplicaSet, Version, WriteRefusal};
 use tokio::{
     sync::{mpsc, oneshot},
     time::{Instant, sleep_until},
@@ -22,89 +24,20 @@ use crate::{
         local_replica::LocalReplica,
         primary::{NotServing, Primary, Term},
     },
-    storage::{Key, Record, StoreError, Value},
+    storage::{Key, Record},
     time::{Window, unix_ms},
 };
 
+pub(crate) use self::request::{Condition, KvError, Write, Written};
+
 /// Write queues: writes of different keys that may be in progress at the same time.
-const LANES: usize = 64;
+const WRITE_QUEUES: usize = 64;
 /// Writes that wait in one queue; the next caller waits for room.
-const LANE_QUEUE: usize = 64;
+const QUEUE_LENGTH: usize = 64;
 /// How often a queue retries to resolve indeterminate writes.
 const SETTLE_EVERY: Duration = Duration::from_millis(500);
 /// How often a write is retried after a replica reported a newer record.
 const ATTEMPTS: usize = 4;
-
-/// The condition of a write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Condition {
-    /// None.
-    None,
-    /// The key has no value.
-    Absent,
-    /// The key has this version.
-    Version(Version),
-}
-
-/// A write to be executed.
-#[derive(Clone, Debug)]
-pub(crate) struct Write {
-    pub(crate) key: Key,
-    /// None removes the key.
-    pub(crate) value: Option<Value>,
-    pub(crate) expires_ms: Option<u64>,
-    pub(crate) condition: Condition,
-    /// The write fails with fewer durable copies than this, if it is more than a majority.
-    pub(crate) min_copies: usize,
-}
-
-/// A write that was executed.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Written {
-    pub(crate) version: Version,
-    pub(crate) durable_copies: usize,
-}
-
-/// Why a key was not read or written.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum KvError {
-    /// Nothing happened.
-    #[error("{}", match .0 {
-        NotServing::Primary(_) => "another node is the primary of the key",
-        NotServing::NoPrimary => "this node is not the primary of the key",
-        NotServing::Sealed => "the key changes hands",
-        NotServing::NoLease => "too few replicas of the key are heard from",
-    })]
-    NotServing(NotServing),
-    /// Nothing happened: the condition does not hold.
-    #[error("the key {}", .0.map_or("has no value".to_owned(), |v| format!("has version {v}")))]
-    Condition(Option<Version>),
-    /// Nothing happened.
-    #[error("{got} of the {needed} replicas needed can be reached")]
-    TooFewCopies { got: usize, needed: usize },
-    /// Nothing happened, and nothing will.
-    #[error("the write came too late, or the clocks of two nodes differ")]
-    TooLate,
-    /// Nothing happened: there are not so many replicas.
-    #[error("the key has {0} replicas; ask for no more copies")]
-    TooManyCopies(usize),
-    /// Nothing happened: an earlier write of the key is still indeterminate.
-    #[error("an earlier write of the key still has an unknown outcome: {0}")]
-    Unsettled(String),
-    /// Nothing happened: a replica has used up its quota.
-    #[error("ring node {node} has reached its {limit}; remove keys, raise the limit, or add nodes")]
-    Full { limit: &'static str, node: Arc<str> },
-    /// Nothing happened: there is no memory to track one more write whose outcome might stay
-    /// unknown.
-    #[error("too many writes have an unknown outcome, because their replicas do not answer")]
-    TooManyIndeterminate,
-    /// The write may have happened, or may still happen.
-    #[error("the outcome of the write is unknown: {0}")]
-    Unknown(String),
-    /// The disk failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
 
 /// The next job of a queue.
 struct Job {
@@ -137,7 +70,7 @@ enum Outcome {
 #[derive(Clone, Debug)]
 pub(crate) struct Values {
     writer: Writer,
-    lanes: Arc<[mpsc::Sender<Job>]>,
+    queues: Arc<[mpsc::Sender<Job>]>,
 }
 
 /// State shared by all queues.
@@ -150,7 +83,7 @@ struct Writer {
     room: Room,
 }
 
-struct Lane {
+struct WriteQueue {
     writer: Writer,
     /// Writes of this queue that were not acknowledged and may be on the disk of some replica. Each
     /// is resolved before anything else happens to its key: two writes with the same expected
@@ -170,14 +103,14 @@ impl Values {
         supervisor: &Supervisor,
     ) -> Self {
         let writer = Writer { local, primary, calls, room };
-        let lanes = (0..LANES).map(|_| {
-            let (jobs, queue) = mpsc::channel(LANE_QUEUE);
+        let queues = (0..WRITE_QUEUES).map(|_| {
+            let (sender, jobs) = mpsc::channel(QUEUE_LENGTH);
             let (writer, indeterminate) = (writer.clone(), IndeterminateWrites::default());
-            let lane = Lane { writer, indeterminate, settle_at: Instant::now() };
-            supervisor.spawn("write lane", lane.work(queue));
-            jobs
+            let queue = WriteQueue { writer, indeterminate, settle_at: Instant::now() };
+            supervisor.spawn("write queue", queue.work(jobs));
+            sender
         });
-        Self { lanes: lanes.collect(), writer }
+        Self { queues: queues.collect(), writer }
     }
 
     /// The present record of a key, if it has a value.
@@ -199,8 +132,8 @@ impl Values {
     /// Writes a key, if the write can begin within the window.
     pub(crate) async fn write(&self, write: Write, window: Window) -> Result<Written, KvError> {
         let (done, answer) = oneshot::channel();
-        let lane = self.lane(&write.key);
-        lane.send(Task::Write(write, window, done).into()).await.map_err(stopping)?;
+        let queue = self.queue(&write.key);
+        queue.send(Task::Write(write, window, done).into()).await.map_err(stopping)?;
         answer.await.map_err(stopping)?
     }
 
@@ -215,8 +148,8 @@ impl Values {
         let mut answers = Vec::with_capacity(records.len());
         for record in records {
             let (done, answer) = oneshot::channel();
-            let lane = self.lane(&record.key);
-            lane.send(Task::Absorb(record, term, done).into()).await.map_err(stopping)?;
+            let queue = self.queue(&record.key);
+            queue.send(Task::Absorb(record, term, done).into()).await.map_err(stopping)?;
             answers.push(answer);
         }
         for answer in answers {
@@ -225,16 +158,16 @@ impl Values {
         Ok(())
     }
 
-    fn lane(&self, key: &Key) -> &mpsc::Sender<Job> {
-        &self.lanes[(key.position().to_u128() % LANES as u128) as usize]
+    fn queue(&self, key: &Key) -> &mpsc::Sender<Job> {
+        &self.queues[(key.position().to_u128() % WRITE_QUEUES as u128) as usize]
     }
 }
 
-impl Lane {
-    async fn work(mut self, mut queue: mpsc::Receiver<Job>) {
+impl WriteQueue {
+    async fn work(mut self, mut jobs: mpsc::Receiver<Job>) {
         loop {
             tokio::select! {
-                job = queue.recv() => match job {
+                job = jobs.recv() => match job {
                     Some(job) => self.run(job).await,
                     None => return,
                 },
@@ -269,7 +202,7 @@ impl Lane {
                 return Err(KvError::TooManyCopies(set.members.len()));
             }
             let before = local.store.get(&write.key)?;
-            check(write.condition, before.as_ref())?;
+            write.condition.check(before.as_ref())?;
             if !window.is_open() {
                 return Err(KvError::TooLate);
             }
@@ -329,19 +262,6 @@ impl Lane {
             debug!(%error, "a write is in doubt still");
             self.settle_at = Instant::now() + SETTLE_EVERY;
         }
-    }
-}
-
-impl Write {
-    /// Bytes of its key and value.
-    fn size(&self) -> usize {
-        let value = self.value.as_ref().map_or(0, |value| value.as_bytes().len());
-        self.key.as_bytes().len() + value
-    }
-
-    fn record(&self, version: Version) -> Record {
-        let Self { key, value, expires_ms, .. } = self.clone();
-        Record { key, stamp: Stamp::of(version), value, expires_ms }
     }
 }
 
@@ -506,18 +426,6 @@ const TIME_AND_AGAIN: &str = "other replicas have newer values time and again";
 /// The queues end with the node: a job that had not begun may have been executed all the same.
 fn stopping<T>(_: T) -> KvError {
     KvError::Unknown("the node stops".to_owned())
-}
-
-/// Whether the condition holds for the present record.
-fn check(condition: Condition, present: Option<&Record>) -> Result<(), KvError> {
-    let live = present.filter(|record| record.is_live(unix_ms()));
-    let version = live.map(|record| record.stamp.version);
-    let holds = match condition {
-        Condition::None => true,
-        Condition::Absent => version.is_none(),
-        Condition::Version(expected) => version == Some(expected),
-    };
-    if holds { Ok(()) } else { Err(KvError::Condition(version)) }
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! Reconfiguration: a node becomes the primary of a range, or changes its replicas (docs/adr/0006).
 
-use std::{collections::HashSet, fmt::Display, future::ready, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt::Display, future::ready, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream::FuturesUnordered};
-use shoal_core::ring::{Ballot, Contact, KeyRange, Proposal, Refusal, ReplicaSet, proposals};
+use shoal_core::{
+    Address,
+    ring::{Ballot, Contact, KeyRange, Proposal, Refusal, ReplicaSet, proposals},
+};
 use tokio::time::{Instant, sleep, timeout_at};
 use tracing::{debug, info};
 
@@ -32,7 +35,7 @@ pub(crate) enum ReconfigurationError {
     #[error(transparent)]
     Refused(#[from] Refusal),
     #[error("records cannot be sent to {0}")]
-    NotSupplied(Arc<str>),
+    NotSupplied(Address),
     #[error("records can be sent to {got} of the {needed} members needed")]
     TooFewSupplied { got: usize, needed: usize },
     #[error("indeterminate records can be rewritten on {got} of the {needed} members needed")]

@@ -10,10 +10,10 @@ use tracing::debug;
 
 use crate::{
     network::calls::{Calls, Client, never_sent},
-    refusal::{self, Reason},
     replication::kv::Values,
     routing::lookup::Lookups,
     time::{Clocks, TOLERANCE, WINDOW},
+    wire::refusal::{self, Reason},
 };
 
 /// How long a request is retried while a range changes hands: a lease expires, the next set is

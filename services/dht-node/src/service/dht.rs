@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 
 use shoal_common::{advertised::AdvertisedAddresses, status::Violations};
-use shoal_core::ring::{Position, Source};
+use shoal_core::ring::{Introducer, Position};
 use shoal_proto::dht::v1::{self as pb, dht_service_server::DhtService, target::Kind};
 use tonic::{Request, Response, Status};
 
-use super::operation::{Delete, Get, Put};
+use super::operation::{Change, Get};
 use crate::{
-    membership::ring::Ring,
+    membership::ring::RingHandle,
     peer_store::PeerStore,
     replication::local_replica::LocalReplica,
     routing::router::{Operation, Router},
@@ -23,7 +23,7 @@ const MAX_PAGE: usize = 1000;
 /// Answers clients and other nodes.
 #[derive(Clone, Debug)]
 pub(crate) struct Dht {
-    pub(crate) ring: Ring,
+    pub(crate) ring: RingHandle,
     pub(crate) router: Router,
     pub(crate) local: LocalReplica,
     pub(crate) swarms: PeerStore,
@@ -50,7 +50,7 @@ impl DhtService for Dht {
         let observed = observed(&request)?;
         let told = Told::ByItself(observed, self.rule);
         let state = wire::parse_state(request.into_inner().state, told)?;
-        self.ring.notified(Source::of_ip(observed), state).await;
+        self.ring.notified(Introducer::of_ip(observed), state).await;
         Ok(Response::new(pb::NotifyResponse { state: Some(self.state()) }))
     }
 
@@ -104,7 +104,7 @@ impl DhtService for Dht {
         self.check(&request, request.get_ref().direct)?;
         let request = request.into_inner();
         let direct = request.direct;
-        self.run(&Put::try_from(request)?, direct).await
+        self.run(&Change::<pb::PutRequest>::try_from(request)?, direct).await
     }
 
     async fn delete(
@@ -114,7 +114,7 @@ impl DhtService for Dht {
         self.check(&request, request.get_ref().direct)?;
         let request = request.into_inner();
         let direct = request.direct;
-        self.run(&Delete::try_from(request)?, direct).await
+        self.run(&Change::<pb::DeleteRequest>::try_from(request)?, direct).await
     }
 
     async fn announce_peer(
@@ -157,7 +157,7 @@ impl DhtService for Dht {
         let request = request.into_inner();
         let entries = wire::parse_rumours(request.rumours, Told::From(observed))?;
         let digest = wire::parse_membership_digest(request.digest)?;
-        let news = self.ring.gossiped(Source::of_ip(observed), entries, digest).await;
+        let news = self.ring.gossiped(Introducer::of_ip(observed), entries, digest).await;
         let rumours = news.iter().map(wire::rumour).collect();
         Ok(Response::new(pb::GossipResponse { rumours }))
     }

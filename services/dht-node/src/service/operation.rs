@@ -6,7 +6,7 @@ use prost_types::Timestamp;
 use shoal_common::{status::Violations, units::duration};
 use shoal_core::ring::{Position, Version};
 use shoal_proto::dht::v1::{self as pb, condition};
-use tonic::Status;
+use tonic::{Response, Status};
 
 use crate::{
     network::calls::Client,
@@ -23,16 +23,26 @@ const MAX_TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// Reads a key.
 pub(super) struct Get(pub(super) Key);
 
-/// Sets a key.
-pub(super) struct Put {
+/// Sets or removes a key.
+pub(super) struct Change<R> {
     write: Write,
-    request: pb::PutRequest,
+    request: R,
 }
 
-/// Removes a key.
-pub(super) struct Delete {
-    write: Write,
-    request: pb::DeleteRequest,
+/// A request that changes a key.
+pub(super) trait ChangeRequest: Clone + Sync {
+    type Answer: Send;
+
+    fn not_after(&self) -> Option<Timestamp>;
+
+    /// Has the node that serves the key execute it, by this time.
+    fn send(
+        self,
+        client: Client,
+        not_after: Timestamp,
+    ) -> impl Future<Output = Result<Response<Self::Answer>, Status>> + Send;
+
+    fn answer(version: String, durable_copies: u32) -> Self::Answer;
 }
 
 impl Operation for Get {
@@ -61,8 +71,8 @@ impl Operation for Get {
     }
 }
 
-impl Operation for Put {
-    type Answer = pb::PutResponse;
+impl<R: ChangeRequest> Operation for Change<R> {
+    type Answer = R::Answer;
 
     fn position(&self) -> Position {
         self.write.key.position()
@@ -72,52 +82,56 @@ impl Operation for Put {
         self.write.effect()
     }
 
-    async fn here(&self, values: &Values) -> Result<pb::PutResponse, Status> {
-        let window = window_of(self.request.not_after)?;
+    async fn here(&self, values: &Values) -> Result<R::Answer, Status> {
+        let window = window_of(self.request.not_after())?;
         let Written { version, durable_copies } = values.write(self.write.clone(), window).await?;
-        let durable_copies = durable_copies as u32;
-        Ok(pb::PutResponse { version: version.to_string(), durable_copies })
+        Ok(R::answer(version.to_string(), durable_copies as u32))
     }
 
-    async fn there(
-        &self,
-        mut client: Client,
-        not_after_ms: u64,
-    ) -> Result<pb::PutResponse, Status> {
-        in_time(window_of(self.request.not_after)?)?;
-        let not_after = Some(wire::timestamp(not_after_ms));
-        let request = pb::PutRequest { direct: true, not_after, ..self.request.clone() };
-        Ok(client.put(request).await?.into_inner())
+    async fn there(&self, client: Client, not_after_ms: u64) -> Result<R::Answer, Status> {
+        in_time(window_of(self.request.not_after())?)?;
+        let not_after = wire::timestamp(not_after_ms);
+        Ok(self.request.clone().send(client, not_after).await?.into_inner())
     }
 }
 
-impl Operation for Delete {
+impl ChangeRequest for pb::PutRequest {
+    type Answer = pb::PutResponse;
+
+    fn not_after(&self) -> Option<Timestamp> {
+        self.not_after
+    }
+
+    async fn send(
+        self,
+        mut client: Client,
+        not_after: Timestamp,
+    ) -> Result<Response<pb::PutResponse>, Status> {
+        client.put(Self { direct: true, not_after: Some(not_after), ..self }).await
+    }
+
+    fn answer(version: String, durable_copies: u32) -> pb::PutResponse {
+        pb::PutResponse { version, durable_copies }
+    }
+}
+
+impl ChangeRequest for pb::DeleteRequest {
     type Answer = pb::DeleteResponse;
 
-    fn position(&self) -> Position {
-        self.write.key.position()
+    fn not_after(&self) -> Option<Timestamp> {
+        self.not_after
     }
 
-    fn effect(&self) -> Effect {
-        self.write.effect()
-    }
-
-    async fn here(&self, values: &Values) -> Result<pb::DeleteResponse, Status> {
-        let window = window_of(self.request.not_after)?;
-        let Written { version, durable_copies } = values.write(self.write.clone(), window).await?;
-        let durable_copies = durable_copies as u32;
-        Ok(pb::DeleteResponse { version: version.to_string(), durable_copies })
-    }
-
-    async fn there(
-        &self,
+    async fn send(
+        self,
         mut client: Client,
-        not_after_ms: u64,
-    ) -> Result<pb::DeleteResponse, Status> {
-        in_time(window_of(self.request.not_after)?)?;
-        let not_after = Some(wire::timestamp(not_after_ms));
-        let request = pb::DeleteRequest { direct: true, not_after, ..self.request.clone() };
-        Ok(client.delete(request).await?.into_inner())
+        not_after: Timestamp,
+    ) -> Result<Response<pb::DeleteResponse>, Status> {
+        client.delete(Self { direct: true, not_after: Some(not_after), ..self }).await
+    }
+
+    fn answer(version: String, durable_copies: u32) -> pb::DeleteResponse {
+        pb::DeleteResponse { version, durable_copies }
     }
 }
 
@@ -127,7 +141,7 @@ impl Write {
     }
 }
 
-impl TryFrom<pb::PutRequest> for Put {
+impl TryFrom<pb::PutRequest> for Change<pb::PutRequest> {
     type Error = Status;
 
     fn try_from(request: pb::PutRequest) -> Result<Self, Status> {
@@ -135,7 +149,7 @@ impl TryFrom<pb::PutRequest> for Put {
     }
 }
 
-impl TryFrom<pb::DeleteRequest> for Delete {
+impl TryFrom<pb::DeleteRequest> for Change<pb::DeleteRequest> {
     type Error = Status;
 
     fn try_from(request: pb::DeleteRequest) -> Result<Self, Status> {

@@ -17,9 +17,11 @@ use shoal_core::ring::{KeyRange, Version};
 
 use super::{
     StoreError,
-    digest::{Digest, Span, Tree, cover, leaf_of, spans},
+    digest::{Digest, Tree},
     error::Fault,
-    record::{Key, POSITION_BYTES, Row, end_of, parse_end, parse_place, place_of},
+    leaves::{Span, cover, leaf_of, spans},
+    record::Key,
+    row::{POSITION_BYTES, Row, end_of, parse_end, parse_place, place_of},
 };
 
 /// redb would use 1 GiB.
@@ -43,7 +45,7 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 pub(super) const BATCH: TableDefinition<(), u64> = TableDefinition::new("batch");
 
 /// A bound among the places of records.
-type Place = Bound<Vec<u8>>;
+type PlaceBound = Bound<Vec<u8>>;
 
 /// The database and its sums. A disk error closes redb permanently: it is then reopened, and is
 /// unavailable until then.
@@ -167,7 +169,7 @@ pub(super) fn scan(
 
 fn walk(
     transaction: &ReadTransaction,
-    bounds: impl IntoIterator<Item = (Place, Place)>,
+    bounds: impl IntoIterator<Item = (PlaceBound, PlaceBound)>,
     mut visit: impl FnMut(&[u8], Row<'_>) -> Result<ControlFlow<()>, Fault>,
 ) -> Result<(), Fault> {
     let table = transaction.open_table(RECORDS)?;
@@ -218,14 +220,14 @@ pub(super) fn ended(
 }
 
 /// The places of the records of a span.
-pub(super) fn bounds_of(span: Span) -> (Place, Place) {
+pub(super) fn bounds_of(span: Span) -> (PlaceBound, PlaceBound) {
     let to = span.last.checked_add(1);
     let place = |position: u128| position.to_be_bytes().to_vec();
     let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded(place(to)));
     (Bound::Included(place(span.first)), to)
 }
 
-pub(super) fn as_slice(place: &Place) -> Bound<&[u8]> {
+pub(super) fn as_slice(place: &PlaceBound) -> Bound<&[u8]> {
     place.as_ref().map(Vec::as_slice)
 }
 

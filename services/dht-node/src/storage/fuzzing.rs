@@ -1,14 +1,11 @@
 //! Entry points for fuzz targets: rows of the database. Each returns none if its input is damaged.
 
-use prost::Message as _;
 use shoal_core::ring::{Configurations, NodeId};
-use shoal_proto::dht::v1 as pb;
 
 use super::{
-    configurations,
-    record::{Row, end_of, parse_end, parse_place, place_of},
+    node_state,
+    row::{Row, end_of, parse_end, parse_place, place_of},
 };
-use crate::wire;
 
 /// Reads the row of a record, counts it, and writes it again.
 pub fn row(bytes: &[u8]) -> Option<Vec<u8>> {
@@ -34,10 +31,10 @@ pub fn end(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// Writes the agreed replica sets as on disk.
 pub fn keep_configurations(configurations: &Configurations) -> Vec<u8> {
-    configurations::encode(configurations)
+    node_state::encode_configurations(configurations)
 }
 
 /// Reads the agreed replica sets as on disk.
 pub fn kept_configurations(bytes: &[u8], node: NodeId) -> Option<Configurations> {
-    wire::parse_configurations(pb::Custody::decode(bytes).ok()?, node).ok()
+    node_state::parse_configurations(bytes, node)
 }

@@ -3,15 +3,16 @@
 use std::{cmp::Ordering, sync::Arc};
 
 use redb::{ReadableTable as _, Table, WriteTransaction};
-use shoal_core::ring::{Configurations, KeyRange, Stamp, Version};
+use shoal_core::ring::{Configurations, Contact, KeyRange, Stamp, Version};
 
 use super::{
     Key, Record, StoreError,
-    configurations::{self, CONFIGURATIONS},
     database::{BATCH, Database, ENDS, META, RECORDS, as_slice, bounds_of, parse},
-    digest::{Change, Side, leaf_of, spans},
+    digest::Change,
     error::Fault,
-    record::{Row, end_of, parse_place, place_of},
+    leaves::{leaf_of, spans},
+    node_state::{self, CONFIGURATIONS, KNOWN_NODES},
+    row::{Row, Side, end_of, parse_place, place_of},
 };
 
 /// The batch cannot be committed: the job gives up, and all callers of the batch get the reason.
@@ -82,7 +83,8 @@ impl<'t> Txn<'t> {
     /// The jobs are finished: returns their changes, if there are any and nothing failed.
     pub(super) fn finish(mut self) -> Result<Option<Written>, StoreError> {
         if self.configurations != self.configurations_before {
-            let _ = self.put_meta(CONFIGURATIONS, &configurations::encode(&self.configurations));
+            let bytes = node_state::encode_configurations(&self.configurations);
+            let _ = self.put_meta(CONFIGURATIONS, &bytes);
             self.written.configurations = Some(self.configurations.clone());
         }
         if self.is_changed {
@@ -184,6 +186,11 @@ impl<'t> Txn<'t> {
             txn.is_changed = true;
             Ok(())
         })
+    }
+
+    /// Stores the nodes through which this node rejoins the ring, replacing those stored before.
+    pub fn put_known_nodes(&mut self, nodes: &[Contact]) -> Result<(), Broken> {
+        self.put_meta(KNOWN_NODES, &node_state::encode_nodes(nodes))
     }
 
     fn attempt<T>(

@@ -3,11 +3,11 @@
 //! A promise counts as a promise of the node that was asked. After a restart another node may have
 //! its address, even the caller itself, which would then form a majority alone.
 
-use shoal_common::ring::ADDRESSEE;
+use shoal_common::ring_client::ADDRESSEE;
 use shoal_core::ring::NodeId;
 use tonic::{Request, Status, metadata::MetadataMap, service::Interceptor};
 
-use crate::refusal::{self, Reason};
+use super::refusal::{self, Reason};
 
 /// Names the node in each call to it.
 #[derive(Clone, Copy, Debug)]

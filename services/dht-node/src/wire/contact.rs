@@ -2,16 +2,18 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use shoal_common::{
+use shoal_common::advertised::{AdvertisedAddresses, may_learn};
+use shoal_core::{
     Address,
-    advertised::{AdvertisedAddresses, may_learn},
-};
-use shoal_core::ring::{
-    Contact, Entry, Found, Life, MembershipDigest, NodeId, Position, Standing, State,
+    ring::{Contact, Entry, Found, Life, MembershipDigest, NodeId, Position, Standing, State},
 };
 use shoal_proto::dht::v1 as pb;
 
-use super::{WireError, at_most, field, is_credible};
+use super::{
+    WireError,
+    error::{at_most, field},
+};
+use crate::counters::is_credible;
 
 /// Successors, or closer nodes, in one message.
 const MAX_NODES: usize = 128;
@@ -31,11 +33,10 @@ pub(crate) enum Told {
 }
 
 impl Told {
-    /// An answer from the node that was dialled at HOST:PORT.
-    pub(crate) fn at(address: &str) -> Self {
-        let address: Option<Address> = address.parse().ok();
+    /// An answer from the node that was dialled at this address.
+    pub(crate) fn at(address: &Address) -> Self {
         // Whether a name stands for this host is not known here.
-        Self::From(address.and_then(|it| it.ip()).unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
+        Self::From(address.ip().unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
     }
 
     /// How the same node's hearsay about others is judged.
@@ -52,7 +53,7 @@ pub(crate) fn contact(contact: &Contact) -> pb::NodeInfo {
         node_id: contact.id.to_string(),
         index: 0,
         position: contact.position.to_string(),
-        address: contact.address.to_string(),
+        address: String::from(&contact.address),
         location: None,
     }
 }
@@ -98,7 +99,7 @@ fn dialable(
     if address.port() == 0 {
         return Err(WireError::Field(format!("nobody can dial {address}")));
     }
-    Ok(Contact { position, id, address: address.to_string().into() })
+    Ok(Contact { position, id, address })
 }
 
 /// A node known from hearsay; none if its address leads nowhere from here.
@@ -259,8 +260,8 @@ mod tests {
         parse_state(Some(state), told)
     }
 
-    fn addresses(nodes: &[Contact]) -> Vec<&str> {
-        nodes.iter().map(|node| &*node.address).collect()
+    fn addresses(nodes: &[Contact]) -> Vec<String> {
+        nodes.iter().map(|node| node.address.to_string()).collect()
     }
 
     const LOCAL: [&str; 5] =
@@ -295,8 +296,8 @@ mod tests {
         let rule = AdvertisedAddresses::Observed;
         for told in [
             Told::ByItself([10, 0, 0, 1].into(), rule),
-            Told::at("10.0.0.1:7071"),
-            Told::at("name:1"),
+            Told::at(&"10.0.0.1:7071".parse().expect("an address")),
+            Told::at(&"name:1".parse().expect("an address")),
         ] {
             let state = state_of("10.0.0.1:7071", &others, told).expect("the rest is taken");
             assert_eq!(addresses(&state.successors), ["10.0.0.2:7071"]);

@@ -3,7 +3,7 @@
 use shoal_core::ring::{KeyRange, Stamp};
 use shoal_proto::dht::v1 as pb;
 
-use super::{WireError, at_most, field};
+use super::error::{WireError, at_most, field};
 use crate::storage::{Digest, Key, Record, Value};
 
 /// Records in one message.

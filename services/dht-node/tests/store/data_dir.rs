@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::support::{digest, everywhere, fresh, key, merge, open, record, tombstone, version};
 
-/// A directory in which one record was written, and its files.
+/// A directory with one record, and its files.
 async fn used() -> (TempDir, [PathBuf; 3]) {
     let (directory, store) = fresh();
     merge(&store, record("name", b"value", 5)).await.unwrap();
@@ -26,7 +26,7 @@ fn refused(directory: &Path) -> String {
 }
 
 #[test]
-fn a_second_process_in_the_directory_is_told_so() {
+fn a_second_process_in_the_directory_is_refused() {
     let (directory, store) = fresh();
     let error = DataDir::open(directory.path()).err().unwrap();
     assert!(matches!(&error, StoreError::InUse(path) if path == directory.path()), "{error}");
@@ -38,7 +38,7 @@ fn a_second_process_in_the_directory_is_told_so() {
 }
 
 #[test]
-fn the_node_id_stays() {
+fn the_node_id_survives_a_restart() {
     let (directory, store) = fresh();
     let id = store.node_id();
     drop(store);
@@ -49,7 +49,7 @@ fn the_node_id_stays() {
 }
 
 #[tokio::test]
-async fn what_was_written_is_there_after_a_restart() {
+async fn records_survive_a_restart() {
     let (directory, store) = fresh();
     let records = [record("a", b"1", 5), record("b", b"2", 6), tombstone("c", 7)];
     for record in records.clone() {
@@ -68,7 +68,7 @@ async fn what_was_written_is_there_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_store_that_is_killed_has_what_it_acknowledged() {
+async fn a_killed_store_has_all_acknowledged_writes() {
     let (directory, store) = fresh();
     let mut records = Vec::new();
     for wall_ms in 1..30 {
@@ -76,7 +76,7 @@ async fn a_store_that_is_killed_has_what_it_acknowledged() {
         merge(&store, written.clone()).await.unwrap();
         records.retain(|other: &Record| other.key != written.key);
         records.push(written);
-        // What a new process would find if this one were gone.
+        // A copy of the files, as a new process would find them after a kill.
         let left = tempfile::tempdir().unwrap();
         for file in ["format", "node-id", "ring.redb"] {
             fs::copy(directory.path().join(file), left.path().join(file)).unwrap();
@@ -88,17 +88,17 @@ async fn a_store_that_is_killed_has_what_it_acknowledged() {
 }
 
 #[tokio::test]
-async fn a_format_of_the_future_is_refused_with_words() {
+async fn a_newer_format_is_refused_with_the_reason() {
     let (directory, [format, ..]) = used().await;
     fs::write(&format, "shoal ring 2\n").unwrap();
-    let words = refused(directory.path());
-    assert!(words.contains("shoal ring 2") && words.contains("shoal ring 1"), "{words}");
-    assert!(words.contains(format.to_str().unwrap()), "{words}");
+    let message = refused(directory.path());
+    assert!(message.contains("shoal ring 2") && message.contains("shoal ring 1"), "{message}");
+    assert!(message.contains(format.to_str().unwrap()), "{message}");
     assert_eq!(fs::read(&format).unwrap(), b"shoal ring 2\n");
 }
 
 #[tokio::test]
-async fn a_torn_format_is_refused_and_left_as_it_is() {
+async fn a_torn_format_file_is_refused_and_not_changed() {
     for torn in [&b""[..], b"shoal ri", b"\xff\xfe"] {
         let (directory, [format, ..]) = used().await;
         fs::write(&format, torn).unwrap();
@@ -111,10 +111,10 @@ async fn a_torn_format_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_first_start_that_was_cut_short_is_made_up_for() {
+async fn an_interrupted_first_start_is_repeated() {
     let (whole, files) = used().await;
     let names = ["format", "node-id", "ring.redb"];
-    // Each file is written beside its place, then renamed, then the next one is.
+    // A first start writes each file under another name and renames it, one after the other.
     for done in 0..names.len() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("lock"), "").unwrap();
@@ -131,7 +131,7 @@ async fn a_first_start_that_was_cut_short_is_made_up_for() {
 }
 
 #[tokio::test]
-async fn an_id_that_was_lost_is_not_replaced() {
+async fn a_lost_node_id_is_not_replaced() {
     let (directory, [_, node_id, _]) = used().await;
     let id = fs::read(&node_id).unwrap();
     for torn in [None, Some(&b""[..]), Some(&id[..20])] {
@@ -139,33 +139,33 @@ async fn an_id_that_was_lost_is_not_replaced() {
         if let Some(torn) = torn {
             fs::write(&node_id, torn).unwrap();
         }
-        let words = refused(directory.path());
-        assert!(words.contains("node-id") && words.contains("restore it"), "{words}");
+        let message = refused(directory.path());
+        assert!(message.contains("node-id") && message.contains("restore it"), "{message}");
         fs::write(&node_id, &id).unwrap();
         open(directory.path()).unwrap();
     }
 }
 
 #[tokio::test]
-async fn a_damaged_database_is_refused_with_words() {
+async fn a_damaged_database_is_refused_with_the_reason() {
     let (directory, [_, _, redb]) = used().await;
-    let place = [&key("bad").position().to_u128().to_be_bytes()[..], b"bad"].concat();
+    let row_key = [&key("bad").position().to_u128().to_be_bytes()[..], b"bad"].concat();
     let table: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
     let database = redb::Database::open(&redb).unwrap();
     let transaction = database.begin_write().unwrap();
-    transaction.open_table(table).unwrap().insert(&*place, &[2, 0][..]).unwrap();
+    transaction.open_table(table).unwrap().insert(&*row_key, &[2, 0][..]).unwrap();
     transaction.commit().unwrap();
     drop(database);
-    let words = refused(directory.path());
-    assert!(words.contains("ring.redb is damaged: it holds a record"), "{words}");
+    let message = refused(directory.path());
+    assert!(message.contains("ring.redb is damaged: it holds a record"), "{message}");
 
     fs::write(&redb, "this is no database").unwrap();
-    let words = refused(directory.path());
-    assert!(words.contains("ring.redb"), "{words}");
+    let message = refused(directory.path());
+    assert!(message.contains("ring.redb"), "{message}");
 }
 
 #[test]
-fn the_directory_of_version_1_is_read() {
+fn a_directory_of_version_1_is_readable() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/ring-v1");
     let directory = tempfile::tempdir().unwrap();
     for file in fs::read_dir(fixture).unwrap() {
@@ -189,16 +189,16 @@ fn the_directory_of_version_1_is_read() {
     let session = (key("session"), version(1_764_000_000_500));
     let mut purgeable = store.purgeable(everywhere(), u64::MAX, 10).unwrap();
     purgeable.sort();
-    assert_eq!(purgeable, [gone, session], "the index is made anew");
+    assert_eq!(purgeable, [gone, session], "the index is rebuilt");
     assert_eq!(*store.configurations(), agreements(store.node_id()));
 }
 
-/// Agreements with everything that a node can know of them.
+/// Agreements with all fields set.
 fn agreements(node: NodeId) -> Configurations {
     let contact = |id: NodeId| Contact {
         position: Position::of_node(id, 0),
         id,
-        address: "10.0.0.7:7071".into(),
+        address: "10.0.0.7:7071".parse().expect("an address"),
     };
     let (me, other) = (contact(node), contact(NodeId::new(Uuid::from_u128(7))));
     let set = |founding, epoch, members: &[&Contact]| ReplicaSet {

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::support::{digest, everywhere, fresh, key, merge, open, record, version};
 
-/// Few keys at few versions, so that writes meet.
+/// Few keys and versions, so that writes conflict.
 const KEYS: usize = 12;
 
 fn runtime() -> Runtime {
@@ -33,7 +33,7 @@ prop_compose! {
         is_tombstone: bool,
         expires_ms in prop::option::of(1..9_u64),
     ) -> Record {
-        // A version is of one write only.
+        // A version has one value only.
         let value = format!("{wall_ms} {counter} {node}");
         let is_tombstone = is_tombstone && counter == 0;
         let expires_ms = expires_ms.filter(|_| counter == 1 && node == 1).map(|_| wall_ms + 2);
@@ -44,7 +44,7 @@ prop_compose! {
     }
 }
 
-/// Ends of ranges: anywhere, or at keys and beside them.
+/// Ranges whose ends are anywhere, or at and beside keys.
 fn ranges() -> impl Strategy<Value = KeyRange> {
     let beside = (0..KEYS, 0..3_u128).prop_map(|(number, off)| {
         Position::from_u128(name(number).position().to_u128().wrapping_add(off).wrapping_sub(1))
@@ -84,7 +84,7 @@ fn run(txn: &mut Txn<'_>, step: &Step) -> Result<(), Broken> {
     }
 }
 
-/// What a store should hold.
+/// The expected contents of a store.
 #[derive(Clone, Default)]
 struct Model(BTreeMap<Position, Record>);
 
@@ -124,7 +124,7 @@ impl Model {
         inside
     }
 
-    /// Sorted, as their order is the store's.
+    /// Sorted by key; the store has its own order.
     fn purgeable(&self, range: KeyRange, before_ms: u64) -> Vec<(Key, Version)> {
         let mut ended: Vec<_> = self
             .0
@@ -192,7 +192,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn the_store_does_what_a_map_does(
+    fn the_store_behaves_like_a_map(
         batches in prop::collection::vec((prop::collection::vec(steps(), 1..12), ends()), 1..6),
         ranges in prop::collection::vec(ranges(), 4),
     ) {
@@ -220,7 +220,7 @@ proptest! {
     }
 
     #[test]
-    fn the_order_of_writes_leaves_no_trace_in_a_digest(
+    fn digests_do_not_depend_on_the_order_of_writes(
         (one, other) in prop::collection::vec(records(), 1..40)
             .prop_flat_map(|records| (Just(records.clone()), Just(records).prop_shuffle())),
         range in ranges(),
@@ -241,7 +241,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn two_nodes_find_the_one_key_in_which_they_differ() {
+async fn two_nodes_find_the_only_key_that_differs() {
     let (_one, one) = fresh();
     let (_other, other) = fresh();
     for store in [&one, &other] {
@@ -267,7 +267,7 @@ async fn two_nodes_find_the_one_key_in_which_they_differ() {
 }
 
 #[test]
-fn a_summary_is_of_one_moment_while_others_write() {
+fn a_summary_is_a_snapshot_during_writes() {
     const BATCHES: u64 = 100;
     let (_directory, store) = fresh();
     let names: Vec<_> = (0..6).map(|number| format!("{number}")).collect();
@@ -275,7 +275,7 @@ fn a_summary_is_of_one_moment_while_others_write() {
         .map(|wall_ms| names.iter().map(|name| record(name, b"x", wall_ms)).collect::<Vec<_>>())
         .collect();
     let allowed: Vec<_> = states.iter().map(digest).collect();
-    // Cut within the leaves of two keys, so that some is summed up from the table.
+    // Ends within the leaves of two keys, so that a part is summed from the table.
     let cuts: Vec<_> =
         names[..2].iter().map(|name| KeyRange::whole(key(name).position())).collect();
     let write = |records: &[Record]| {
@@ -295,7 +295,7 @@ fn a_summary_is_of_one_moment_while_others_write() {
                 while !is_over.load(Ordering::Relaxed) {
                     let sum = store.summary(range).unwrap();
                     let found = allowed[at..].iter().position(|allowed| *allowed == sum);
-                    at += found.expect("a state of one moment, and no earlier than the last");
+                    at += found.expect("a snapshot, not older than the last one");
                 }
                 assert!(at > 0);
             });

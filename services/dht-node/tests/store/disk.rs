@@ -14,7 +14,7 @@ fn big(number: usize) -> Record {
     record(format!("{number}"), &vec![number as u8; MAX_VALUE_BYTES], 5)
 }
 
-/// Writes until it fails; returns what was acknowledged, and why no more was.
+/// Writes until a write fails. Returns the acknowledged records and the error.
 async fn fill(store: &Store) -> (Vec<Record>, StoreError) {
     let mut kept = Vec::new();
     loop {
@@ -64,7 +64,7 @@ async fn a_full_disk_refuses_writes_and_keeps_reads_until_there_is_room() {
 }
 
 #[tokio::test]
-async fn a_store_that_was_closed_on_a_full_disk_opens_there() {
+async fn a_store_that_was_closed_on_a_full_disk_can_be_opened() {
     let Some(mount) = Mount::tmpfs("size=3m") else { return };
     let store = open(mount.path()).unwrap();
     let (kept, _) = fill(&store).await;
@@ -73,21 +73,21 @@ async fn a_store_that_was_closed_on_a_full_disk_opens_there() {
 }
 
 #[test]
-fn reads_go_on_once_a_write_has_found_the_disk_full() {
+fn reads_continue_after_a_write_has_found_the_disk_full() {
     let Some(mount) = Mount::tmpfs("size=6m") else { return };
     let store = open(mount.path()).unwrap();
     let runtime = Builder::new_current_thread().build().unwrap();
     let kept = record("kept", b"x", 5);
     runtime.block_on(merge(&store, kept.clone())).unwrap();
-    let (reads, is_told, is_over) =
+    let (reads, is_reported, is_over) =
         (&AtomicU64::new(0), &AtomicBool::new(false), &AtomicBool::new(false));
     let deadline = Instant::now() + Duration::from_secs(30);
     let goes_on = || !is_over.load(Ordering::SeqCst) && Instant::now() < deadline;
     let read = || {
-        let was_told = is_told.load(Ordering::SeqCst);
+        let was_reported = is_reported.load(Ordering::SeqCst);
         match store.get(&kept.key) {
             Ok(found) => assert_eq!(found.as_ref(), Some(&kept)),
-            Err(StoreError::Reopening(_)) if !was_told => {}
+            Err(StoreError::Reopening(_)) if !was_reported => {}
             Err(error) => panic!("{error}"),
         }
         reads.fetch_add(1, Ordering::SeqCst);
@@ -101,7 +101,7 @@ fn reads_go_on_once_a_write_has_found_the_disk_full() {
             });
         }
         let (_, first) = runtime.block_on(fill(&store));
-        is_told.store(true, Ordering::SeqCst);
+        is_reported.store(true, Ordering::SeqCst);
         for _ in 0..5 {
             let before = reads.load(Ordering::SeqCst);
             let error = runtime.block_on(merge(&store, big(200))).unwrap_err();
@@ -113,11 +113,11 @@ fn reads_go_on_once_a_write_has_found_the_disk_full() {
         is_over.store(true, Ordering::SeqCst);
         assert!(matches!(first, StoreError::Full(_)), "{first}");
     });
-    assert!(Instant::now() < deadline, "the reads have ended");
+    assert!(Instant::now() < deadline, "the reads have stopped");
 }
 
 #[test]
-fn a_directory_on_a_full_disk_says_so() {
+fn a_new_directory_on_a_full_disk_reports_it() {
     let Some(mount) = Mount::tmpfs("size=64k") else { return };
     fs::write(mount.path().join("ballast"), vec![1; 60_000]).unwrap();
     let error = open(&mount.path().join("node")).err().unwrap();
@@ -125,7 +125,7 @@ fn a_directory_on_a_full_disk_says_so() {
 }
 
 #[test]
-fn a_read_only_directory_says_so() {
+fn a_read_only_directory_is_reported() {
     let Some(mount) = Mount::tmpfs("size=20m") else { return };
     drop(open(mount.path()).unwrap());
     mount.make_read_only();

@@ -1,4 +1,5 @@
-//! The store, from outside: what a node may rely on whatever happens to its disk and its process.
+//! Tests of the store's public interface: its guarantees whatever happens to the disk and the
+//! process.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -15,7 +15,7 @@ async fn filled(count: usize, length: usize) -> (tempfile::TempDir, Store) {
 }
 
 #[tokio::test]
-async fn a_transfer_comes_in_pages_clockwise() {
+async fn records_are_read_in_pages_clockwise() {
     let (_directory, store) = filled(100, 1_000).await;
     let after = Position::from_u128(5 << 125);
     let whole = KeyRange::whole(after);
@@ -46,7 +46,7 @@ async fn a_page_holds_at_least_one_record() {
 }
 
 #[tokio::test]
-async fn a_key_outside_of_the_range_is_none_to_go_on_after() {
+async fn a_page_after_a_key_outside_the_range_begins_at_the_start() {
     let (_directory, store) = filled(50, 1).await;
     let all = store.stamps(everywhere(), None, 50).unwrap();
     let half = KeyRange { after: all[9].0.position(), last: all[29].0.position() };
@@ -93,7 +93,7 @@ async fn tombstones_and_expired_values_are_purgeable_once_they_are_old() {
     let old = store.purgeable(everywhere(), 31, 10).unwrap();
     assert!(old.contains(&(key("deleted"), version(30))) && old.len() == 2);
 
-    // What is written again, or purged, is no longer to be purged.
+    // Records that are written again or purged are not listed any more.
     merge(&store, record("expired", b"y", 60)).await.unwrap();
     merge(&store, tombstone("late", 70)).await.unwrap();
     store.write(|txn| txn.purge(&key("deleted"), version(30))).await.unwrap();
@@ -103,12 +103,12 @@ async fn tombstones_and_expired_values_are_purgeable_once_they_are_old() {
 }
 
 #[tokio::test]
-async fn what_is_purgeable_in_a_range_does_not_depend_on_what_lies_outside() {
+async fn purgeable_records_of_a_range_do_not_depend_on_records_outside() {
     let (_directory, alone) = fresh();
     let (_other_directory, beside) = fresh();
     let cut = |name: &str| key(name).position();
     let range = KeyRange { after: cut("from"), last: cut("to") };
-    // The oldest ones are of other ranges, and not to be purged.
+    // The oldest tombstones lie outside the range, and must not be listed.
     for number in 0..600_u64 {
         let old = tombstone(format!("{number}"), number + 1);
         let is_inside = range.contains(old.key.position());
@@ -119,12 +119,12 @@ async fn what_is_purgeable_in_a_range_does_not_depend_on_what_lies_outside() {
         merge(&beside, record).await.unwrap();
     }
     let inside = alone.record_count() as usize;
-    assert!((20..580).contains(&inside), "{inside} of 600 lie there");
+    assert!((20..580).contains(&inside), "{inside} of 600 lie in the range");
     for max in [1, 10, inside - 1, inside + 1] {
         let purgeable = beside.purgeable(range, u64::MAX, max).unwrap();
         assert_eq!(purgeable.len(), max.min(inside));
         assert_eq!(purgeable, alone.purgeable(range, u64::MAX, max).unwrap());
     }
-    let turned = KeyRange { after: range.last, last: range.after };
-    assert_eq!(beside.purgeable(turned, u64::MAX, 1_000).unwrap().len(), 600 - inside);
+    let complement = KeyRange { after: range.last, last: range.after };
+    assert_eq!(beside.purgeable(complement, u64::MAX, 1_000).unwrap().len(), 600 - inside);
 }

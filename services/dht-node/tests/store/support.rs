@@ -1,4 +1,4 @@
-//! Stores, records, and file systems with a flaw.
+//! Stores, records, and full or read-only file systems.
 
 use std::{
     ffi::CString,
@@ -38,13 +38,13 @@ pub(crate) fn version(wall_ms: u64) -> Version {
     Version { epoch: 1, wall_ms, counter: 0, node: NodeId::new(Uuid::from_u128(7)) }
 }
 
-/// A value, written at this time.
+/// A value with this write time.
 pub(crate) fn record(name: impl AsRef<[u8]>, value: &[u8], wall_ms: u64) -> Record {
     let value = Some(Bytes::copy_from_slice(value).try_into().unwrap());
     Record { key: key(name), stamp: Stamp::of(version(wall_ms)), value, expires_ms: None }
 }
 
-/// A deletion at this time.
+/// A tombstone with this write time.
 pub(crate) fn tombstone(name: impl AsRef<[u8]>, wall_ms: u64) -> Record {
     Record { value: None, ..record(name, &[], wall_ms) }
 }
@@ -53,12 +53,12 @@ pub(crate) async fn merge(store: &Store, record: Record) -> Result<Merged, Store
     store.write(move |txn| txn.merge(&record)).await
 }
 
-/// The range of all positions, as one that does not wrap.
+/// The range of all positions, in the form that does not wrap.
 pub(crate) fn everywhere() -> KeyRange {
     KeyRange::whole(Position::from_u128(u128::MAX))
 }
 
-/// What records amount to, as other nodes compute it.
+/// The digest of records, computed independently of the store.
 pub(crate) fn digest<'a>(records: impl IntoIterator<Item = &'a Record>) -> Digest {
     records.into_iter().fold(Digest::default(), |sum, record| {
         let Stamp { epoch, version } = record.stamp;
@@ -68,10 +68,10 @@ pub(crate) fn digest<'a>(records: impl IntoIterator<Item = &'a Record>) -> Diges
     })
 }
 
-/// Polls a future once: a write is then queued, or waits for room. Writes begun while the writer is
-/// held are one batch.
+/// Polls a future once: a write is then queued, or waits for room. Writes that begin while the
+/// writer is blocked form one batch.
 pub(crate) async fn begun<F: Future>(future: F) -> Pin<Box<impl Future<Output = F::Output>>> {
-    // Else tokio would have the task yield before all that a test begins has begun.
+    // Otherwise tokio would make the task yield before all of a test's writes have begun.
     let mut future = Box::pin(unconstrained(future));
     poll_fn(|context| {
         assert!(future.as_mut().poll(context).is_pending());
@@ -81,20 +81,20 @@ pub(crate) async fn begun<F: Future>(future: F) -> Pin<Box<impl Future<Output = 
     future
 }
 
-/// A job that holds the writer until something is sent.
+/// A job that blocks the writer until something is sent.
 pub(crate) fn holding() -> (Sender<()>, impl FnOnce(&mut Txn<'_>) -> Result<(), Broken> + Send) {
     let (release, held) = channel();
     (release, move |_: &mut Txn<'_>| held.recv().map_or(Ok(()), Ok))
 }
 
-/// A tmpfs of its own, unmounted when dropped. Mounted without a process for it: one that is being
-/// started shares for a moment the locks that other tests hold.
+/// A tmpfs, unmounted when dropped. Mounted without a child process: a new process briefly shares
+/// the locks that other tests hold.
 pub(crate) struct Mount {
     directory: TempDir,
 }
 
 impl Mount {
-    /// None, with a word, where mounting is not allowed: it needs root.
+    /// None, with a message, without the right to mount, which needs root.
     pub(crate) fn tmpfs(options: &str) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let options = CString::new(options).unwrap();

@@ -36,7 +36,7 @@ async fn the_last_writer_wins() {
 }
 
 #[tokio::test]
-async fn a_key_is_purged_only_at_the_version_that_was_meant() {
+async fn a_key_is_purged_only_at_the_given_version() {
     let (_directory, store) = fresh();
     merge(&store, tombstone("a", 6)).await.unwrap();
     let purge = |wall_ms| store.write(move |txn| txn.purge(&key("a"), version(wall_ms)));
@@ -49,12 +49,12 @@ async fn a_key_is_purged_only_at_the_version_that_was_meant() {
 }
 
 #[tokio::test]
-async fn a_range_is_discarded_step_by_step() {
+async fn a_range_is_discarded_in_steps() {
     let (_directory, store) = fresh();
     let records: Vec<_> = (0..100).map(|name| record(format!("{name}"), b"x", 5)).collect();
     let all = records.clone();
     store.write(move |txn| all.iter().try_for_each(|one| txn.merge(one).map(drop))).await.unwrap();
-    // It passes zero.
+    // The range wraps around zero.
     let range =
         KeyRange { after: Position::from_u128(3 << 126), last: Position::from_u128(1 << 126) };
     let (gone, kept): (Vec<Record>, Vec<Record>) =
@@ -75,7 +75,7 @@ async fn a_range_is_discarded_step_by_step() {
 }
 
 #[tokio::test]
-async fn jobs_run_in_turn_and_see_what_others_see_once_it_is_committed() {
+async fn jobs_run_in_order_and_see_earlier_jobs_writes_before_their_commit() {
     let (_directory, store) = fresh();
     let (release, hold) = holding();
     let held = begun(store.write(hold)).await;
@@ -104,7 +104,7 @@ async fn jobs_run_in_turn_and_see_what_others_see_once_it_is_committed() {
 }
 
 #[tokio::test]
-async fn more_writes_than_the_queue_holds_wait_for_room() {
+async fn writes_beyond_the_queue_wait_for_room() {
     let (_directory, store) = fresh();
     let (release, hold) = holding();
     let held = begun(store.write(hold)).await;
@@ -121,7 +121,7 @@ async fn more_writes_than_the_queue_holds_wait_for_room() {
 }
 
 #[tokio::test]
-async fn nothing_counts_of_a_batch_in_which_a_job_panics() {
+async fn a_batch_with_a_panicking_job_is_aborted_as_a_whole() {
     let (_directory, store) = fresh();
     merge(&store, record("a", b"1", 5)).await.unwrap();
     let before = store.summary(everywhere()).unwrap();
@@ -140,7 +140,7 @@ async fn nothing_counts_of_a_batch_in_which_a_job_panics() {
     assert!(matches!(held.await, Err(StoreError::Aborted)));
     assert!(matches!(first.await, Err(StoreError::Aborted)));
     assert!(matches!(panicking.await, Err(StoreError::Aborted)));
-    // The job after the one that panicked is in the next batch.
+    // The jobs after the panicking one form the next batch.
     assert_eq!(last.await.unwrap(), Merged::Stored);
     assert_eq!(store.get(&key("a")).unwrap(), Some(record("a", b"1", 5)));
     assert_eq!(store.meta("clock").unwrap(), None);
@@ -153,7 +153,7 @@ async fn nothing_counts_of_a_batch_in_which_a_job_panics() {
 }
 
 #[tokio::test]
-async fn who_gives_up_before_its_turn_has_written_nothing() {
+async fn a_write_dropped_before_its_turn_is_not_done() {
     let (_directory, store) = fresh();
     let (release, hold) = holding();
     let held = begun(store.write(hold)).await;
@@ -168,7 +168,7 @@ async fn who_gives_up_before_its_turn_has_written_nothing() {
 }
 
 #[tokio::test]
-async fn the_last_handle_may_be_dropped_by_a_job() {
+async fn a_job_may_drop_the_last_handle() {
     let (directory, store) = fresh();
     let (start, started) = channel();
     let (open, gate) = channel();
@@ -195,7 +195,7 @@ async fn the_last_handle_may_be_dropped_by_a_job() {
     assert_eq!(store.record_count(), 1);
 }
 
-/// An answer that does not survive being given up.
+/// An answer that panics when the writer drops it.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -205,7 +205,7 @@ impl Drop for Bomb {
 }
 
 #[tokio::test]
-async fn that_the_writer_is_gone_does_not_stay_unnoticed() {
+async fn the_end_of_the_writer_is_noticed() {
     let (_directory, store) = fresh();
     let (tell, running) = channel();
     let (release, held) = channel::<()>();
@@ -216,7 +216,7 @@ async fn that_the_writer_is_gone_does_not_stay_unnoticed() {
     }))
     .await;
     running.recv().unwrap();
-    // Nobody waits for the answer any more, so the writer itself drops it.
+    // No caller waits for the answer any more, so the writer drops it.
     drop(job);
     release.send(()).unwrap();
     store.writer_ended().await;

@@ -31,7 +31,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::Desk;
+use super::api::LocalApi;
 use crate::settings::Control;
 
 /// Bytes that messages of the local API may use at a time.
@@ -65,7 +65,7 @@ enum Reason {
     TooLong(usize),
     #[error("another process listens there; stop it, or choose another path")]
     InUse,
-    #[error("something else lies there; move it away, or choose another path")]
+    #[error("another file is there; move it away, or choose another path")]
     Occupied,
     #[error(
         "the file system gave it the mode {0:o}, which lets other users in; choose a path on another file system with --control unix:PATH"
@@ -110,16 +110,16 @@ impl Listener {
     }
 
     /// Serves until `shutdown`.
-    pub(crate) async fn serve(self, desk: Desk, shutdown: CancellationToken) {
+    pub(crate) async fn serve(self, api: LocalApi, shutdown: CancellationToken) {
         let health = Health::new(&[
-            health::name_of::<ControlServiceServer<Desk>>(),
-            health::name_of::<ObserveServiceServer<Desk>>(),
+            health::name_of::<ControlServiceServer<LocalApi>>(),
+            health::name_of::<ObserveServiceServer<LocalApi>>(),
         ])
         .await;
         health.ready().await;
         let routes = server::routes(&health)
-            .add_service(ControlServiceServer::new(desk.clone()))
-            .add_service(ObserveServiceServer::new(desk));
+            .add_service(ControlServiceServer::new(api.clone()))
+            .add_service(ObserveServiceServer::new(api));
         // An upload or a watch has no time limit.
         let limits = Limits {
             request_timeout: None,
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_that_accepts_nobody_is_alive() {
+    async fn a_process_that_accepts_no_connection_is_alive() {
         let here = tempfile::tempdir().unwrap();
         let path = here.path().join("control.sock");
         let socket = UnixSocket::new_stream().unwrap();
@@ -280,23 +280,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_socket_stays() {
+    async fn a_file_that_is_not_a_socket_stays() {
         let here = tempfile::tempdir().unwrap();
         let (file, link) = (here.path().join("file"), here.path().join("link"));
         fs::write(&file, "precious").unwrap();
         symlink(&file, &link).unwrap();
         for path in [&file, &link] {
-            assert!(refusal(path).await.contains("something else lies there"));
+            assert!(refusal(path).await.contains("another file is there"));
         }
         assert_eq!(fs::read(&file).unwrap(), b"precious");
     }
 
     #[tokio::test]
-    async fn a_path_that_is_too_long_is_told_with_what_to_do() {
+    async fn a_path_that_is_too_long_is_refused_with_advice() {
         let here = tempfile::tempdir().unwrap();
         let longest = MAX_PATH_BYTES - here.path().as_os_str().len() - 1;
         bind_socket(&here.path().join("s".repeat(longest))).await.unwrap();
-        let said = refusal(&here.path().join("s".repeat(longest + 1))).await;
-        assert!(said.contains("has 108 bytes, and the system takes 107; choose a"), "{said}");
+        let error = refusal(&here.path().join("s".repeat(longest + 1))).await;
+        assert!(error.contains("has 108 bytes, and the system takes 107; choose a"), "{error}");
     }
 }

@@ -13,7 +13,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
 use super::{
-    Desk, parse_id,
+    api::{LocalApi, parse_id, unknown},
     wire::{self, Keeping},
 };
 use crate::node::StatusWatch;
@@ -22,12 +22,12 @@ const DEFAULT_INTERVAL: Duration = Duration::from_millis(250);
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
 
 #[tonic::async_trait]
-impl ObserveService for Desk {
+impl ObserveService for LocalApi {
     type WatchStream = Pin<Box<dyn Stream<Item = Result<WatchResponse, Status>> + Send>>;
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListResponse>, Status> {
         let keeping = self.keeping();
-        let statuses = self.node.list().await?;
+        let statuses = self.daemon.node.list().await?;
         let contents = statuses.iter().map(|status| {
             wire::status(status, keeping.get(&status.id).copied().unwrap_or_default())
         });
@@ -47,10 +47,10 @@ impl ObserveService for Desk {
                 return Err(Status::invalid_argument(format!("interval: {error}")));
             }
         };
-        let watch = self.node.watch(id).await?.ok_or_else(|| unknown(id))?;
+        let watch = self.daemon.node.watch(id).await?.ok_or_else(|| unknown(id))?;
         // One status may wait while another is sent; a slow caller gets fewer, with newer numbers.
         let (updates, responses) = mpsc::channel(1);
-        tokio::spawn(Watcher { desk: self.clone(), id, interval, updates }.run(watch));
+        tokio::spawn(Watcher { api: self.clone(), id, interval, updates }.run(watch));
         Ok(Response::new(Box::pin(ReceiverStream::new(responses))))
     }
 
@@ -59,15 +59,15 @@ impl ObserveService for Desk {
         request: Request<ExplainRequest>,
     ) -> Result<Response<ExplainResponse>, Status> {
         let id = parse_id(&request.get_ref().content_id)?;
-        let explanation = self.node.explain(id).await?.ok_or_else(|| unknown(id))?;
+        let explanation = self.daemon.node.explain(id).await?.ok_or_else(|| unknown(id))?;
         Ok(Response::new(wire::explanation(explanation)))
     }
 }
 
-impl Desk {
+impl LocalApi {
     /// The store's entry of each content.
-    pub(super) fn keeping(&self) -> HashMap<ContentId, Keeping> {
-        let contents = self.store.contents().into_iter();
+    fn keeping(&self) -> HashMap<ContentId, Keeping> {
+        let contents = self.daemon.store.contents().into_iter();
         contents
             .map(|(id, entry)| {
                 (id, Keeping { pinned: entry.pinned, in_place: entry.in_place.is_some() })
@@ -76,13 +76,9 @@ impl Desk {
     }
 }
 
-pub(super) fn unknown(id: ContentId) -> Status {
-    Status::not_found(format!("content {id} is not here; fetch it first"))
-}
-
 /// Follows one content for one caller.
 struct Watcher {
-    desk: Desk,
+    api: LocalApi,
     id: ContentId,
     interval: Duration,
     updates: mpsc::Sender<Result<WatchResponse, Status>>,
@@ -93,13 +89,13 @@ impl Watcher {
         let mut told = Bitfield::empty(0);
         for sequence in 1.. {
             let status = watch.borrow_and_update().clone();
-            let keeping = self.desk.keeping().get(&self.id).copied().unwrap_or_default();
+            let keeping = self.api.keeping().get(&self.id).copied().unwrap_or_default();
             let mut update = WatchResponse {
                 sequence,
                 status: Some(wire::status(&status, keeping)),
                 new_pieces: Vec::new(),
             };
-            if let Some(held) = self.desk.node.held(self.id) {
+            if let Some(held) = self.api.daemon.node.held(self.id) {
                 update.new_pieces = held.minus(&told).map(PieceIndex::get).collect();
                 told = held;
             }

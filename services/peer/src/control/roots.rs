@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use crate::{
     settings::{Root, Settings},
-    store::Place,
+    store::RootedPath,
 };
 
 /// The directories in which clients may name paths.
@@ -60,29 +60,29 @@ impl Roots {
         purpose: Purpose,
         path: &Path,
         caller: &Caller,
-    ) -> Result<Place, Status> {
+    ) -> Result<RootedPath, Status> {
         let roots = match purpose {
             Purpose::Publish => &self.publish,
             Purpose::Export => &self.export,
         };
         let place = match roots.as_slice() {
-            [] if caller.has_our_rights() => Some(Place::anywhere(path)),
-            some => Place::beneath(some, path),
+            [] if caller.has_our_rights() => Some(RootedPath::anywhere(path)),
+            some => RootedPath::beneath(some, path),
         };
         let Some(place) = place else {
-            warn!(path = %path.display(), %caller, "{} is refused", purpose.verb());
+            warn!(operation = purpose.verb(), path = %path.display(), %caller, "a path is refused");
             return Err(refused(purpose, path, roots, caller));
         };
-        info!(path = %path.display(), %caller, "{} is asked for", purpose.verb());
+        info!(operation = purpose.verb(), path = %path.display(), %caller, "a path is allowed");
         Ok(place)
     }
 
     /// The place of a copy that was requested, and allowed, before the peer was restarted; none if
     /// the roots no longer allow it.
-    pub(crate) fn place_of_export(&self, path: &Path) -> Option<Place> {
+    pub(crate) fn place_of_export(&self, path: &Path) -> Option<RootedPath> {
         match self.export.as_slice() {
-            [] => Some(Place::anywhere(path)),
-            some => Place::beneath(some, path),
+            [] => Some(RootedPath::anywhere(path)),
+            some => RootedPath::beneath(some, path),
         }
     }
 }
@@ -108,7 +108,7 @@ fn refused(purpose: Purpose, path: &Path, roots: &[PathBuf], caller: &Caller) ->
 impl Purpose {
     const fn verb(self) -> &'static str {
         match self {
-            Self::Publish => "publish in place of",
+            Self::Publish => "publish in place",
             Self::Export => "export to",
         }
     }
@@ -173,14 +173,14 @@ mod tests {
     }
 
     #[test]
-    fn without_roots_only_who_has_our_rights_names_paths() {
+    fn without_roots_only_callers_with_our_rights_may_name_paths() {
         let ours = Caller::Local { uid: geteuid().as_raw(), pid: None };
         let other = Caller::Local { uid: 54_321, pid: Some(7) };
         let remote = Caller::Remote(None);
         let unset = roots(&[], &[]);
         let path = Path::new("/etc/shadow");
         for purpose in [Purpose::Publish, Purpose::Export] {
-            assert_eq!(unset.place(purpose, path, &ours).unwrap(), Place::anywhere(path));
+            assert_eq!(unset.place(purpose, path, &ours).unwrap(), RootedPath::anywhere(path));
             for caller in [&other, &remote] {
                 let refused = unset.place(purpose, path, caller).unwrap_err();
                 assert_eq!(refused.code(), Code::PermissionDenied);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn roots_hold_for_everyone_each_for_its_purpose() {
+    fn roots_hold_for_every_caller_each_for_its_purpose() {
         let set = roots(&["/models"], &["/export"]);
         let ours = Caller::Local { uid: geteuid().as_raw(), pid: None };
         for caller in [&ours, &Caller::Remote(None)] {

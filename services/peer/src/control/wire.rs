@@ -1,11 +1,13 @@
-//! Conversion of the peer's state to messages of `shoal.control.v1`.
+//! Conversion between the peer's own types and messages of `shoal.control.v1`.
 
-use shoal_core::swarm::Priority;
+use shoal_core::{content::PieceLength, swarm::Priority};
 use shoal_proto::control::v1 as pb;
 use tonic::{Code, Status as RpcStatus};
 
-use super::code_of;
-use crate::status::{Cause, Explanation, Neighbour, Phase, Source, Status};
+use crate::{
+    daemon::code_of,
+    status::{Cause, DiscoverySource, Explanation, Neighbour, Phase, Status},
+};
 
 /// The store's entry of a content, in addition to its swarm.
 #[derive(Clone, Copy, Debug, Default)]
@@ -61,6 +63,15 @@ pub(super) fn priorities(
     wire.into_iter().map(parse).collect()
 }
 
+/// A piece length of 0 means one that follows the size.
+pub(super) fn piece_length(bytes: u64) -> Result<Option<PieceLength>, RpcStatus> {
+    if bytes == 0 {
+        return Ok(None);
+    }
+    let length = PieceLength::new(bytes);
+    length.map(Some).map_err(|error| RpcStatus::invalid_argument(format!("piece_length: {error}")))
+}
+
 pub(super) fn explanation(explanation: Explanation) -> pb::ExplainResponse {
     let cause = match explanation.cause {
         Cause::None => pb::Cause::None,
@@ -103,7 +114,7 @@ fn neighbour(neighbour: Neighbour) -> pb::NeighbourStatus {
     }
 }
 
-fn source(source: Source) -> pb::TrackerStatus {
+fn source(source: DiscoverySource) -> pb::TrackerStatus {
     pb::TrackerStatus {
         address: source.address.to_string(),
         error: source.error.unwrap_or_default(),

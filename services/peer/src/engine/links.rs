@@ -1,32 +1,32 @@
-//! Links: dialled, accepted, used, closed.
+//! Links: accepted, used, closed.
 
 use std::{
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
-use shoal_common::Address;
 use shoal_core::{
-    PeerId,
-    roster::{Admission, Arrival, Origin, Refusal},
+    Address, PeerId,
+    peer_list::{Admission, Arrival, Origin, Refusal},
     swarm::{BanReason, Capabilities, ContentKey, Input, LinkKey, PeerMessage},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tracing::{Instrument as _, debug};
+use tracing::debug;
 
-use super::{Engine, inlink::OnLink};
+use super::Engine;
 use crate::{
-    bulk::Source,
-    event::Event,
-    link::{Admitted, AdmittedLink, Dial, Handshake, LinkError, Voice},
-    wire::{self, LinkToken, WireError},
+    link::{
+        Admitted, AdmittedLink, Event, Handshake, LinkSender, LinkToken,
+        wire::{self, WireError},
+    },
+    transfer::{LinkUploads, NeighbourSource},
 };
 
 /// A neighbour that dialled us and moved no block for this long, in either direction, makes room
 /// for a newcomer: longer than a seeder's round takes on a slow uplink.
 const USELESS_AFTER: Duration = Duration::from_secs(30);
 
-/// The same for a newcomer of its own host, which has a share of the places.
+/// The same for a newcomer of its own host, which has a share of the slots.
 const USELESS_TO_ITS_HOST_AFTER: Duration = Duration::from_secs(10);
 
 /// A link of a neighbour that dialled us is closed when no block moved on it for this long.
@@ -45,50 +45,28 @@ pub(super) struct Link {
     moved_at: Instant,
     /// In its calls to us.
     our_token: LinkToken,
-    pub(super) voice: Voice,
-    pub(super) requests: OnLink,
+    pub(super) sender: LinkSender,
     /// In our calls to it.
     pub(super) their_token: LinkToken,
-    /// Where blocks are fetched from.
-    pub(super) source: Source,
+    /// Where its blocks are fetched from.
+    pub(super) source: NeighbourSource,
+    /// What it fetches on the link.
+    pub(super) uploads: LinkUploads,
     _closer: DropGuard,
 }
 
 impl Engine {
-    /// Dials the peers that the roster names.
-    pub(super) fn dial(&mut self) {
-        for (content, candidate) in self.roster.dials(Instant::now(), &mut self.rng) {
-            let Some(entry) = self.contents.get(&content) else { continue };
-            let Some(stored) = entry.stored() else { continue };
-            let Ok(address) = candidate.address.parse() else { continue };
-            let dial = Dial {
-                content,
-                layout: stored.layout().clone(),
-                peer: candidate.peer,
-                address,
-                hello: self.identity.hello(&stored),
-                events: self.events.clone(),
-            };
-            let events = self.events.clone();
-            let stop = self.stop.clone();
-            let dialling = async move {
-                if let Some(Err(error)) = stop.run_until_cancelled(dial.run()).await {
-                    let peer = candidate.peer;
-                    // The engine has ended.
-                    let _ = events.send(Event::DialFailed { content, peer, error }).await;
-                }
-            };
-            self.jobs.spawn("dial", dialling.instrument(entry.span.clone()));
+    pub(super) fn handle_link(&mut self, event: Event) {
+        match event {
+            Event::Message { link, message } => self.advance(Input::Message { link, message }),
+            Event::InLink { link, message } => self.in_link(link, message),
+            Event::Handshake(handshake, admitted) => {
+                // The caller may have given up: then the accepted link reports that it has ended.
+                drop(admitted.send(self.admit(*handshake)));
+            }
+            Event::Called { content, candidate } => self.called(content, candidate),
+            Event::Ended { link, offence } => self.link_ended(link, offence),
         }
-    }
-
-    pub(super) fn dial_failed(&mut self, content: ContentKey, peer: PeerId, error: &LinkError) {
-        debug!(peer_id = %peer, %error, "no link");
-        let answers = match error {
-            LinkError::OtherPeer(peer) => Some(*peer),
-            _ => None,
-        };
-        self.roster.dial_failed(Instant::now(), content, peer, answers, &mut self.rng);
     }
 
     /// Accepts a link, or says why not.
@@ -101,16 +79,16 @@ impl Engine {
         let (content, peer, origin) = (*content, *peer, origin.clone());
         let arrival = Arrival {
             peer,
-            address: handshake.address.as_ref().map(ToString::to_string),
+            address: handshake.address.clone(),
             complete: handshake.complete,
             origin: origin.clone(),
         };
-        let mut admission = self.roster.admit(now, content, arrival.clone());
+        let mut admission = self.peer_list.admit(now, content, arrival.clone());
         if let Admission::Refuse(refusal) = admission
-            && let Some(useless) = self.useless_link(now, content, &origin, refusal)
+            && let Some(useless) = self.least_useful_link(now, content, &origin, refusal)
         {
             self.close(useless);
-            admission = self.roster.admit(now, content, arrival);
+            admission = self.peer_list.admit(now, content, arrival);
         }
         match admission {
             Admission::Refuse(refusal) => return Err(refusal),
@@ -125,38 +103,47 @@ impl Engine {
         let link = LinkKey(self.next_key());
         let closed = CancellationToken::new();
         self.directory.insert_link(handshake.our_token, content, link);
-        let address = handshake.address.unwrap_or_else(|| place_of(&origin));
+        let address = handshake.address.unwrap_or_else(|| observed_at(&origin));
         self.links.insert(
             link,
             Link {
                 content,
                 peer,
-                source: self.bulk.downloads.source(&self.bulk.lanes, &address),
+                source: self.data_plane.source(&address),
                 address,
                 origin: origin.clone(),
                 moved: 0,
                 moved_at: now,
                 our_token: handshake.our_token,
                 their_token: handshake.their_token,
-                voice: handshake.voice,
-                requests: OnLink::default(),
+                sender: handshake.sender,
+                uploads: LinkUploads::default(),
                 _closer: closed.clone().drop_guard(),
             },
         );
         if let Origin::Seen(host, _) = origin {
             self.probe(link, host);
         }
-        self.brain(Input::LinkUp {
+        self.advance(Input::LinkUp {
             link,
             content,
             peer,
             capabilities: Capabilities { reciprocates: true, serves: !handshake.serves_nothing },
             round_trip: handshake.round_trip,
         });
-        Ok(AdmittedLink::new(link, closed, self.events.clone()))
+        Ok(AdmittedLink::new(link, closed, self.senders.links.clone()))
     }
 
-    pub(super) fn link_ended(&mut self, link: LinkKey, offence: Option<WireError>) {
+    /// Ends all links of a content.
+    pub(super) fn close_all(&mut self, content: ContentKey) {
+        let of_content = self.links.iter().filter(|(_, link)| link.content == content);
+        let links: Vec<_> = of_content.map(|(link, _)| *link).collect();
+        for link in links {
+            self.close(link);
+        }
+    }
+
+    fn link_ended(&mut self, link: LinkKey, offence: Option<WireError>) {
         match offence {
             Some(error) => {
                 debug!(error = %error, "a neighbour breaks the protocol");
@@ -167,10 +154,10 @@ impl Engine {
     }
 
     /// Queues a message. A neighbour that reads so slowly that there is no room is dropped.
-    pub(super) fn say(&mut self, link: LinkKey, message: PeerMessage) {
+    pub(super) fn send(&mut self, link: LinkKey, message: PeerMessage) {
         let Some(entry) = self.links.get(&link) else { return };
-        for message in wire::send(message) {
-            if entry.voice.messages.try_send(message).is_err() {
+        for message in wire::encode(message) {
+            if entry.sender.send(message).is_err() {
                 debug!(peer_id = %entry.peer, "a neighbour does not read its link");
                 self.close(link);
                 return;
@@ -184,15 +171,15 @@ impl Engine {
         let (peer, address) = (entry.peer, &entry.address);
         debug!(peer_id = %peer, addr = %address, ?reason, "banned");
         let mut proven = vec![entry.origin.clone()];
-        if reason == BanReason::Corruption && !entry.requests.only_way {
+        if reason == BanReason::Corruption && !entry.source.is_on_link() {
             // Its blocks came from there.
-            proven.push(Origin::Dialled(address.to_string()));
+            proven.push(Origin::Dialled(address.clone()));
         }
         metrics::counter!("shoal_peer_bans_total").increment(1);
         let all = self.links.iter().filter(|(_, link)| proven.contains(&link.origin));
         let all: Vec<_> = all.map(|(link, _)| *link).collect();
         for origin in proven {
-            self.roster.ban(Instant::now(), origin);
+            self.peer_list.ban(Instant::now(), origin);
         }
         for link in all {
             self.close(link);
@@ -201,7 +188,7 @@ impl Engine {
 
     /// The least useful link, if it was of no use for a while: it makes room for one from `origin`
     /// that is refused. Links that we dialled stay.
-    fn useless_link(
+    fn least_useful_link(
         &self,
         now: Instant,
         content: ContentKey,
@@ -248,31 +235,26 @@ impl Engine {
     /// Ends a link.
     pub(super) fn close(&mut self, link: LinkKey) {
         let Some(entry) = self.links.get(&link) else { return };
-        self.roster.link_down(Instant::now(), entry.content, entry.peer);
+        self.peer_list.link_down(Instant::now(), entry.content, entry.peer);
         self.forget(link);
     }
 
-    /// Ends a link that the roster has removed already, with everything that depends on it.
-    pub(super) fn forget(&mut self, link: LinkKey) {
+    /// Ends a link that the peer list has removed already, with everything that depends on it.
+    fn forget(&mut self, link: LinkKey) {
         let Some(entry) = self.links.remove(&link) else { return };
         self.directory.remove_link(&entry.our_token);
         self.fetches.retain(|_, fetch| fetch.link != link);
-        self.bulk.uploads.end_link(link);
-        self.brain(Input::LinkDown { link });
+        self.data_plane.uploads.end_link(link);
+        self.advance(Input::LinkDown { link });
     }
 }
 
 /// Where a neighbour was observed, without a port to dial.
-fn place_of(origin: &Origin) -> Address {
-    let (Origin::Seen(ip, _), port) = (origin, 0) else {
+fn observed_at(origin: &Origin) -> Address {
+    let ip = match origin {
+        Origin::Seen(ip, _) => *ip,
         // A peer that we dialled has an address.
-        return Address::from(SocketAddr::from(([0, 0, 0, 0], 0)));
+        Origin::Dialled(_) => IpAddr::from([0, 0, 0, 0]),
     };
-    Address::from(SocketAddr::new(*ip, port))
-}
-
-/// Whether an address leads to a host by its IP address.
-pub(super) fn leads_to(address: &Address, host: IpAddr) -> bool {
-    let ip = address.ip().map(|ip| ip.to_canonical());
-    ip.is_some_and(|ip| ip == host || ip.is_loopback() && host.is_loopback())
+    Address::from(SocketAddr::new(ip, 0))
 }

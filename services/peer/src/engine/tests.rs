@@ -1,4 +1,4 @@
-//! The engine, its brains and its lanes, with the test in the place of tasks and neighbours.
+//! The engine, its state machines and I/O threads; the test replaces tasks and neighbours.
 
 use std::{fs, num::NonZeroUsize};
 
@@ -6,7 +6,7 @@ use shoal_common::{health::Health, supervisor::Supervisor};
 use shoal_core::{
     PeerId,
     content::{Bitfield, PieceLength},
-    roster::Origin,
+    peer_list::Origin,
     swarm::{FetchEnd, PeerMessage},
 };
 use shoal_proto::{
@@ -14,16 +14,16 @@ use shoal_proto::{
     types::v1::Location,
 };
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
+use tracing::Span;
 use uuid::Uuid;
 
 use super::*;
 use crate::{
-    bulk::RateCap,
-    link::{AdmittedLink, Handshake, Voice},
+    link::{self, AdmittedLink, Handshake, LinkSender, LinkToken, wire::InLink},
     options::Options,
     store::{OneShot, hash},
-    wire::{InLink, LinkToken},
+    transfer::{self, Downloads, IoThreads, RateCap, Uploads},
 };
 
 const PIECE: u32 = PieceLength::MIN.get();
@@ -35,8 +35,7 @@ struct Bench {
     engine: Engine,
     content: ContentKey,
     bytes: Vec<u8>,
-    inbox: mpsc::Receiver<Event>,
-    transfers: mpsc::Receiver<bulk::Event>,
+    queues: Queues,
     _copy: OneShot,
     _directory: TempDir,
 }
@@ -52,70 +51,68 @@ impl Bench {
         let destination = directory.path().join("copy");
         let copy = OneShot::begin(&destination, hashed.manifest, hashed.hashes).unwrap();
 
-        let (events, inbox) = mpsc::channel(QUEUE);
-        let (moved, transfers) = mpsc::channel(QUEUE);
-        let bulk = Bulk {
-            lanes: Arc::new(Lanes::start(NonZeroUsize::MIN).unwrap()),
-            downloads: Downloads::new(moved.clone(), RateCap::new(None), DEADLINE),
-            uploads: Uploads::new(moved.clone(), RateCap::new(None)),
-            moved,
+        let (senders, queues) = queues();
+        let events = senders.transfers.clone();
+        let data_plane = DataPlane {
+            io_threads: Arc::new(IoThreads::start(NonZeroUsize::MIN).unwrap()),
+            downloads: Downloads::new(events.clone(), RateCap::new(None), DEADLINE),
+            uploads: Uploads::new(events, RateCap::new(None)),
             max_download: None,
         };
         let mut engine = Engine::new(Parts {
             settings: swarm::Settings::default(),
-            roster: RosterSettings::default(),
+            peer_list: PeerListSettings::default(),
             identity: Arc::new(Identity {
                 peer: PeerId::new(Uuid::from_u128(1)),
                 address: "127.0.0.1:1".parse().unwrap(),
                 location: Location::default(),
             }),
             directory: Arc::default(),
-            bulk,
+            data_plane,
             trackers: Vec::new(),
             ring_nodes: Vec::new(),
-            events,
+            senders,
             supervisor: Supervisor::new(Health::new(&[]).await),
             closing: CancellationToken::new(),
         });
         engine.add(copy.stored(), Options::default(), &Span::none());
         let content = *engine.contents.keys().next().unwrap();
-        Self { engine, content, bytes, inbox, transfers, _copy: copy, _directory: directory }
+        Self { engine, content, bytes, queues, _copy: copy, _directory: directory }
     }
 
-    /// A neighbour's hellos are through. What is said to it comes out of the receiver.
+    /// A link whose hellos were exchanged, and the messages to its neighbour.
     fn handshake(&self) -> (Handshake, mpsc::Receiver<LinkMessage>) {
-        let (messages, said) = mpsc::channel(64);
-        let (blocks, _) = mpsc::channel(1);
+        let (messages, sent) = mpsc::channel(64);
         let handshake = Handshake {
             content: self.content,
             peer: PeerId::new(Uuid::from_u128(2)),
             address: Some("127.0.0.1:2".parse().unwrap()),
             complete: true,
             serves_nothing: false,
-            origin: Origin::Dialled("127.0.0.1:2".to_owned()),
+            origin: Origin::Dialled("127.0.0.1:2".parse().unwrap()),
             round_trip: Duration::from_millis(1),
             our_token: LinkToken::random(),
             their_token: LinkToken::random(),
-            voice: Voice { messages, blocks },
+            sender: LinkSender::to(messages),
         };
-        (handshake, said)
+        (handshake, sent)
     }
 
-    /// A neighbour that cannot be dialled is asked for the piece, on its link.
+    /// The piece is requested from a neighbour on its link, because it cannot be dialled.
     fn ask_on_link(&mut self) -> (LinkKey, AdmittedLink, mpsc::Receiver<LinkMessage>, pb::Request) {
-        let (handshake, mut said) = self.handshake();
+        let (handshake, mut sent) = self.handshake();
         let admitted = self.engine.admit(handshake).unwrap();
         let link = *self.engine.links.keys().next().unwrap();
         self.engine.undialable(link);
         for message in [PeerMessage::Bitfield(Bitfield::full(1)), PeerMessage::Unchoke] {
-            self.engine.handle(Event::Brain(Input::Message { link, message }));
+            self.engine.handle_link(link::Event::Message { link, message });
         }
         let request = loop {
-            if let Some(Kind::Request(request)) = said.try_recv().unwrap().kind {
+            if let Some(Kind::Request(request)) = sent.try_recv().unwrap().kind {
                 break request;
             }
         };
-        (link, admitted, said, request)
+        (link, admitted, sent, request)
     }
 
     fn block(&self, request: &pb::Request, number: u32, last: bool) -> InLink {
@@ -125,17 +122,17 @@ impl Bench {
         InLink::Block(pb::Block { request_id, piece: range.piece, offset, data, last })
     }
 
-    /// How the fetch ended. Its lane tells nothing more.
+    /// How the fetch ended. Nothing more is reported about it.
     async fn end_of(&mut self, request: &pb::Request) -> FetchEnd {
         let end = loop {
-            let event = timeout(DEADLINE, self.transfers.recv()).await.unwrap().unwrap();
-            if let bulk::Event::Brain(Input::FetchEnded { fetch, end }) = event {
+            let event = timeout(DEADLINE, self.queues.transfers.recv()).await.unwrap().unwrap();
+            if let transfer::Event::Swarm(Input::FetchEnded { fetch, end }) = event {
                 assert_eq!(fetch.0, request.request_id);
                 break end;
             }
         };
-        while let Ok(event) = self.transfers.try_recv() {
-            let ended = matches!(event, bulk::Event::Brain(Input::FetchEnded { .. }));
+        while let Ok(event) = self.queues.transfers.try_recv() {
+            let ended = matches!(event, transfer::Event::Swarm(Input::FetchEnded { .. }));
             assert!(!ended, "it ended twice");
         }
         end
@@ -157,7 +154,7 @@ async fn a_fetch_on_a_link_ends_once_whatever_the_neighbour_does() {
             FetchEnd::Done,
         ),
         (
-            "it says too soon that a block is the last",
+            "it marks a block as the last too soon",
             |bench, link, request| {
                 let block = bench.block(request, 0, true);
                 bench.engine.in_link(link, block);
@@ -177,7 +174,7 @@ async fn a_fetch_on_a_link_ends_once_whatever_the_neighbour_does() {
             FetchEnd::Failed,
         ),
         (
-            "it sends more bytes than were asked for",
+            "it sends more bytes than were requested",
             |bench, link, request| {
                 let (request_id, piece) = (request.request_id, request.ranges[0].piece);
                 let data = vec![0; PIECE as usize + 1].into();
@@ -187,7 +184,13 @@ async fn a_fetch_on_a_link_ends_once_whatever_the_neighbour_does() {
             },
             FetchEnd::Failed,
         ),
-        ("it leaves", |bench, link, _| bench.engine.link_ended(link, None), FetchEnd::Failed),
+        (
+            "it leaves",
+            |bench, link, _| {
+                bench.engine.handle_link(link::Event::Ended { link, offence: None });
+            },
+            FetchEnd::Failed,
+        ),
         (
             "the fetch is cancelled",
             |bench, _, request| bench.engine.cancel_fetch(FetchKey(request.request_id)),
@@ -196,22 +199,22 @@ async fn a_fetch_on_a_link_ends_once_whatever_the_neighbour_does() {
     ];
     for (case, act, expected) in acts {
         let mut bench = Bench::new().await;
-        let (link, _admitted, _said, request) = bench.ask_on_link();
+        let (link, _admitted, _sent, request) = bench.ask_on_link();
         act(&mut bench, link, &request);
         assert_eq!(bench.end_of(&request).await, expected, "{case}");
     }
 }
 
 #[tokio::test]
-async fn a_neighbour_is_told_that_a_fetch_on_its_link_failed_and_it_is_forgotten() {
+async fn a_failed_fetch_on_a_link_is_cancelled_there_and_forgotten() {
     let mut bench = Bench::new().await;
-    let (link, _admitted, mut said, request) = bench.ask_on_link();
+    let (link, _admitted, mut sent, request) = bench.ask_on_link();
     let ended = Input::FetchEnded { fetch: FetchKey(request.request_id), end: FetchEnd::Failed };
-    bench.engine.transferred(bulk::Event::Brain(ended));
-    let told = std::iter::from_fn(|| said.try_recv().ok()).any(|message| {
+    bench.engine.transferred(transfer::Event::Swarm(ended));
+    let is_cancelled = std::iter::from_fn(|| sent.try_recv().ok()).any(|message| {
         matches!(message.kind, Some(Kind::Cancel(cancel)) if cancel.request_id == request.request_id)
     });
-    assert!(told);
+    assert!(is_cancelled);
     assert!(bench.engine.fetches.is_empty() && bench.engine.links.contains_key(&link));
 }
 
@@ -219,7 +222,7 @@ async fn a_neighbour_is_told_that_a_fetch_on_its_link_failed_and_it_is_forgotten
 async fn a_fetch_that_cannot_begin_ends_at_once() {
     let mut bench = Bench::new().await;
     let (link, ..) = bench.ask_on_link();
-    // As if it had gone while the brain's outputs are carried out.
+    // As if it had gone while the outputs of the state machine are carried out.
     let entry = bench.engine.links.remove(&link).unwrap();
     let outstanding =
         |bench: &Bench| bench.engine.swarm.link_status(link, Instant::now()).unwrap().outstanding;
@@ -231,25 +234,25 @@ async fn a_fetch_that_cannot_begin_ends_at_once() {
 }
 
 #[tokio::test]
-async fn a_link_whose_caller_is_gone_before_its_reader_starts_ends() {
-    // Before the engine lets it in, and after.
+async fn a_link_ends_if_its_caller_goes_before_its_reader_starts() {
+    // Before the engine accepts the link, and after.
     for is_early in [true, false] {
         let mut bench = Bench::new().await;
-        let (handshake, _said) = bench.handshake();
+        let (handshake, _sent) = bench.handshake();
         let (admitted, answer) = oneshot::channel();
         let mut answer = Some(answer);
         if is_early {
             drop(answer.take());
         }
-        bench.engine.handle(Event::Handshake(Box::new(handshake), admitted));
+        bench.engine.handle_link(link::Event::Handshake(Box::new(handshake), admitted));
         drop(answer.take());
         assert_eq!(bench.engine.links.len(), 1);
-        let event = timeout(DEADLINE, bench.inbox.recv()).await.unwrap().unwrap();
-        assert!(matches!(event, Event::LinkEnded { offence: None, .. }));
-        bench.engine.handle(event);
+        let event = timeout(DEADLINE, bench.queues.links.recv()).await.unwrap().unwrap();
+        assert!(matches!(event, link::Event::Ended { offence: None, .. }));
+        bench.engine.handle_link(event);
         assert!(bench.engine.links.is_empty(), "a ghost, early: {is_early}");
-        assert!(bench.inbox.try_recv().is_err(), "it ended twice");
-        let (handshake, _said) = bench.handshake();
+        assert!(bench.queues.links.try_recv().is_err(), "it ended twice");
+        let (handshake, _sent) = bench.handshake();
         assert!(bench.engine.admit(handshake).is_ok(), "the same peer may come back");
     }
 }

@@ -1,8 +1,8 @@
 //! Requested blocks, and the events of the data plane about them.
 //!
-//! Each fetch that the state machine orders ends in exactly one `FetchEnded`, sent by the
-//! [`crate::bulk::Intake`] that takes in its blocks, or here if it cannot begin. The state machine
-//! ignores those of fetches that it has cancelled, or forgotten with their link.
+//! Each fetch that the state machine orders ends in exactly one `FetchEnded`, from the data plane or,
+//! if it cannot begin, from here. The state machine ignores those of fetches that it has cancelled,
+//! or forgotten with their link.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,13 @@ use shoal_core::{
         RefuseReason,
     },
 };
-use tokio_util::sync::DropGuard;
+use shoal_proto::peer::v1::Request;
 
-use super::{Engine, contents::Content, inlink::Arrivals};
-use crate::bulk::{self, Order};
+use super::{Engine, contents::Content};
+use crate::{
+    link::wire::InLink,
+    transfer::{AnswerPart, BlockRequest, DataPlane, Event, FetchHandle, Order},
+};
 
 /// When to retry a peer that is stopping: it may be restarting.
 const COME_BACK: Duration = Duration::from_secs(5);
@@ -24,15 +27,7 @@ const COME_BACK: Duration = Duration::from_secs(5);
 /// A fetch in progress.
 pub(super) struct Fetch {
     pub(super) link: LinkKey,
-    pub(super) way: Way,
-}
-
-/// How blocks arrive.
-pub(super) enum Way {
-    /// By one of our calls. Dropping this cancels the call.
-    Call(DropGuard),
-    /// On the link itself.
-    OnLink(Arrivals),
+    handle: FetchHandle,
 }
 
 impl Engine {
@@ -50,7 +45,7 @@ impl Engine {
             Some((neighbour, content, content.stored()?))
         });
         let Some((neighbour, content, stored)) = found else {
-            self.brain(Input::FetchEnded { fetch, end: FetchEnd::Failed });
+            self.advance(Input::FetchEnded { fetch, end: FetchEnd::Failed });
             return;
         };
         let order = Order {
@@ -62,38 +57,80 @@ impl Engine {
             block_length,
             link_token: neighbour.their_token.to_bytes(),
         };
-        if neighbour.requests.only_way {
-            self.fetch_on_link(order);
-            return;
+        match content.span.in_scope(|| neighbour.source.fetch(order)) {
+            Ok(handle) => drop(self.fetches.insert(fetch, Fetch { link, handle })),
+            Err(_) => self.close(link),
         }
-        let call = content.span.in_scope(|| neighbour.source.fetch(order));
-        self.fetches.insert(fetch, Fetch { link, way: Way::Call(call) });
     }
 
-    /// Cancels a call for blocks, or a request for them on the link.
+    /// Ends a fetch, and tells the neighbour if it answers on its link.
     pub(super) fn cancel_fetch(&mut self, fetch: FetchKey) {
-        match self.fetches.remove(&fetch) {
-            Some(Fetch { link, way: Way::OnLink(_) }) => self.cancel_on_link(link, fetch),
-            Some(Fetch { way: Way::Call(call), .. }) => drop(call),
-            None => {}
+        let Some(Fetch { link, handle }) = self.fetches.remove(&fetch) else { return };
+        let Some(neighbour) = self.links.get(&link) else { return };
+        if neighbour.source.cancel(handle).is_err() {
+            self.close(link);
         }
     }
 
     fn fetch_ended(&mut self, fetch: FetchKey, end: FetchEnd) {
-        let ended = self.fetches.remove(&fetch);
-        // The neighbour is not told, unless it has sent its last block.
-        if let Some(Fetch { link, way: Way::OnLink(_) }) = ended
-            && end != FetchEnd::Done
-        {
-            self.cancel_on_link(link, fetch);
+        if end == FetchEnd::Done {
+            self.fetches.remove(&fetch);
+        } else {
+            // The neighbour may still be sending.
+            self.cancel_fetch(fetch);
         }
     }
 
-    /// Has the store discard an attempt at a piece. On a lane, because it may wait for the disk.
+    /// A message about blocks on the link itself.
+    pub(super) fn in_link(&mut self, link: LinkKey, message: InLink) {
+        match message {
+            InLink::Request(request) => self.serve_on_link(link, &request),
+            InLink::Cancel(request_id) => {
+                if let Some(neighbour) = self.links.get_mut(&link) {
+                    neighbour.uploads.cancel(request_id);
+                }
+            }
+            InLink::Block(block) => {
+                self.answered(link, FetchKey(block.request_id), AnswerPart::Block(block));
+            }
+            InLink::Refuse(id) => self.answered(link, FetchKey(id), AnswerPart::Refused),
+        }
+    }
+
+    /// Passes on a part of an answer; it is dropped if the request was cancelled.
+    fn answered(&mut self, link: LinkKey, fetch: FetchKey, part: AnswerPart) {
+        let Some(entry) = self.fetches.get_mut(&fetch).filter(|fetch| fetch.link == link) else {
+            return;
+        };
+        match entry.handle.receive(part) {
+            Ok(false) => {}
+            // If something is missing, the fetch fails.
+            Ok(true) => drop(self.fetches.remove(&fetch)),
+            Err(_) => self.ban(link, BanReason::Protocol),
+        }
+    }
+
+    fn serve_on_link(&mut self, link: LinkKey, message: &Request) {
+        let Some(neighbour) = self.links.get_mut(&link) else { return };
+        let content = neighbour.content;
+        let Some(stored) = self.contents.get(&content).and_then(Content::stored) else { return };
+        let Some(request) = BlockRequest::on_link(link, content, stored, message) else {
+            self.ban(link, BanReason::Protocol);
+            return;
+        };
+        let DataPlane { uploads, io_threads, .. } = &self.data_plane;
+        let id = message.request_id;
+        if neighbour.uploads.serve(id, request, uploads, io_threads, &neighbour.sender).is_err() {
+            self.close(link);
+        }
+    }
+
+    /// Has the store discard an attempt at a piece. On an I/O thread, because it may wait
+    /// for the disk.
     pub(super) fn abandon(&self, content: ContentKey, piece: PieceIndex, attempt: Attempt) {
         let stored = self.contents.get(&content).and_then(Content::stored);
         if let Some(stored) = stored {
-            self.bulk.lanes.spawn(async move { stored.abandon(piece, attempt) });
+            self.data_plane.io_threads.spawn(async move { stored.abandon(piece, attempt) });
         }
     }
 
@@ -104,13 +141,13 @@ impl Engine {
     }
 
     /// An event of the data plane.
-    pub(super) fn transferred(&mut self, event: bulk::Event) {
+    pub(super) fn transferred(&mut self, event: Event) {
         match event {
-            bulk::Event::Brain(Input::ServeRequested { serve, .. }) if self.is_leaving => {
+            Event::Swarm(Input::ServeRequested { serve, .. }) if self.is_leaving => {
                 let reason = RefuseReason::Busy { retry_after: COME_BACK };
-                self.bulk.uploads.refuse(serve, reason);
+                self.data_plane.uploads.refuse(serve, reason);
             }
-            bulk::Event::Brain(input) => {
+            Event::Swarm(input) => {
                 match &input {
                     Input::FetchEnded { fetch, end } => self.fetch_ended(*fetch, *end),
                     Input::ServeRequested { content, .. } => self.note_asked(*content),
@@ -123,10 +160,10 @@ impl Engine {
                     }
                     _ => {}
                 }
-                self.brain(input);
+                self.advance(input);
             }
-            bulk::Event::ProtocolBroken { link } => self.ban(link, BanReason::Protocol),
-            bulk::Event::StoreFailed { content, error } => self.store_failed(content, error),
+            Event::ProtocolBroken { link } => self.ban(link, BanReason::Protocol),
+            Event::StoreFailed { content, error } => self.store_failed(content, error),
         }
     }
 }

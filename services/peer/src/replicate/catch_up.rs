@@ -49,7 +49,7 @@ mod tests {
     use super::*;
     use crate::store::StoreError;
 
-    /// A peer that is to hold contents 1 and 2, asked every second.
+    /// A peer that is to hold contents 1 and 2, requested every second.
     struct Bench {
         catch_up: CatchUp,
         now: Instant,
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn it_takes_all_that_is_wanted() {
+    fn it_is_done_once_everything_wanted_is_here() {
         let mut bench = Bench::new();
         let first = status(1, Phase::Seeding, 100);
         assert!(!bench.is_done(false, &[]));
@@ -88,14 +88,14 @@ mod tests {
     }
 
     #[test]
-    fn what_the_disk_refused_is_not_waited_for() {
+    fn it_does_not_wait_for_contents_that_the_disk_refused() {
         let error = StoreError::QuotaExceeded { needed: 2, missing: 1, quota: 1 };
         let refused = status(2, Phase::Failed(error.into()), 0);
         assert!(Bench::new().is_done(false, &[status(1, Phase::Seeding, 100), refused]));
     }
 
     #[test]
-    fn it_goes_on_for_as_long_as_something_comes_and_a_minute_longer() {
+    fn it_waits_until_nothing_arrived_for_a_minute() {
         let mut bench = Bench::new();
         let part = |held_bytes| [status(1, Phase::Downloading, held_bytes)];
         assert!((1..=600).all(|second| !bench.is_done(false, &part(second))));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn trackers_that_never_answer_hold_up_nobody_for_longer_than_a_minute() {
+    fn trackers_that_never_answer_delay_it_by_a_minute_at_most() {
         let mut bench = Bench::new();
         let waited = (1..=600).find(|_| bench.is_done(true, &[]));
         assert_eq!(waited, Some(PATIENCE.as_secs()));

@@ -1,4 +1,4 @@
-//! What can go wrong on disk, in words for the operator.
+//! Errors of the store, with messages for the operator.
 
 use std::{
     io,
@@ -8,44 +8,45 @@ use std::{
 use shoal_core::content::{
     BlockRange, ContentId, LayoutError, ManifestError, PieceHashesError, PieceIndex,
 };
+use tokio_util::sync::CancellationToken;
 
-/// The store could not do what it was asked for.
+/// The store could not do what was requested.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// No space, or the user's disk quota is used up. Stops one download alone.
+    /// The disk or the user's disk quota is full. Stops only one download.
     #[error("no space is left on the disk of {}; free some and fetch again", .path.display())]
     DiskFull {
-        /// What was being written.
+        /// The file that was written.
         path: PathBuf,
     },
     /// A read-only file system, or missing permissions.
     #[error("cannot {action} {}: {source}; make it accessible to this user", .path.display())]
     Denied {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
-    /// A symbolic link or `..` on the way.
+    /// A symbolic link or `..` on the path.
     #[error(
         "{} leads out of {} by a symbolic link or ..; name the path that it leads to, which must lie in a directory of publish_roots or export_roots", .path.display(), .root.display()
     )]
     Outside {
-        /// What was named, or found below that.
+        /// The requested path, or one found below it.
         path: PathBuf,
         /// The directory that it must lie in.
         root: PathBuf,
     },
-    /// Any other answer of the file system.
+    /// Any other error of the file system.
     #[error("cannot {action} {}: {source}", .path.display())]
     Io {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// The database is damaged, or could not be read or written.
@@ -53,86 +54,86 @@ pub enum StoreError {
     Database {
         /// Its file.
         path: PathBuf,
-        /// What redb says.
+        /// The error of redb.
         source: Box<redb::Error>,
     },
     /// Another process has it open.
     #[error("{} is in use by another shoal process; stop that, or choose another directory", .0.display())]
     InUse(PathBuf),
-    /// The directory's format is not one this version reads.
+    /// This version does not read the directory's format.
     #[error("{} has the format {found:?}, not {expected:?}; use the shoal that wrote it, or an empty directory", .path.display())]
     Format {
         /// The file that names the format.
         path: PathBuf,
-        /// What it says.
+        /// Its content.
         found: String,
-        /// What it should say.
+        /// The expected content.
         expected: &'static str,
     },
-    /// A file was changed by someone else while it was hashed or served.
+    /// Another process changed a file while it was hashed or served.
     #[error("{} was changed after shoal hashed it; remove the content, and publish or fetch it again", .0.display())]
     SourceChanged(PathBuf),
-    /// The process ends, or nobody waits for it any more.
+    /// The process is stopping, or nobody waits for the result any more.
     #[error("the work on {} was interrupted; start it again", .0.display())]
     Interrupted(PathBuf),
     /// A symbolic link leads back to a directory above it.
-    #[error("{} leads back to a directory above it", .0.display())]
+    #[error("{} leads back to a directory above it; remove that link", .0.display())]
     LinkCycle(PathBuf),
     /// A device, socket or pipe.
     #[error("{} is neither a file nor a directory; leave it out", .0.display())]
     NotAFile(PathBuf),
-    /// A name that is no UTF-8.
+    /// A name that is not UTF-8.
     #[error("the name of {} is not valid UTF-8; rename it", .0.display())]
     NotUtf8(PathBuf),
-    /// The path has no name of its own, like `/`.
-    #[error("{} has no name to publish it under", .0.display())]
+    /// The path has no file name, like `/`.
+    #[error("{} has no file name; name a file or a directory", .0.display())]
     Unnamed(PathBuf),
-    /// The manifest would not be sound.
+    /// The manifest would be invalid.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// The piece hashes do not belong to the manifest.
     #[error(transparent)]
     PieceHashes(#[from] PieceHashesError),
-    /// The files cannot be cut into pieces so, or there is no such block.
+    /// The files cannot be cut into such pieces, or there is no such block.
     #[error(transparent)]
     Layout(#[from] LayoutError),
-    /// The bytes are not as many as the block has.
-    #[error("{actual} bytes came for {range:?}")]
+    /// The number of bytes is not the length of the block.
+    #[error("{actual} bytes were given for {range:?}")]
     WrongLength {
         /// The block.
         range: BlockRange,
-        /// Bytes that came.
+        /// The number of bytes.
         actual: usize,
     },
-    /// The piece is not here.
+    /// The piece is not held.
     #[error("piece {} is not held", .0.get())]
     NotHeld(PieceIndex),
-    /// The disk failed when what was written was synced.
-    #[error("nothing more is written to {}, as the disk failed to keep what was; fetch the content again", .0.display())]
+    /// A sync of written pieces failed earlier.
+    #[error("nothing more is written to {}, because the disk failed to sync earlier pieces; fetch the content again", .0.display())]
     NotSynced(PathBuf),
-    /// What a database or a file of the store says is not what was written there.
+    /// The database or a file of the store does not hold what was written there.
     #[error("{what} of content {id} is damaged; remove the content, and fetch or publish it again")]
     Damaged {
         /// What is damaged.
         what: &'static str,
-        /// Of which content.
+        /// The content.
         id: ContentId,
     },
     /// The content was removed, or evicted to make room.
     #[error("content {0} was removed")]
     Removed(ContentId),
-    /// The store does not know the content.
+    /// The store does not have the content.
     #[error("content {0} is not in this store")]
     Unknown(ContentId),
-    /// The content is here, but not whole.
+    /// The store has the content, but not all of its pieces.
     #[error("content {0} is not complete yet")]
     Incomplete(ContentId),
-    /// The content is here, but not whole, and on its way.
+    /// The content is still being downloaded, so that it cannot be added as complete.
     #[error("content {0} is being downloaded; remove it first")]
     Downloading(ContentId),
-    /// What may be evicted does not make enough room.
+    /// The contents that may be evicted do not make enough room.
     #[error(
-        "{needed} bytes are {missing} more than the quota of {quota} leaves; raise it, or unpin or remove contents"
+        "{needed} bytes do not fit into the quota of {quota}: {missing} are too many; raise it, or unpin or remove contents"
     )]
     QuotaExceeded {
         /// Bytes of the new content.
@@ -142,7 +143,7 @@ pub enum StoreError {
         /// The quota.
         quota: u64,
     },
-    /// Something else lies at the destination.
+    /// The destination is occupied.
     #[error("{} exists already and is something else; move it away, or choose another destination", .0.display())]
     Exists(PathBuf),
     /// The state directory beside a destination belongs to another download.
@@ -154,15 +155,15 @@ pub enum StoreError {
         id: ContentId,
     },
     /// Another user's file lies where the state of a download would.
-    #[error("{} is no directory of this user; delete it, or choose another destination", .0.display())]
+    #[error("{} is not a directory of this user; delete it, or choose another destination", .0.display())]
     NotOurs(PathBuf),
     /// The parts of an import do not fit together.
-    #[error("the upload is refused: {0}")]
+    #[error("the import is refused: {0}")]
     Import(&'static str),
 }
 
 impl StoreError {
-    /// Sorts an error of the file system.
+    /// Classifies an error of the file system.
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
@@ -174,7 +175,7 @@ impl StoreError {
         }
     }
 
-    /// Sorts an error of the database at `path`.
+    /// Classifies an error of the database at `path`.
     pub(super) fn database(path: &Path, error: impl Into<redb::Error>) -> Self {
         match error.into() {
             redb::Error::Io(source) => Self::io("use", path, source),
@@ -183,8 +184,22 @@ impl StoreError {
     }
 }
 
-/// For `map_err`: says what was done to what.
+/// For `map_err`: adds the operation and the path to an error.
 pub(super) fn cannot(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::io(action, &path, source)
+}
+
+/// Classifies an error of a read of a whole block. A file that ends early was truncated by another
+/// process.
+pub(super) fn unreadable(path: &Path, error: io::Error) -> StoreError {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => StoreError::SourceChanged(path.to_owned()),
+        _ => StoreError::io("read", path, error),
+    }
+}
+
+/// For long work on `path`: an error once `stop` is cancelled.
+pub(super) fn check_stop(stop: &CancellationToken, path: &Path) -> Result<(), StoreError> {
+    if stop.is_cancelled() { Err(StoreError::Interrupted(path.to_owned())) } else { Ok(()) }
 }

@@ -1,56 +1,41 @@
-//! Everything that touches the disk: hashing, reading and writing contents, and the data directory.
+//! The disk of a peer: hashes, reads and writes contents, and keeps the data directory.
 //!
 //! ```text
-//! DIR/VERSION              the format of all this
+//! DIR/VERSION              the format of the data directory
 //! DIR/control.sock         the local API, unless it listens elsewhere
-//! DIR/lock                 held by the process that has it open
-//! DIR/store.redb           manifests, piece hashes, what is pinned and when it was used
+//! DIR/lock                 locked by the process that has the directory open
+//! DIR/store.redb           manifests, piece hashes, options, pins and times of last use
 //! DIR/contents/ID/data     the file, or the directory of files; sparse, written in place
 //! DIR/contents/ID/held.log the pieces held
-//! DIR/import/              contents that are streamed in or being deleted; emptied when opened
+//! DIR/import/              contents that are being imported or deleted; emptied on opening
 //! ```
 //!
-//! Invariants: a piece counts as held only after its verified bytes were written; a checkpoint vouches
-//! for a piece only if its bytes were synced after they were written; a directory under `contents` that
-//! the database does not know is left over from a crash and is deleted. A lock that is held over slow
-//! work on the disk (a sync, a commit, the deletion of a directory) is one that only such work waits
-//! for.
+//! Invariants: a piece is held only after its verified bytes were written; a checkpoint covers a
+//! piece only if its bytes were synced after they were written; a directory under `contents` that
+//! the database does not know was left by a crash and is deleted. Only threads that do slow disk
+//! work (a sync, a commit, the deletion of a directory) wait for a lock that is held during such
+//! work.
 //!
-//! All calls block on the disk: they do not belong on an async worker, but for [`Stored::read`] and
-//! [`Stored::accept`] on the threads that do nothing else.
+//! All calls block on the disk and do not belong on an async worker, except [`Stored::read`] and
+//! [`Stored::accept`] on the I/O threads, which do nothing else.
 
-mod accept;
-mod assembly;
+mod catalogue;
 mod content;
-mod data_dir;
-mod database;
 mod error;
-mod export;
-mod files;
+mod exchange;
+mod file_system;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod hash;
-mod held;
-mod import;
-mod one_shot;
-mod place;
 mod probe;
-mod reservation;
-mod rows;
-mod scan;
+mod rooted_path;
 #[cfg(test)]
 mod tests;
-mod writer;
 
-pub use accept::Accepted;
-pub use content::Stored;
-pub use data_dir::Store;
-pub use database::Entry;
+pub use catalogue::{Entry, Reservation, Store};
+pub use content::{Accepted, Stored};
 pub use error::StoreError;
-pub use export::Exported;
-pub(crate) use export::check_destination;
+pub(crate) use exchange::check_destination;
+pub use exchange::{Exported, Import, ImportPlan, OneShot};
 pub use hash::{Hashed, hash, hash_at, hash_until};
-pub use import::{Import, ImportPlan};
-pub use one_shot::OneShot;
-pub use place::Place;
-pub use reservation::Reservation;
+pub use rooted_path::RootedPath;

@@ -1,27 +1,25 @@
-//! The steps of slow work on the disk, for tests: one can look in at each, or have it fail.
+//! The steps of slow disk work, for tests: a test can observe each step, or make it fail.
 
-use std::io;
-
-/// What is about to happen, or just has.
+/// A step that is about to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Bytes of a file are about to be written.
+    /// Writing bytes of a file.
     Write,
-    /// The bytes of a file are about to be synced.
+    /// Syncing the bytes of a file.
     SyncData,
-    /// The log of the pieces held is about to be synced.
+    /// Syncing the log of the pieces held.
     SyncLog,
-    /// A directory is about to be synced.
+    /// Syncing a directory.
     SyncDirectory,
-    /// The database is about to commit.
+    /// Committing a transaction of the database.
     Commit,
-    /// A directory is about to be deleted with all that is in it.
+    /// Deleting a directory with everything in it.
     Delete,
 }
 
 #[cfg(not(test))]
 #[expect(clippy::unnecessary_wraps, reason = "in tests a step can fail")]
-pub(super) const fn reach(_: Step) -> io::Result<()> {
+pub(super) const fn reach(_: Step) -> std::io::Result<()> {
     Ok(())
 }
 
@@ -30,9 +28,9 @@ pub(super) use watched::{reach, watch};
 
 #[cfg(test)]
 mod watched {
-    use std::cell::RefCell;
+    use std::{cell::RefCell, io};
 
-    use super::{Step, io};
+    use crate::store::probe::Step;
 
     type Watcher = Box<dyn FnMut(Step) -> io::Result<()>>;
 
@@ -40,7 +38,7 @@ mod watched {
         static WATCHER: RefCell<Option<Watcher>> = const { RefCell::new(None) };
     }
 
-    /// Has `watcher` see the steps of this thread while `work` runs. It does not see its own.
+    /// Calls `watcher` at the steps of this thread while `work` runs, except at the watcher's own.
     pub(in crate::store) fn watch<T>(
         watcher: impl FnMut(Step) -> io::Result<()> + 'static,
         work: impl FnOnce() -> T,

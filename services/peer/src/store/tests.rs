@@ -1,4 +1,4 @@
-//! What a disk that is slow, or fails, must not spoil.
+//! Tests with a slow or failing disk.
 
 use std::{cell::RefCell, fs, io, path::PathBuf, rc::Rc, sync::Arc};
 
@@ -10,14 +10,15 @@ use tempfile::TempDir;
 
 use super::{
     Accepted, Import, ImportPlan, Store, StoreError, Stored,
-    database::Described,
-    hash, held,
+    catalogue::database::ContentRecord,
+    content::held_log,
+    hash,
     probe::{Step, watch},
 };
 
 const PIECE: usize = PieceLength::MIN.get() as usize;
 
-/// A tree of files of one piece each at a neighbour, and a store to download it into.
+/// A tree of files of one piece each, at a neighbour, and a store that downloads it.
 struct Bench {
     directory: TempDir,
     source: Arc<Stored>,
@@ -55,14 +56,14 @@ impl Bench {
         self.directory.path().join("store/contents").join(self.id().to_string()).join(name)
     }
 
-    /// The pieces that are trusted after a power cut.
-    fn vouched_for(&self) -> Vec<u32> {
+    /// The pieces that a checkpoint covers: those held after a power cut.
+    fn checkpointed(&self) -> Vec<u32> {
         let bytes = fs::read(self.inside("held.log")).unwrap();
-        let contents = held::parse(&bytes, self.source.layout().piece_count(), &[0; 16]);
-        contents.held.iter().map(PieceIndex::get).collect()
+        let logged = held_log::parse(&bytes, self.source.layout().piece_count(), &[0; 16]);
+        logged.held.iter().map(PieceIndex::get).collect()
     }
 
-    /// The process is killed and started again; the machine runs on.
+    /// Kills the process and starts it again, without a reboot.
     fn kill(self) -> Self {
         let Self { directory, source, store, download } = self;
         drop((store, download));
@@ -83,7 +84,7 @@ fn send(source: &Stored, to: &Stored, piece: u32) -> Result<Accepted, StoreError
     to.accept(LinkKey(1), Attempt(1), block, bytes.into())
 }
 
-/// Does some work, and tells which of its steps it went through.
+/// Does some work, and returns its steps as well.
 fn steps_of<T>(work: impl FnOnce() -> T) -> (Vec<Step>, T) {
     let steps = Rc::new(RefCell::new(Vec::new()));
     let seen = steps.clone();
@@ -95,13 +96,13 @@ fn steps_of<T>(work: impl FnOnce() -> T) -> (Vec<Step>, T) {
     (steps.take(), done)
 }
 
-/// Has one kind of step fail as a broken disk does.
+/// Makes one kind of step fail.
 fn breaking(at: Step) -> impl FnMut(Step) -> io::Result<()> {
     move |step| if step == at { Err(io::Error::other("a broken disk")) } else { Ok(()) }
 }
 
 #[test]
-fn a_piece_that_is_written_during_a_checkpoint_is_synced_before_it_is_vouched_for() {
+fn a_piece_written_during_a_checkpoint_is_covered_only_after_its_own_sync() {
     let bench = Bench::new(1);
     let file = bench.directory.path().join("file");
     fs::write(&file, vec![7; 2 * PIECE]).unwrap();
@@ -118,17 +119,17 @@ fn a_piece_that_is_written_during_a_checkpoint_is_synced_before_it_is_vouched_fo
         Ok(())
     };
     watch(checkpoint_between, || bench.send(1)).unwrap();
-    assert_eq!(bench.vouched_for(), [0]);
+    assert_eq!(bench.checkpointed(), [0]);
     let (steps, done) = steps_of(|| bench.download.checkpoint());
     done.unwrap();
     assert_eq!(steps, [Step::SyncData, Step::SyncLog]);
-    assert_eq!(bench.vouched_for(), [0, 1]);
+    assert_eq!(bench.checkpointed(), [0, 1]);
     let (steps, _) = steps_of(|| bench.download.checkpoint());
     assert_eq!(steps, [], "nothing was written since");
 }
 
 #[test]
-fn a_checkpoint_vouches_for_no_piece_that_comes_while_it_syncs_and_no_other_is_made_meanwhile() {
+fn a_checkpoint_covers_no_piece_that_arrives_during_its_sync_and_excludes_other_checkpoints() {
     let bench = Bench::new(2);
     bench.send(0).unwrap();
     let (source, download) = (bench.source.clone(), bench.download.clone());
@@ -140,27 +141,27 @@ fn a_checkpoint_vouches_for_no_piece_that_comes_while_it_syncs_and_no_other_is_m
         Ok(())
     };
     watch(piece_between, || bench.download.checkpoint()).unwrap();
-    assert_eq!(bench.vouched_for(), [0]);
+    assert_eq!(bench.checkpointed(), [0]);
     bench.download.checkpoint().unwrap();
-    assert_eq!(bench.vouched_for(), [0, 1]);
+    assert_eq!(bench.checkpointed(), [0, 1]);
 }
 
 #[test]
-fn what_a_killed_process_wrote_is_synced_before_it_is_vouched_for() {
+fn pieces_of_a_killed_process_are_synced_before_a_checkpoint_covers_them() {
     let bench = Bench::new(3);
     bench.send(0).unwrap();
     bench.send(1).unwrap();
     let bench = bench.kill();
-    assert_eq!((bench.held(), bench.vouched_for()), (vec![0, 1], vec![]));
+    assert_eq!((bench.held(), bench.checkpointed()), (vec![0, 1], vec![]));
     bench.send(2).unwrap();
     let (steps, done) = steps_of(|| bench.download.checkpoint());
     done.unwrap();
     let synced = steps.iter().filter(|step| **step == Step::SyncData).count();
-    assert_eq!((synced, bench.vouched_for()), (3, vec![0, 1, 2]));
+    assert_eq!((synced, bench.checkpointed()), (3, vec![0, 1, 2]));
 }
 
 #[test]
-fn what_the_disk_failed_to_sync_is_never_vouched_for_and_fetched_again() {
+fn pieces_that_failed_to_sync_are_never_covered_and_are_fetched_again() {
     let bench = Bench::new(3);
     bench.send(0).unwrap();
     bench.download.checkpoint().unwrap();
@@ -168,19 +169,19 @@ fn what_the_disk_failed_to_sync_is_never_vouched_for_and_fetched_again() {
     let error = watch(breaking(Step::SyncData), || bench.download.checkpoint()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("data/1: a broken disk"), "{message}");
-    // The system reports such an error once: a second sync would seem to succeed.
+    // The system reports such an error once: a second sync would succeed.
     bench.download.checkpoint().unwrap();
-    assert_eq!((bench.held(), bench.vouched_for()), (vec![0], vec![0]));
+    assert_eq!((bench.held(), bench.checkpointed()), (vec![0], vec![0]));
     assert!(matches!(bench.send(2), Err(StoreError::NotSynced(_))));
 
-    // Opened anew, although somebody still has it open, it goes on.
-    let anew = add(&bench.source, &bench.store);
-    assert_eq!(anew.held().iter().map(PieceIndex::get).collect::<Vec<_>>(), [0]);
+    // Opened again, although it is still open elsewhere, the download continues.
+    let reopened = add(&bench.source, &bench.store);
+    assert_eq!(reopened.held().iter().map(PieceIndex::get).collect::<Vec<_>>(), [0]);
     for piece in [1, 2] {
-        send(&bench.source, &anew, piece).unwrap();
+        send(&bench.source, &reopened, piece).unwrap();
     }
-    anew.checkpoint().unwrap();
-    assert_eq!(bench.vouched_for(), [0, 1, 2]);
+    reopened.checkpoint().unwrap();
+    assert_eq!(bench.checkpointed(), [0, 1, 2]);
 }
 
 #[test]
@@ -189,7 +190,7 @@ fn no_lock_that_async_tasks_take_is_held_while_the_disk_works() {
     bench.send(0).unwrap();
     let (store, download) = (bench.store.clone(), bench.download.clone());
     let look = move |step| {
-        // What the engine, the lanes and the local API ask for meanwhile.
+        // The locks that the engine, the I/O threads and the local API take meanwhile.
         assert!(store.index.is_free(), "{step:?}");
         assert!(download.progress.is_free(), "{step:?}");
         let log = download.log.as_ref().unwrap();
@@ -225,27 +226,27 @@ fn import(store: &Arc<Store>) -> Arc<Stored> {
 }
 
 #[test]
-fn what_is_left_of_a_content_that_was_not_deleted_is_no_content() {
+fn the_rest_of_a_failed_deletion_is_not_a_content() {
     let bench = Bench::new(2);
     bench.send(0).unwrap();
     let error = watch(breaking(Step::Delete), || bench.store.remove(bench.id())).unwrap_err();
     assert!(error.to_string().contains("a broken disk"), "{error}");
     assert!(!bench.inside("").exists());
-    let anew = add(&bench.source, &bench.store);
-    assert_eq!(anew.held_bytes(), 0);
+    let reopened = add(&bench.source, &bench.store);
+    assert_eq!(reopened.held_bytes(), 0);
     for piece in [0, 1] {
-        send(&bench.source, &anew, piece).unwrap();
+        send(&bench.source, &reopened, piece).unwrap();
     }
     let import = bench.directory.path().join("store/import");
     assert_eq!(fs::read_dir(&import).unwrap().count(), 1);
-    drop(anew);
+    drop(reopened);
     let bench = bench.kill();
-    assert_eq!(fs::read_dir(&import).unwrap().count(), 0, "it is deleted when opened");
+    assert_eq!(fs::read_dir(&import).unwrap().count(), 0, "deleted when the store is opened");
     assert!(bench.download.is_complete());
 }
 
 #[test]
-fn a_commit_that_fails_leaves_the_store_as_it_was() {
+fn a_failed_commit_changes_nothing() {
     let bench = Bench::new(1);
     let id = bench.id();
     let fails = |work: &dyn Fn() -> Result<(), StoreError>| {
@@ -265,23 +266,23 @@ fn a_commit_that_fails_leaves_the_store_as_it_was() {
 }
 
 #[test]
-fn a_record_that_is_damaged_is_told_and_its_content_can_be_removed_and_added_again() {
+fn a_damaged_record_is_reported_and_its_content_can_be_removed_and_added_again() {
     let Bench { directory: _directory, source, store, download } = Bench::new(1);
     drop(download);
     let id = source.id();
     let entry = store.contents().remove(0).1;
-    let sound = || Described {
+    let sound = || ContentRecord {
         manifest: source.manifest().encode(),
         hashes: source.hashes().as_bytes().to_vec(),
         fingerprints: None,
     };
     let cut = sound().manifest.split_last().unwrap().1.to_vec();
     let damaged = [
-        (Described { manifest: Vec::new(), ..sound() }, "the manifest"),
-        (Described { manifest: cut, ..sound() }, "the manifest"),
-        (Described { hashes: vec![7; 32], ..sound() }, "the list of piece hashes"),
-        (Described { hashes: vec![7; 31], ..sound() }, "the list of piece hashes"),
-        (Described { fingerprints: Some(Vec::new()), ..sound() }, "the record of the files"),
+        (ContentRecord { manifest: Vec::new(), ..sound() }, "the manifest"),
+        (ContentRecord { manifest: cut, ..sound() }, "the manifest"),
+        (ContentRecord { hashes: vec![7; 32], ..sound() }, "the list of piece hashes"),
+        (ContentRecord { hashes: vec![7; 31], ..sound() }, "the list of piece hashes"),
+        (ContentRecord { fingerprints: Some(Vec::new()), ..sound() }, "the record of the files"),
     ];
     for (record, what) in damaged {
         store.database.add(id, &entry, &record).unwrap();

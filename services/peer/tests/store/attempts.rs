@@ -1,4 +1,4 @@
-//! The brain and the store together: who is blamed for a spoilt piece.
+//! The state machine and the store together: which neighbour is banned for a corrupt piece.
 
 use std::{
     sync::Arc,
@@ -22,12 +22,12 @@ const PIECE: PieceIndex = PieceIndex::new(0);
 const LENGTH: u32 = 64 << 10;
 const BLOCK: u32 = 16 << 10;
 
-/// A peer without a network, that fetches a content of one piece.
+/// A peer without a network, which fetches a content of one piece.
 struct Peer {
     swarm: Swarm,
     now: Instant,
     stored: Arc<Stored>,
-    /// What it asks for.
+    /// Its unanswered requests.
     calls: Vec<(FetchKey, LinkKey, Vec<FetchRange>)>,
     banned: Vec<LinkKey>,
     links: u64,
@@ -38,7 +38,7 @@ impl Peer {
         let swarm = Swarm::new(Settings::default(), 1);
         let (calls, banned) = (Vec::new(), Vec::new());
         let mut peer = Self { swarm, now: Instant::now(), stored, calls, banned, links: 0 };
-        peer.tell(Input::AddContent {
+        peer.input(Input::AddContent {
             content: CONTENT,
             layout: peer.stored.layout().clone(),
             held: peer.stored.held(),
@@ -48,11 +48,11 @@ impl Peer {
         peer
     }
 
-    /// A neighbour that has the piece.
+    /// Adds a neighbour that has the piece.
     fn neighbour(&mut self) -> LinkKey {
         self.links += 1;
         let link = LinkKey(self.links);
-        self.tell(Input::LinkUp {
+        self.input(Input::LinkUp {
             link,
             content: CONTENT,
             peer: PeerId::new(uuid::Uuid::from_u128(self.links.into())),
@@ -61,12 +61,12 @@ impl Peer {
         });
         let all = PeerMessage::Bitfield(Bitfield::full(1));
         for message in [all, PeerMessage::Unchoke] {
-            self.tell(Input::Message { link, message });
+            self.input(Input::Message { link, message });
         }
         link
     }
 
-    fn tell(&mut self, input: Input) {
+    fn input(&mut self, input: Input) {
         let mut outputs = Vec::new();
         self.swarm.handle(self.now, input, &mut outputs);
         for output in outputs {
@@ -82,14 +82,14 @@ impl Peer {
         }
     }
 
-    /// The call that is made to a neighbour.
+    /// Takes the request to a neighbour.
     fn call(&mut self, to: LinkKey) -> (FetchKey, Vec<FetchRange>) {
-        let at = self.calls.iter().position(|(_, link, _)| *link == to).expect("it is asked");
+        let at = self.calls.iter().position(|(_, link, _)| *link == to).expect("it got a request");
         let (fetch, _, ranges) = self.calls.remove(at);
         (fetch, ranges)
     }
 
-    /// A neighbour sends the first so many blocks that it is asked for.
+    /// A neighbour sends the first `blocks` blocks of its request.
     fn receive(&mut self, from: LinkKey, blocks: usize, byte: impl Fn(BlockRange) -> Vec<u8>) {
         let (fetch, ranges) = self.call(from);
         let all = ranges.iter().flat_map(|FetchRange { attempt, range }| {
@@ -100,25 +100,25 @@ impl Peer {
         let is_all = blocks >= all.len();
         for (attempt, block) in all.into_iter().take(blocks) {
             let accepted = self.stored.accept(from, attempt, block, byte(block).into()).unwrap();
-            self.tell(Input::BlockArrived { content: CONTENT, fetch, block });
+            self.input(Input::BlockArrived { content: CONTENT, fetch, block });
             match accepted {
                 Accepted::Partial | Accepted::Duplicate | Accepted::Stale => {}
                 Accepted::Stored { pieces, liars } => {
                     for link in liars {
-                        self.tell(Input::CaughtLying { link });
+                        self.input(Input::CaughtLying { link });
                     }
                     for piece in pieces {
-                        self.tell(Input::PieceStored { content: CONTENT, piece });
+                        self.input(Input::PieceStored { content: CONTENT, piece });
                     }
                 }
                 Accepted::Corrupt { contributors } => {
                     let (content, piece) = (CONTENT, block.piece);
-                    self.tell(Input::PieceCorrupt { content, piece, attempt, contributors });
+                    self.input(Input::PieceCorrupt { content, piece, attempt, contributors });
                 }
             }
         }
         if !is_all {
-            self.tell(Input::FetchEnded { fetch, end: FetchEnd::Failed });
+            self.input(Input::FetchEnded { fetch, end: FetchEnd::Failed });
         }
     }
 }
@@ -128,34 +128,34 @@ fn garbage(block: BlockRange) -> Vec<u8> {
 }
 
 #[test]
-fn an_honest_neighbour_is_not_banned_for_what_others_left_behind() {
+fn an_honest_neighbour_is_not_banned_for_the_blocks_of_others() {
     let source = Source::file(LENGTH as usize, LENGTH.into());
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
     let mut peer = Peer::new(source.add_to(&store));
     let truth = |block| source.bytes(block).to_vec();
 
-    // Two spoil the piece.
+    // Two neighbours corrupt the piece.
     let (mallory, trudy) = (peer.neighbour(), peer.neighbour());
     peer.receive(mallory, 2, garbage);
     peer.receive(trudy, 4, garbage);
-    assert_eq!(peer.banned, [], "nobody sent all of it");
-    // One sends a block of garbage again, and leaves.
+    assert_eq!(peer.banned, [], "neither sent the whole piece");
+    // One of them sends another corrupt block, and leaves.
     peer.receive(trudy, 1, garbage);
-    peer.tell(Input::LinkDown { link: trudy });
-    // An honest one sends the whole piece.
+    peer.input(Input::LinkDown { link: trudy });
+    // An honest neighbour sends the whole piece.
     let alice = peer.neighbour();
     peer.receive(alice, 4, truth);
 
-    assert_eq!(peer.banned, [mallory], "it was caught, trudy is gone, alice is innocent");
+    assert_eq!(peer.banned, [mallory], "mallory was caught, trudy has left, alice is innocent");
     assert_eq!(peer.swarm.piece_state(CONTENT, PIECE), Some(PieceState::Held));
     assert!(peer.stored.has(PIECE));
     let totals = peer.swarm.totals(CONTENT);
-    assert_eq!(totals.wasted, u64::from(LENGTH + BLOCK), "two attempts were thrown away");
+    assert_eq!(totals.wasted, u64::from(LENGTH + BLOCK), "two attempts were discarded");
 }
 
 #[test]
-fn a_block_under_way_when_its_attempt_is_given_up_is_not_mixed_into_the_next() {
+fn a_block_in_flight_when_its_attempt_is_abandoned_is_not_used_by_the_next() {
     let source = Source::file(LENGTH as usize, LENGTH.into());
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
@@ -166,11 +166,11 @@ fn a_block_under_way_when_its_attempt_is_given_up_is_not_mixed_into_the_next() {
     let mallory = peer.neighbour();
     let (fetch, ranges) = peer.call(mallory);
     let old = ranges[0].attempt;
-    peer.tell(Input::LinkDown { link: mallory });
-    // A lane was just storing it.
+    peer.input(Input::LinkDown { link: mallory });
+    // An I/O thread was storing it just then.
     let accepted = peer.stored.accept(mallory, old, late, garbage(late).into()).unwrap();
     assert_eq!(accepted, Accepted::Partial);
-    peer.tell(Input::BlockArrived { content: CONTENT, fetch, block: late });
+    peer.input(Input::BlockArrived { content: CONTENT, fetch, block: late });
     let alice = peer.neighbour();
     peer.receive(alice, 4, |block| source.bytes(block).to_vec());
     assert_eq!(peer.banned, []);

@@ -30,7 +30,7 @@ fn contents(count: usize) -> Vec<Source> {
 }
 
 #[test]
-fn a_second_store_in_the_directory_is_told_so() {
+fn a_second_store_in_the_directory_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
     let error = Store::open(directory.path(), None).err().unwrap();
@@ -40,7 +40,7 @@ fn a_second_store_in_the_directory_is_told_so() {
 }
 
 #[test]
-fn the_peer_id_stays() {
+fn the_peer_id_survives_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let first = Store::open(directory.path(), None).unwrap().peer_id();
     assert_eq!(Store::open(directory.path(), None).unwrap().peer_id(), first);
@@ -49,7 +49,7 @@ fn the_peer_id_stays() {
 }
 
 #[test]
-fn what_was_asked_for_along_with_a_content_goes_with_it() {
+fn options_and_exports_of_a_content_are_kept_and_removed_with_it() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
     let id = contents(1)[0].add_to(&store).id();
@@ -77,11 +77,11 @@ fn what_was_asked_for_along_with_a_content_goes_with_it() {
     assert_eq!(store.options(id).unwrap(), Options::default());
     assert!(store.exports(id).unwrap().is_empty());
     store.note_export(id, Path::new("/one")).unwrap();
-    assert!(store.exports(id).unwrap().is_empty(), "it is not here any more");
+    assert!(store.exports(id).unwrap().is_empty(), "the content was removed");
 }
 
 #[test]
-fn a_format_of_the_future_is_refused_with_words() {
+fn a_newer_format_is_refused_with_the_reason() {
     let directory = tempfile::tempdir().unwrap();
     drop(Store::open(directory.path(), None).unwrap());
     fs::write(directory.path().join("VERSION"), "shoal store 2\n").unwrap();
@@ -90,7 +90,7 @@ fn a_format_of_the_future_is_refused_with_words() {
 }
 
 #[test]
-fn contents_are_there_after_a_restart() {
+fn contents_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let source = Source::tree(&[0, 100_000, 5, 70_000], 65_536);
     let store = Store::open(directory.path(), None).unwrap();
@@ -132,7 +132,7 @@ fn a_content_that_is_removed_is_gone() {
 }
 
 #[test]
-fn what_a_crash_left_behind_is_deleted() {
+fn leftovers_of_a_crash_are_deleted() {
     let directory = tempfile::tempdir().unwrap();
     drop(Store::open(directory.path(), None).unwrap());
     fs::create_dir_all(directory.path().join("contents").join("0".repeat(64)).join("data"))
@@ -157,7 +157,7 @@ fn the_quota_evicts_whole_unpinned_contents_only() {
     let Err(StoreError::QuotaExceeded { missing: 100_000, .. }) = refused else {
         panic!("a fourth content fits in room for three");
     };
-    // The second is pinned, and the third under way.
+    // The second is pinned, and the third incomplete.
     assert!(matches!(
         store.make_room(100_001),
         Err(StoreError::QuotaExceeded { missing: 1, quota: 300_000, .. })
@@ -186,7 +186,7 @@ fn the_content_not_used_for_longest_is_evicted_first() {
 }
 
 #[test]
-fn of_many_who_ask_at_once_for_room_for_one_only_one_gets_it() {
+fn one_of_many_concurrent_reservations_of_the_last_room_succeeds() {
     const ASKING: usize = 4;
     let (_directory, store) = small_store();
     for _ in 0..50 {
@@ -204,7 +204,7 @@ fn of_many_who_ask_at_once_for_room_for_one_only_one_gets_it() {
 }
 
 #[test]
-fn room_that_is_promised_is_taken_until_it_is_used_or_given_back() {
+fn reserved_room_counts_as_used_until_it_is_used_or_released() {
     let (_directory, store) = small_store();
     let sources = contents(4);
     let (_, room) = store.make_room(200_000).unwrap();
@@ -217,7 +217,7 @@ fn room_that_is_promised_is_taken_until_it_is_used_or_given_back() {
     let refused = store.add(manifest.clone(), hashes.clone());
     assert!(matches!(refused, Err(StoreError::QuotaExceeded { missing: 100_000, .. })));
     drop(room);
-    // A content that is here already needs no room, and gives back what was promised.
+    // A content that is stored already needs no room, and releases its reservation.
     let (_, room) = store.make_room(200_000).unwrap();
     let (manifest, hashes) = (sources[0].stored.manifest(), sources[0].stored.hashes());
     store.add_within(Some(room), manifest.clone(), hashes.clone()).unwrap();
@@ -228,7 +228,7 @@ fn room_that_is_promised_is_taken_until_it_is_used_or_given_back() {
 }
 
 #[test]
-fn sizes_beyond_all_numbers_are_refused() {
+fn sizes_that_overflow_are_refused() {
     let (_directory, store) = small_store();
     let source = &contents(1)[0];
     source.add_to(&store);
@@ -239,7 +239,7 @@ fn sizes_beyond_all_numbers_are_refused() {
         };
         assert_eq!((needed, missing), (bytes, (bytes.saturating_add(100_000)) - 300_000));
     }
-    // Without a quota all is promised, and given back without a fault.
+    // Without a quota, any room can be reserved and released.
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
     source.add_to(&store);
@@ -250,7 +250,7 @@ fn sizes_beyond_all_numbers_are_refused() {
     assert!(matches!(store.make_room(u64::MAX), Err(StoreError::QuotaExceeded { .. })));
 }
 
-/// Uses a content until the clock has moved on.
+/// Touches a content until its last use is later than all others.
 fn touch_later_than_all(store: &Store, id: ContentId) {
     let latest = store.contents().iter().map(|(_, entry)| entry.last_used_unix_ms).max();
     let last_use = || {
@@ -262,7 +262,7 @@ fn touch_later_than_all(store: &Store, id: ContentId) {
 }
 
 #[test]
-fn the_store_of_version_1_is_read() {
+fn a_store_of_version_1_is_readable() {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store-v1");
     let directory = tempfile::tempdir().unwrap();
     for (inside, bytes) in snapshot(&fixture) {
@@ -278,7 +278,7 @@ fn the_store_of_version_1_is_read() {
     let names: Vec<_> = contents.iter().map(|(_, entry)| (&*entry.name, entry.pinned)).collect();
     assert_eq!(names, [("model", true), ("model.bin", false)]);
     let [whole, begun] = [0, 1].map(|number: usize| store.load(contents[number].0).unwrap());
-    // The trees of a test of today are still the same bytes.
+    // `Source::tree` still generates the same bytes.
     let source = Source::tree(&[70_000, 5, 0], 65_536);
     assert_eq!(files(&whole.path()), files(&source.path));
     let held: Vec<_> = begun.held().iter().map(PieceIndex::get).collect();
@@ -286,7 +286,7 @@ fn the_store_of_version_1_is_read() {
     Source::file(200_000, 65_536).send_all(&begun);
 }
 
-/// Without the directories: git keeps none that is empty.
+/// Without the directories: git does not keep empty ones.
 fn files(path: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     snapshot(path).into_iter().filter(|(_, bytes)| bytes.is_some()).collect()
 }

@@ -26,7 +26,7 @@ fn a_full_disk_stops_a_download_until_there_is_room() {
         let held = download.stored().held();
         assert!(held.held() > 0 && !held.is_full());
 
-        // The same download goes on, and so does one that starts over.
+        // The same download continues, and so does one that is begun again.
         mount.resize("size=20m");
         let next = held.piece_count() - 1;
         let next = source.stored.layout().piece(next).unwrap();
@@ -43,13 +43,13 @@ fn a_full_disk_stops_a_download_until_there_is_room() {
     }
 }
 
-/// Trees of many small files: what the store notes of them takes more room than their bytes.
+/// Trees of many small files: the store's records of them take more room than their bytes.
 fn trees() -> impl Iterator<Item = Source> {
     (1..).map(|length| Source::tree(&[length; 400], 65_536))
 }
 
 #[test]
-fn a_store_that_found_its_disk_full_goes_on_once_there_is_room() {
+fn a_store_with_a_full_disk_works_again_once_there_is_room() {
     for size in ["size=2m", "size=3m", "size=4m"] {
         let Some(mount) = Mount::tmpfs(size) else { return };
         let directory = mount.path().join("store");
@@ -88,7 +88,7 @@ fn a_store_that_found_its_disk_full_goes_on_once_there_is_room() {
 }
 
 #[test]
-fn a_store_that_was_closed_on_a_full_disk_opens_there() {
+fn a_store_that_was_closed_on_a_full_disk_can_be_opened() {
     let Some(mount) = Mount::tmpfs("size=3m") else { return };
     let directory = mount.path().join("store");
     let store = Store::open(&directory, None).unwrap();
@@ -97,7 +97,7 @@ fn a_store_that_was_closed_on_a_full_disk_opens_there() {
         store.add(stored.manifest().clone(), stored.hashes().clone()).is_ok()
     };
     let count = trees().map(add).take_while(|is_added| *is_added).count();
-    // Not a byte is left.
+    // Fills the disk to the last byte.
     let mut ballast = fs::File::create(mount.path().join("ballast")).unwrap();
     while ballast.write(&[1; 4096]).is_ok_and(|written| written > 0) {}
     drop(store);
@@ -105,7 +105,7 @@ fn a_store_that_was_closed_on_a_full_disk_opens_there() {
 }
 
 #[test]
-fn a_store_on_a_full_disk_says_so() {
+fn a_new_store_on_a_full_disk_reports_it() {
     let Some(mount) = Mount::tmpfs("size=64k") else { return };
     fs::write(mount.path().join("ballast"), vec![1; 60_000]).unwrap();
     let error = Store::open(&mount.path().join("store"), None).err().unwrap();
@@ -113,7 +113,7 @@ fn a_store_on_a_full_disk_says_so() {
 }
 
 #[test]
-fn a_read_only_directory_says_so() {
+fn a_read_only_directory_is_reported() {
     let Some(mount) = Mount::tmpfs("size=20m") else { return };
     let source = Source::tree(&[100_000], 65_536);
     drop(Store::open(mount.path(), None).unwrap());

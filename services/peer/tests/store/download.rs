@@ -17,7 +17,7 @@ const PIECE: PieceIndex = PieceIndex::new(0);
 const FIRST: Attempt = Attempt(1);
 const SECOND: Attempt = Attempt(2);
 
-/// A piece in memory until it is whole, and one that is written as it comes.
+/// A piece that stays in memory until it is complete, and one that is written as it arrives.
 const BOTH_WAYS: [usize; 2] = [256 << 10, 2 * MIB];
 
 fn garbled(bytes: &Bytes) -> Bytes {
@@ -29,7 +29,7 @@ fn stored(piece: PieceIndex) -> Accepted {
 }
 
 #[test]
-fn blocks_that_are_here_already_are_told() {
+fn duplicate_blocks_are_reported() {
     for length in BOTH_WAYS {
         let source = Source::file(length, length as u64);
         let directory = tempfile::tempdir().unwrap();
@@ -51,7 +51,7 @@ fn blocks_that_are_here_already_are_told() {
 }
 
 #[test]
-fn a_piece_of_one_liar_names_it() {
+fn the_only_contributor_to_a_corrupt_piece_is_named() {
     for length in BOTH_WAYS {
         let source = Source::file(length, length as u64);
         let directory = tempfile::tempdir().unwrap();
@@ -73,7 +73,7 @@ fn a_piece_of_one_liar_names_it() {
 }
 
 #[test]
-fn a_liar_among_several_is_found_once_the_piece_is_whole() {
+fn a_liar_among_several_contributors_is_found_once_the_piece_is_correct() {
     for length in BOTH_WAYS {
         let source = Source::file(length, length as u64);
         let directory = tempfile::tempdir().unwrap();
@@ -128,7 +128,7 @@ fn blocks_of_two_attempts_are_never_mixed() {
 }
 
 #[test]
-fn an_attempt_that_failed_or_was_abandoned_takes_in_no_more() {
+fn an_attempt_that_failed_or_was_abandoned_accepts_no_more_blocks() {
     for length in BOTH_WAYS {
         let source = Source::file(length, length as u64);
         let directory = tempfile::tempdir().unwrap();
@@ -146,7 +146,7 @@ fn an_attempt_that_failed_or_was_abandoned_takes_in_no_more() {
         assert_eq!(send(FIRST, 0), Accepted::Stale);
         assert_eq!(send(SECOND, 0), Accepted::Partial);
         download.abandon(PIECE, FIRST);
-        assert_eq!(send(SECOND, 0), Accepted::Duplicate, "abandoned was another");
+        assert_eq!(send(SECOND, 0), Accepted::Duplicate, "another attempt was abandoned");
         download.abandon(PIECE, SECOND);
         assert_eq!(send(SECOND, 1), Accepted::Stale);
         assert_eq!(send(Attempt(3), 1), Accepted::Partial);
@@ -174,15 +174,15 @@ fn blocks_that_do_not_fit_the_content_are_refused() {
 }
 
 #[test]
-fn a_download_through_many_threads_tells_of_each_piece_once() {
+fn a_download_by_many_threads_reports_each_piece_once() {
     let source = Source::file(16 * MIB + 3, 64 << 10);
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
     let download = source.add_to(&store);
-    let told = Mutex::new(Vec::new());
+    let reported = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for neighbour in 0..4_u32 {
-            let (source, download, told) = (&source, &download, &told);
+            let (source, download, reported) = (&source, &download, &reported);
             scope.spawn(move || {
                 let count = source.stored.layout().piece_count();
                 for number in 0..count {
@@ -190,8 +190,8 @@ fn a_download_through_many_threads_tells_of_each_piece_once() {
                     for (block, bytes) in source.blocks(piece, 16 << 10) {
                         let link = LinkKey(neighbour.into());
                         match download.accept(link, FIRST, block, bytes).unwrap() {
-                            Accepted::Stored { pieces, .. } => told.lock().extend(pieces),
-                            Accepted::Corrupt { .. } => panic!("nobody lies"),
+                            Accepted::Stored { pieces, .. } => reported.lock().extend(pieces),
+                            Accepted::Corrupt { .. } => panic!("a correct piece was corrupt"),
                             Accepted::Partial | Accepted::Duplicate => {}
                             Accepted::Stale => panic!("there is one attempt"),
                         }
@@ -200,15 +200,15 @@ fn a_download_through_many_threads_tells_of_each_piece_once() {
             });
         }
     });
-    let told = told.into_inner();
-    assert_eq!(told.len() as u32, download.layout().piece_count());
-    assert_eq!(told.iter().collect::<BTreeSet<_>>().len(), told.len());
+    let reported = reported.into_inner();
+    assert_eq!(reported.len() as u32, download.layout().piece_count());
+    assert_eq!(reported.iter().collect::<BTreeSet<_>>().len(), reported.len());
     assert!(download.is_complete());
     assert_eq!(snapshot(&download.path()), snapshot(&source.path));
 }
 
 #[test]
-fn more_pieces_begun_than_memory_is_meant_for_become_whole_all_the_same() {
+fn more_begun_pieces_than_the_memory_limit_are_completed() {
     let source = Source::file(70 * MIB, MIB as u64);
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
@@ -224,7 +224,7 @@ fn more_pieces_begun_than_memory_is_meant_for_become_whole_all_the_same() {
 }
 
 #[test]
-fn a_thousand_files_are_not_all_kept_open() {
+fn a_download_of_a_thousand_files_keeps_less_than_300_open() {
     let source = Source::tree(&[100; 1000], 64 << 10);
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
@@ -243,7 +243,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn blocks_in_any_order_and_split_become_the_same_files(
+    fn blocks_in_any_order_and_of_any_size_become_the_same_files(
         lengths in prop::collection::vec(0_usize..3 * MIB, 1..4),
         piece_length in prop::sample::select(vec![64_u64 << 10, 2 << 20]),
         cuts in prop::collection::vec((any::<prop::sample::Index>(), any::<u32>(), 1_u32..300_000, 1..4_u64), 0..60),
@@ -252,7 +252,7 @@ proptest! {
         let source = Source::tree(&lengths, piece_length);
         let layout = source.stored.layout();
         prop_assume!(layout.piece_count() > 0);
-        // Some random and overlapping blocks, and then all that there is.
+        // Some random and overlapping blocks, and then all blocks.
         let mut blocks: Vec<_> = cuts
             .into_iter()
             .map(|(piece, offset, length, from)| {

@@ -1,4 +1,4 @@
-//! Contents without a piece: an empty file, a tree of such, a tree of none.
+//! Contents without pieces: an empty file, a tree of empty files, a tree without files.
 
 use std::fs;
 
@@ -6,13 +6,13 @@ use shoal_peer::store::{Exported, Import, ImportPlan, OneShot, Store};
 
 use crate::support::{Source, snapshot};
 
-/// An empty file, trees of empty files and directories, and one of directories alone.
+/// An empty file, a tree of empty files and directories, and a tree of directories alone.
 fn sources() -> Vec<Source> {
     vec![Source::file(0, 65_536), Source::tree(&[0, 0, 0], 65_536), Source::tree(&[], 65_536)]
 }
 
 #[test]
-fn they_are_whole_at_once_and_after_a_restart() {
+fn empty_contents_are_complete_at_once_and_after_a_restart() {
     for source in sources() {
         let directory = tempfile::tempdir().unwrap();
         for _ in 0..2 {
@@ -30,7 +30,7 @@ fn they_are_whole_at_once_and_after_a_restart() {
 }
 
 #[test]
-fn they_come_to_a_place_of_their_own() {
+fn empty_contents_are_downloaded_to_a_destination() {
     for source in sources() {
         let directory = tempfile::tempdir().unwrap();
         let destination = directory.path().join("copy");
@@ -43,7 +43,7 @@ fn they_come_to_a_place_of_their_own() {
 }
 
 #[test]
-fn they_are_imported() {
+fn empty_contents_are_imported() {
     let directory = tempfile::tempdir().unwrap();
     let store = std::sync::Arc::new(Store::open(directory.path(), Some(0)).unwrap());
     for source in sources() {

@@ -41,7 +41,7 @@ fn files_and_trees_are_exported_whole() {
 }
 
 #[test]
-fn another_file_system_gets_a_copy() {
+fn an_export_to_another_file_system_is_a_copy() {
     let Some(mount) = Mount::tmpfs("size=1m") else { return };
     let source = Source::tree(&[200_000, 0, 7], 65_536);
     let (_directory, store, stored) = complete(&source);
@@ -60,7 +60,7 @@ fn an_export_that_fails_leaves_nothing_behind() {
 }
 
 #[test]
-fn what_lies_at_the_destination_is_left_alone() {
+fn an_export_does_not_overwrite_its_destination() {
     let source = Source::file(100_000, 65_536);
     let (_directory, store, stored) = complete(&source);
     let target = tempfile::tempdir().unwrap();
@@ -83,7 +83,7 @@ fn an_incomplete_content_is_not_exported() {
 }
 
 #[test]
-fn who_edits_an_exported_file_does_not_make_the_peer_lie() {
+fn an_edit_of_an_exported_file_never_makes_the_peer_serve_wrong_bytes() {
     let source = Source::file(100_000, 65_536);
     let (directory, store, stored) = complete(&source);
     let target = tempfile::tempdir().unwrap();
@@ -104,7 +104,7 @@ fn who_edits_an_exported_file_does_not_make_the_peer_lie() {
 }
 
 #[test]
-fn what_is_in_place_shares_no_file_with_its_export() {
+fn an_export_of_a_content_in_place_shares_no_file_with_it() {
     let source = Source::file(100_000, 65_536);
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();

@@ -24,7 +24,7 @@ fn the_root_of_a_file_is_what_b3sum_prints() {
 }
 
 #[test]
-fn a_tree_is_described_as_it_lies() {
+fn a_manifest_describes_the_tree_and_follows_links() {
     let directory = tempfile::tempdir().unwrap();
     let outside = directory.path().join("blob");
     fs::write(&outside, b"linked").unwrap();
@@ -63,7 +63,7 @@ fn a_thousand_small_files_and_a_big_one_have_the_right_roots() {
 }
 
 #[test]
-fn what_cannot_be_published_is_refused_by_name() {
+fn paths_that_cannot_be_published_are_named_in_the_error() {
     let directory = tempfile::tempdir().unwrap();
     let root = directory.path().join("tree");
     let sub = root.join("sub");

@@ -17,13 +17,13 @@ fn plan(name: &str, is_directory: bool, total_bytes: u64) -> ImportPlan {
     ImportPlan { name: name.to_owned(), is_directory, total_bytes, piece_length }
 }
 
-fn nothing_is_left(directory: &Path) {
+fn assert_nothing_is_left(directory: &Path) {
     assert!(names(&directory.join("import")).is_empty());
     assert!(names(&directory.join("contents")).is_empty());
 }
 
 #[test]
-fn a_tree_that_is_streamed_in_is_the_content_it_was() {
+fn an_imported_tree_has_the_same_id_and_files() {
     let (directory, store) = store();
     let source = Source::tree(&[0, 65_536, 65_537, 3, 300_000], 65_536);
     let manifest = source.stored.manifest();
@@ -32,7 +32,7 @@ fn a_tree_that_is_streamed_in_is_the_content_it_was() {
     for path in manifest.empty_directories() {
         import.empty_directory(path.clone()).unwrap();
     }
-    // In another order than the manifest's.
+    // In reverse order of the manifest.
     for file in manifest.files().iter().rev() {
         import.file(file.path.clone(), file.size, file.executable).unwrap();
         for chunk in fs::read(source.path.join(&file.path)).unwrap().chunks(50_000) {
@@ -45,7 +45,7 @@ fn a_tree_that_is_streamed_in_is_the_content_it_was() {
     assert_eq!(snapshot(&stored.path()), snapshot(&source.path));
     assert!(stored.is_complete());
     assert!(names(&directory.path().join("import")).is_empty());
-    // The room that was promised is taken, and not twice.
+    // The reserved room is used once, not twice.
     let (evicted, _) = store.make_room(1_000_000 - total).unwrap();
     assert!(evicted.is_empty());
     assert_eq!(store.contents().len(), 1);
@@ -75,7 +75,7 @@ fn an_empty_directory_can_be_imported() {
 }
 
 #[test]
-fn an_import_that_is_broken_off_leaves_nothing_behind() {
+fn an_aborted_import_leaves_nothing_behind() {
     let (directory, store) = store();
     let mut import = Import::start(&store, plan("model", true, 900_000)).unwrap();
     import.file("a/b".to_owned(), 100_000, false).unwrap();
@@ -83,12 +83,12 @@ fn an_import_that_is_broken_off_leaves_nothing_behind() {
     let second = Import::start(&store, plan("model", true, 100_001));
     assert!(matches!(second, Err(StoreError::QuotaExceeded { missing: 1, .. })));
     drop(import);
-    nothing_is_left(directory.path());
+    assert_nothing_is_left(directory.path());
     Import::start(&store, plan("model", true, 1_000_000)).unwrap();
 }
 
 #[test]
-fn parts_that_do_not_fit_are_refused() {
+fn parts_that_do_not_fit_the_plan_are_refused() {
     let (directory, store) = store();
     let start = |is_directory| Import::start(&store, plan("model", is_directory, 10)).unwrap();
     let file = |import: &mut Import, path: &str, size| import.file(path.to_owned(), size, false);
@@ -115,5 +115,5 @@ fn parts_that_do_not_fit_are_refused() {
         file(&mut import, "a", 0).unwrap();
     }
     assert!(refused(import.finish().map(drop)));
-    nothing_is_left(directory.path());
+    assert_nothing_is_left(directory.path());
 }

@@ -12,7 +12,7 @@ use crate::support::{Source, hashed, noise};
 
 const LENGTH: usize = 200_000;
 
-/// What others do to a file that is seeded.
+/// A change that another process makes to a seeded file.
 type Change = fn(&Path) -> io::Result<()>;
 
 const CHANGES: [(&str, Change); 3] = [
@@ -40,18 +40,18 @@ fn a_file_that_changes_while_it_is_seeded_is_refused() {
 }
 
 #[test]
-fn a_file_that_is_replaced_is_never_mixed_with_the_old() {
+fn a_replaced_file_is_never_mixed_with_the_old_one() {
     let source = Source::file(LENGTH, 65_536);
     let before = source.bytes(source.stored.layout().whole(PieceIndex::new(0)));
     let other = source.path.with_extension("new");
     fs::write(&other, noise(LENGTH, 2)).unwrap();
     fs::rename(&other, &source.path).unwrap();
-    // The file that is open is still the old one.
+    // The store's open file is still the old one.
     assert_eq!(source.bytes(source.stored.layout().whole(PieceIndex::new(0))), before);
 }
 
 #[test]
-fn a_content_in_place_is_served_after_a_restart_unless_it_changed() {
+fn a_content_in_place_is_served_after_a_restart_if_unchanged() {
     let directory = tempfile::tempdir().unwrap();
     let source = Source::tree(&[LENGTH, 5], 65_536);
     let id = {
@@ -69,13 +69,13 @@ fn a_content_in_place_is_served_after_a_restart_unless_it_changed() {
     let store = Store::open(directory.path(), Some(10)).unwrap();
     let error = store.load(id).err().unwrap();
     assert!(error.to_string().contains("1.bin"), "{error}");
-    // It is forgotten without harm to the files.
+    // Its removal leaves the files alone.
     store.remove(id).unwrap();
     assert_eq!(fs::read(source.path.join("part-1/1.bin")).unwrap(), b"12345");
 }
 
 #[test]
-fn publishing_in_place_again_serves_what_lies_there_now() {
+fn publishing_in_place_again_serves_the_new_path() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
     let source = Source::file(LENGTH, 65_536);
@@ -91,7 +91,7 @@ fn publishing_in_place_again_serves_what_lies_there_now() {
 }
 
 #[test]
-fn a_copy_in_the_store_is_preferred_and_a_download_not_disturbed() {
+fn publishing_in_place_keeps_a_stored_copy_and_does_not_disturb_a_download() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
     let source = Source::file(LENGTH, 65_536);

@@ -15,7 +15,7 @@ fn begin(source: &Source, directory: &TempDir) -> Result<OneShot, StoreError> {
 }
 
 #[test]
-fn a_download_lands_at_its_destination_and_is_served_from_there() {
+fn a_download_is_moved_to_its_destination_and_served_from_there() {
     for source in [Source::file(200_000, 65_536), Source::tree(&[0, 200_000, 9], 65_536)] {
         let directory = tempfile::tempdir().unwrap();
         let download = begin(&source, &directory).unwrap();
@@ -62,7 +62,7 @@ fn the_state_of_another_download_is_left_alone() {
 }
 
 #[test]
-fn one_destination_is_for_one_process() {
+fn two_processes_cannot_download_to_one_destination() {
     let directory = tempfile::tempdir().unwrap();
     let source = Source::file(400_000, 65_536);
     let _first = begin(&source, &directory).unwrap();
@@ -70,7 +70,7 @@ fn one_destination_is_for_one_process() {
 }
 
 #[test]
-fn what_lies_at_the_destination_is_never_overwritten() {
+fn an_existing_destination_is_never_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let destination = directory.path().join("copy");
     let source = Source::file(100_000, 65_536);
@@ -83,20 +83,20 @@ fn what_lies_at_the_destination_is_never_overwritten() {
     fs::write(&destination, b"mine").unwrap();
     assert!(matches!(download.finish(), Err(StoreError::Exists(_))));
     assert_eq!(fs::read(&destination).unwrap(), b"mine");
-    // Nothing is lost: once it is out of the way, the download ends at once.
+    // Nothing is lost: after the file's removal, the download finishes at once.
     fs::remove_file(&destination).unwrap();
     begin(&source, &directory).unwrap().finish().unwrap();
 }
 
 #[test]
-fn a_download_that_is_not_whole_does_not_end() {
+fn an_incomplete_download_cannot_be_finished() {
     let directory = tempfile::tempdir().unwrap();
     let download = begin(&Source::file(100_000, 65_536), &directory).unwrap();
     assert!(matches!(download.finish(), Err(StoreError::Incomplete(_))));
 }
 
 #[test]
-fn the_state_left_by_one_killed_at_the_very_end_is_tidied_away() {
+fn the_state_of_a_download_killed_at_its_end_is_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let (destination, state) =
         (directory.path().join("copy"), directory.path().join(".copy.shoal"));
@@ -106,13 +106,13 @@ fn the_state_left_by_one_killed_at_the_very_end_is_tidied_away() {
     source.send_all(download.stored());
     let manifest = fs::read(state.join("manifest")).unwrap();
     download.finish().unwrap();
-    // As if it had been killed between moving the content and deleting the state.
+    // As if killed between moving the content and deleting the state.
     fs::create_dir(&state).unwrap();
     fs::write(state.join("manifest"), manifest).unwrap();
     OneShot::tidy(&destination, id).unwrap();
     assert_eq!(names(directory.path()), ["copy"]);
 
-    // What another download needs stays.
+    // The state of an incomplete download stays.
     fs::remove_file(&destination).unwrap();
     drop(begin(&source, &directory).unwrap());
     OneShot::tidy(&destination, id).unwrap();

@@ -1,4 +1,4 @@
-//! What others put where a path leads: links, files of theirs, and these in turns with the real ones.
+//! Attacks on paths: symbolic links and other users' files, also alternating with the real ones.
 
 use std::{
     fs::{self, File, FileTimes, Permissions},
@@ -10,7 +10,7 @@ use std::{
 
 use shoal_core::content::PieceIndex;
 use shoal_peer::store::{
-    Exported, Hashed, OneShot, Place, Store, StoreError, Stored, hash, hash_at,
+    Exported, Hashed, OneShot, RootedPath, Store, StoreError, Stored, hash, hash_at,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -24,15 +24,15 @@ fn read(stored: &Stored) -> Result<(), StoreError> {
     stored.read(block, &mut vec![0; block.length as usize])
 }
 
-fn beneath(root: &Path, path: &Path) -> Place {
-    Place::beneath(&[root.to_owned()], path).expect("it is below the root")
+fn beneath(root: &Path, path: &Path) -> RootedPath {
+    RootedPath::beneath(&[root.to_owned()], path).expect("it is below the root")
 }
 
 fn hash_beneath(root: &Path, path: &Path) -> Result<Hashed, StoreError> {
     hash_at(&CancellationToken::new(), &beneath(root, path), None, |_| {})
 }
 
-/// A file of others, made to look like `model`.
+/// Another user's file, with the size and time of `model`.
 fn secret_like(model: &Path) -> PathBuf {
     let secret = model.with_file_name("secret");
     fs::write(&secret, noise(LENGTH, 77)).unwrap();
@@ -40,15 +40,15 @@ fn secret_like(model: &Path) -> PathBuf {
     secret
 }
 
-/// Gives a file the time of another.
+/// Gives a file the modification time of `model`.
 fn make_alike(path: &Path, model: &Path) {
     let modified = fs::metadata(model).unwrap().modified().unwrap();
     let file = File::options().write(true).open(path).unwrap();
     file.set_times(FileTimes::new().set_modified(modified)).unwrap();
 }
 
-/// Does `work` while `path` is a directory and a link to `outside` in turns.
-fn while_it_turns<T>(path: &Path, outside: &Path, work: impl FnOnce() -> T) -> T {
+/// Does `work` while `path` alternates between a directory and a link to `outside`.
+fn while_it_alternates<T>(path: &Path, outside: &Path, work: impl FnOnce() -> T) -> T {
     let spare = path.with_file_name("spare");
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -78,7 +78,7 @@ fn a_link_to_a_file_of_the_same_size_and_time_is_not_served() {
     assert!(matches!(read(&stored), Err(StoreError::SourceChanged(_))));
     let copy = directory.path().join("copy");
     assert!(matches!(store.export(&stored, &copy), Err(StoreError::SourceChanged(_))));
-    // Nor by a process that did not see the file before.
+    // A process that has not opened the file before refuses it too.
     let id = stored.id();
     drop((store, stored));
     let store = Store::open(directory.path(), None).unwrap();
@@ -86,7 +86,7 @@ fn a_link_to_a_file_of_the_same_size_and_time_is_not_served() {
 }
 
 #[test]
-fn a_file_that_moved_to_another_disk_is_hashed_and_served() {
+fn a_file_moved_to_another_disk_is_hashed_again_and_served() {
     let source = Source::tree(&[LENGTH, 0, 7], 65_536);
     let directory = tempfile::tempdir().unwrap();
     let id = {
@@ -107,7 +107,7 @@ fn a_file_that_moved_to_another_disk_is_hashed_and_served() {
 }
 
 #[test]
-fn what_leads_out_of_its_root_is_neither_hashed_nor_written() {
+fn a_path_that_leads_out_of_its_root_is_neither_hashed_nor_written() {
     let here = tempfile::tempdir().unwrap();
     let (root, outside) = (here.path().join("root"), here.path().join("outside"));
     fs::create_dir_all(root.join("tree/inner")).unwrap();
@@ -133,14 +133,14 @@ fn what_leads_out_of_its_root_is_neither_hashed_nor_written() {
         assert!(matches!(refused, StoreError::Outside { .. }), "{refused}");
     }
     assert_eq!(names(&outside), ["secret"]);
-    // Below a tree as well.
+    // Also for a link inside a tree.
     symlink("../../../outside/secret", root.join("tree/inner/up")).unwrap();
     let refused = hash_beneath(&root, &root.join("tree")).err().unwrap();
     assert!(matches!(refused, StoreError::Outside { .. }), "{refused}");
 }
 
 #[test]
-fn a_directory_that_turns_into_a_link_leads_no_hash_out() {
+fn hashing_never_follows_a_directory_that_becomes_a_link() {
     let here = tempfile::tempdir().unwrap();
     let (root, outside) = (here.path().join("root"), here.path().join("outside"));
     fs::create_dir_all(root.join("tree")).unwrap();
@@ -151,7 +151,7 @@ fn a_directory_that_turns_into_a_link_leads_no_hash_out() {
     let file = root.join("tree/file");
     let known = hash(&file, None, |_| {}).unwrap().manifest.id();
     let id = || hash_beneath(&root, &file).map(|hashed| hashed.manifest.id());
-    while_it_turns(&root.join("tree"), &outside, || {
+    while_it_alternates(&root.join("tree"), &outside, || {
         let ids = (0..1000).filter_map(|_| id().ok());
         ids.for_each(|id| assert_eq!(id, known));
     });
@@ -159,7 +159,7 @@ fn a_directory_that_turns_into_a_link_leads_no_hash_out() {
 }
 
 #[test]
-fn a_directory_that_turns_into_a_link_leads_no_export_out() {
+fn an_export_never_follows_a_directory_that_becomes_a_link() {
     let here = tempfile::tempdir().unwrap();
     let (root, outside) = (here.path().join("root"), here.path().join("outside"));
     fs::create_dir_all(root.join("into")).unwrap();
@@ -168,7 +168,7 @@ fn a_directory_that_turns_into_a_link_leads_no_export_out() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
     let stored = store.add_in_place(hashed(&source.path, 65_536)).unwrap();
-    let exported = while_it_turns(&root.join("into"), &outside, || {
+    let exported = while_it_alternates(&root.join("into"), &outside, || {
         let place = |n: i32| beneath(&root, &root.join(format!("into/copy-{n}")));
         (0..300).filter(|n| store.export_to(&stored, &place(*n)).is_ok()).count()
     });
@@ -190,7 +190,7 @@ fn an_export_follows_no_link_at_its_destination() {
 }
 
 #[test]
-fn a_copy_does_not_run_as_its_owner() {
+fn an_export_has_no_setuid_bit() {
     let source = Source::file(LENGTH, 65_536);
     fs::set_permissions(&source.path, Permissions::from_mode(0o4755)).unwrap();
     let here = tempfile::tempdir().unwrap();
@@ -208,16 +208,16 @@ fn mode(path: &Path) -> u32 {
 }
 
 #[test]
-fn nobody_else_enters_a_data_directory() {
+fn a_data_directory_is_closed_to_other_users() {
     let here = tempfile::tempdir().unwrap();
     let new = here.path().join("above/new");
     drop(Store::open(&new, None).unwrap());
     assert_eq!(mode(&new), 0o700);
-    // One of an earlier version.
+    // A directory of an earlier version.
     fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
     drop(Store::open(&new, None).unwrap());
     assert_eq!(mode(&new), 0o700);
-    // A directory that was something else's is not closed to its users.
+    // A directory with other files keeps its permissions.
     let shared = here.path().join("shared");
     fs::create_dir(&shared).unwrap();
     fs::set_permissions(&shared, Permissions::from_mode(0o755)).unwrap();
@@ -232,7 +232,7 @@ fn begin(source: &Source, directory: &TempDir) -> Result<OneShot, StoreError> {
 }
 
 #[test]
-fn the_state_of_a_download_is_no_place_of_others() {
+fn the_state_of_a_download_is_not_kept_in_another_users_directory() {
     let source = Source::file(LENGTH, 65_536);
     let here = tempfile::tempdir().unwrap();
     let victim = here.path().join("victim");
@@ -252,7 +252,7 @@ fn the_state_of_a_download_is_no_place_of_others() {
     symlink(&trap, &state).unwrap();
     expect_refusal();
     fs::remove_file(&state).unwrap();
-    // Only root gives directories to others.
+    // Only root can change the owner of a directory.
     if chown(&trap, Some(12_345), None).is_ok() {
         fs::rename(&trap, &state).unwrap();
         expect_refusal();

@@ -37,7 +37,7 @@ impl Begun {
         self.directory.path().join("contents").join(self.id().to_string()).join(name)
     }
 
-    /// Opens the store as if the process had died before: nothing is flushed or closed on purpose.
+    /// Opens the store as after a crash: nothing was flushed or closed explicitly.
     fn open(&self) -> (Store, Arc<Stored>) {
         let store = Store::open(self.directory.path(), None).unwrap();
         let download = self.source.add_to(&store);
@@ -62,19 +62,19 @@ impl Begun {
     }
 }
 
-/// Another boot than the one that the log was written in.
+/// Changes the boot id in the log, as if the machine had been rebooted.
 fn reboot(log: &Path) {
     File::options().write(true).open(log).unwrap().write_all_at(&[7; 16], 8).unwrap();
 }
 
-/// What a piece has become when its data did not reach the disk.
+/// Zeroes a piece, as if its data had not reached the disk.
 fn lose(data: &Path, piece: u64) {
     let file = File::options().write(true).open(data).unwrap();
     file.write_all_at(&vec![0; PIECE_LENGTH as usize], piece * PIECE_LENGTH).unwrap();
 }
 
 #[test]
-fn a_killed_process_loses_no_piece_held() {
+fn a_killed_process_loses_no_piece() {
     let begun = Begun::new();
     let (store, download) = begun.open();
     begun.send(&download, [7, 0, 3]);
@@ -84,7 +84,7 @@ fn a_killed_process_loses_no_piece_held() {
 }
 
 #[test]
-fn a_torn_end_of_the_log_costs_what_it_tore() {
+fn a_torn_record_at_the_end_of_the_log_is_ignored() {
     for torn in [&[1, 0, 0][..], &[0; 8], &[9, 0, 0, 0, 1, 2, 3, 4], &[0xff; 50]] {
         let begun = Begun::new();
         let (store, download) = begun.open();
@@ -101,7 +101,7 @@ fn a_torn_end_of_the_log_costs_what_it_tore() {
 }
 
 #[test]
-fn a_log_cut_anywhere_lists_only_pieces_that_are_there() {
+fn a_log_truncated_anywhere_lists_only_stored_pieces() {
     let begun = Begun::new();
     let (store, download) = begun.open();
     begun.send(&download, [4, 1, 8]);
@@ -117,20 +117,20 @@ fn a_log_cut_anywhere_lists_only_pieces_that_are_there() {
 }
 
 #[test]
-fn a_reboot_has_only_the_pieces_since_the_checkpoint_hashed_again() {
+fn after_a_reboot_only_pieces_since_the_checkpoint_are_hashed_again() {
     let begun = Begun::new();
     let (store, download) = begun.open();
     begun.send(&download, [0, 1, 2]);
     download.checkpoint().unwrap();
     begun.send(&download, [3, 4, 5]);
     drop((store, download));
-    // Piece 1 shows what is not hashed again: the checkpoint vouches for it.
+    // Piece 1 is lost unnoticed: pieces before the checkpoint are not hashed again.
     lose(&begun.inside("data"), 1);
     lose(&begun.inside("data"), 4);
     assert_eq!(begun.held(), [0, 1, 2, 3, 4, 5]);
     reboot(&begun.inside("held.log"));
     assert_eq!(begun.held(), [0, 1, 2, 3, 5]);
-    // What survived is vouched for from then on.
+    // The pieces that were hashed again now count as before the checkpoint.
     lose(&begun.inside("data"), 5);
     reboot(&begun.inside("held.log"));
     assert_eq!(begun.held(), [0, 1, 2, 3, 5]);
@@ -149,7 +149,7 @@ fn files_that_a_reboot_lost_are_fetched_again() {
 }
 
 #[test]
-fn what_somebody_deleted_or_cut_off_is_fetched_again_and_never_served() {
+fn deleted_or_truncated_pieces_are_fetched_again_and_never_served() {
     let cut = |data: &Path, bytes| {
         File::options().write(true).open(data).unwrap().set_len(bytes).unwrap();
     };
@@ -161,7 +161,7 @@ fn what_somebody_deleted_or_cut_off_is_fetched_again_and_never_served() {
         drop((store, download));
         cut(&begun.inside("data"), 2 * PIECE_LENGTH + 1);
         for _ in 0..2 {
-            assert_eq!(begun.held(), [0, 1], "what is there is kept, and noted");
+            assert_eq!(begun.held(), [0, 1], "the remaining pieces are kept, and logged");
         }
         fs::remove_file(begun.inside("data")).unwrap();
         for _ in 0..2 {

@@ -1,4 +1,4 @@
-//! Contents to play with, a neighbour that has them, and file systems with a flaw.
+//! Test contents, a neighbour that has them, and full or read-only file systems.
 
 use std::{
     ffi::CString,
@@ -21,14 +21,14 @@ use tempfile::TempDir;
 
 pub(crate) const MIB: usize = 1 << 20;
 
-/// Bytes that repeat nowhere, and are the same in each run.
+/// Pseudorandom bytes, the same in each run.
 pub(crate) fn noise(length: usize, seed: u8) -> Vec<u8> {
     let mut bytes = vec![0; length];
     blake3::Hasher::new().update(&[seed]).finalize_xof().fill(&mut bytes);
     bytes
 }
 
-/// A content on the disk of a neighbour, who has all of it.
+/// A content on the disk of a neighbour that is a seeder.
 pub(crate) struct Source {
     pub(crate) stored: Arc<Stored>,
     pub(crate) path: PathBuf,
@@ -36,7 +36,7 @@ pub(crate) struct Source {
 }
 
 impl Source {
-    /// One file of so many bytes.
+    /// A file of `length` bytes.
     pub(crate) fn file(length: usize, piece_length: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("model.bin");
@@ -44,7 +44,7 @@ impl Source {
         Self::at(directory, path, piece_length)
     }
 
-    /// A directory of files of so many bytes each, two levels deep, and of an empty directory.
+    /// A directory with files of these lengths, two levels deep, and an empty directory.
     pub(crate) fn tree(lengths: &[usize], piece_length: u64) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("model");
@@ -62,7 +62,7 @@ impl Source {
         Self { stored, path, _directory: directory }
     }
 
-    /// All blocks of a piece, of `length` bytes each but for the last.
+    /// All blocks of a piece, of `length` bytes each except the last.
     pub(crate) fn blocks(&self, piece: PieceIndex, length: u32) -> Vec<(BlockRange, Bytes)> {
         let whole = self.stored.layout().length_of(piece);
         (0..whole)
@@ -91,7 +91,7 @@ impl Source {
         to.accept(link, next_attempt(), block, self.bytes(block))
     }
 
-    /// Sends everything that the other lacks.
+    /// Sends all pieces that the other lacks.
     pub(crate) fn send_all(&self, to: &Stored) {
         let held = to.held();
         for piece in self.stored.layout().pieces().filter(|piece| !held.has(*piece)) {
@@ -106,7 +106,7 @@ impl Source {
     }
 }
 
-/// Later than all before it.
+/// An attempt later than all before.
 fn next_attempt() -> Attempt {
     static NEXT: AtomicU64 = AtomicU64::new(1_000);
     Attempt(NEXT.fetch_add(1, Ordering::Relaxed))
@@ -116,7 +116,7 @@ pub(crate) fn hashed(path: &Path, piece_length: u64) -> Hashed {
     hash(path, Some(PieceLength::new(piece_length).unwrap()), |_| {}).unwrap()
 }
 
-/// The files below a path, with their bytes, and the directories, in order.
+/// The files below a path, with their bytes, and the directories, sorted.
 pub(crate) fn snapshot(path: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     let mut found = Vec::new();
     let mut todo = vec![path.to_owned()];
@@ -143,14 +143,14 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
     names
 }
 
-/// A tmpfs of its own, unmounted when dropped. Mounted without a process for it: one that is being
-/// started shares for a moment the locks that other tests hold.
+/// A tmpfs, unmounted when dropped. Mounted without a child process: a new process briefly shares
+/// the locks that other tests hold.
 pub(crate) struct Mount {
     directory: TempDir,
 }
 
 impl Mount {
-    /// None, with a word, where mounting is not allowed: it needs root.
+    /// None, with a message, without the right to mount, which needs root.
     pub(crate) fn tmpfs(options: &str) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let options = CString::new(options).unwrap();

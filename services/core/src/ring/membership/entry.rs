@@ -1,5 +1,7 @@
 //! The entry of one node, and hashes of many entries.
 
+use std::io::Write as _;
+
 use crate::ring::{Contact, Position};
 
 /// Whether a node is there. Of two reports with the same incarnation the later variant wins.
@@ -43,7 +45,7 @@ impl Entry {
         hasher.update(self.contact.id.as_bytes());
         hasher.update(&self.incarnation.to_be_bytes());
         hasher.update(&[self.life as u8]);
-        hasher.update(self.contact.address.as_bytes());
+        write!(hasher, "{}", self.contact.address).expect("a hasher takes all that is written");
         let hash = hasher.finalize();
         let first = hash.as_bytes().first_chunk().expect("a hash has 32 bytes");
         u64::from_be_bytes(*first)

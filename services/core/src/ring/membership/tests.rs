@@ -7,14 +7,18 @@ use proptest::{collection::vec, prelude::*, sample::select};
 use rand::{SeedableRng as _, rngs::StdRng};
 
 use super::*;
-use crate::ring::testing::{epoch, four, node, node_at, numbers};
+use crate::{
+    address::address,
+    ring::testing::{epoch, four, node, node_at, numbers},
+};
 
 const KEEP: Duration = Duration::from_secs(60);
 
 /// A source that has told nothing yet.
-fn anybody() -> Source {
+fn anybody() -> Introducer {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
-    Source::of_address(&COUNT.fetch_add(1, Ordering::Relaxed).to_string())
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    Introducer::of_address(&address(&format!("host{number}:1")))
 }
 
 /// The membership of the node at 0.
@@ -242,14 +246,15 @@ fn one_source_introduces_so_many_and_others_as_many_more() {
     let mut membership = membership(now);
     let most = Membership::MAX_OF_SOURCE as u128;
     let at = |number: u128| Contact {
-        address: "10.0.0.9:1".into(),
+        address: address("10.0.0.9:1"),
         ..node_at(Position::from_u128(number))
     };
     let told = |numbers: std::ops::Range<u128>| -> Vec<_> {
         let alive = |number| Entry { contact: at(number), incarnation: 1, life: Life::Alive };
         numbers.map(alive).collect()
     };
-    let [stranger, member] = ["10.0.0.1:1", "10.0.0.2:1"].map(Source::of_address);
+    let [stranger, member] =
+        ["10.0.0.1:1", "10.0.0.2:1"].map(|text| Introducer::of_address(&address(text)));
     assert_eq!(membership.heard(now, &stranger, &told(1..most + 1)).len(), most as usize);
     assert_eq!(membership.heard(now, &stranger, &told(most + 1..most + 9)), []);
     assert!(!membership.claimed(now, &stranger, &at(most + 1), Life::Alive));
@@ -270,7 +275,7 @@ fn a_node_that_joins_ten_thousand_knows_all_after_a_few_exchanges() {
     const EXCHANGES: usize = 20;
     let now = epoch();
     let at = |number: u128| Contact {
-        address: format!("10.0.{}.{}:7073", number / 256, number % 256).into(),
+        address: address(&format!("10.0.{}.{}:7073", number / 256, number % 256)),
         ..node_at(Position::from_u128(number * (u128::MAX / NODES)))
     };
     let mut member = Membership::new(at(1), 1, KEEP, now);
@@ -286,7 +291,7 @@ fn a_node_that_joins_ten_thousand_knows_all_after_a_few_exchanges() {
         assert!(exchanges <= EXCHANGES, "{} are known after {exchanges} exchanges", joiner.len());
         // All members know the same. Each tells for itself.
         let other = joiner.random(&mut rng).expect("it knows the one it joined through");
-        let source = Source::of_address(&other.address);
+        let source = Introducer::of_address(&other.address);
         let told = member.entries_differing(joiner.digest(), Membership::MAX_HEARD, &mut rng);
         joiner.heard(now, &source, &told);
     }
@@ -298,7 +303,7 @@ fn a_host_at_which_thousands_answer_fills_no_roll() {
     let now = epoch();
     let mut membership = membership(now);
     let at = |number: u128| Contact {
-        address: "10.0.0.9:1".into(),
+        address: address("10.0.0.9:1"),
         ..node_at(Position::from_u128(number))
     };
     for number in 1..=2 * Membership::MAX_OF_SOURCE as u128 {
@@ -345,7 +350,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
     let life = select(vec![Life::Alive, Life::Dead, Life::Left]);
     let one = (1..6_u128, 0..3_u64, life, any::<bool>()).prop_map(
         |(number, incarnation, life, moved)| {
-            let address = if moved { "elsewhere:7073".into() } else { node(number).address };
+            let address = if moved { address("elsewhere:7073") } else { node(number).address };
             Entry { contact: Contact { address, ..node(number) }, incarnation, life }
         },
     );

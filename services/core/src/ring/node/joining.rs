@@ -4,14 +4,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::SocketAddr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use rand::{Rng, seq::IteratorRandom as _};
 
 use super::{Node, NodeSettings, Output, Purpose, Question};
-use crate::ring::{Contact, Standing, State};
+use crate::{
+    Address,
+    ring::{Contact, Standing, State},
+};
 
 /// The pause before the next attempt to find a ring; doubled each time.
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
@@ -20,10 +22,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(5);
 /// The addresses to join through, as far as names could be resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seeds {
-    /// HOST:PORT, each a number and a port.
-    pub addresses: BTreeSet<Arc<str>>,
+    /// IP addresses and ports.
+    pub addresses: BTreeSet<Address>,
     /// Names, as configured, that have no address at present.
-    pub unresolved: BTreeSet<Arc<str>>,
+    pub unresolved: BTreeSet<Address>,
     /// Which node founds a ring if there is none.
     pub founding: Founding,
 }
@@ -47,11 +49,11 @@ pub struct Wait {
     /// What it waits for.
     pub awaited: Awaited,
     /// Addresses that do not answer.
-    pub silent: Vec<Arc<str>>,
+    pub silent: Vec<Address>,
     /// Names that have no address.
-    pub unresolved: Vec<Arc<str>>,
+    pub unresolved: Vec<Address>,
     /// Other nodes that answer and have no ring either.
-    pub others: Vec<Arc<str>>,
+    pub others: Vec<Address>,
 }
 
 /// What a node without a ring waits for.
@@ -89,11 +91,11 @@ pub(super) struct Joining {
     backoff: Duration,
     seeds: Option<Seeds>,
     /// Addresses at which this node itself answered: a name may have several of its addresses.
-    own: BTreeSet<Arc<str>>,
+    own: BTreeSet<Address>,
     /// Addresses of other nodes that have no ring either.
-    waiting: BTreeMap<Arc<str>, Contact>,
+    waiting: BTreeMap<Address, Contact>,
     /// Addresses that did not answer.
-    unmet: BTreeSet<Arc<str>>,
+    unmet: BTreeSet<Address>,
     /// A lookup of this node's place is in progress.
     looking_up: bool,
     /// A member was met recently: there is a ring.
@@ -127,7 +129,7 @@ impl Joining {
         self.seeds = Some(seeds);
     }
 
-    pub(super) fn unmet(&mut self, address: Arc<str>) {
+    pub(super) fn unmet(&mut self, address: Address) {
         self.own.remove(&address);
         self.waiting.remove(&address);
         self.unmet.insert(address);
@@ -138,7 +140,7 @@ impl Joining {
     }
 
     /// An address to join through, except this node's own.
-    pub(super) fn any_seed(&self, rng: &mut impl Rng) -> Option<Arc<str>> {
+    pub(super) fn any_seed(&self, rng: &mut impl Rng) -> Option<Address> {
         let addresses = self.seeds.iter().flat_map(|seeds| &seeds.addresses);
         addresses.filter(|address| !self.own.contains(*address)).choose(rng).cloned()
     }
@@ -179,7 +181,7 @@ impl Joining {
     /// family (IPv4, IPv6) in which none answers says nothing if one does in the other: `localhost`
     /// has two.
     fn some_may_start(&self) -> bool {
-        let is_v6 = |address: &Arc<str>| address.starts_with('[');
+        let is_v6 = |address: &Address| address.ip().is_some_and(|ip| ip.is_ipv6());
         let answers = || self.own.iter().chain(self.waiting.keys());
         self.unmet.iter().any(|unmet| {
             answers().next().is_none() || answers().any(|met| is_v6(met) == is_v6(unmet))
@@ -217,7 +219,7 @@ impl Joining {
 /// Orders nodes by their advertised addresses as numbers, 10.0.0.9 before 10.0.0.10; then by their
 /// names. All nodes compute the same order, wherever they reached each other.
 fn rank(node: &Contact) -> (bool, Option<SocketAddr>, &Contact) {
-    let number = node.address.parse().ok();
+    let number = node.address.socket();
     (number.is_none(), number, node)
 }
 
@@ -226,7 +228,7 @@ impl Node {
     pub(super) fn met(
         &mut self,
         now: Instant,
-        address: Arc<str>,
+        address: Address,
         state: &State,
         out: &mut Vec<Output>,
     ) {

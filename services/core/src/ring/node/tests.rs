@@ -1,7 +1,10 @@
 //! When a node that does not answer counts as dead.
 
 use super::*;
-use crate::ring::testing::{epoch, node_at};
+use crate::ring::{
+    Position,
+    testing::{epoch, node_at},
+};
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -5,9 +5,12 @@ use std::time::Duration;
 use proptest::{collection::vec, prelude::*};
 use uuid::Uuid;
 
-use crate::ring::{
-    Ballot, Configurations, Contact, Entry, KeyRange, Life, Lineage, Membership, NodeId, Position,
-    Proposal, Refusal, ReplicaSet, Source, Stamp, Version, proposals, testing::epoch,
+use crate::{
+    address::address,
+    ring::{
+        Ballot, Configurations, Contact, Entry, Introducer, KeyRange, Life, Lineage, Membership,
+        NodeId, Position, Proposal, Refusal, ReplicaSet, Stamp, Version, proposals, testing::epoch,
+    },
 };
 
 /// What is believed at most, and the most that follows from that while a test lasts.
@@ -16,7 +19,7 @@ const WHOLE: KeyRange = KeyRange::whole(Position::from_u128(0));
 
 fn node(number: u128) -> Contact {
     let id = NodeId::new(Uuid::from_u128(number));
-    Contact { position: Position::from_u128(number << 100), id, address: "10.0.0.1:1".into() }
+    Contact { position: Position::from_u128(number << 100), id, address: address("10.0.0.1:1") }
 }
 
 /// Counts as they come about, and those that were made up.
@@ -126,11 +129,11 @@ proptest! {
         let now = epoch();
         let kept = Duration::from_secs(3600);
         let (me, other) = (node(1), node(2));
-        let source = Source::of_address("10.0.0.9:1");
+        let source = Introducer::of_address(&address("10.0.0.9:1"));
         let mut mine = Membership::new(me.clone(), own, kept, now);
         let mut theirs = Membership::new(other, 1, kept, now);
         for (incarnation, life, elsewhere) in reports {
-            let address = if elsewhere { "192.0.2.1:9".into() } else { me.address.clone() };
+            let address = if elsewhere { address("192.0.2.1:9") } else { me.address.clone() };
             let contact = Contact { address, ..me.clone() };
             let life = [Life::Alive, Life::Dead, Life::Left][life];
             theirs.heard(now, &source, &[Entry { contact, incarnation, life }]);

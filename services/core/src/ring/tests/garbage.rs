@@ -1,11 +1,12 @@
 //! Whatever others tell, a node's list stays a list.
 
-use std::sync::Arc;
-
 use proptest::{collection::vec, option, prelude::*};
 
 use super::network::{contact, position};
-use crate::ring::{ChordNode, Contact, Next, Standing, State};
+use crate::{
+    address::address,
+    ring::{ChordNode, Contact, Next, Standing, State},
+};
 
 /// What happens to a node.
 #[derive(Clone, Debug)]
@@ -20,8 +21,8 @@ enum Event {
 }
 
 fn contacts() -> impl Strategy<Value = Contact> {
-    (0..16u8, 0..3u8).prop_map(|(number, address)| Contact {
-        address: Arc::from(format!("host{address}:7073")),
+    (0..16u8, 0..3u8).prop_map(|(number, host)| Contact {
+        address: address(&format!("host{host}:7073")),
         ..contact(number)
     })
 }

@@ -1,10 +1,13 @@
 //! A ring of 4 bits whose messages arrive at once; only what a test leaves out is late or lost.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use crate::ring::{Bits, ChordNode, Contact, Next, NodeId, Position, Standing, State};
+use crate::{
+    address::address,
+    ring::{Bits, ChordNode, Contact, Next, NodeId, Position, Standing, State},
+};
 
 /// More rounds than any of these small rings needs to come to rest.
 const MAX_ROUNDS: usize = 40;
@@ -38,7 +41,7 @@ pub(super) fn contact(number: Number) -> Contact {
     Contact {
         position: position(number),
         id: NodeId::new(Uuid::from_u128(number.into())),
-        address: Arc::from(format!("node{number}:7073")),
+        address: address(&format!("node{number}:7073")),
     }
 }
 

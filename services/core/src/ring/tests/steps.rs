@@ -1,9 +1,10 @@
 //! What one message does.
 
-use std::sync::Arc;
-
 use super::network::{Network, Number, Seeds, contact, numbers, position};
-use crate::ring::{ChordNode, Contact, JoinError, KeyRange, Next, Standing, State};
+use crate::{
+    address::address,
+    ring::{ChordNode, Contact, JoinError, KeyRange, Next, Standing, State},
+};
 
 fn state(node: Number, predecessor: Option<Number>, successors: &[Number]) -> State {
     State {
@@ -22,7 +23,7 @@ fn member() -> ChordNode {
 }
 
 fn moved(number: Number) -> Contact {
-    Contact { address: Arc::from("elsewhere:7073"), ..contact(number) }
+    Contact { address: address("elsewhere:7073"), ..contact(number) }
 }
 
 #[test]

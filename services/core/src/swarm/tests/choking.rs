@@ -49,8 +49,8 @@ fn send_for(bench: &mut Bench, seconds: usize, links: &[LinkKey], rates: &[usize
     }
 }
 
-#[test]
-fn the_four_fastest_are_unchoked_and_ranked_anew_each_10_s() {
+/// A leecher with a busy uplink and no optimistic slot.
+fn ranking_leecher() -> Bench {
     let settings = Settings {
         optimistic_slots: 0,
         stall: 1_000 * SECOND,
@@ -60,6 +60,12 @@ fn the_four_fastest_are_unchoked_and_ranked_anew_each_10_s() {
     let mut bench = Bench::with(settings, 1);
     bench.add(4_000, 0..10);
     bench.keep_uplink_busy();
+    bench
+}
+
+#[test]
+fn the_four_fastest_are_unchoked_and_ranked_anew_each_10_s() {
+    let mut bench = ranking_leecher();
     let links: Vec<_> = (0..7).map(|_| interested(&mut bench)).collect();
     send_at_rates(&mut bench, &links, &[1, 2, 3, 4, 5, 6, 7]);
     bench.pass(10 * SECOND);
@@ -102,15 +108,7 @@ fn newcomers_weigh_3() {
 
 #[test]
 fn a_snubbed_neighbour_loses_its_slot() {
-    let settings = Settings {
-        optimistic_slots: 0,
-        stall: 1_000 * SECOND,
-        pipeline_slack: Duration::from_millis(5),
-        ..Settings::default()
-    };
-    let mut bench = Bench::with(settings, 1);
-    bench.add(4_000, 0..10);
-    bench.keep_uplink_busy();
+    let mut bench = ranking_leecher();
     let links: Vec<_> = (0..5).map(|_| interested(&mut bench)).collect();
     send_at_rates(&mut bench, &links, &[5, 4, 3, 2, 1]);
     assert_eq!(bench.unchoked(&links), links[..4]);

@@ -1,5 +1,5 @@
-//! A piece is in exactly one state, whatever happens: the brain, and a model of the store that obeys
-//! it on two lanes, whose reports and orders overtake each other.
+//! A piece is in exactly one state, whatever happens: the state machine, and a model of the store
+//! that obeys it on two I/O threads, whose reports and orders overtake each other.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -18,7 +18,7 @@ use crate::{
 
 const PIECES: u32 = 5;
 const UNITS: u32 = PIECE / BLOCK_UNIT;
-const LANES: usize = 2;
+const IO_THREADS: usize = 2;
 
 impl Swarm {
     /// All books agree on the one state of each piece.
@@ -90,9 +90,9 @@ struct World {
     /// Those that sent something false.
     liars: BTreeSet<LinkKey>,
     calls: BTreeMap<FetchKey, Call>,
-    /// What each lane has told and the brain not heard yet.
-    told: [VecDeque<Input>; LANES],
-    /// What the lanes have not done yet.
+    /// Reports of each I/O thread that the state machine has not received yet.
+    told: [VecDeque<Input>; IO_THREADS],
+    /// What the threads have not done yet.
     cancels: VecDeque<FetchKey>,
     abandoned: VecDeque<(PieceIndex, Attempt)>,
 }
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    /// The next unit of a call arrives, and its lane tells.
+    /// The next unit of a call arrives, and its thread tells.
     fn block(&mut self, fetch: FetchKey, lies: bool) {
         let Some(call) = self.calls.get_mut(&fetch) else { return };
         let Some(FetchRange { attempt, range }) = call.ranges.front_mut() else { return };
@@ -175,9 +175,9 @@ impl World {
         }
         let unit = Unit { from: link, is_true: !lies };
         let verdict = self.accept(attempt, block, unit);
-        let lane = &mut self.told[fetch.0 as usize % LANES];
-        lane.push_back(Input::BlockArrived { content: CONTENT, fetch, block });
-        lane.extend(verdict);
+        let thread = &mut self.told[fetch.0 as usize % IO_THREADS];
+        thread.push_back(Input::BlockArrived { content: CONTENT, fetch, block });
+        thread.extend(verdict);
     }
 
     fn accept(&mut self, attempt: Attempt, block: BlockRange, unit: Unit) -> Vec<Input> {
@@ -222,8 +222,8 @@ impl World {
         }
     }
 
-    fn hear(&mut self, lane: usize) {
-        if let Some(input) = self.told[lane].pop_front() {
+    fn hear(&mut self, thread: usize) {
+        if let Some(input) = self.told[thread].pop_front() {
             self.tell(input);
         }
     }
@@ -252,10 +252,10 @@ impl World {
                 if let Some(fetch) = self.some_call(index) {
                     self.calls.remove(&fetch);
                     let ended = Input::FetchEnded { fetch, end: FetchEnd::Failed };
-                    self.told[fetch.0 as usize % LANES].push_back(ended);
+                    self.told[fetch.0 as usize % IO_THREADS].push_back(ended);
                 }
             }
-            Step::Hear(lane) => self.hear(lane),
+            Step::Hear(thread) => self.hear(thread),
             Step::Cancel => {
                 let fetch = self.cancels.pop_front();
                 self.calls.retain(|key, _| Some(*key) != fetch);
@@ -273,7 +273,7 @@ impl World {
         }
     }
 
-    /// What the brain counts as arrived is in the store, or the store's verdict is on its way.
+    /// What counts as arrived is in the store, or the store's verdict is on its way.
     fn check(&self) {
         self.bench.swarm.check_pieces();
         for (piece, pending) in &self.bench.swarm.contents[&CONTENT].pending {
@@ -314,7 +314,7 @@ impl World {
                 self.block(fetch, false);
             }
             while !self.told.iter().all(VecDeque::is_empty) {
-                (0..LANES).for_each(|lane| self.hear(lane));
+                (0..IO_THREADS).for_each(|thread| self.hear(thread));
             }
             while !self.cancels.is_empty() || !self.abandoned.is_empty() {
                 self.take(Step::Cancel);
@@ -358,7 +358,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         14 => (any::<Index>(), 1..5_u32, any::<bool>())
             .prop_map(|(call, count, lies)| Step::Blocks(call, count, lies)),
         1 => any::<Index>().prop_map(Step::End),
-        12 => (0..LANES).prop_map(Step::Hear),
+        12 => (0..IO_THREADS).prop_map(Step::Hear),
         2 => Just(Step::Cancel),
         2 => Just(Step::Abandon),
         1 => (0..PIECES, priority).prop_map(|(piece, priority)| Step::Prioritise(piece, priority)),
@@ -421,6 +421,30 @@ fn what_came_of_an_attempt_that_is_given_up_is_wasted_and_the_store_is_told() {
     let abandon = Output::Abandon { content: CONTENT, piece: PieceIndex::new(0), attempt };
     assert_eq!(outputs[0], abandon);
     assert_eq!(bench.swarm.totals(CONTENT).wasted, 2 * u64::from(BLOCK_UNIT));
+}
+
+#[test]
+fn a_begun_piece_that_becomes_unwanted_is_given_up_and_not_requested_again() {
+    let mut bench = Bench::new();
+    bench.add(2, []);
+    let alice = bench.neighbour([0]);
+    let bob = bench.connect();
+    bench.say(bob, PeerMessage::Bitfield(bitfield(2, [1])));
+    let call = bench.unchokes_us(alice).remove(0);
+    bench.arrive(call.fetch, BlockRange { length: BLOCK_UNIT, ..call.ranges[0] });
+    let attempt = bench.attempt(0);
+    bench.tell(Input::LinkDown { link: alice });
+    let piece = PieceIndex::new(0);
+    let (content, pieces) = (CONTENT, vec![piece]);
+    let skip = Input::Prioritise { content, pieces: pieces.clone(), priority: Priority::Skip };
+    let outputs = bench.tell(skip);
+    assert!(outputs.contains(&Output::Abandon { content, piece, attempt }), "{outputs:?}");
+    let carol = bench.neighbour([0]);
+    let outputs = bench.unchokes_us(carol);
+    assert!(outputs.is_empty(), "an unwanted piece is requested: {outputs:?}");
+    let outputs = bench.tell(Input::Prioritise { content, pieces, priority: Priority::Normal });
+    assert_eq!(pieces_asked(&outputs), [0]);
+    assert!(bench.attempt(0) > attempt);
 }
 
 #[test]

@@ -254,7 +254,7 @@ fn starvation_is_said_but_not_all_the_time() {
 }
 
 #[test]
-fn an_idle_brain_waits_for_nothing() {
+fn an_idle_swarm_waits_for_nothing() {
     let mut bench = Bench::new();
     assert_eq!(bench.swarm.next_deadline(), None);
     bench.add(8, 0..8);

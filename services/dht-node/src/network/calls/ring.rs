@@ -1,9 +1,10 @@
 //! Calls that maintain the ring.
 
-use std::sync::Arc;
-
 use shoal_common::channel::Channel;
-use shoal_core::ring::{Contact, Entry, Found, MembershipDigest, Position, State};
+use shoal_core::{
+    Address,
+    ring::{Contact, Entry, Found, MembershipDigest, Position, State},
+};
 use shoal_proto::dht::v1::{self as pb, dht_service_client::DhtServiceClient, target::Kind};
 
 use super::{CallError, Calls, Client};
@@ -44,7 +45,7 @@ impl Calls {
     }
 
     /// The state of the node at an address.
-    pub(crate) async fn state_at(&self, address: &Arc<str>) -> Result<State, CallError> {
+    pub(crate) async fn state_at(&self, address: &Address) -> Result<State, CallError> {
         let request = pb::GetStateRequest::default();
         let call = async |channel| DhtServiceClient::new(channel).get_state(request).await;
         let response = self.within(address, super::CONNECT_TIMEOUT, call).await?;
@@ -81,7 +82,7 @@ impl Calls {
 }
 
 pub(super) fn parsed<T>(
-    from: &Arc<str>,
+    from: &Address,
     parsed: Result<T, wire::WireError>,
 ) -> Result<T, CallError> {
     parsed.map_err(|error| CallError::Garbage(from.clone(), error))

@@ -6,7 +6,10 @@ use super::{
     super::{Input, NodeSettings},
     *,
 };
-use crate::ring::{NodeId, Position, testing::epoch};
+use crate::{
+    address::address,
+    ring::{NodeId, Position, testing::epoch},
+};
 
 /// A node of a small world in which each answers at some addresses.
 struct Starter {
@@ -19,7 +22,7 @@ struct Starter {
 /// A node that advertises the first of the addresses at which it answers.
 fn starter(number: u128, answers_at: &[&'static str], join: &[&'static str]) -> Starter {
     let id = NodeId::new(Uuid::from_u128(number));
-    let me = Contact { position: Position::of_node(id, 0), id, address: answers_at[0].into() };
+    let me = Contact { position: Position::of_node(id, 0), id, address: address(answers_at[0]) };
     Starter {
         node: Node::new(me, 1, NodeSettings::default(), number as u64, epoch()),
         answers_at: answers_at.to_vec(),
@@ -30,7 +33,7 @@ fn starter(number: u128, answers_at: &[&'static str], join: &[&'static str]) -> 
 
 fn seeds(join: &[&'static str]) -> Seeds {
     let founding = if join.is_empty() { Founding::Anyway } else { Founding::Smallest };
-    let addresses = join.iter().map(|address| Arc::from(*address)).collect();
+    let addresses = join.iter().map(|text| address(text)).collect();
     Seeds { addresses, unresolved: BTreeSet::new(), founding }
 }
 
@@ -57,14 +60,15 @@ fn founders(starters: &mut [Starter], after: Duration) -> Vec<usize> {
             let seeds = seeds(&starters[index].join);
             starters[index].node.handle(now, Input::Seeds(seeds), &mut out);
             for output in out {
-                let Output::Meet(address) = output else { continue };
+                let Output::Meet(at) = output else { continue };
+                let text = at.to_string();
                 let other = starters.iter().find(|other| {
-                    other.starts_after < elapsed && other.answers_at.contains(&&*address)
+                    other.starts_after < elapsed && other.answers_at.contains(&&*text)
                 });
                 let met = other.map(|other| other.node.state());
                 let input = match met {
-                    Some(state) => Input::Met(address, state),
-                    None => Input::Unmet(address),
+                    Some(state) => Input::Met(at, state),
+                    None => Input::Unmet(at),
                 };
                 starters[index].node.handle(now, input, &mut Vec::new());
             }
@@ -123,7 +127,7 @@ fn a_node_that_is_told_of_others_and_meets_nobody_founds_no_ring_and_says_what_i
     assert_eq!(founders(&mut alone, Duration::from_secs(60)), [0; 0]);
     let wait = alone[0].node.wait(epoch() + Duration::from_secs(60)).expect("it waits");
     assert_eq!(wait.awaited, Awaited::AnyNode);
-    assert_eq!(wait.silent, [B.into(), C.into()]);
+    assert_eq!(wait.silent, [B, C].map(address));
     assert!(wait.waited > Duration::from_secs(50), "{wait:?}");
 }
 
@@ -147,11 +151,11 @@ fn what_a_node_waits_for_is_named() {
     assert_eq!(told(Input::Tick), Some(Awaited::Names));
     assert_eq!(told(Input::Seeds(seeds(&[A, B]))), Some(Awaited::AnyNode));
     let smaller = starter(2, &[A], &[]).node.state();
-    assert_eq!(told(Input::Met(A.into(), smaller.clone())), Some(Awaited::Founder));
-    assert_eq!(told(Input::Unmet(A.into())), Some(Awaited::AnyNode));
+    assert_eq!(told(Input::Met(address(A), smaller.clone())), Some(Awaited::Founder));
+    assert_eq!(told(Input::Unmet(address(A))), Some(Awaited::AnyNode));
     let larger = starter(2, &[C], &[]).node.state();
-    assert_eq!(told(Input::Met(A.into(), larger)), Some(Awaited::OwnTime));
+    assert_eq!(told(Input::Met(address(A), larger)), Some(Awaited::OwnTime));
     let member =
         State { standing: Standing::Member, successors: vec![smaller.node.clone()], ..smaller };
-    assert_ne!(told(Input::Met(A.into(), member)), Some(Awaited::OwnTime));
+    assert_ne!(told(Input::Met(address(A), member)), Some(Awaited::OwnTime));
 }

@@ -1,0 +1,7 @@
+//! The behaviour of a swarm, in the textbook's words.
+
+mod choking;
+mod picking;
+mod pieces;
+mod serving;
+mod trouble;

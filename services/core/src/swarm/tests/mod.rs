@@ -1,7 +1,0 @@
-//! The brain's behaviour, in the textbook's words.
-
-mod choking;
-mod picking;
-mod pieces;
-mod serving;
-mod trouble;

@@ -1,0 +1,372 @@
+//! The catalogue of a peer's contents: adds, opens and removes them, and knows what they use of
+//! the quota.
+
+mod content_locks;
+pub(super) mod database;
+mod directory;
+mod eviction;
+mod index;
+mod reservation;
+pub(super) mod rows;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use redb::Durability;
+use shoal_common::{clock::unix_ms, lock::Mutex};
+use shoal_core::{
+    PeerId,
+    content::{ContentId, Manifest, PieceHashes},
+};
+use tokio_util::sync::CancellationToken;
+
+pub(super) use self::directory::{PRIVATE, lock_file};
+use self::{
+    content_locks::ContentLocks,
+    database::{ContentRecord, Database},
+    directory::DataDirectory,
+    index::Index,
+};
+pub use self::{index::Entry, reservation::Reservation};
+use super::{
+    StoreError,
+    content::{ContentDirectory, OpenFiles, Revalidated, Stored, held_log},
+    hash::{Fingerprint, Hashed},
+};
+use crate::options::Options;
+
+/// Precision of the time of last use after a restart: it saves a write per use.
+const USE_GRANULARITY_MS: u64 = 60_000;
+
+/// A data directory that this process alone has open.
+pub struct Store {
+    quota: Option<u64>,
+    pub(super) database: Database,
+    peer_id: PeerId,
+    open_files: Arc<OpenFiles>,
+    /// Async tasks lock it, so that it is never locked during disk work.
+    pub(super) index: Arc<Mutex<Index>>,
+    /// Locked while an entry changes in the database and in the index, so that both agree.
+    changing: Mutex<()>,
+    /// Locked during an eviction, so that two callers that need room do not evict for each other.
+    evicting: Mutex<()>,
+    content_locks: ContentLocks,
+    stop: CancellationToken,
+    /// Last, so that the lock is held until the database is closed.
+    directory: DataDirectory,
+}
+
+impl Store {
+    /// Opens a data directory, or creates one. `quota` limits the bytes of all contents that are
+    /// not in place, whole or not.
+    pub fn open(directory: &Path, quota: Option<u64>) -> Result<Self, StoreError> {
+        let directory = DataDirectory::open(directory)?;
+        let database = Database::open(&directory.database())?;
+        let index = Index::new(database.entries()?.into_iter().collect());
+        let peer_id = database.peer_id()?;
+        directory.clean(|id| index.entries.contains_key(&id))?;
+        Ok(Self {
+            quota,
+            database,
+            peer_id,
+            open_files: Arc::default(),
+            index: Arc::new(Mutex::new(index)),
+            changing: Mutex::default(),
+            evicting: Mutex::default(),
+            content_locks: ContentLocks::default(),
+            stop: CancellationToken::new(),
+            directory,
+        })
+    }
+
+    /// The identity of this peer, whatever its address.
+    pub const fn peer_id(&self) -> PeerId {
+        self.peer_id
+    }
+
+    /// Cancelled to end long work, such as an export, because the process is stopping.
+    pub const fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// All contents, whole or not.
+    pub fn contents(&self) -> Vec<(ContentId, Entry)> {
+        self.index.lock().entries.iter().map(|(id, entry)| (*id, entry.clone())).collect()
+    }
+
+    /// Whether the store has the content, whole or not.
+    pub fn contains(&self, id: ContentId) -> bool {
+        self.entry(id).is_some()
+    }
+
+    /// Adds a content to be downloaded, or opens it if the store has it.
+    pub fn add(&self, manifest: Manifest, hashes: PieceHashes) -> Result<Arc<Stored>, StoreError> {
+        self.add_within(None, manifest, hashes)
+    }
+
+    /// Like [`Store::add`], in room that [`Store::make_room`] has reserved.
+    pub fn add_within(
+        &self,
+        room: Option<Reservation>,
+        manifest: Manifest,
+        hashes: PieceHashes,
+    ) -> Result<Arc<Stored>, StoreError> {
+        let id = manifest.id();
+        let _locked = self.content_locks.lock(id);
+        if self.contains(id) {
+            return self.open_known(id);
+        }
+        let room = match room {
+            Some(room) => room,
+            None => self.reserve(manifest.layout().total_bytes())?,
+        };
+        let directory = self.directory.content(id);
+        directory.create()?;
+        // A failed removal may have left a log without the pieces that it lists.
+        held_log::delete(&directory.log())?;
+        self.register_in(&directory, room, manifest, hashes)
+    }
+
+    /// Adds a content that is served where it was hashed. If the store has a copy of its own, that
+    /// is served; if it has the content in place elsewhere, it is served from here from now on.
+    pub fn add_in_place(&self, hashed: Hashed) -> Result<Arc<Stored>, StoreError> {
+        let Hashed { path, manifest, hashes, fingerprints } = hashed;
+        if path.to_str().is_none() {
+            return Err(StoreError::NotUtf8(path));
+        }
+        let id = manifest.id();
+        let _locked = self.content_locks.lock(id);
+        match self.entry(id) {
+            Some(Entry { in_place: None, .. }) => return self.open_complete(id),
+            Some(_) => self.remove_locked(id)?,
+            None => {}
+        }
+        let entry = Entry::new(&manifest, Some(path.clone()));
+        let record = ContentRecord::new(&manifest, &hashes, Some(&fingerprints));
+        self.database.add(id, &entry, &record)?;
+        let open_files = self.open_files.clone();
+        let stored = Stored::guarded(manifest, hashes, path, fingerprints, open_files);
+        Ok(self.register(id, entry, stored, None))
+    }
+
+    /// Adds a complete content, which lies in a staged directory.
+    pub(super) fn add_complete(
+        &self,
+        room: Reservation,
+        manifest: Manifest,
+        hashes: PieceHashes,
+        staged: &Path,
+    ) -> Result<Arc<Stored>, StoreError> {
+        let id = manifest.id();
+        let _locked = self.content_locks.lock(id);
+        if self.contains(id) {
+            return self.open_complete(id);
+        }
+        let directory = self.directory.adopt(staged, id)?;
+        self.register_in(&directory, room, manifest, hashes)
+    }
+
+    /// Adds the content in a directory to the database and the index. Deletes the directory if that
+    /// fails.
+    fn register_in(
+        &self,
+        directory: &ContentDirectory,
+        room: Reservation,
+        manifest: Manifest,
+        hashes: PieceHashes,
+    ) -> Result<Arc<Stored>, StoreError> {
+        let id = manifest.id();
+        let record = ContentRecord::new(&manifest, &hashes, None);
+        let entry = Entry::new(&manifest, None);
+        let stored = Stored::resume(manifest, hashes, directory, self.open_files.clone())
+            .and_then(|stored| self.database.add(id, &entry, &record).map(|()| stored))
+            .inspect_err(|_| drop(self.directory.delete(directory)))?;
+        Ok(self.register(id, entry, stored, Some(room)))
+    }
+
+    fn register(
+        &self,
+        id: ContentId,
+        entry: Entry,
+        stored: Arc<Stored>,
+        room: Option<Reservation>,
+    ) -> Arc<Stored> {
+        let mut index = self.index.lock();
+        index.insert(id, entry, &stored);
+        if let Some(room) = room {
+            room.redeem(&mut index);
+        }
+        stored
+    }
+
+    /// Opens a content, which all callers share. Pieces that a reboot put in doubt are hashed
+    /// again.
+    pub fn load(&self, id: ContentId) -> Result<Arc<Stored>, StoreError> {
+        let _locked = self.content_locks.lock(id);
+        self.open_known(id)
+    }
+
+    fn open_known(&self, id: ContentId) -> Result<Arc<Stored>, StoreError> {
+        if let Some(stored) = self.opened(id) {
+            return Ok(stored);
+        }
+        let entry = self.entry(id).ok_or(StoreError::Unknown(id))?;
+        let (manifest, hashes, fingerprints) = self.database.record(id)?.decode(id)?;
+        let open_files = self.open_files.clone();
+        let stored = match entry.in_place.clone() {
+            Some(_) if fingerprints.is_none() => {
+                return Err(StoreError::Damaged { what: "the record of the files", id });
+            }
+            Some(path) => Stored::unguarded(manifest, hashes, path, open_files),
+            None => {
+                let directory = self.directory.content(id);
+                if let Some(expected) = &fingerprints {
+                    // Exports share these files by hard links: one that was changed through an
+                    // export must not be repaired.
+                    Fingerprint::check_all(expected, &manifest, &directory.data())?;
+                }
+                Stored::resume(manifest, hashes, &directory, open_files)?
+            }
+        };
+        if let Some(fingerprints) = fingerprints
+            && stored.revalidate(&fingerprints)? == Revalidated::SameBytes
+        {
+            self.guard(&stored)?;
+        }
+        self.index.lock().opened.insert(id, Arc::downgrade(&stored));
+        Ok(stored)
+    }
+
+    fn open_complete(&self, id: ContentId) -> Result<Arc<Stored>, StoreError> {
+        let stored = self.open_known(id)?;
+        if !stored.is_complete() {
+            return Err(StoreError::Downloading(id));
+        }
+        Ok(stored)
+    }
+
+    /// Removes a content, and deletes its files unless they are in place. Callers that still have
+    /// it open get [`StoreError::Removed`].
+    pub fn remove(&self, id: ContentId) -> Result<(), StoreError> {
+        let _locked = self.content_locks.lock(id);
+        self.remove_locked(id)
+    }
+
+    fn remove_locked(&self, id: ContentId) -> Result<(), StoreError> {
+        let (is_ours, _reserved_until_deleted) = {
+            let _changing = self.changing.lock();
+            let entry = self.entry(id).ok_or(StoreError::Unknown(id))?;
+            self.database.remove(id)?;
+            let mut index = self.index.lock();
+            if let Some(stored) = index.remove(id) {
+                stored.mark_removed();
+            }
+            let is_ours = entry.in_place.is_none();
+            let reserve = || Reservation::unchecked(&self.index, &mut index, entry.total_bytes);
+            (is_ours, is_ours.then(reserve))
+        };
+        if is_ours { self.directory.delete(&self.directory.content(id)) } else { Ok(()) }
+    }
+
+    /// Protects a content from eviction, or ends the protection.
+    pub fn pin(&self, id: ContentId, pinned: bool) -> Result<(), StoreError> {
+        self.change(id, Durability::Immediate, |entry| {
+            let is_new = entry.pinned != pinned;
+            entry.pinned = pinned;
+            is_new
+        })
+    }
+
+    /// Records that a content is in use, for eviction. Cheap enough for each use.
+    pub fn touch(&self, id: ContentId) -> Result<(), StoreError> {
+        let now = unix_ms();
+        self.change(id, Durability::None, |entry| {
+            let before = std::mem::replace(&mut entry.last_used_unix_ms, now);
+            before / USE_GRANULARITY_MS != now / USE_GRANULARITY_MS
+        })
+    }
+
+    /// Changes the entry of a content; `change` returns whether the database is to be written.
+    fn change(
+        &self,
+        id: ContentId,
+        durability: Durability,
+        change: impl FnOnce(&mut Entry) -> bool,
+    ) -> Result<(), StoreError> {
+        let _changing = self.changing.lock();
+        let mut entry = self.entry(id).ok_or(StoreError::Unknown(id))?;
+        if change(&mut entry) {
+            self.database.update(id, &entry, durability)?;
+        }
+        self.index.lock().entries.insert(id, entry);
+        Ok(())
+    }
+
+    /// The options given with a content.
+    pub fn options(&self, id: ContentId) -> Result<Options, StoreError> {
+        self.database.options(id)
+    }
+
+    /// Stores the options given with a content, until it is removed.
+    pub fn note_options(&self, id: ContentId, options: &Options) -> Result<(), StoreError> {
+        if self.database.options(id)? == *options {
+            return Ok(());
+        }
+        self.database.set_options(id, options)
+    }
+
+    /// The paths to which a content is to be exported once it is complete.
+    pub fn exports(&self, id: ContentId) -> Result<Vec<PathBuf>, StoreError> {
+        self.database.exports(id)
+    }
+
+    /// Records that a content is to be exported to a path, which is UTF-8. Kept until it is
+    /// forgotten or the content removed.
+    pub fn note_export(&self, id: ContentId, path: &Path) -> Result<(), StoreError> {
+        let _changing = self.changing.lock();
+        let mut known = self.database.exports(id)?;
+        if known.iter().any(|known| known == path) || !self.contains(id) {
+            return Ok(());
+        }
+        known.push(path.to_owned());
+        self.database.set_exports(id, &known)
+    }
+
+    /// Cancels an export of a content to a path.
+    pub fn forget_export(&self, id: ContentId, path: &Path) -> Result<(), StoreError> {
+        let _changing = self.changing.lock();
+        let mut known = self.database.exports(id)?;
+        if !known.iter().any(|known| known == path) {
+            return Ok(());
+        }
+        known.retain(|known| known != path);
+        self.database.set_exports(id, &known)
+    }
+
+    /// Reserves bytes for a content that is going to be added or imported.
+    pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
+        Reservation::within(self.quota, &self.index, bytes)
+    }
+
+    /// From now on others can change the files of a content: it is refused once they do.
+    pub(super) fn guard(&self, stored: &Stored) -> Result<(), StoreError> {
+        self.database.guard(stored.id(), &Fingerprint::encode_all(stored.files.guard_as_is()?))
+    }
+
+    /// A new path for the directory of an import.
+    pub(super) fn staging(&self) -> PathBuf {
+        self.directory.staging()
+    }
+
+    fn entry(&self, id: ContentId) -> Option<Entry> {
+        self.index.lock().entry(id)
+    }
+
+    /// The content if it is open, unless a checkpoint of it has failed.
+    fn opened(&self, id: ContentId) -> Option<Arc<Stored>> {
+        let opened = self.index.lock().opened(id);
+        opened.filter(|stored| !stored.has_failed())
+    }
+}

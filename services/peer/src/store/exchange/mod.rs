@@ -1,0 +1,13 @@
+//! Moves whole contents into the store and out of it: imports, exports, and downloads without a
+//! data directory.
+
+mod export;
+mod import;
+mod one_shot;
+
+pub(crate) use self::export::check_destination;
+pub use self::{
+    export::Exported,
+    import::{Import, ImportPlan},
+    one_shot::OneShot,
+};

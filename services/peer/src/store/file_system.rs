@@ -1,0 +1,117 @@
+//! File-system operations that the standard library lacks: atomic writes, syncs of names, and a
+//! rename that replaces nothing.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{ffi::OsStringExt as _, fs::FileExt as _},
+    },
+    path::Path,
+};
+
+use rustix::{
+    fs::{AtFlags, RenameFlags, renameat, renameat_with, statat, syncfs},
+    io::Errno,
+};
+
+use super::{
+    StoreError,
+    error::cannot,
+    probe::{Step, reach},
+};
+
+/// Writes a small file atomically, so that it survives a power cut.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<File, StoreError> {
+    let fresh = path.with_extension("new");
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(true);
+    let file = options.open(&fresh).map_err(cannot("create", &fresh))?;
+    file.write_all_at(bytes, 0).map_err(cannot("write", &fresh))?;
+    file.sync_all().map_err(cannot("sync", &fresh))?;
+    fs::rename(&fresh, path).map_err(cannot("rename", &fresh))?;
+    sync_parent(path)?;
+    Ok(file)
+}
+
+/// Makes the names in a directory survive a power cut.
+pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
+    let directory = File::open(path).map_err(cannot("open", path))?;
+    match reach(Step::SyncDirectory).and_then(|()| directory.sync_all()) {
+        // Some network file systems cannot sync a directory.
+        Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => {
+            Ok(())
+        }
+        synced => synced.map_err(cannot("sync", path)),
+    }
+}
+
+/// Makes the name at `path`, created or renamed, survive a power cut.
+pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
+    // The parent of a relative path of one component is empty: the working directory.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    match sync_directory(parent.unwrap_or(Path::new("."))) {
+        // A directory that can be written but not read cannot be synced.
+        Err(StoreError::Denied { .. }) => Ok(()),
+        synced => synced,
+    }
+}
+
+/// Makes everything written to the file system of `path` survive a power cut: one call instead of
+/// one per file.
+pub(super) fn sync_file_system(path: &Path) -> Result<(), StoreError> {
+    let directory = File::open(path).map_err(cannot("open", path))?;
+    syncfs(directory).map_err(|error| StoreError::io("sync", path, error.into()))
+}
+
+/// Creates the directories above a path.
+pub(super) fn create_parent(path: &Path) -> Result<(), StoreError> {
+    let Some(parent) = path.parent() else { return Ok(()) };
+    fs::create_dir_all(parent).map_err(cannot("create", parent))
+}
+
+/// Deletes a directory with everything in it.
+pub(super) fn delete_directory(path: &Path) -> Result<(), StoreError> {
+    reach(Step::Delete).and_then(|()| fs::remove_dir_all(path)).map_err(cannot("delete", path))
+}
+
+/// The names in an open directory.
+pub(super) fn names_in(directory: &File) -> io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in rustix::fs::Dir::read_from(directory)? {
+        let name = entry?.file_name().to_bytes().to_vec();
+        if name != b"." && name != b".." {
+            names.push(OsString::from_vec(name));
+        }
+    }
+    Ok(names)
+}
+
+/// Whether an open directory has an entry, which may be a symbolic link.
+pub(super) fn exists(directory: BorrowedFd<'_>, name: &Path) -> bool {
+    statat(directory, name, AtFlags::SYMLINK_NOFOLLOW).is_ok()
+}
+
+/// Renames without replacing anything. `shown` is the destination in errors.
+pub(super) fn rename_new(
+    from_directory: impl AsFd,
+    from: &Path,
+    to_directory: impl AsFd,
+    to: &Path,
+    shown: &Path,
+) -> Result<(), StoreError> {
+    let (a, b) = (from_directory.as_fd(), to_directory.as_fd());
+    let renamed = match renameat_with(a, from, b, to, RenameFlags::NOREPLACE) {
+        // Some network file systems do not support it.
+        Err(Errno::INVAL | Errno::NOSYS) if !exists(b, to) => renameat(a, from, b, to),
+        renamed => renamed,
+    };
+    renamed.map_err(io::Error::from).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists | ErrorKind::DirectoryNotEmpty => {
+            StoreError::Exists(shown.to_owned())
+        }
+        _ => StoreError::io("rename to", shown, error),
+    })
+}

@@ -1,0 +1,23 @@
+//! Blocks that this peer fetches from its neighbours.
+//!
+//! [`NeighbourSource`] hides how they come: by our calls, or on the neighbour's link. Either way a
+//! [`receiver::BlockReceiver`] checks and stores them, and reports.
+
+mod calls;
+mod downloads;
+mod on_link;
+mod order;
+mod receiver;
+mod source;
+
+pub(super) use self::on_link::LinkSource;
+pub use self::{calls::BlockSource, downloads::Downloads, order::Order};
+#[cfg(fuzzing)]
+pub(super) use self::{
+    calls::{Codec, MAX_MESSAGE_BYTES},
+    receiver::take_next,
+};
+pub(crate) use self::{
+    on_link::AnswerPart,
+    source::{FetchHandle, NeighbourSource},
+};

@@ -13,7 +13,9 @@ mod leaves;
 mod node_state;
 mod record;
 mod row;
+mod tables;
 mod txn;
+mod upgrade;
 mod writer;
 
 use std::{
@@ -30,10 +32,11 @@ use shoal_core::{
 use tokio::sync::watch;
 
 use self::{
-    database::{Database, META, RECORDS, ended, parse, scan},
+    database::{Database, ended, parse, scan},
     error::cannot,
     node_state::KNOWN_NODES,
     row::{Row, place_of},
+    tables::{META, RECORDS},
     writer::{Job, Queue},
 };
 

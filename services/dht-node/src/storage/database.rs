@@ -8,8 +8,7 @@ use std::{
 };
 
 use redb::{
-    ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
-    WriteTransaction,
+    ReadTransaction, ReadableDatabase as _, ReadableTable as _, TableError, WriteTransaction,
 };
 use rustix::fs::Advice;
 use shoal_common::lock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -22,27 +21,12 @@ use super::{
     leaves::{Span, cover, leaf_of, spans},
     record::Key,
     row::{POSITION_BYTES, Row, end_of, parse_end, parse_place, place_of},
+    tables::{BATCH, ENDS, META, RECORDS},
+    upgrade,
 };
 
 /// redb would use 1 GiB.
 const CACHE_BYTES: usize = 8 << 20;
-
-/// Records by their place: position and key.
-pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
-
-/// Versions of records that end, by leaf (two bytes, big-endian), end time (eight bytes,
-/// big-endian) and place.
-pub(super) const ENDS: TableDefinition<&[u8], &[u8; Version::BYTES]> =
-    TableDefinition::new("ends-by-leaf");
-
-/// The same without leaves, as earlier versions wrote it. If it exists, [`ENDS`] is rebuilt.
-const OLD_ENDS: TableDefinition<&[u8], &[u8; Version::BYTES]> = TableDefinition::new("ends");
-
-/// Other persistent state of a node, by name.
-pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
-
-/// The number of the last batch of writes, which tells which sums belong to a reader's view.
-pub(super) const BATCH: TableDefinition<(), u64> = TableDefinition::new("batch");
 
 /// A bound among the places of records.
 type PlaceBound = Bound<Vec<u8>>;
@@ -246,9 +230,7 @@ fn open(path: &Path) -> Result<(redb::Database, Tree), Fault> {
     if let Err(TableError::TableDoesNotExist(_)) = redb.begin_read()?.open_table(BATCH) {
         create_tables(&redb)?;
     }
-    if redb.begin_read()?.open_table(OLD_ENDS).is_ok() {
-        order_ends_by_leaf(&redb)?;
-    }
+    upgrade::upgrade(&redb)?;
     let tree = sum_up(&redb.begin_read()?)?;
     Ok((redb, tree))
 }
@@ -259,25 +241,6 @@ fn create_tables(redb: &redb::Database) -> Result<(), Fault> {
     transaction.open_table(ENDS)?;
     transaction.open_table(META)?;
     transaction.open_table(BATCH)?.insert((), 0)?;
-    Ok(transaction.commit()?)
-}
-
-/// Rebuilds the index of ends from the records.
-fn order_ends_by_leaf(redb: &redb::Database) -> Result<(), Fault> {
-    let transaction = redb.begin_write()?;
-    transaction.delete_table(OLD_ENDS)?;
-    transaction.delete_table(ENDS)?;
-    let mut ends = transaction.open_table(ENDS)?;
-    for entry in transaction.open_table(RECORDS)?.iter()? {
-        let (place, row) = entry?;
-        let (position, _) = parse_place(place.value()).ok_or(Fault::UNREADABLE_KEY)?;
-        let side = parse(row.value())?.side();
-        if let Some(ends_ms) = side.ends_ms {
-            let end = end_of(leaf_of(position.to_u128()), ends_ms, place.value());
-            ends.insert(&*end, &side.stamp.version.to_bytes())?;
-        }
-    }
-    drop(ends);
     Ok(transaction.commit()?)
 }
 

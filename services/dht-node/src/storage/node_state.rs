@@ -16,11 +16,7 @@ use shoal_core::{
 use tracing::warn;
 use uuid::Uuid;
 
-use super::{
-    StoreError,
-    database::{Database, META},
-    error::Fault,
-};
+use super::{StoreError, database::Database, error::Fault, tables::META};
 use crate::counters::mend;
 
 /// The names under which they are stored.

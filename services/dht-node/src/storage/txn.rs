@@ -7,12 +7,13 @@ use shoal_core::ring::{Configurations, Contact, KeyRange, Stamp, Version};
 
 use super::{
     Key, Record, StoreError,
-    database::{BATCH, Database, ENDS, META, RECORDS, as_slice, bounds_of, parse},
+    database::{Database, as_slice, bounds_of, parse},
     digest::Change,
     error::Fault,
     leaves::{leaf_of, spans},
     node_state::{self, CONFIGURATIONS, KNOWN_NODES},
     row::{Row, Side, end_of, parse_place, place_of},
+    tables::{BATCH, ENDS, META, RECORDS},
 };
 
 /// The batch cannot be committed: the job gives up, and all callers of the batch get the reason.

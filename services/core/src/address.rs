@@ -214,8 +214,8 @@ impl From<Address> for String {
     }
 }
 
-/// The owner of an IP address: on IPv4 a host, on IPv6 the /64 that a host has to itself. Limits for
-/// strangers are counted by it.
+/// The owner of an IP address: on IPv4 a host, on IPv6 the /64 that a host has to itself. Limits
+/// for strangers are counted by it.
 pub fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & !u128::from(u64::MAX)).into()),
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn its_text_has_no_more_room_than_it_needs() {
+    fn its_text_is_allocated_exactly() {
         for text in ["10.0.0.1:7070", "tracker.shoal.svc.cluster.local:65535"] {
             let written = String::from(&address(text));
             assert_eq!(written, text);
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn who_listens_everywhere_is_reached_over_loopback() {
+    fn a_listener_on_all_addresses_is_reached_over_loopback() {
         assert_eq!(address("0.0.0.0:7070").or_loopback(), address("127.0.0.1:7070"));
         assert_eq!(address("[::]:7070").or_loopback(), address("[::1]:7070"));
         assert_eq!(address("10.0.0.1:7070").or_loopback(), address("10.0.0.1:7070"));

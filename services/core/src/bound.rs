@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_figure_is_the_textbooks() {
+    fn the_chart_matches_the_textbooks_figure() {
         for (peers, client_server, peer_to_peer) in
             [(1, 2.0, 2.0), (5, 10.0, 20.0 / 3.0), (10, 20.0, 10.0), (30, 60.0, 15.0)]
         {

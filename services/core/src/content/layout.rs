@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_outside_a_piece_is_refused() {
+    fn a_range_outside_its_piece_is_refused() {
         let layout = layout(&[100_000]);
         assert!(layout.range(2, 0, 0).is_err());
         assert!(layout.range(1, 34_464, 0).is_err());

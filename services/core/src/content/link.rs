@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_link_is_refused() {
+    fn a_text_that_is_not_a_link_is_refused() {
         assert!(matches!("magnet:?xt=urn".parse::<Link>(), Err(LinkError::Id(_))));
         assert!(matches!("shoal:".parse::<Link>(), Err(LinkError::Id(_))));
         assert_eq!(parse("?tr"), Err(LinkError::Parameter("tr".to_owned())));

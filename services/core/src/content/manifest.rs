@@ -357,7 +357,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_canonical_is_refused() {
+    fn a_manifest_that_is_not_canonical_is_refused() {
         let mut bytes = tree(&["a"], &[]).unwrap().encode();
         bytes.extend([0xf8, 0x07, 1]);
         assert_eq!(Manifest::decode(&bytes), Err(ManifestError::NotCanonical));

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_neither_id_nor_link_is_a_name() {
+    fn a_text_that_is_neither_id_nor_link_is_a_name() {
         let id = "0".repeat(64);
         for link in [id.clone(), format!("shoal:{id}"), format!("shoal:{id}?dht=ring:7071")] {
             assert_eq!(link.parse(), Ok(Wanted::Link(link.parse().unwrap())), "{link}");

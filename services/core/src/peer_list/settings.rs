@@ -35,8 +35,8 @@ pub struct PeerListSettings {
     /// A candidate that failed this often in a row is forgotten until it is named again.
     pub max_failures: u32,
     /// Failed dials to one host, whatever their ports, contents and ids, after which further dials
-    /// are limited to [`PeerListSettings::host_failures_per_s`]. Enough for the peers of one machine
-    /// that end together.
+    /// are limited to [`PeerListSettings::host_failures_per_s`]. Enough for the peers of one
+    /// machine that end together.
     pub host_failures: f64,
     /// Further dials to such a host each second.
     pub host_failures_per_s: f64,

@@ -83,7 +83,7 @@ fn seen(number: u128, host: u8) -> Origin {
 }
 
 #[test]
-fn it_dials_until_there_are_enough_neighbours_and_leaves_doors_open() {
+fn it_dials_until_it_has_enough_neighbours_and_leaves_slots_free() {
     let mut f = fixture(0..90);
     let first = f.dialled();
     assert_eq!(first.len(), 16);
@@ -124,7 +124,7 @@ fn a_peer_that_cannot_be_reached_is_dialled_ever_more_rarely_and_then_forgotten(
 }
 
 #[test]
-fn of_two_crossed_links_both_ends_keep_the_one_of_the_smaller_id() {
+fn both_ends_keep_the_crossed_link_of_the_smaller_id() {
     let mut smaller_is_them = fixture([1]);
     assert_eq!(smaller_is_them.admit(1, Direction::Outbound), Admission::Keep);
     assert_eq!(smaller_is_them.admit(1, Direction::Inbound), Admission::Replace);
@@ -215,7 +215,7 @@ fn a_link_from_another_host_does_not_take_the_place_of_one_with_the_same_id() {
 }
 
 #[test]
-fn hosts_that_dial_us_get_a_share_of_the_places_and_not_those_kept_for_whom_we_dial() {
+fn hosts_that_dial_us_cannot_take_the_slots_reserved_for_our_own_dials() {
     let mut f = fixture([]);
     for number in 0..25 {
         assert_eq!(f.admit_from(66, number), Admission::Keep);
@@ -276,7 +276,7 @@ fn an_address_is_dialled_by_one_content_at_a_time() {
 }
 
 #[test]
-fn of_an_id_and_an_address_the_first_word_holds_until_a_dial_shows_it_to_be_wrong() {
+fn the_first_claim_of_id_and_address_holds_until_a_dial_disproves_it() {
     let mut f = fixture([1]);
     let elsewhere = Candidate { address: address("10.9.9.9:22"), ..candidate(1) };
     f.peer_list.learn(f.now, CONTENT, elsewhere.clone());
@@ -336,7 +336,7 @@ fn it_never_links_to_itself() {
 }
 
 #[test]
-fn peers_that_never_answer_do_not_hold_up_the_others() {
+fn peers_that_never_answer_do_not_delay_others() {
     let mut f = fixture(0..40);
     let mut dialled = f.dialled().len();
     assert_eq!((dialled, f.dialled().len()), (16, 0));
@@ -349,7 +349,7 @@ fn peers_that_never_answer_do_not_hold_up_the_others() {
 }
 
 #[test]
-fn dials_of_all_contents_together_are_no_more_than_the_links_that_are_left() {
+fn dials_of_all_contents_together_are_bounded_by_the_free_links() {
     let mut f = fixture([]);
     let settings = PeerListSettings { max_links: 3, ..PeerListSettings::default() };
     let turn = settings.dial_turn;

@@ -106,7 +106,7 @@ fn a_peer_learns_of_the_others_and_not_of_itself() {
 }
 
 #[test]
-fn nobody_is_named_twice_and_no_more_than_wanted() {
+fn a_handout_has_no_duplicates_and_at_most_the_requested_number() {
     let mut world = World::with_peers(500);
     for numwant in [0, 1, 50, 499, 600] {
         let handout = world.announce(Announce { numwant, ..announce(0) }).expect("it is known");
@@ -173,7 +173,7 @@ fn a_peer_that_stops_is_forgotten_at_once() {
 }
 
 #[test]
-fn nobody_stops_a_peer_from_elsewhere() {
+fn a_peer_cannot_be_stopped_from_another_address() {
     let mut world = World::with_peers(1);
     let left = world.registry.stop(world.now, content(0), peer_id(0), source(1));
     assert_eq!(left, Counts { complete: 0, incomplete: 1 });
@@ -243,7 +243,7 @@ fn all_swarms_that_share_a_tally_have_so_many_peers_together() {
 }
 
 #[test]
-fn each_limit_refuses_newcomers_and_keeps_who_is_here() {
+fn each_limit_refuses_new_peers_and_keeps_present_ones() {
     let mut world = World::new(Settings {
         max_swarms: 2,
         max_peers_per_swarm: 2,
@@ -381,7 +381,7 @@ fn play(world: &mut World, model: &mut Model, step: Step) {
 
 proptest! {
     #[test]
-    fn a_registry_holds_who_was_seen_lately(steps in vec(step(), 1..80)) {
+    fn a_registry_holds_the_peers_seen_recently(steps in vec(step(), 1..80)) {
         let mut world = World::new(Settings {
             max_swarms: 3,
             max_peers_per_swarm: 6,

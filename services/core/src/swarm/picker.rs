@@ -340,7 +340,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_agrees_with_the_plainest_picker(
+        fn it_agrees_with_a_naive_picker(
             steps in steps(),
             has in prop::collection::btree_set(0..COUNT, 0..100),
             seed: u64,

@@ -77,7 +77,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_counts_what_came_within_the_span(adds in prop::collection::vec((0_u64..3_000, 0_u64..1_000), 1..60)) {
+        fn it_counts_bytes_within_its_span(adds in prop::collection::vec((0_u64..3_000, 0_u64..1_000), 1..60)) {
             let start = epoch();
             let mut rate = Rate::new(Duration::from_secs(20), start);
             let mut now = 0;

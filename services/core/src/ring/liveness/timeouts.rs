@@ -190,7 +190,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_happens_memory_and_waits_are_bounded(
+        fn memory_and_waits_are_bounded_whatever_happens(
             events in vec((0..16_u128, prop::option::of(any::<u64>())), 0..200)
         ) {
             let settings = TimeoutSettings { max_nodes: 4, ..TimeoutSettings::default() };

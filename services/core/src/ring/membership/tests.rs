@@ -58,7 +58,7 @@ fn the_closest_successor_is_the_next_one_that_lives() {
 }
 
 #[test]
-fn of_the_same_incarnation_the_worse_report_counts_and_a_later_one_refutes_it() {
+fn within_an_incarnation_the_worse_report_wins_and_a_later_incarnation_refutes_it() {
     let now = epoch();
     let mut membership = membership(now);
     membership.heard(now, &anybody(), &[entry(4, 3, Life::Alive)]);
@@ -76,7 +76,7 @@ fn of_the_same_incarnation_the_worse_report_counts_and_a_later_one_refutes_it() 
 }
 
 #[test]
-fn a_node_that_went_is_not_reported_dead_afterwards() {
+fn a_node_that_left_is_not_reported_dead_later() {
     let now = epoch();
     let mut membership = membership(now);
     membership.heard(now, &anybody(), &[entry(4, 3, Life::Left)]);
@@ -171,7 +171,7 @@ fn an_end_is_told_for_a_while_then_only_remembered_then_forgotten() {
 }
 
 #[test]
-fn two_rolls_that_differ_come_to_agree_by_repair_alone() {
+fn two_memberships_that_differ_converge_by_repair_alone() {
     let now = epoch();
     let mut rng = StdRng::seed_from_u64(7);
     let (mut ours, mut theirs) = (membership(now), Membership::new(node(1), 1, KEEP, now));
@@ -221,7 +221,7 @@ fn a_difference_in_one_part_of_the_circle_sends_only_that_part() {
 }
 
 #[test]
-fn a_full_roll_gives_up_ends_for_the_living_and_takes_no_more() {
+fn a_full_membership_evicts_ended_nodes_for_live_ones_and_then_refuses() {
     let now = epoch();
     let mut membership = membership(now);
     let at = |number: u128| node_at(Position::from_u128(number << 64));
@@ -299,7 +299,7 @@ fn a_node_that_joins_ten_thousand_knows_all_after_a_few_exchanges() {
 }
 
 #[test]
-fn a_host_at_which_thousands_answer_fills_no_roll() {
+fn a_host_at_which_thousands_answer_does_not_fill_the_membership() {
     let now = epoch();
     let mut membership = membership(now);
     let at = |number: u128| Contact {
@@ -359,7 +359,7 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
 
 proptest! {
     #[test]
-    fn in_whatever_order_and_however_often_reports_are_heard_rolls_come_to_say_the_same(
+    fn memberships_converge_whatever_the_order_and_number_of_reports(
         entries in entries().prop_shuffle(), shuffled_with: u64, split in 1..30_usize
     ) {
         let now = epoch();
@@ -379,7 +379,7 @@ proptest! {
     }
 
     #[test]
-    fn what_it_keeps_beside_its_records_stays_right(
+    fn the_indexes_stay_consistent_with_the_records(
         steps in vec((entries(), any::<bool>(), 0..90_u64, 0..5_usize), 0..20)
     ) {
         let mut now = epoch();

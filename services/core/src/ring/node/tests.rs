@@ -38,7 +38,7 @@ fn unanswered(node: &Contact, question: Question, asked: Instant) -> Input {
 }
 
 #[test]
-fn questions_that_waited_for_the_same_standstill_are_one_silence() {
+fn calls_that_waited_during_one_standstill_count_as_one_silence() {
     let start = epoch();
     let (mut node, other) = pair(start);
     let digest = node.membership().digest().clone();
@@ -88,7 +88,7 @@ fn a_node_that_answers_in_between_is_not_silent() {
 }
 
 #[test]
-fn where_nobody_listens_the_node_is_dead_at_once() {
+fn a_refused_connection_means_a_dead_node() {
     let start = epoch();
     let (mut node, other) = pair(start);
     let why = Silence::Refused;

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn who_proposes_waits_until_a_lease_is_over() {
+    fn a_proposer_waits_until_the_lease_is_over() {
         let start = some_instant();
         let mut leases = Leases::new(LENGTH, start);
         let now = start + LENGTH;
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tenure_lasts_as_long_as_a_majority_is_bound() {
+    fn a_leadership_lasts_as_long_as_a_majority_grants_leases() {
         let start = some_instant();
         let mut lease = LeaderLease::new(LENGTH, &set(5));
         assert_eq!(lease.expiry(), LeaseExpiry::Already);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn who_keeps_a_range_alone_needs_no_lease() {
+    fn the_only_member_of_a_set_needs_no_lease() {
         assert_eq!(LeaderLease::new(LENGTH, &set(1)).expiry(), LeaseExpiry::Never);
     }
 

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_set_left_behind_is_older_whatever_its_clock_said() {
+    fn a_record_of_an_earlier_set_is_older_whatever_its_clock() {
         let left_behind = Version::next(node(1), NOW + YEAR, 3, None);
         let next = Version::next(node(2), NOW, 4, None);
         assert!(next > left_behind);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_again_is_newer_under_its_version_and_older_than_what_follows() {
+    fn a_rewritten_record_is_newer_under_its_version_and_older_than_later_writes() {
         let written = Stamp::of(version(NOW + YEAR, 7));
         let left_behind = Stamp::of(version(NOW + YEAR, 9));
         let again = Stamp { epoch: EPOCH + 2, ..written };
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_version_is_refused_with_words() {
+    fn a_text_that_is_not_a_version_is_refused_with_a_reason() {
         let node = node(3);
         let bad = [
             "",

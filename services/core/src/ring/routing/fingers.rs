@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn they_are_the_closest_successors_of_powers_of_two() {
+    fn fingers_are_the_closest_successors_of_powers_of_two() {
         let others = [1, 3, 4, 5, 8, 10, 12, 15];
         assert_eq!(numbers(fingers(1, FingerBase::Two, &others).nodes()), [3, 5, 10]);
         assert_eq!(numbers(fingers(12, FingerBase::Two, &others).nodes()), [15, 1, 4]);
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_between_a_target_and_its_closest_successor_is_gone() {
+    fn nodes_between_a_target_and_its_closest_successor_are_dropped() {
         let mut fingers = fingers(0, FingerBase::Two, &[4, 9]);
         fingers.learn(four(2), node(5));
         assert_eq!(numbers(fingers.nodes()), [5, 9]);
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_no_targets_finger_any_more_is_dropped() {
+    fn a_node_that_is_the_finger_of_no_target_is_dropped() {
         let mut fingers = fingers(0, FingerBase::Two, &[7]);
         fingers.learn(four(4), node(6));
         assert_eq!(numbers(fingers.nodes()), [6]);
@@ -239,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn filled_or_learnt_one_by_one_they_are_what_the_definition_says(
+        fn fingers_match_their_definition_however_they_were_learnt(
             me: u128, places in positions(), base in select(vec![FingerBase::Two, FingerBase::Sixteen])
         ) {
             let me = Position::from_u128(me);
@@ -258,7 +258,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_learnt_every_node_is_some_targets_finger(
+        fn every_known_node_is_the_finger_of_some_target(
             base in select(vec![FingerBase::Two, FingerBase::Sixteen]),
             events in proptest::collection::vec((0..16_u128, 0..16_u128, any::<bool>()), 0..40),
         ) {

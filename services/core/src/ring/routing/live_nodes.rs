@@ -62,7 +62,7 @@ mod tests {
     use crate::ring::testing::{four, node, numbers};
 
     #[test]
-    fn it_goes_round_the_circle_both_ways_from_any_position() {
+    fn it_iterates_the_circle_in_both_directions_from_any_position() {
         let live_nodes = LiveNodes::new([12, 3, 5].map(node));
         assert_eq!(numbers(live_nodes.from(four(4))), [5, 12, 3]);
         assert_eq!(numbers(live_nodes.from(four(5))), [5, 12, 3]);

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn with_the_roll_as_a_hint_the_owner_comes_first() {
+    fn with_the_membership_as_a_hint_the_owner_comes_first() {
         let mut table = eight();
         table.live_nodes = Some(LiveNodes::new(TEXTBOOK.map(node)));
         assert_eq!(answer(&table, 2), (false, vec![], vec![3, 1, 15, 12, 10, 5]));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_goes_all_the_way_round_ends_with_the_node_itself() {
+    fn a_list_that_covers_the_whole_circle_ends_with_the_node_itself() {
         let mut table = eight();
         table.state.predecessor = Some(node(12));
         assert_eq!(answer(&table, 11), (false, vec![12, 8], vec![10]));

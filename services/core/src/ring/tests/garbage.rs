@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn who_is_in_no_ring_learns_nothing(events in vec(events(), 1..20)) {
+    fn a_node_outside_a_ring_learns_nothing(events in vec(events(), 1..20)) {
         let mut member = ChordNode::new(contact(7), 2);
         let unborn = member.clone();
         for event in events {

@@ -351,7 +351,7 @@ fn three_members_and_a_joiner_settle_after_a_loss_at_any_time() {
 }
 
 #[test]
-fn of_three_members_those_left_after_two_losses_settle() {
+fn three_members_settle_after_two_losses() {
     let budget = Budget { joins: 0, losses: 2, hints: 0 };
     assert!(explore(3, 3, budget, 2, Seeds::NoneIsKnown));
 }

@@ -101,7 +101,7 @@ fn the_closest_successor_is_notified_although_the_node_it_named_is_dead() {
 }
 
 #[test]
-fn a_late_answer_of_who_is_no_longer_closest_changes_nothing() {
+fn a_late_answer_of_a_former_closest_successor_changes_nothing() {
     let mut member = member();
     let _ = member.notified(&state(6, Some(5), &[8, 10]));
     let before = member.clone();

@@ -48,7 +48,7 @@ fn torn_apart() -> Network {
 }
 
 #[test]
-fn joiners_that_nobody_else_heard_of_are_a_ring_of_their_own() {
+fn joiners_unknown_to_others_form_a_ring_of_their_own() {
     let mut network = torn_apart();
     assert!(network.settle(Seeds::NoneIsKnown));
     let pair = |other: u8| (Some(other), vec![other]);

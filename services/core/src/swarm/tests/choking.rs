@@ -136,7 +136,7 @@ fn two_contents_share_slots() {
 }
 
 #[test]
-fn while_the_uplink_idles_another_slot_opens() {
+fn another_slot_opens_while_the_uplink_is_idle() {
     let mut bench = Bench::new();
     bench.add(40, 0..10);
     let links: Vec<_> = (0..12).map(|_| bench.neighbour(10..40)).collect();

@@ -49,7 +49,7 @@ fn a_have_makes_a_piece_less_rare() {
 }
 
 #[test]
-fn of_equally_rare_pieces_one_is_picked_at_random() {
+fn one_of_equally_rare_pieces_is_picked_at_random() {
     let first = |seed| {
         let mut bench = Bench::with(Settings::default(), seed);
         bench.add(40, 0..4);
@@ -154,7 +154,7 @@ fn a_skipped_piece_is_not_fetched_and_not_missed() {
 }
 
 #[test]
-fn interest_is_told_when_it_changes() {
+fn changes_of_interest_are_sent() {
     let mut bench = Bench::new();
     bench.add(2, [0]);
     let alice = bench.connect();
@@ -186,7 +186,7 @@ fn a_slow_neighbour_is_asked_for_one_piece_ahead() {
 }
 
 #[test]
-fn what_is_asked_of_a_fast_neighbour_and_of_all_is_bounded() {
+fn requests_to_a_fast_neighbour_and_to_all_are_bounded() {
     let mut bench = Bench::new();
     bench.add(8_000, []);
     let links: Vec<_> = (0..12).map(|_| bench.neighbour(0..8_000)).collect();
@@ -238,7 +238,7 @@ fn haves_go_out_in_batches_and_soon() {
 }
 
 #[test]
-fn who_has_plenty_to_ask_for_hears_of_more_later() {
+fn a_neighbour_with_enough_to_request_gets_haves_later() {
     let mut bench = Bench::new();
     bench.add(40, 0..16);
     let newcomer = bench.neighbour([]);

@@ -404,7 +404,7 @@ fn bytes_of_a_failed_attempt_are_not_counted_into_the_next() {
 }
 
 #[test]
-fn what_came_of_an_attempt_that_is_given_up_is_wasted_and_the_store_is_told() {
+fn bytes_of_an_abandoned_attempt_count_as_wasted_and_the_store_discards_them() {
     let mut bench = Bench::new();
     bench.add(1, []);
     let alice = bench.neighbour([0]);

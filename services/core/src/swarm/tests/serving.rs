@@ -37,7 +37,7 @@ fn the_uplink_sends_one_piece_after_another() {
 }
 
 #[test]
-fn a_seeder_serves_in_turns_whom_it_served_least() {
+fn a_seeder_serves_the_neighbours_that_it_served_least() {
     let mut bench = seeder();
     let links = [interested(&mut bench), interested(&mut bench), interested(&mut bench)];
     let pieces: Vec<u32> = (0..12).collect();
@@ -76,7 +76,7 @@ fn a_newcomer_starts_level_with_the_others() {
 }
 
 #[test]
-fn a_leecher_serves_first_whoever_gave_it_most() {
+fn a_leecher_serves_the_neighbour_that_gave_most_first() {
     let settings = Settings { free_turn_interval: u64::MAX, ..Settings::default() };
     let mut bench = Bench::with(settings, 1);
     bench.add(100, 0..10);
@@ -97,7 +97,7 @@ fn a_leecher_serves_first_whoever_gave_it_most() {
 }
 
 #[test]
-fn who_gave_nothing_has_its_turn_too() {
+fn a_neighbour_that_gave_nothing_has_its_turn_too() {
     let mut bench = Bench::new();
     bench.add(4_000, 0..40);
     let alice = bench.neighbour(40..4_000);
@@ -225,7 +225,7 @@ fn a_flood_of_requests_is_bounded() {
 }
 
 #[test]
-fn what_is_not_held_is_refused() {
+fn a_request_for_a_missing_piece_is_refused() {
     let mut bench = Bench::new();
     bench.add(40, 0..10);
     let alice = interested(&mut bench);
@@ -342,7 +342,7 @@ fn a_receiver_that_turns_out_full_between_two_grants_leaves_no_bytes_behind() {
 }
 
 #[test]
-fn who_leaves_offers_what_no_neighbour_holds() {
+fn a_leaving_peer_offers_the_pieces_that_no_neighbour_holds() {
     let mut bench = Bench::new();
     bench.add(6, 0..6);
     let [alice, bob] = [bench.neighbour([0]), bench.neighbour([1])];

@@ -25,7 +25,7 @@ fn corrupt(bench: &mut Bench, piece: u32, contributors: &[LinkKey]) -> Vec<Outpu
 }
 
 #[test]
-fn nobody_is_asked_for_a_content_that_is_being_removed() {
+fn a_content_that_is_being_removed_is_not_requested() {
     let mut bench = Bench::new();
     bench.add(1, []);
     for _ in 0..8 {
@@ -58,7 +58,7 @@ fn endgame_takes_a_piece_from_its_end_and_cancels_the_loser() {
 }
 
 #[test]
-fn endgame_waits_for_who_sends_in_turns_but_not_for_who_falls_silent() {
+fn endgame_waits_for_a_neighbour_that_sends_but_not_for_a_silent_one() {
     let turn = Duration::from_millis(400);
     let mut bench = Bench::new();
     bench.add(8, []);
@@ -107,7 +107,7 @@ fn a_peer_may_leave_with_a_subset_and_return() {
 }
 
 #[test]
-fn completed_is_said_once() {
+fn completion_is_reported_once() {
     let mut bench = Bench::new();
     bench.add(2, [0]);
     let completed = |outputs: &[Output]| outputs.contains(&Output::Completed { content: CONTENT });
@@ -208,7 +208,7 @@ fn a_neighbour_that_claims_pieces_and_refuses_is_asked_again_later() {
 }
 
 #[test]
-fn who_breaks_the_protocol_is_banned() {
+fn a_neighbour_that_breaks_the_protocol_is_banned() {
     let broken = [
         PeerMessage::Bitfield(bitfield(8, [])),
         PeerMessage::Bitfield(bitfield(9, [])),
@@ -244,7 +244,7 @@ fn a_block_that_was_not_asked_for_is_counted_or_punished() {
 }
 
 #[test]
-fn starvation_is_said_but_not_all_the_time() {
+fn starvation_is_reported_but_not_constantly() {
     let mut bench = Bench::new();
     bench.add(8, []);
     bench.neighbour([]);
@@ -312,7 +312,7 @@ fn any_input() -> impl Strategy<Value = Input> {
 
 proptest! {
     #[test]
-    fn nothing_a_stranger_says_makes_it_panic(
+    fn no_message_of_a_stranger_causes_a_panic(
         inputs in prop::collection::vec((any_input(), 0_u64..500), 0..200),
     ) {
         let mut bench = Bench::new();

@@ -84,14 +84,14 @@ const B: &str = "10.0.0.10:7071";
 const C: &str = "10.0.0.11:7071";
 
 #[test]
-fn nodes_that_are_told_of_all_others_but_not_of_themselves_have_one_founder() {
+fn nodes_configured_with_all_others_but_not_themselves_have_one_founder() {
     let mut starters =
         [starter(1, &[C], &[A, B]), starter(2, &[B], &[A, C]), starter(3, &[A], &[B, C])];
     assert_eq!(founders(&mut starters, SOON), [2]);
 }
 
 #[test]
-fn nodes_that_are_named_to_themselves_found_before_a_smaller_one_that_is_not() {
+fn a_node_that_is_in_its_own_seeds_founds_before_a_smaller_one_that_is_not() {
     let mut starters =
         [starter(1, &[B], &[B, C]), starter(2, &[C], &[B, C]), starter(3, &[A], &[B, C])];
     assert_eq!(founders(&mut starters, SOON), [0]);
@@ -107,7 +107,7 @@ fn a_name_may_stand_for_several_addresses_of_each_node() {
 }
 
 #[test]
-fn an_address_family_in_which_nobody_answers_holds_up_nobody() {
+fn an_address_family_without_answers_delays_no_dial() {
     let all = &["127.0.0.1:1", "[::1]:1", "127.0.0.1:2", "[::1]:2"];
     let mut starters = [starter(1, &all[..1], all), starter(2, &all[2..3], all)];
     assert_eq!(founders(&mut starters, Duration::from_secs(6)), [0]);
@@ -116,13 +116,13 @@ fn an_address_family_in_which_nobody_answers_holds_up_nobody() {
 }
 
 #[test]
-fn nodes_that_advertise_the_same_address_by_mistake_have_one_founder_all_the_same() {
+fn nodes_that_advertise_one_address_by_mistake_still_have_one_founder() {
     let mut starters = [starter(1, &["a:1", A], &[A, B]), starter(2, &["a:1", B], &[A, B])];
     assert_eq!(founders(&mut starters, SOON).len(), 1);
 }
 
 #[test]
-fn a_node_that_is_told_of_others_and_meets_nobody_founds_no_ring_and_says_what_it_waits_for() {
+fn a_node_with_seeds_that_do_not_answer_founds_no_ring_and_reports_what_it_waits_for() {
     let mut alone = [starter(1, &[A], &[B, C])];
     assert_eq!(founders(&mut alone, Duration::from_secs(60)), [0; 0]);
     let wait = alone[0].node.wait(epoch() + Duration::from_secs(60)).expect("it waits");
@@ -141,7 +141,7 @@ fn a_node_whose_seeds_start_late_joins_their_ring_rather_than_found_its_own() {
 }
 
 #[test]
-fn what_a_node_waits_for_is_named() {
+fn a_waiting_node_names_what_it_waits_for() {
     let now = epoch();
     let mut node = starter(1, &[B], &[]).node;
     let mut told = |input| {

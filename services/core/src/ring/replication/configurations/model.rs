@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn of_writes_left_in_doubt_by_several_primaries_one_history_is_made() {
+    fn indeterminate_writes_of_several_primaries_become_one_history() {
         check(DOUBTS, &[LATER_SET_WRITES, CHOSEN_MEANWHILE]);
     }
 

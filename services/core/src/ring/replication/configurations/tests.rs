@@ -52,7 +52,7 @@ fn the_older_lineage_goes_before_the_younger_one_whatever_the_epochs() {
 }
 
 #[test]
-fn what_was_kept_in_a_younger_lineage_is_no_remains_until_it_is_handed_in() {
+fn records_of_a_younger_lineage_are_kept_until_they_are_handed_in() {
     let founded = |founding, members: &[u128]| ReplicaSet {
         lineage: Lineage(Uuid::from_u128(founding)),
         ..set(1, members)
@@ -75,7 +75,7 @@ fn what_was_kept_in_a_younger_lineage_is_no_remains_until_it_is_handed_in() {
 }
 
 #[test]
-fn who_promised_takes_no_more_writes_until_the_next_set_is_known() {
+fn a_member_that_promised_refuses_writes_until_it_knows_the_next_set() {
     let (first, second) = (set(1, &[5, 8, 10]), set(2, &[4, 5, 8]));
     let mut configurations = knowing(range(1, 5), &first);
     let whole = range(1, 5);
@@ -111,7 +111,7 @@ fn sliver(number: u128) -> KeyRange {
 }
 
 #[test]
-fn more_pieces_than_are_told_apart_are_taken_for_lost_on_their_way() {
+fn promised_pieces_beyond_the_limit_count_as_lost() {
     let own = sliver(0);
     let first = set(1, &[5, 8, 10]);
     let mut configurations = knowing(own, &first);
@@ -151,7 +151,7 @@ fn more_pieces_than_are_told_apart_are_taken_for_lost_on_their_way() {
 }
 
 #[test]
-fn what_may_have_been_chosen_is_proposed_again() {
+fn a_value_that_may_have_been_chosen_is_proposed_again() {
     let (first, wanted) = (set(1, &[5, 8, 10]), set(2, &[4, 5, 8]));
     let (earlier, later) = (set(2, &[8, 10, 12]), set(2, &[10, 12, 15]));
     let mut configurations = knowing(range(1, 5), &first);

@@ -207,7 +207,7 @@ fn a_round_is_a_timeout_if_nobody_answers_and_the_next_is_wider() {
 }
 
 #[test]
-fn an_owner_whose_answer_is_late_is_not_taken_for_dead() {
+fn an_owner_with_a_late_answer_is_not_considered_dead() {
     let mut lookup = of_eleven(&[10]);
     assert_eq!(asks(&mut lookup), [10]);
     tell(&mut lookup, &found(10, &[12, 15, 1, 3], &[]));
@@ -224,7 +224,7 @@ fn an_owner_whose_answer_is_late_is_not_taken_for_dead() {
 }
 
 #[test]
-fn who_takes_the_next_for_the_owner_has_asked_the_node_before_the_position() {
+fn an_owner_is_accepted_only_from_the_node_before_the_position() {
     // 5 is too far away to know 12, which joined lately, and 14 is dead.
     let mut lookup = of_eleven(&[5]);
     assert_eq!(asks(&mut lookup), [5]);
@@ -240,7 +240,7 @@ fn who_takes_the_next_for_the_owner_has_asked_the_node_before_the_position() {
 }
 
 #[test]
-fn silent_nodes_are_gone_round() {
+fn a_lookup_routes_around_silent_nodes() {
     let ring = Ring::textbook(3).silence(&[10, 12]);
     let outcome = ring.look_up(1, 11, LookupSettings::default());
     assert_eq!(FOUR.value(outcome.owner.position), 15);
@@ -249,14 +249,14 @@ fn silent_nodes_are_gone_round() {
 }
 
 #[test]
-fn if_all_are_silent_it_says_so() {
+fn a_lookup_reports_that_all_nodes_are_silent() {
     let ring = Ring::textbook(2).silence(&TEXTBOOK);
     let lookup = ring.lookup(1, 11, LookupSettings::default());
     assert_eq!(ring.run(four(11), lookup), Err(Failure::NoAnswer(4)));
 }
 
 #[test]
-fn if_all_that_somebody_named_are_dead_others_that_it_passed_are_asked() {
+fn if_all_named_nodes_are_dead_earlier_ones_are_asked() {
     let mut lookup = of_eleven(&[8, 5]);
     assert_eq!(asks(&mut lookup), [8, 5]);
     tell(&mut lookup, &found(8, &[], &[10]));
@@ -267,7 +267,7 @@ fn if_all_that_somebody_named_are_dead_others_that_it_passed_are_asked() {
 }
 
 #[test]
-fn names_that_are_no_nearer_than_who_names_them_are_not_asked() {
+fn nodes_no_closer_than_the_node_that_named_them_are_not_asked() {
     let mut lookup = of_eleven(&[8]);
     assert_eq!(asks(&mut lookup), [8]);
     // The first might be the owner by the membership.
@@ -300,7 +300,7 @@ fn successors_count_up_to_the_first_out_of_order() {
 }
 
 #[test]
-fn who_answers_at_anothers_address_counts_as_silent() {
+fn a_node_that_answers_at_the_address_of_another_counts_as_silent() {
     let stranger = Contact { id: node(3).id, ..node(10) };
     for liar in [stranger, node(11)] {
         let mut lookup = of_eleven(&[10, 8]);
@@ -312,7 +312,7 @@ fn who_answers_at_anothers_address_counts_as_silent() {
 }
 
 #[test]
-fn answers_that_nobody_asked_for_are_not_heard() {
+fn unsolicited_answers_are_ignored() {
     let mut lookup = of_eleven(&[10, 8]);
     assert_eq!(asks(&mut lookup), [10, 8]);
     tell(&mut lookup, &found(12, &[12], &[]));
@@ -323,7 +323,7 @@ fn answers_that_nobody_asked_for_are_not_heard() {
 }
 
 #[test]
-fn there_is_a_limit_of_asks() {
+fn the_number_of_calls_is_limited() {
     let settings = LookupSettings { max_asks: 3, ..LookupSettings::default() };
     let ring = Ring::textbook(1).without_shortcuts();
     let lookup = ring.lookup(1, 12, settings);
@@ -331,7 +331,7 @@ fn there_is_a_limit_of_asks() {
 }
 
 #[test]
-fn who_took_its_successor_for_the_owner_walks_back() {
+fn a_lookup_that_passed_the_owner_walks_back() {
     // 9 joined, and only 10 knows.
     let mut ring = Ring::textbook(2);
     let mut nine = ring.view(8).clone();
@@ -355,7 +355,7 @@ fn a_node_that_leaves_is_passed_over_for_the_one_after_it() {
 }
 
 #[test]
-fn with_the_roll_the_owner_is_asked_first() {
+fn with_the_membership_the_owner_is_asked_first() {
     let ring = Ring::textbook(2).with_roll(&TEXTBOOK);
     let mut lookup = ring.lookup(1, 11, LookupSettings::default());
     assert_eq!(asks(&mut lookup), [12], "alone");
@@ -375,7 +375,7 @@ fn the_first_of_the_own_list_is_asked_alone_until_it_is_late() {
 }
 
 #[test]
-fn what_the_roll_says_wrongly_costs_little() {
+fn a_wrong_membership_costs_little() {
     let unknown = Ring::textbook(2).with_roll(&[1, 3, 15]);
     assert_eq!(unknown.look_up(1, 11, LookupSettings::default()).owner, node(12));
     let dead = Ring::textbook(2).with_roll(&TEXTBOOK).silence(&[12]);
@@ -426,7 +426,7 @@ fn any_found() -> impl Strategy<Value = Found> {
 
 proptest! {
     #[test]
-    fn whatever_is_answered_a_lookup_ends_and_asks_nobody_twice(
+    fn a_lookup_ends_and_asks_no_node_twice_whatever_the_answers(
         start in any_found(),
         is_joiner: bool,
         answers in vec(prop::option::weighted(0.8, (any_found(), any::<bool>())), 200),

@@ -6,7 +6,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use prost::Message as _;
 use shoal_common::fuzzing::Receiver;
-use shoal_core::ring::{Agreement, Configurations, Version};
+use shoal_core::ring::{Configuration, Configurations, Version};
 use shoal_dht_node::fuzzing::{
     ANSWERED, ASKED, Asked, asked, is_answer, keep_configurations, kept_configurations,
 };
@@ -21,7 +21,7 @@ enum Step {
     Ask { range: Range, set: Set, ask: Ask },
     AskBytes { method: u8, bytes: Vec<u8> },
     AnswerBytes { method: u8, bytes: Vec<u8>, range: Range },
-    Settle { range: Range, set: Set },
+    Merged { range: Range, set: Set },
     Restart,
 }
 
@@ -59,10 +59,10 @@ fn take(configurations: &mut Configurations, step: Step) {
             let parse = |message| Some(is_answer(method, message, range.range(), &[]));
             receive(&path(method), Receiver::Client, &bytes, parse);
         }
-        Step::Settle { range, set } => {
-            let request = pb::LearnRequest { agreement: set.of(range) };
+        Step::Merged { range, set } => {
+            let request = pb::LearnRequest { chosen: set.of(range) };
             if let Some(Asked::Learn(range, set)) = parse("Learn", &request.encode_to_vec()) {
-                configurations.settle(range, &set);
+                configurations.merged(range, &set);
             }
         }
         Step::Restart => {
@@ -81,25 +81,25 @@ fn parse(method: &str, request: &[u8]) -> Option<Asked> {
 }
 
 fn request(range: Range, set: &Set, ask: Ask) -> (&'static str, Vec<u8>) {
-    let agreement = set.of(range);
+    let present = set.of(range);
     match ask {
         Ask::Prepare(ballot) => {
-            let (present, ballot) = (agreement, ballot.message());
-            let request = pb::PrepareRequest { present, ballot, primary_agrees: true };
+            let request =
+                pb::PrepareRequest { present, ballot: ballot.message(), primary_agrees: true };
             ("Prepare", request.encode_to_vec())
         }
         Ask::Accept(ballot, next) => {
             let proposal = pb::Proposal { ballot: ballot.message(), replica_set: next.message() };
-            let request = pb::AcceptRequest { present: agreement, proposal: Some(proposal) };
+            let request = pb::AcceptRequest { present, proposal: Some(proposal) };
             ("Accept", request.encode_to_vec())
         }
-        Ask::Learn => ("Learn", pb::LearnRequest { agreement }.encode_to_vec()),
+        Ask::Learn => ("Learn", pb::LearnRequest { chosen: present }.encode_to_vec()),
         Ask::Replicate(keys) => {
-            let request = pb::ReplicateRequest { agreement, records: records(&keys) };
+            let request = pb::ReplicateRequest { present, records: records(&keys) };
             ("Replicate", request.encode_to_vec())
         }
         Ask::Supply(ballot, keys) => {
-            let (present, ballot) = (agreement, ballot.and_then(Ballot::message));
+            let ballot = ballot.and_then(Ballot::message);
             let request = pb::SupplyRequest { present, ballot, records: records(&keys) };
             ("Supply", request.encode_to_vec())
         }
@@ -151,7 +151,7 @@ fn answer(configurations: &mut Configurations, method: &str, request: &[u8]) {
 }
 
 /// A set is replaced only by a later one; promises are kept until then.
-fn check(before: Option<&Agreement>, after: Option<&Agreement>) {
+fn check(before: Option<&Configuration>, after: Option<&Configuration>) {
     let Some(after) = after else { return assert!(before.is_none(), "a set is forgotten") };
     if let Some(accepted) = &after.accepted {
         assert!(accepted.next.comes_after(&after.present));
@@ -161,7 +161,7 @@ fn check(before: Option<&Agreement>, after: Option<&Agreement>) {
     if before.present != after.present {
         return assert!(after.present.supersedes(&before.present), "an earlier set has returned");
     }
-    let ballot = |known: &Agreement| known.accepted.as_ref().map(|accepted| accepted.ballot);
+    let ballot = |known: &Configuration| known.accepted.as_ref().map(|accepted| accepted.ballot);
     assert!(after.promised >= before.promised, "a promise is broken");
     assert!(ballot(after) >= ballot(before), "an accepted ballot is forgotten");
 }

@@ -6,7 +6,7 @@
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use shoal_core::content::PieceIndex;
-use shoal_dht_node::fuzzing::{end, keep_configurations, kept_configurations, place, row};
+use shoal_dht_node::fuzzing::{end, keep_configurations, kept_configurations, row, row_key};
 use shoal_fuzz::{frugally, ring::id};
 use shoal_peer::fuzzing::{
     check_columns, fingerprints, held_log, read_columns, read_held_log, read_rows,
@@ -22,7 +22,7 @@ enum Found<'a> {
     Fingerprints { bytes: &'a [u8], files: u8 },
     Columns(&'a [u8]),
     Record(&'a [u8]),
-    Place(&'a [u8]),
+    RowKey(&'a [u8]),
     End(&'a [u8]),
     Configurations(&'a [u8]),
 }
@@ -52,7 +52,7 @@ fuzz_target!(|found: Found| {
             check_columns(bytes);
         }
         Found::Record(bytes) => assert_same(bytes, row),
-        Found::Place(bytes) => assert_same(bytes, place),
+        Found::RowKey(bytes) => assert_same(bytes, row_key),
         Found::End(bytes) => assert_same(bytes, end),
         Found::Configurations(bytes) => {
             let Some(kept) = kept_configurations(bytes, id(7)) else { return };

@@ -50,7 +50,7 @@ fuzz_target!(|steps: Vec<Step>| {
     let mut now = epoch();
     let settings = PeerListSettings {
         max_neighbours: 4,
-        dialled_places: 1,
+        reserved_for_dialled: 1,
         max_neighbours_per_host: 2,
         dial_until: 3,
         max_links: 6,

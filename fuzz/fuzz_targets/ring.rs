@@ -121,9 +121,9 @@ fn input(node: &mut Node, now: Instant, what: What, waiting: &mut Vec<Output>) -
             unanswered(now, take(waiting, question)?, why)
         }
         What::Find(place) => {
-            let view = node.routing_table();
-            let found = view.find_successor(place.position());
-            assert!(!found.owns || found.successors.first() == Some(&view.state.node));
+            let table = node.routing_table();
+            let found = table.find_successor(place.position());
+            assert!(!found.owns || found.successors.first() == Some(&table.state.node));
             None
         }
         What::Leave => Some(Input::Leave),

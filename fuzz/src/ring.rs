@@ -165,11 +165,11 @@ pub struct Set {
 }
 
 impl Set {
-    /// As an agreement on the set of a range.
-    pub fn of(&self, range: Range) -> Option<pb::Agreement> {
+    /// As the set of a range.
+    pub fn of(&self, range: Range) -> Option<pb::RangeReplicaSet> {
         let KeyRange { after, last } = range.range();
         let range = pb::KeyRange { after: after.to_string(), last: last.to_string() };
-        Some(pb::Agreement { range: Some(range), replica_set: self.message() })
+        Some(pb::RangeReplicaSet { range: Some(range), replica_set: self.message() })
     }
 
     /// As a message.

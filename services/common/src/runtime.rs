@@ -1,8 +1,9 @@
 //! What every service needs to run: its settings, log and traces, its admin port, the supervision of
-//! its tasks, locks, memory, and its end.
+//! its tasks, locks, memory, files, and its end.
 
 pub mod admin;
 pub mod config;
+pub mod durable_files;
 #[cfg(feature = "faults")]
 pub(crate) mod faults;
 pub mod lock;

@@ -69,26 +69,6 @@ fn escape(
     Cow::Owned(escaped)
 }
 
-/// Implements the conversions with which serde writes a type as text, by its `FromStr` and `Display`.
-macro_rules! as_text {
-    ($type:ty, $error:ty) => {
-        impl TryFrom<String> for $type {
-            type Error = $error;
-
-            fn try_from(text: String) -> Result<Self, $error> {
-                text.parse()
-            }
-        }
-
-        impl From<$type> for String {
-            fn from(value: $type) -> Self {
-                value.to_string()
-            }
-        }
-    };
-}
-pub(crate) use as_text;
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -6,8 +6,6 @@ use std::{fmt, num::NonZeroU64, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::text::as_text;
-
 /// The names of multiples of a byte. Those of 1,000 come first within a magnitude.
 const BYTE_UNITS: [(&str, u64); 9] = [
     ("B", 1),
@@ -166,8 +164,8 @@ fn multiple(units: &[(&str, u64)], unit: &str) -> Option<u64> {
     units.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit)).map(|(_, multiple)| *multiple)
 }
 
-as_text!(ByteSize, UnitError);
-as_text!(Rate, UnitError);
+crate::as_text!(ByteSize, UnitError);
+crate::as_text!(Rate, UnitError);
 
 #[cfg(test)]
 mod tests {

@@ -25,7 +25,7 @@ async fn a_request_that_panics_while_it_holds_a_lock_ends_the_process() {
                 stopped.cancelled().await;
                 Ok::<_, Failure>(())
             };
-            supervisor.guard(&stop, life).await
+            supervisor.supervise(&stop, life).await
         }
     });
 

@@ -4,6 +4,7 @@
 //! and in the deterministic simulator.
 
 pub mod address;
+pub mod backoff;
 pub mod bound;
 pub mod content;
 mod identity;

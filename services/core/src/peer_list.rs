@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-use rand::{Rng, RngExt, seq::SliceRandom};
+use rand::{Rng, seq::SliceRandom};
 
 use self::{
     bans::Bans,
@@ -199,18 +199,17 @@ impl PeerList {
         };
         self.due = Some(now);
         content_peers.dialling -= 1;
-        let jitter = rng.random_range(0.5..1.0);
         if let Some(answers) = answers {
             content_peers.entries.remove(&peer);
             if answers == self.me {
-                self.destinations.failed(now, &address, &self.settings, jitter);
+                self.destinations.failed(now, &address, &self.settings, rng);
             } else {
                 self.destinations.reached(&address);
                 self.learn(now, content, Candidate { peer: answers, address, complete: false });
             }
             return;
         }
-        self.destinations.failed(now, &address, &self.settings, jitter);
+        self.destinations.failed(now, &address, &self.settings, rng);
         entry.failures += 1;
         entry.answered = false;
         if entry.failures >= self.settings.max_failures {
@@ -298,8 +297,8 @@ impl PeerList {
         if origin.direction() == Direction::Outbound {
             return None;
         }
-        let places = settings.max_neighbours.saturating_sub(settings.dialled_places);
-        if content_peers.inbound >= places.max(settings.max_neighbours.div_ceil(2)) {
+        let unreserved = settings.max_neighbours.saturating_sub(settings.reserved_for_dialled);
+        if content_peers.inbound >= unreserved.max(settings.max_neighbours.div_ceil(2)) {
             return Some(Refusal::Full);
         }
         let host = origin.host();

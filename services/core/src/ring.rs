@@ -6,7 +6,7 @@
 //!
 //! | module | what it is about |
 //! |---|---|
-//! | `position`, `intervals`, `node_id`, `contact`, `message` | the circle, its nodes, and what they say |
+//! | `position`, `range_map`, `node_id`, `contact`, `message` | the circle, its nodes, and what they say |
 //! | `chord`, `node` | a node's place in the ring, and the schedule that maintains it |
 //! | `membership` | all nodes, by gossip |
 //! | `routing` | fingers, routing tables, and lookups |
@@ -15,13 +15,13 @@
 
 mod chord;
 mod contact;
-mod intervals;
 mod liveness;
 mod membership;
 mod message;
 mod node;
 mod node_id;
 mod position;
+mod range_map;
 mod replication;
 mod routing;
 
@@ -32,7 +32,6 @@ mod tests;
 
 pub use chord::{ChordNode, JoinError, Next};
 pub use contact::Contact;
-pub use intervals::Intervals;
 pub use liveness::{TimeoutSettings, Timeouts};
 pub use membership::{Digest as MembershipDigest, Entry, Introducer, Life, Membership};
 pub use message::{Found, Standing, State};
@@ -42,8 +41,9 @@ pub use node::{
 };
 pub use node_id::{NodeId, NodeIdError};
 pub use position::{Bits, KeyRange, Position};
+pub use range_map::RangeMap;
 pub use replication::{
-    Agreement, Ballot, Configurations, LeaderLease, LeaseExpiry, Leases, Lineage, Proposal,
+    Ballot, Configuration, Configurations, LeaderLease, LeaseExpiry, Leases, Lineage, Proposal,
     Refusal, ReplicaSet, Stamp, Superseding, Version, VersionError, WriteRefusal, next_members,
     proposals, replicas,
 };

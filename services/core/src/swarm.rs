@@ -60,7 +60,7 @@ pub struct Swarm {
     choker: Choker,
     /// When gathered HAVEs are due.
     haves_at: Option<Instant>,
-    /// When to look for what timed out.
+    /// When to check for timeouts.
     sweep_at: Option<Instant>,
     outputs: Vec<Output>,
 }
@@ -82,8 +82,8 @@ impl Swarm {
         }
     }
 
-    /// Takes in what happened at `now`, and appends what is to be done, in this order. Keys that it
-    /// does not know, or no more, are ignored.
+    /// Handles what happened at `now`, and appends the actions that follow, in order. Inputs with
+    /// unknown keys are ignored.
     pub fn handle(&mut self, now: Instant, input: Input, outputs: &mut Vec<Output>) {
         self.dispatch(now, input);
         outputs.append(&mut self.outputs);

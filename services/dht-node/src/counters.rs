@@ -2,11 +2,11 @@
 //!
 //! Epochs, rounds of ballots and incarnations only ever grow, and the higher one wins. A node that
 //! could claim the highest of all would win forever. None grows faster than time: an incarnation
-//! begins as the start time of its node, in milliseconds since the Unix epoch; an epoch takes an
-//! agreement, with several round trips and fsyncs; a round is an attempt at one, with a pause of 50
-//! ms after it. So none is ever above the time in milliseconds since the Unix epoch, apart from
-//! differences between clocks, and a higher one is refused. There is always a next one: the highest
-//! value now is not the highest a millisecond later.
+//! begins as the start time of its node, in milliseconds since the Unix epoch; an epoch takes a
+//! reconfiguration, with several round trips and fsyncs; a round is an attempt at one, with a pause
+//! of 50 ms after it. So none is ever above the time in milliseconds since the Unix epoch, apart
+//! from differences between clocks, and a higher one is refused. There is always a next one: the
+//! highest value now is not the highest a millisecond later.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::time::unix_ms;
 pub(crate) const MAX_AHEAD: Duration = Duration::from_secs(24 * 3600);
 
 /// Replaces an absurd counter that an earlier version accepted and stored. All nodes use the same
-/// value. It is above what rings reach (an agreement each millisecond for 34 years), and below what
-/// is credible.
+/// value. It is above what rings reach (a reconfiguration each millisecond for 34 years), and below
+/// what is credible.
 const IN_PLACE_OF_ABSURD: u64 = 1 << 40;
 
 /// The highest credible counter at present.
@@ -48,7 +48,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_believed_has_a_next_one_and_what_is_on_disk_is_mended(mut count: u64) {
+        fn a_credible_counter_has_a_next_one_and_an_absurd_one_on_disk_is_replaced(mut count: u64) {
             if is_credible(count) {
                 prop_assert!(count < u64::MAX / 2);
             }

@@ -14,16 +14,16 @@ use shoal_proto::dht::v1 as pb;
 pub use crate::{network::calls::fuzzing::*, storage::fuzzing::*};
 use crate::{
     storage::Record,
-    wire::{self, Told},
+    wire::{self, Provenance},
 };
 
 /// A sender on this host, so that most hearsay is accepted.
-const HERE: Told = Told::From(IpAddr::V4(Ipv4Addr::LOCALHOST));
+const HERE: Provenance = Provenance::Hearsay(IpAddr::V4(Ipv4Addr::LOCALHOST));
 
 /// The state of a node that sends it unasked, from this address: a `NotifyRequest`.
 pub fn notified(message: Bytes, observed: IpAddr) -> Option<State> {
     let request = pb::NotifyRequest::decode(message).ok()?;
-    wire::parse_state(request.state, Told::ByItself(observed, AdvertisedAddresses::Any)).ok()
+    wire::parse_state(request.state, Provenance::Itself(observed, AdvertisedAddresses::Any)).ok()
 }
 
 /// Gossip and the digest of the sender's membership list: a `GossipRequest`.
@@ -81,27 +81,27 @@ pub fn asked(method: &str, message: Bytes) -> Option<Asked> {
     Some(match method {
         "Prepare" => {
             let request = pb::PrepareRequest::decode(message).ok()?;
-            let (range, present) = wire::parse_agreement(request.present).ok()?;
+            let (range, present) = wire::parse_range_replica_set(request.present).ok()?;
             Asked::Prepare(range, present, wire::parse_ballot(request.ballot).ok()?)
         }
         "Accept" => {
             let request = pb::AcceptRequest::decode(message).ok()?;
-            let (range, present) = wire::parse_agreement(request.present).ok()?;
+            let (range, present) = wire::parse_range_replica_set(request.present).ok()?;
             Asked::Accept(range, present, wire::parse_proposal(request.proposal).ok()?)
         }
         "Learn" => {
             let request = pb::LearnRequest::decode(message).ok()?;
-            let (range, chosen) = wire::parse_agreement(request.agreement).ok()?;
+            let (range, chosen) = wire::parse_range_replica_set(request.chosen).ok()?;
             Asked::Learn(range, chosen)
         }
         "Replicate" => {
             let request = pb::ReplicateRequest::decode(message).ok()?;
-            let (range, set) = wire::parse_agreement(request.agreement).ok()?;
+            let (range, set) = wire::parse_range_replica_set(request.present).ok()?;
             Asked::Replicate(range, set, wire::parse_records(request.records).ok()?)
         }
         _ => {
             let request = pb::SupplyRequest::decode(message).ok()?;
-            let (range, present) = wire::parse_agreement(request.present).ok()?;
+            let (range, present) = wire::parse_range_replica_set(request.present).ok()?;
             let ballot = request.ballot.map(|ballot| wire::parse_ballot(Some(ballot)));
             let records = wire::parse_records(request.records).ok()?;
             Asked::Supply(range, present, ballot.transpose().ok()?, records)

@@ -41,7 +41,7 @@ use crate::{
     peer_store::PeerStore,
     replication::{
         anti_entropy::AntiEntropy,
-        indeterminate::Room,
+        indeterminate::WriteMemory,
         kv::Values,
         local_replica::{LocalReplica, Quota},
         primary::Primary,
@@ -123,8 +123,8 @@ pub async fn run(
     let (ring, lookups) =
         RingHandle::start(me.clone(), time::unix_ms(), calls.clone(), join, &supervisor);
     let primary = Primary::new(local.clone(), calls.clone(), settings.tombstones_for);
-    let room = Room::default();
-    let values = Values::start(local.clone(), primary.clone(), calls.clone(), room, &supervisor);
+    let memory = WriteMemory::default();
+    let values = Values::start(local.clone(), primary.clone(), calls.clone(), memory, &supervisor);
     let anti_entropy = AntiEntropy { local: local.clone(), calls: calls.clone() };
     let reconciler =
         Reconciler::new(me.clone(), anti_entropy.clone(), primary.clone(), lookups.clone());
@@ -180,7 +180,7 @@ pub async fn run(
         tokio::join!(server::serve(listener, routes, &limits, stop.clone()), membership);
         Ok(())
     };
-    supervisor.guard(&stop, Box::pin(life)).await.inspect(|()| info!("ring node stopped"))
+    supervisor.supervise(&stop, Box::pin(life)).await.inspect(|()| info!("ring node stopped"))
 }
 
 /// The node is ready once it is part of a ring.

@@ -197,8 +197,8 @@ impl PeerStore {
 
     /// The nodes that store a content's swarm: its closest successor and the nodes after it.
     async fn replicas(&self, content: ContentId) -> Result<Vec<Contact>, Status> {
-        let place = Position::of_key(content.as_bytes());
-        let outcome = self.lookups.look_up(place).await;
+        let position = Position::of_key(content.as_bytes());
+        let outcome = self.lookups.look_up(position).await;
         let outcome =
             outcome.map_err(|failure| refusal::status(Reason::NotServing, failure.to_string()))?;
         let after = outcome.successors.iter().skip_while(|node| node.id != outcome.owner.id);

@@ -33,9 +33,8 @@ use tokio::sync::watch;
 
 use self::{
     database::{Database, ended, parse, scan},
-    error::cannot,
     node_state::KNOWN_NODES,
-    row::{Row, place_of},
+    row::{Row, row_key},
     tables::{META, RECORDS},
     writer::{Job, Queue},
 };
@@ -80,7 +79,7 @@ impl Store {
             data_dir.node_id(),
         )?));
         let (queue, writer) = writer::start(Arc::clone(&database), publish)
-            .map_err(cannot("start the writer of", &path))?;
+            .map_err(|error| StoreError::io("start the writer of", &path, error))?;
         let (queue, writer) = (Some(queue), Some(writer));
         Ok(Self { inner: Arc::new(Inner { queue, writer, database, configurations, data_dir }) })
     }
@@ -123,7 +122,7 @@ impl Store {
     /// The record of a key, which may be a tombstone or expired.
     pub fn get(&self, key: &Key) -> Result<Option<Record>, StoreError> {
         self.database().read(|transaction| {
-            let row = transaction.open_table(RECORDS)?.get(&*place_of(key))?;
+            let row = transaction.open_table(RECORDS)?.get(&*row_key(key))?;
             row.map(|row| Ok(parse(row.value())?.to_record(key.clone()))).transpose()
         })
     }
@@ -165,8 +164,8 @@ impl Store {
 
     /// The exact digest of the records of a range. Reads the records of up to two of the circle's
     /// 4,096 leaves; the others are already summed up.
-    pub fn summary(&self, range: KeyRange) -> Result<Digest, StoreError> {
-        self.database().summary(range)
+    pub fn digest(&self, range: KeyRange) -> Result<Digest, StoreError> {
+        self.database().digest(range)
     }
 
     /// Up to `max` keys of a range with their stamps, clockwise after `after`; empty if there are

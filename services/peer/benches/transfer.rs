@@ -26,8 +26,8 @@ use shoal_core::{
 use shoal_peer::{
     store::{OneShot, Stored, hash},
     transfer::{
-        BlockSource, ContentIndex, Downloads, Event, IoThreads, MAX_BLOCK_LENGTH, Order, RateCap,
-        RequestPiece, SocketTuning, Uploads,
+        BlockSource, ContentIndex, Downloads, Event, FetchSpec, IoThreads, MAX_BLOCK_LENGTH,
+        RateCap, RequestPiece, SocketTuning, Uploads,
     },
 };
 use tokio::{net::TcpListener, sync::mpsc};
@@ -334,7 +334,7 @@ impl Fetcher {
 
     fn ask(&mut self) {
         let Some(ranges) = self.to_request.pop() else { return };
-        self.calls.push(self.source.fetch(Order {
+        self.calls.push(self.source.fetch(FetchSpec {
             fetch: FetchKey(self.calls.len() as u64),
             link: LINK,
             content: CONTENT,

@@ -235,7 +235,7 @@ impl Node {
         self.ask(|done| Command::Add { stored, options, done }).await
     }
 
-    /// Searches a content, and fetches it to where `make_room` makes room for it.
+    /// Searches for a content, and fetches it into the room that `make_room` makes for it.
     pub async fn fetch(
         &self,
         id: ContentId,

@@ -115,7 +115,7 @@ pub async fn run(
         end.cancel();
         Ok(())
     };
-    supervisor.guard(&stop, Box::pin(life)).await.inspect(|()| info!("peer stopped"))
+    supervisor.supervise(&stop, Box::pin(life)).await.inspect(|()| info!("peer stopped"))
 }
 
 /// Joins the swarms of stored contents, and resumes the requested copies.
@@ -129,7 +129,7 @@ async fn rejoin(daemon: Daemon, roots: Arc<Roots>) {
                     return;
                 }
                 for path in exports {
-                    if let Some(destination) = roots.place_of_export(&path) {
+                    if let Some(destination) = roots.allow_export(&path) {
                         daemon.export_later(id, destination);
                     } else {
                         let path = path.display();

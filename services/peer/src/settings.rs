@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use shoal_common::{
     admin::Admin,
     advertised::AdvertisedAddresses,
+    as_text, as_word,
     config::Conflict,
     process,
     telemetry::Log,
@@ -84,33 +85,7 @@ pub enum Replicate {
     All,
 }
 
-/// The text is not a value of `replicate`.
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not one of none, listed and all")]
-pub struct ReplicateError(String);
-
-impl TryFrom<String> for Replicate {
-    type Error = ReplicateError;
-
-    fn try_from(text: String) -> Result<Self, ReplicateError> {
-        match &*text {
-            "none" => Ok(Self::None),
-            "listed" => Ok(Self::Listed),
-            "all" => Ok(Self::All),
-            _ => Err(ReplicateError(text)),
-        }
-    }
-}
-
-impl From<Replicate> for &'static str {
-    fn from(replicate: Replicate) -> Self {
-        match replicate {
-            Replicate::None => "none",
-            Replicate::Listed => "listed",
-            Replicate::All => "all",
-        }
-    }
-}
+as_word!(Replicate { None = "none", Listed = "listed", All = "all" });
 
 /// A content that the settings list: by its id, a link, or a name of the ring.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -248,19 +223,7 @@ impl fmt::Display for Control {
     }
 }
 
-impl TryFrom<String> for Control {
-    type Error = AddressError;
-
-    fn try_from(text: String) -> Result<Self, AddressError> {
-        text.parse()
-    }
-}
-
-impl From<Control> for String {
-    fn from(control: Control) -> Self {
-        control.to_string()
-    }
-}
+as_text!(Control, AddressError);
 
 impl Default for Settings {
     fn default() -> Self {

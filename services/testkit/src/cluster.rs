@@ -102,7 +102,7 @@ impl Cluster {
     }
 
     /// The arguments that tell a peer its tracker and ring nodes.
-    pub(crate) fn places(&self) -> Vec<String> {
+    pub(crate) fn discovery_arguments(&self) -> Vec<String> {
         let tracker = self.tracker.as_ref().map(|_| ["--tracker".to_owned(), self.tracker()]);
         let ring_nodes = self.ring_nodes.iter().map(|node| ["--dht".to_owned(), node.clone()]);
         tracker.into_iter().chain(ring_nodes).flatten().collect()
@@ -121,9 +121,9 @@ impl Cluster {
     pub fn seed(&self, path: &Path, more: &[&str]) -> Seeder {
         let path = path.to_str().expect("the paths of tests are UTF-8");
         let address = format!("127.0.0.1:{}", free_port());
-        let places = self.places();
+        let discovery = self.discovery_arguments();
         let mut arguments = vec!["seed", path, "--listen", &address, "--progress", "json"];
-        arguments.extend(places.iter().map(String::as_str));
+        arguments.extend(discovery.iter().map(String::as_str));
         arguments.extend(more);
         let process = Process::start("shoal", arguments);
         let published = process.event("published", PATIENCE);
@@ -145,10 +145,10 @@ impl Cluster {
         let directory = self.path().join(name);
         fs::create_dir_all(&directory).expect("the directory is made");
         let output = directory.to_str().expect("the paths of tests are UTF-8").to_owned();
-        let places = self.places();
+        let discovery = self.discovery_arguments();
         let mut arguments = vec!["get", id, "-o", &output];
         arguments.extend(["--listen", "127.0.0.1:0", "--progress", "json"]);
-        arguments.extend(places.iter().map(String::as_str));
+        arguments.extend(discovery.iter().map(String::as_str));
         arguments.extend(more);
         let mut command = Command::new(binary("shoal"));
         command.args(arguments).env("RUST_LOG", log);

@@ -1,7 +1,6 @@
 //! Peer daemons, driven over their control API.
 
 use std::{
-    fs,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -49,9 +48,9 @@ impl Cluster {
     /// Starts a peer that knows the cluster's tracker and ring nodes. `name` names its data
     /// directory.
     pub fn peer(&self, name: &str, more: &[&str]) -> Peer {
-        let places = self.places();
+        let discovery = self.discovery_arguments();
         let arguments: Vec<_> =
-            places.iter().map(String::as_str).chain(more.iter().copied()).collect();
+            discovery.iter().map(String::as_str).chain(more.iter().copied()).collect();
         Peer::start(&self.path().join(name), &arguments, &[])
     }
 }
@@ -212,40 +211,4 @@ fn spawn(arguments: &[String], environment: &[(String, String)], control: &str) 
         UnixStream::connect(control.strip_prefix("unix:").expect("a unix: URI")).ok()
     });
     process
-}
-
-/// A small tmpfs, for tests in which a disk fills up. Unmounted when dropped. Needs root.
-pub struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// Mounts a tmpfs at `path`. Returns `None` if this process may not mount.
-    pub fn mount(path: &Path, bytes: u64) -> Option<Self> {
-        fs::create_dir_all(path).expect("the directory is made");
-        let size = format!("size={bytes}");
-        let mut mount = Command::new("mount");
-        let status = mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).output().ok()?;
-        status.status.success().then(|| Self(path.to_owned()))
-    }
-
-    /// Changes the size.
-    pub fn resize(&self, bytes: u64) {
-        self.remount(&format!("remount,size={bytes}"));
-    }
-
-    /// Remounts it read-only.
-    pub fn make_read_only(&self) {
-        self.remount("remount,ro");
-    }
-
-    fn remount(&self, options: &str) {
-        let status = Command::new("mount").args(["-o", options]).arg(&self.0).status();
-        assert!(status.is_ok_and(|status| status.success()), "the remount succeeds");
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Lazily: a process that is about to end may still have files open.
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
 }

@@ -34,7 +34,7 @@ const STDERR_LINES: usize = 5;
 
 /// The network of a process.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum ProcessNetwork {
     /// The network of this process.
     Here,
     /// The network of this process, with another `/etc/hosts`.
@@ -47,7 +47,7 @@ pub enum Place {
 #[derive(Clone, Debug)]
 pub struct Part {
     /// Its network.
-    pub place: Place,
+    pub network: ProcessNetwork,
     /// ADDR:PORT; port 0 means any free port.
     pub listen: String,
     /// Its upload limit.
@@ -135,7 +135,7 @@ pub struct Fleet<'a> {
     events: Receiver<(Member, Event)>,
 }
 
-impl Place {
+impl ProcessNetwork {
     /// A command that runs in this network.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let program = program.as_ref();
@@ -158,7 +158,11 @@ impl Place {
 
 impl<'a> Fleet<'a> {
     /// Starts a tracker on ADDR:PORT and waits until it answers.
-    pub fn start(place: &Place, tracker: String, interrupt: &'a Interrupt) -> anyhow::Result<Self> {
+    pub fn start(
+        network: &ProcessNetwork,
+        tracker: String,
+        interrupt: &'a Interrupt,
+    ) -> anyhow::Result<Self> {
         let (sender, events) = channel();
         let mut fleet = Self {
             tracker,
@@ -169,19 +173,24 @@ impl<'a> Fleet<'a> {
             sender,
             events,
         };
-        let mut command = place.command(binary("shoal-tracker"));
+        let mut command = network.command(binary("shoal-tracker"));
         command.args(["--listen", &fleet.tracker, "--admin", "off"]);
         fleet.add("the tracker", command)?;
-        let mut health = place.command(binary("shoal-tracker"));
+        let mut health = network.command(binary("shoal-tracker"));
         health.args(["health", "--listen", &fleet.tracker]);
         fleet.retry(health).context("the tracker does not answer")?;
         Ok(fleet)
     }
 
     /// Starts ring nodes at these HOST:PORT and waits until each is a member of the ring.
-    pub fn ring(&mut self, place: &Place, nodes: &[String], folder: &Path) -> anyhow::Result<()> {
+    pub fn ring(
+        &mut self,
+        network: &ProcessNetwork,
+        nodes: &[String],
+        folder: &Path,
+    ) -> anyhow::Result<()> {
         for (number, node) in nodes.iter().enumerate() {
-            let mut command = place.command(binary("shoal-dht-node"));
+            let mut command = network.command(binary("shoal-dht-node"));
             command.args(["--listen", node, "--admin", "off", "--data-dir"]);
             command.arg(folder.join(format!("ring-node-{}", number + 1)));
             if number > 0 {
@@ -190,7 +199,7 @@ impl<'a> Fleet<'a> {
             self.add(&format!("ring node {}", number + 1), command)?;
         }
         for node in nodes {
-            let mut health = place.command(binary("shoal-dht-node"));
+            let mut health = network.command(binary("shoal-dht-node"));
             health.args(["health", "--listen", node]);
             self.retry(health).with_context(|| format!("the ring node {node} is in no ring"))?;
         }
@@ -200,7 +209,7 @@ impl<'a> Fleet<'a> {
     /// Starts a publisher and waits until the tracker knows it. Returns the process and the
     /// content's id.
     pub fn seed(&mut self, part: &Part, file: &Path) -> anyhow::Result<(Member, String)> {
-        let mut command = part.place.command(binary("shoal"));
+        let mut command = part.network.command(binary("shoal"));
         command.arg("seed").arg(file);
         self.take_part(&mut command, part);
         let seeder = self.add("the seeder", command)?;
@@ -209,7 +218,7 @@ impl<'a> Fleet<'a> {
                 break id;
             }
         };
-        let mut known = part.place.command(binary("shoal"));
+        let mut known = part.network.command(binary("shoal"));
         known.args(["swarm", &id, "--tracker", &self.tracker]);
         self.retry(known).context("the tracker does not know the seeder")?;
         Ok((seeder, id))
@@ -217,7 +226,7 @@ impl<'a> Fleet<'a> {
 
     /// Starts a leecher, which seeds once it is complete.
     pub fn get(&mut self, name: &str, part: &Part, id: &str, to: &Path) -> anyhow::Result<Member> {
-        let mut command = part.place.command(binary("shoal"));
+        let mut command = part.network.command(binary("shoal"));
         command.args(["get", id, SEED_FOREVER, "-o"]).arg(to);
         self.take_part(&mut command, part);
         self.add(name, command)
@@ -355,11 +364,11 @@ mod tests {
 
     #[test]
     fn a_command_in_a_namespace_runs_through_ip() {
-        let command = Place::Namespace("a".into()).command("/bin/true");
+        let command = ProcessNetwork::Namespace("a".into()).command("/bin/true");
         assert_eq!(command.get_program(), "ip");
         let arguments: Vec<_> = command.get_args().collect();
         assert_eq!(arguments, ["netns", "exec", "a", "/bin/true"]);
-        assert_eq!(Place::Here.command("/bin/true").get_program(), "/bin/true");
+        assert_eq!(ProcessNetwork::Here.command("/bin/true").get_program(), "/bin/true");
     }
 
     #[test]

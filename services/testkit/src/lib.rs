@@ -19,3 +19,4 @@ pub mod process;
 pub mod ring;
 pub mod serve;
 pub mod sim;
+pub mod small_disk;

@@ -18,7 +18,7 @@ use rustix::{
     thread::{LinkNameSpaceType, move_into_link_name_space},
 };
 
-use crate::{fleet::Place, interrupt::Interrupt, lab::LinkRate};
+use crate::{fleet::ProcessNetwork, interrupt::Interrupt, lab::LinkRate};
 
 /// The namespace of the bridges.
 const SWITCH: &str = "switch";
@@ -158,8 +158,8 @@ pub fn address(host: u32) -> Ipv4Addr {
 }
 
 /// The network namespace of a host.
-pub fn place(prefix: &str, host: u32) -> Place {
-    Place::Namespace(name(prefix, &host.to_string()))
+pub fn process_network(prefix: &str, host: u32) -> ProcessNetwork {
+    ProcessNetwork::Namespace(name(prefix, &host.to_string()))
 }
 
 fn name(prefix: &str, part: &str) -> String {
@@ -233,6 +233,6 @@ mod tests {
     #[test]
     fn names_contain_the_process_id() {
         let expected = format!("lab-{}-3", process::id());
-        assert_eq!(place("lab-", 3), Place::Namespace(expected));
+        assert_eq!(process_network("lab-", 3), ProcessNetwork::Namespace(expected));
     }
 }

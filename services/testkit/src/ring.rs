@@ -12,7 +12,7 @@ use shoal_common::{
 };
 use shoal_core::ring::{KeyRange, Position};
 use shoal_proto::dht::v1::{
-    self as pb, Agreement, GetStateRequest, GetStateResponse, NodeState, Standing,
+    self as pb, GetStateRequest, GetStateResponse, NodeState, RangeReplicaSet, Standing,
     dht_service_client::DhtServiceClient, replica_service_client::ReplicaServiceClient,
 };
 use tempfile::TempDir;
@@ -24,7 +24,7 @@ use tokio::{
 use tonic::Request;
 
 use crate::{
-    fleet::Place,
+    fleet::ProcessNetwork,
     metrics,
     process::{Process, binary, free_port},
 };
@@ -47,7 +47,7 @@ pub struct RingCluster {
 
 /// A ring node; it keeps its data directory and address when it is restarted.
 struct Node {
-    place: Place,
+    network: ProcessNetwork,
     /// ADDR:PORT.
     address: String,
     /// ADDR:PORT of its admin port.
@@ -97,34 +97,34 @@ impl RingCluster {
 
     /// Starts one more node, which joins through these addresses. Returns its number.
     pub fn add_with(&mut self, join: Vec<String>) -> usize {
-        let number = self.prepare(Place::Here, free_address(), join);
+        let number = self.prepare(ProcessNetwork::Here, free_address(), join);
         self.start(number);
         number
     }
 
     /// Nodes that start at the same time, and join through all of their addresses.
     pub fn at_once(count: usize) -> Self {
-        Self::starting((0..count).map(|_| (Place::Here, free_address())).collect())
+        Self::starting((0..count).map(|_| (ProcessNetwork::Here, free_address())).collect())
     }
 
     /// The same, with the network and the ADDR:PORT of each node.
-    pub fn starting(places: Vec<(Place, String)>) -> Self {
-        let join: Vec<_> = places.iter().map(|(_, address)| address.clone()).collect();
-        Self::joining(places, &join)
+    pub fn starting(nodes: Vec<(ProcessNetwork, String)>) -> Self {
+        let join: Vec<_> = nodes.iter().map(|(_, address)| address.clone()).collect();
+        Self::joining(nodes, &join)
     }
 
     /// Nodes, each with its network and ADDR:PORT, that start at the same time and join through the
     /// addresses `join`.
-    pub fn joining(places: Vec<(Place, String)>, join: &[String]) -> Self {
-        let joins = |(place, address)| (place, address, join.to_vec());
-        Self::joining_each(places.into_iter().map(joins).collect())
+    pub fn joining(nodes: Vec<(ProcessNetwork, String)>, join: &[String]) -> Self {
+        let joins = |(network, address)| (network, address, join.to_vec());
+        Self::joining_each(nodes.into_iter().map(joins).collect())
     }
 
     /// The same, with the addresses to join through for each node.
-    pub fn joining_each(nodes: Vec<(Place, String, Vec<String>)>) -> Self {
+    pub fn joining_each(nodes: Vec<(ProcessNetwork, String, Vec<String>)>) -> Self {
         let mut ring = Self::new();
-        for (place, address, join) in nodes {
-            ring.prepare(place, address, join);
+        for (network, address, join) in nodes {
+            ring.prepare(network, address, join);
         }
         for number in 0..ring.len() {
             ring.start(number);
@@ -132,20 +132,20 @@ impl RingCluster {
         ring
     }
 
-    fn prepare(&mut self, place: Place, address: String, join: Vec<String>) -> usize {
+    fn prepare(&mut self, network: ProcessNetwork, address: String, join: Vec<String>) -> usize {
         let number = self.nodes.len();
         let data_dir = self.directory.path().join(format!("node-{number}"));
         let (host, _) = address.rsplit_once(':').expect("an ADDR:PORT");
         let admin = format!("{host}:{}", free_port());
         let (process, is_silent) = (None, false);
-        self.nodes.push(Node { place, address, admin, data_dir, join, process, is_silent });
+        self.nodes.push(Node { network, address, admin, data_dir, join, process, is_silent });
         number
     }
 
     /// Starts or restarts a node.
     pub fn start(&mut self, number: usize) {
         let node = &mut self.nodes[number];
-        let mut command = node.place.command(binary("shoal-dht-node"));
+        let mut command = node.network.command(binary("shoal-dht-node"));
         command.args(["--listen", &node.address, "--admin", &node.admin, "--data-dir"]);
         command.arg(&node.data_dir);
         for address in &node.join {
@@ -377,14 +377,13 @@ pub async fn state(client: &mut Client) -> Option<GetStateResponse> {
     Some(tokio::time::timeout(STATE_PATIENCE, asked).await.ok()?.ok()?.into_inner())
 }
 
-/// The configuration of a key's range, as a node knows it.
-pub async fn agreement_on(key: &[u8], node: &mut Client) -> Agreement {
+/// The range around a key with its replica set, as a node knows it.
+pub async fn replica_set_of(key: &[u8], node: &mut Client) -> RangeReplicaSet {
     let position = Position::of_key(key);
     let response = state(node).await.expect("a state");
-    let is_of_key = |agreement: &Agreement| {
-        key_range(agreement.range.as_ref().expect("a range")).contains(position)
-    };
-    response.agreements.into_iter().find(is_of_key).expect("an agreement on the key")
+    let is_of_key =
+        |set: &RangeReplicaSet| key_range(set.range.as_ref().expect("a range")).contains(position);
+    response.replica_sets.into_iter().find(is_of_key).expect("a replica set of the key")
 }
 
 /// Why the nodes with these states do not form one ring, if they do not.
@@ -427,34 +426,34 @@ fn unsettled(states: &[GetStateResponse]) -> Option<String> {
         let owned = KeyRange { after, last: me };
         let mut wanted: Vec<_> = iter::once(node).chain(state.successors).collect();
         wanted.truncate(REPLICAS);
-        let mut kept = response.agreements.iter().filter_map(|agreement| {
-            let range = key_range(agreement.range.as_ref()?);
-            (owned.contains(range.last) || range.contains(me)).then_some(agreement)
+        let mut kept = response.replica_sets.iter().filter_map(|kept| {
+            let range = key_range(kept.range.as_ref()?);
+            (owned.contains(range.last) || range.contains(me)).then_some(kept)
         });
-        let is_as_wanted = |agreement: &Agreement| {
-            let members = agreement.replica_set.iter().flat_map(|set| &set.members);
+        let is_as_wanted = |kept: &RangeReplicaSet| {
+            let members = kept.replica_set.iter().flat_map(|set| &set.members);
             let members: Vec<_> = members.collect();
             members.first() == wanted.first().as_ref()
                 && wanted.iter().all(|member| members.contains(&member))
         };
-        let is_settled = |agreement| is_as_wanted(agreement) && all_know(states, agreement);
+        let is_settled = |kept| is_as_wanted(kept) && all_know(states, kept);
         let first = kept.next().is_some_and(is_settled);
         (!first || !kept.all(is_settled))
-            .then(|| format!("{owned} is not kept by {wanted:?}: {:?}", response.agreements))
+            .then(|| format!("{owned} is not kept by {wanted:?}: {:?}", response.replica_sets))
     })
 }
 
-/// Whether all running members of a configuration's replica set know it.
-fn all_know(states: &[GetStateResponse], agreement: &Agreement) -> bool {
-    let set = &agreement.replica_set;
+/// Whether all running members of a range's replica set know it.
+fn all_know(states: &[GetStateResponse], kept: &RangeReplicaSet) -> bool {
+    let set = &kept.replica_set;
     let is_member = |response: &&GetStateResponse| {
         let node = response.state.as_ref().and_then(|state| state.node.as_ref());
         set.iter().flat_map(|set| &set.members).any(|member| Some(member) == node)
     };
     states.iter().filter(is_member).all(|response| {
-        response.agreements.iter().any(|known| {
-            let range = |of: &Agreement| of.range.as_ref().map(key_range);
-            let ranges = range(known).zip(range(agreement));
+        response.replica_sets.iter().any(|known| {
+            let range = |of: &RangeReplicaSet| of.range.as_ref().map(key_range);
+            let ranges = range(known).zip(range(kept));
             known.replica_set == *set && ranges.is_some_and(|(one, other)| one.overlaps(other))
         })
     })

@@ -6,7 +6,7 @@ use std::{fs, net::TcpStream, path::Path, time::Duration};
 use serde_json::Value;
 use shoal_testkit::{
     cluster::{Cluster, PATIENCE},
-    fleet::Place,
+    fleet::ProcessNetwork,
     process::{Process, binary, free_port, run, wait_for},
     ring::RingCluster,
 };
@@ -35,7 +35,8 @@ impl Hosts {
 
     /// Runs `shoal` with the hosts file.
     fn shoal(&self, arguments: &[&str]) -> Process {
-        let mut command = Place::Hosts(self.file.path().to_owned()).command(binary("shoal"));
+        let mut command =
+            ProcessNetwork::Hosts(self.file.path().to_owned()).command(binary("shoal"));
         command.args(arguments);
         Process::spawn("shoal", command)
     }
@@ -113,7 +114,7 @@ fn two_of_many_trackers_behind_a_name_know_a_content_and_are_found() {
 #[test]
 fn a_ring_is_reached_by_a_name_although_some_of_its_addresses_are_dead() {
     let port = free_port();
-    let node = (Place::Here, format!("127.0.0.1:{port}"));
+    let node = (ProcessNetwork::Here, format!("127.0.0.1:{port}"));
     let runtime = Runtime::new().expect("a runtime");
     let ring = RingCluster::joining(vec![node], &[]);
     runtime.block_on(ring.settled(Duration::from_secs(20)));

@@ -6,8 +6,9 @@ use shoal_proto::control::v1::{Cause, ExplainResponse};
 use shoal_testkit::{
     adversary::{Adversary, Vice},
     cluster::{Cluster, PATIENCE},
-    daemon::{Peer, SmallDisk},
+    daemon::Peer,
     process::{free_port, wait_for},
+    small_disk::SmallDisk,
 };
 
 const MB: usize = 1_000_000;

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 use shoal_proto::control::v1::ContentState;
 use shoal_testkit::{
     cluster::{Cluster, PATIENCE, assert_same},
-    daemon::SmallDisk,
     process::wait_for,
+    small_disk::SmallDisk,
 };
 
 const MB: usize = 1_000_000;

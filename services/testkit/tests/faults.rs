@@ -20,8 +20,9 @@ use shoal_proto::{
 };
 use shoal_testkit::{
     cluster::{Cluster, PATIENCE, assert_same},
-    daemon::{SmallDisk, arguments},
+    daemon::arguments,
     process::{Process, binary, wait_for},
+    small_disk::SmallDisk,
 };
 use tokio::runtime::Runtime;
 use tonic::{Code, body::Body, transport::Channel};

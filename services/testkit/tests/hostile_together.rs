@@ -9,7 +9,7 @@ use shoal_testkit::{
     cluster::{Cluster, assert_same},
     hostile::{
         Meter,
-        together::{Siege, Targets},
+        together::{AllAttacks, Targets},
     },
     process::{Process, wait_for},
     ring::RingCluster,
@@ -63,7 +63,7 @@ fn a_download_under_all_attacks_takes_at_most_three_times_as_long() {
         ("ring node 2", ring.process(2)),
     ];
     let meters = victims.map(|(name, process)| (name, Meter::start(process)));
-    let siege = Siege::start(Targets {
+    let attacks = AllAttacks::start(Targets {
         tracker: cluster.tracker(),
         node: node.clone(),
         seeder: seeder.address.clone(),
@@ -72,22 +72,22 @@ fn a_download_under_all_attacks_takes_at_most_three_times_as_long() {
         tree,
     });
     wait_for("all attacks to run", PATIENCE, || {
-        let rounds = siege.rounds();
+        let rounds = attacks.rounds();
         (rounds["announces at the ring"] > 0 && rounds["empty elements"] > 0).then_some(())
     });
-    let besieged = time_to_get("besieged");
+    let attacked = time_to_get("under attack");
     println!(
         "{:.2} times as long as undisturbed; rounds: {:?}",
-        ratio(besieged, undisturbed),
-        siege.rounds()
+        ratio(attacked, undisturbed),
+        attacks.rounds()
     );
-    drop(siege);
+    drop(attacks);
     for (name, meter) in meters {
         let taken = meter.read();
         println!("{name}: {taken}");
         assert!(taken.peak < MOST, "{name}: {taken}");
     }
-    assert!(besieged <= 3 * undisturbed, "{besieged:?} under attack, {undisturbed:?} without");
+    assert!(attacked <= 3 * undisturbed, "{attacked:?} under attack, {undisturbed:?} without");
 }
 
 fn ratio(a: Duration, b: Duration) -> f64 {

@@ -4,9 +4,9 @@ use std::{collections::HashMap, env, fs, time::Duration};
 
 use shoal_proto::dht::v1::{Condition, DeleteRequest, GetRequest, PutRequest, condition::Kind};
 use shoal_testkit::{
-    fleet::Place,
+    fleet::ProcessNetwork,
     process::free_port,
-    ring::{Client, RingCluster, agreement_on},
+    ring::{Client, RingCluster, replica_set_of},
 };
 use tempfile::NamedTempFile;
 use tonic::Code;
@@ -73,8 +73,8 @@ async fn only_the_primary_answers_for_a_key_and_the_other_replicas_name_it() {
         }
     }
     let [primary] = primaries[..] else { panic!("{primaries:?} answer") };
-    let kept = agreement_on(b"llama-3", &mut ring.client(primary)).await;
-    let members = kept.replica_set.expect("an agreement has a replica set").members;
+    let kept = replica_set_of(b"llama-3", &mut ring.client(primary)).await;
+    let members = kept.replica_set.expect("there is one").members;
     assert_eq!(members.len(), 3, "{members:?}");
     for other in members.iter().filter(|member| member.address != ring.address(primary)) {
         assert_eq!(named[&other.address], Some(ring.address(primary)), "{named:?}");
@@ -137,8 +137,8 @@ async fn five_nodes_that_join_by_one_name_of_all_of_them_become_one_ring() {
     let lines: Vec<_> = addresses.clone().map(|ip| format!("{ip} dht-node.test")).collect();
     fs::write(hosts.path(), lines.join("\n")).expect("it is written");
     let port = free_port();
-    let place = Place::Hosts(hosts.path().to_owned());
-    let nodes = addresses.map(|ip| (place.clone(), format!("{ip}:{port}"))).collect();
+    let network = ProcessNetwork::Hosts(hosts.path().to_owned());
+    let nodes = addresses.map(|ip| (network.clone(), format!("{ip}:{port}"))).collect();
     let ring = RingCluster::joining(nodes, &[format!("dht-node.test:{port}")]);
     ring.one(Duration::from_secs(15)).await;
     assert_eq!(ring.len(), 5);

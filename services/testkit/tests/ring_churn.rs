@@ -107,9 +107,9 @@ async fn check_counters(ring: &RingCluster, record: &Record) {
         let value = ring.client(0).get(request).await.expect("it exists").into_inner().value;
         let value: u64 = String::from_utf8_lossy(&value).parse().expect("it is a number");
         let sure = record.incremented[counter].load(Ordering::Relaxed);
-        let doubtful = record.doubtful[counter].load(Ordering::Relaxed);
-        println!("{key} is {value}; {sure} increments acknowledged, {doubtful} indeterminate");
-        assert!((sure..=sure + doubtful).contains(&value), "{key}");
+        let indeterminate = record.indeterminate[counter].load(Ordering::Relaxed);
+        println!("{key} is {value}; {sure} increments acknowledged, {indeterminate} indeterminate");
+        assert!((sure..=sure + indeterminate).contains(&value), "{key}");
         assert!(sure > 0, "{key}");
     }
 }

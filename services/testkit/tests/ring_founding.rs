@@ -3,7 +3,7 @@
 use std::{fs, time::Duration};
 
 use shoal_testkit::{
-    fleet::Place,
+    fleet::ProcessNetwork,
     process::{free_port, wait_for},
     ring::RingCluster,
 };
@@ -13,12 +13,12 @@ use tempfile::NamedTempFile;
 const SOON: Duration = Duration::from_secs(20);
 
 /// `count` nodes of one host, each told to join the others.
-fn each_with_the_others(host: &str, count: usize) -> Vec<(Place, String, Vec<String>)> {
+fn each_with_the_others(host: &str, count: usize) -> Vec<(ProcessNetwork, String, Vec<String>)> {
     let ports: Vec<_> = (0..count).map(|_| free_port()).collect();
     let others = |own: u16| ports.iter().filter(move |port| **port != own);
     let node = |port: &u16| {
         let join = others(*port).map(|port| format!("{host}:{port}")).collect();
-        (Place::Here, format!("127.0.0.1:{port}"), join)
+        (ProcessNetwork::Here, format!("127.0.0.1:{port}"), join)
     };
     ports.iter().map(node).collect()
 }
@@ -42,11 +42,11 @@ async fn nodes_whose_names_resolve_to_several_of_their_addresses_become_one_ring
     let hosts = NamedTempFile::new().expect("a file");
     let lines = (1..=3).map(|n| format!("127.0.1.{n} node-{n}.test\n127.0.2.{n} node-{n}.test\n"));
     fs::write(hosts.path(), lines.collect::<String>()).expect("it is written");
-    let place = Place::Hosts(hosts.path().to_owned());
+    let network = ProcessNetwork::Hosts(hosts.path().to_owned());
     let ports = [free_port(), free_port(), free_port()];
     let join: Vec<_> =
         (1..=3).zip(ports).map(|(n, port)| format!("node-{n}.test:{port}")).collect();
-    let nodes = ports.map(|port| (place.clone(), format!("0.0.0.0:{port}")));
+    let nodes = ports.map(|port| (network.clone(), format!("0.0.0.0:{port}")));
     let ring = RingCluster::joining(nodes.to_vec(), &join);
     ring.one(SOON).await;
 }
@@ -55,7 +55,7 @@ async fn nodes_whose_names_resolve_to_several_of_their_addresses_become_one_ring
 async fn a_node_that_reaches_no_other_logs_the_reason_every_ten_seconds() {
     let dead = format!("127.0.0.1:{}", free_port());
     let ring = RingCluster::joining_each(vec![(
-        Place::Here,
+        ProcessNetwork::Here,
         format!("127.0.0.1:{}", free_port()),
         vec![dead.clone(), "nobody.invalid:7071".to_owned()],
     )]);

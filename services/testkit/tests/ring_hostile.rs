@@ -5,14 +5,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use shoal_common::ring_client::ADDRESSEE;
 use shoal_core::ring::{NodeId, Position};
 use shoal_proto::dht::v1::{
-    AcceptRequest, Agreement, Ballot, Condition, DeleteRequest, FindSuccessorRequest,
-    GetPeersRequest, GetRequest, GossipRequest, LearnRequest, Life, ListAgreementsRequest,
-    ListNodesRequest, LookupRequest, NodeInfo, NodeState, NotifyRequest, PrepareRequest,
-    ProbeRequest, Proposal, PutRequest, ReadRecordsRequest, Record, ReplicaSet, ReplicateRequest,
-    Rumour, Target, condition, replicate_response, target,
+    AcceptRequest, Ballot, Condition, DeleteRequest, FindSuccessorRequest, GetPeersRequest,
+    GetRequest, GossipRequest, LearnRequest, Life, ListNodesRequest, ListReplicaSetsRequest,
+    LookupRequest, NodeInfo, NodeState, NotifyRequest, PrepareRequest, ProbeRequest, Proposal,
+    PutRequest, RangeReplicaSet, ReadRecordsRequest, Record, ReplicaSet, ReplicateRequest, Rumour,
+    Target, condition, replicate_response, target,
 };
 use shoal_testkit::ring::{
-    RingCluster, addressed, agreement_on,
+    RingCluster, addressed, replica_set_of,
     rogue::{Rogue, Vice},
     state,
 };
@@ -157,11 +157,11 @@ async fn only_the_primary_can_write() {
     assert_eq!(answers, [Code::Ok, Code::Unavailable, Code::Unavailable]);
 
     // An invented replica set with the lowest epoch.
-    let present = agreement_on(b"key", &mut ring.client(0)).await;
+    let present = replica_set_of(b"key", &mut ring.client(0)).await;
     let set = present.replica_set.clone().expect("a set");
     let set = ReplicaSet { members: vec![stranger()], epoch: 1, ..set };
     let write = |wall_ms: u64| ReplicateRequest {
-        agreement: Some(Agreement { replica_set: Some(set.clone()), ..present.clone() }),
+        present: Some(RangeReplicaSet { replica_set: Some(set.clone()), ..present.clone() }),
         records: vec![Record {
             key: "key".into(),
             version: format!("9.{wall_ms}.0@{}", Uuid::nil()),
@@ -203,7 +203,7 @@ async fn a_write_that_only_one_replica_has_is_rewritten_before_it_is_read() {
     let later = wall_ms.parse::<u64>().expect("a time") + 1;
     let version = format!("{}.{later}.{rest}", epoch(&before));
     let unanswered = ReplicateRequest {
-        agreement: Some(agreement_on(b"key", &mut ring.client(primary)).await),
+        present: Some(replica_set_of(b"key", &mut ring.client(primary)).await),
         records: vec![Record {
             key: "key".into(),
             version: version.clone(),
@@ -237,7 +237,7 @@ async fn a_write_that_only_one_replica_has_is_rewritten_before_it_is_read() {
 async fn calls_between_nodes_are_refused_unless_they_name_the_called_node() {
     let ring = RingCluster::of(2).await;
     let (mut node, mut replica) = (ring.client(0), ring.replica(0));
-    let agreement = agreement_on(b"key", &mut node).await;
+    let present = replica_set_of(b"key", &mut node).await;
     let [own, other] = [ring.id(0).await, ring.id(1).await];
     for (to, code) in
         [(None, Code::InvalidArgument), (Some(&other), Code::Unavailable), (Some(&own), Code::Ok)]
@@ -257,10 +257,10 @@ async fn calls_between_nodes_are_refused_unless_they_name_the_called_node() {
         let state = state(&mut node).await.expect("a state").state;
         assert_eq!(code_of!(node.notify(NotifyRequest { state: state.clone() })), code);
         assert_eq!(code_of!(node.probe(ProbeRequest { state })), code);
-        let agreement = Some(agreement.clone());
-        assert_eq!(code_of!(replica.learn(LearnRequest { agreement })), code);
-        let range = agreement_on(b"key", &mut node).await.range;
-        assert_eq!(code_of!(replica.list_agreements(ListAgreementsRequest { range })), code);
+        let chosen = Some(present.clone());
+        assert_eq!(code_of!(replica.learn(LearnRequest { chosen })), code);
+        let range = replica_set_of(b"key", &mut node).await.range;
+        assert_eq!(code_of!(replica.list_replica_sets(ListReplicaSetsRequest { range })), code);
         let direct = GetRequest { key: "key".into(), direct: true };
         let answer = code_of!(node.get(direct));
         // The called node may not be the primary.
@@ -288,7 +288,7 @@ async fn absurd_epochs_and_rounds_are_refused_and_high_ones_are_surpassed() {
         let mut codes = Vec::new();
         for number in 0..3 {
             let (mut replica, id) = (ring.replica(number), ring.id(number).await);
-            let present = agreement_on(b"key", &mut ring.client(number)).await;
+            let present = replica_set_of(b"key", &mut ring.client(number)).await;
             let ballot = Some(Ballot { round: count, node_id: stranger.clone() });
             let primary_agrees = true;
             let prepare = PrepareRequest {
@@ -301,8 +301,8 @@ async fn absurd_epochs_and_rounds_are_refused_and_high_ones_are_surpassed() {
             let proposal = Some(Proposal { ballot, replica_set: set.clone() });
             let accept = AcceptRequest { present: Some(present.clone()), proposal };
             codes.push(code(replica.accept(addressed(&id, accept)).await));
-            let agreement = Some(Agreement { replica_set: set, ..present });
-            codes.push(code(replica.learn(addressed(&id, LearnRequest { agreement })).await));
+            let chosen = Some(RangeReplicaSet { replica_set: set, ..present });
+            codes.push(code(replica.learn(addressed(&id, LearnRequest { chosen })).await));
         }
         let all = if is_accepted { Code::Ok } else { Code::InvalidArgument };
         assert_eq!(codes, [all; 9], "{count}");

@@ -14,7 +14,7 @@ use shoal_proto::dht::v1::GetRequest;
 use shoal_testkit::{
     interrupt::Interrupt,
     lab::LinkRate,
-    network::{Link, Network, address, place},
+    network::{Link, Network, address, process_network},
     ring::{
         RingCluster, client,
         load::{COUNTERS, Load, Record},
@@ -37,8 +37,8 @@ fn two_halves_merge_without_conflicting_writes() {
     let interrupt = Interrupt::deaf().expect("a runtime");
     let unshaped = Link { up: LinkRate::UNSHAPED, down: LinkRate::UNSHAPED };
     let network = Network::new(PREFIX, &[unshaped; 10], &interrupt).expect("a network; needs root");
-    let places = (0..NODES).map(|host| (place(PREFIX, host), node(host)));
-    let ring = RingCluster::starting(places.collect());
+    let nodes = (0..NODES).map(|host| (process_network(PREFIX, host), node(host)));
+    let ring = RingCluster::starting(nodes.collect());
     at(&network, 8, async || ring.settled(Duration::from_secs(30)).await);
 
     let (begun, ended) = (Barrier::new(3), Barrier::new(3));
@@ -112,8 +112,8 @@ async fn check_counters(records: &[Arc<Record>]) {
         let found = client(&node(0)).get(request).await.expect("it exists").into_inner();
         let value: u64 = String::from_utf8_lossy(&found.value).parse().expect("it is a number");
         let sure = sum(|record| &record.incremented, counter);
-        let doubtful = sum(|record| &record.doubtful, counter);
-        println!("{key} is {value}; {sure} increments acknowledged, {doubtful} indeterminate");
-        assert!((sure..=sure + doubtful).contains(&value), "{key}");
+        let indeterminate = sum(|record| &record.indeterminate, counter);
+        println!("{key} is {value}; {sure} increments acknowledged, {indeterminate} indeterminate");
+        assert!((sure..=sure + indeterminate).contains(&value), "{key}");
     }
 }

@@ -41,7 +41,7 @@ async fn metrics_count_lookups_keys_reconfigurations_and_repairs() {
         ring.client(0).lookup(LookupRequest { target }).await.expect("it is found");
     }
     assert!(ring.figure(0, "shoal_dht_lookup_hops_count").await >= KEYS as f64);
-    assert!(sum(&ring, "shoal_dht_takeovers_total").await >= 3.0);
+    assert!(sum(&ring, "shoal_dht_reconfigurations_total").await >= 3.0);
     assert!(sum(&ring, "shoal_dht_commits_total").await >= KEYS as f64 / 2.0);
     assert!(sum(&ring, "shoal_rpc_served_seconds_count").await > 0.0);
 

@@ -161,9 +161,9 @@ async fn members_of(ring: &RingCluster, key: &str) -> Vec<usize> {
     let (position, since) = (Position::of_key(key.as_bytes()), Instant::now());
     loop {
         let answer = state(&mut ring.client(expected[0])).await.expect("it answers");
-        let sets = answer.agreements.into_iter().filter_map(|agreement| {
-            let is_of_key = key_range(&agreement.range?).contains(position);
-            agreement.replica_set.filter(|_| is_of_key)
+        let sets = answer.replica_sets.into_iter().filter_map(|kept| {
+            let is_of_key = key_range(&kept.range?).contains(position);
+            kept.replica_set.filter(|_| is_of_key)
         });
         let members: Vec<_> = sets.flat_map(|set| set.members).map(|node| node.address).collect();
         let is_member = |node: &usize| members.contains(&ring.address(*node));

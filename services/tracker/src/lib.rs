@@ -68,7 +68,7 @@ pub async fn run(
         tokio::join!(server::serve(listener, routes, &limits, stop.clone()), closing);
         Ok(())
     };
-    supervisor.guard(&stop, Box::pin(life)).await.inspect(|()| info!("tracker stopped"))
+    supervisor.supervise(&stop, Box::pin(life)).await.inspect(|()| info!("tracker stopped"))
 }
 
 fn limits(settings: &Settings) -> Limits {

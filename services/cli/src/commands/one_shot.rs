@@ -6,13 +6,14 @@ use shoal_core::{
     content::{ContentId, Link, LinkError},
 };
 use shoal_peer::{Node, NodeConfig, Phase, Status};
+use shoal_proto::control::v1::ContentStatus;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
     args::OneShotArgs,
     exit::{Exit, Failure},
-    progress::{Snapshot, State},
+    progress::Snapshot,
 };
 
 /// Runs a peer with a new id until `work` ends. The peer has ended when this returns, and `stop` is
@@ -42,7 +43,7 @@ pub(super) async fn run(
         running.ended().await;
         outcome
     };
-    supervisor.guard(stop, Box::pin(work)).await
+    supervisor.supervise(stop, Box::pin(work)).await
 }
 
 /// Trackers and ring nodes to find peers with.
@@ -93,24 +94,6 @@ pub(super) fn check(status: &Status) -> Result<(), Failure> {
 
 impl From<&Status> for Snapshot {
     fn from(status: &Status) -> Self {
-        Self {
-            state: match status.phase {
-                Phase::Resolving => State::Resolving,
-                Phase::Downloading => State::Downloading,
-                Phase::Seeding => State::Seeding,
-                Phase::Failed(_) => State::Failed,
-            },
-            held_bytes: status.held_bytes,
-            total_bytes: status.total_bytes,
-            held_pieces: status.held_pieces,
-            piece_count: status.piece_count,
-            neighbours: status.neighbours,
-            down_bytes_per_s: status.down_bytes_per_s,
-            up_bytes_per_s: status.up_bytes_per_s,
-            downloaded_bytes: status.downloaded_bytes,
-            uploaded_bytes: status.uploaded_bytes,
-            wasted_bytes: status.wasted_bytes,
-            from_seeders_bytes: status.from_seeders_bytes,
-        }
+        (&ContentStatus::from(status)).into()
     }
 }

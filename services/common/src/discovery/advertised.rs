@@ -17,31 +17,7 @@ pub enum AdvertisedAddresses {
     Any,
 }
 
-/// The text is not an [`AdvertisedAddresses`].
-#[derive(Debug, thiserror::Error)]
-#[error("{0:?} is neither observed nor any")]
-pub struct AdvertisedAddressesError(String);
-
-impl TryFrom<String> for AdvertisedAddresses {
-    type Error = AdvertisedAddressesError;
-
-    fn try_from(text: String) -> Result<Self, AdvertisedAddressesError> {
-        match &*text {
-            "observed" => Ok(Self::Observed),
-            "any" => Ok(Self::Any),
-            _ => Err(AdvertisedAddressesError(text)),
-        }
-    }
-}
-
-impl From<AdvertisedAddresses> for &'static str {
-    fn from(rule: AdvertisedAddresses) -> Self {
-        match rule {
-            AdvertisedAddresses::Observed => "observed",
-            AdvertisedAddresses::Any => "any",
-        }
-    }
-}
+crate::as_word!(AdvertisedAddresses { Observed = "observed", Any = "any" });
 
 /// An address is not accepted from the host that advertises it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -14,7 +14,6 @@ use crate::{
     lock::Mutex,
     server::{self, BindError, Limits, WhenFull},
     supervisor::Supervisor,
-    text::as_text,
 };
 
 /// Bounds of the histogram buckets of every `..._seconds` metric: 0.5 ms to 60 s.
@@ -52,7 +51,7 @@ impl fmt::Display for Admin {
     }
 }
 
-as_text!(Admin, AddressError);
+crate::as_text!(Admin, AddressError);
 
 /// The admin port could not be opened.
 #[derive(Debug, thiserror::Error)]

@@ -2,7 +2,7 @@
 //! names. Only built with the feature `faults`.
 //!
 //! - A task panics once there is a file of its name.
-//! - The wall clock is ahead by the milliseconds that the file `clock` holds, or behind.
+//! - The wall clock is moved by the milliseconds in the file `clock`, forwards or backwards.
 
 use std::{
     env, fs,

@@ -1,5 +1,5 @@
-//! How the allocator treats freed memory: it keeps some while it is used again, and nothing once it
-//! is not.
+//! How the allocator treats freed memory: it keeps some while it is being reused, and gives all of
+//! it back afterwards.
 
 #[cfg(target_env = "gnu")]
 use std::ffi::c_int;

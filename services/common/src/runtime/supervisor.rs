@@ -154,11 +154,11 @@ impl Supervisor {
         Jobs { supervisor: self.clone(), tasks: TaskTracker::new() }
     }
 
-    /// Lives the life of a process to its end, and then ends its tasks.
+    /// Runs `life`, the work of the process, to its end, and then ends its tasks.
     ///
-    /// If a part of the process fails meanwhile, nobody is sent here any longer, `stop` is cancelled,
-    /// and `life` is given [`DRAIN`] to end: then the failure is returned, whatever `life` says.
-    pub async fn guard<E: From<Failure>>(
+    /// If a part of the process fails meanwhile, its health is closed, `stop` is cancelled, and
+    /// `life` is given [`DRAIN`] to end: then the failure is returned, whatever `life` returns.
+    pub async fn supervise<E: From<Failure>>(
         &self,
         stop: &CancellationToken,
         life: impl Future<Output = Result<(), E>>,
@@ -258,7 +258,7 @@ mod tests {
         let (supervisor, health) = ready().await;
         let stop = CancellationToken::new();
         supervisor.spawn("engine", async { panic!("at piece {}", 7) });
-        let lived = supervisor.guard(&stop, live(&stop)).await;
+        let lived = supervisor.supervise(&stop, live(&stop)).await;
         assert_eq!(lived, failure("engine", How::Panicked("at piece 7".to_owned())));
         assert!(stop.is_cancelled());
         assert!(!is_ready(&health).await);
@@ -272,7 +272,7 @@ mod tests {
         let (supervisor, health) = ready().await;
         let stop = CancellationToken::new();
         supervisor.spawn("reconciler", async {});
-        let lived = supervisor.guard(&stop, live(&stop)).await;
+        let lived = supervisor.supervise(&stop, live(&stop)).await;
         assert_eq!(lived, failure("reconciler", How::Returned));
         assert!(!is_ready(&health).await);
     }
@@ -290,7 +290,7 @@ mod tests {
             pending().await
         };
         drop(tell);
-        let lived = timeout(DRAIN * 2, supervisor.guard(&stop, life)).await.expect("in time");
+        let lived = timeout(DRAIN * 2, supervisor.supervise(&stop, life)).await.expect("in time");
         assert_eq!(lived, failure("teller", How::Panicked("gone".to_owned())));
     }
 
@@ -300,7 +300,7 @@ mod tests {
         let begun = tokio::time::Instant::now();
         supervisor.spawn("engine", async { panic!("gone") });
         let life = pending::<Result<(), Failure>>();
-        let lived = supervisor.guard(&CancellationToken::new(), life).await;
+        let lived = supervisor.supervise(&CancellationToken::new(), life).await;
         assert_eq!(lived, failure("engine", How::Panicked("gone".to_owned())));
         assert_eq!(begun.elapsed(), DRAIN);
     }
@@ -317,7 +317,7 @@ mod tests {
             jobs.ended().await;
             Ok(())
         };
-        let lived = supervisor.guard(&CancellationToken::new(), life).await;
+        let lived = supervisor.supervise(&CancellationToken::new(), life).await;
         assert!(matches!(lived, Err(Failure { how: How::Panicked(_), .. })), "{lived:?}");
     }
 
@@ -327,9 +327,9 @@ mod tests {
         let ending = supervisor.ending().clone();
         supervisor.spawn("engine", pending());
         tokio::spawn(supervisor.lasting("server", ending.cancelled_owned()));
-        supervisor.jobs().spawn("takeover", async {});
+        supervisor.jobs().spawn("reconfiguration", async {});
         let lived: Result<(), Failure> = supervisor
-            .guard(&CancellationToken::new(), async {
+            .supervise(&CancellationToken::new(), async {
                 tokio::task::yield_now().await;
                 Ok(())
             })

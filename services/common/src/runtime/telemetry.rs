@@ -40,7 +40,7 @@ pub struct Log {
 
 /// The format of a log line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(try_from = "String", into = "&str")]
 pub enum LogFormat {
     /// For people.
     #[default]
@@ -48,6 +48,8 @@ pub enum LogFormat {
     /// One JSON object per line, for collectors.
     Json,
 }
+
+crate::as_word!(LogFormat { Human = "human", Json = "json" });
 
 /// Telemetry could not be set up.
 #[derive(Debug, thiserror::Error)]

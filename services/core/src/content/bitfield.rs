@@ -24,7 +24,7 @@ pub enum BitfieldError {
         actual: usize,
     },
     /// A bit after the last piece is set.
-    #[error("the bitfield claims pieces behind the last one")]
+    #[error("the bitfield has pieces after the last one")]
     SpareBits,
 }
 
@@ -91,7 +91,7 @@ impl Bitfield {
 
     /// The piece is in the set; false for a piece that the content does not have.
     pub fn has(&self, piece: PieceIndex) -> bool {
-        let (word, bit) = place(piece);
+        let (word, bit) = word_and_bit(piece);
         self.words.get(word).is_some_and(|word| word & bit != 0)
     }
 
@@ -100,7 +100,7 @@ impl Bitfield {
         if piece.get() >= self.piece_count || self.has(piece) {
             return false;
         }
-        let (word, bit) = place(piece);
+        let (word, bit) = word_and_bit(piece);
         self.words[word] |= bit;
         self.held += 1;
         true
@@ -117,7 +117,7 @@ impl Bitfield {
         if !self.has(piece) {
             return false;
         }
-        let (word, bit) = place(piece);
+        let (word, bit) = word_and_bit(piece);
         self.words[word] &= !bit;
         self.held -= 1;
         true
@@ -153,7 +153,7 @@ impl Bitfield {
     }
 }
 
-fn place(piece: PieceIndex) -> (usize, u64) {
+fn word_and_bit(piece: PieceIndex) -> (usize, u64) {
     ((piece.get() / 64) as usize, 1 << (piece.get() % 64))
 }
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_behind_the_last_piece_is_refused() {
+    fn a_piece_after_the_last_one_is_refused() {
         assert_eq!(Bitfield::from_wire(&[0, 0b0010_0000], 10), Err(BitfieldError::SpareBits));
         assert!(Bitfield::from_wire(&[0], 10).is_err());
         assert!(Bitfield::from_wire(&[0; 3], 10).is_err());

@@ -88,7 +88,7 @@ impl BlockRange {
     }
 }
 
-/// The place of a piece: its file, and its place in the file.
+/// Where a piece lies: its file, and its bytes in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FileSpan {
     /// Number of the file in the manifest.
@@ -194,7 +194,7 @@ impl Layout {
         (start..end).map(PieceIndex)
     }
 
-    /// The place of a piece of this content.
+    /// Where a piece of this content lies.
     pub fn span(&self, piece: PieceIndex) -> FileSpan {
         debug_assert!(piece.0 < self.piece_count(), "a piece of another content");
         // Empty files share their first piece with the next file: the last such file is the owner.

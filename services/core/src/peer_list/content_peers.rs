@@ -115,9 +115,9 @@ impl ContentPeers {
         let is_taken = self.entries.iter().any(holds_address);
         if let Some(entry) = self.entries.get_mut(&peer) {
             entry.complete |= complete;
-            let is_in_doubt = entry.address.is_none()
+            let may_change = entry.address.is_none()
                 || (entry.failures > 0 && matches!(entry.state, State::Waiting(_)));
-            if is_taken || !is_in_doubt || entry.address.as_ref() == Some(&address) {
+            if is_taken || !may_change || entry.address.as_ref() == Some(&address) {
                 return false;
             }
             entry.address = Some(address);

@@ -6,8 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::Rng;
+
 use super::{PeerListSettings, host::Host};
-use crate::Address;
+use crate::{Address, backoff::Backoff};
 
 /// Addresses whose last dial failed; beyond that, those due first are forgotten. The same number of
 /// hosts.
@@ -24,9 +26,9 @@ pub(super) struct Destinations {
     hosts: HashMap<Host, Level>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Failed {
-    times: u32,
+    backoff: Backoff,
     until: Instant,
 }
 
@@ -78,26 +80,28 @@ impl Destinations {
         self.under_way.remove(address);
     }
 
-    /// A dial failed: sets the pause before the next one to this address, before jitter.
+    /// A dial failed: sets the pause before the next one to this address.
     pub(super) fn failed(
         &mut self,
         now: Instant,
         address: &Address,
         settings: &PeerListSettings,
-        jitter: f64,
+        rng: &mut impl Rng,
     ) {
         self.under_way.remove(address);
         self.host_failed(now, Host::of(address), settings);
-        let times = self.failed.get(address).map_or(0, |failed| failed.times).saturating_add(1);
-        let doubled = settings.first_backoff * 2_u32.pow(times.min(16) - 1);
-        let until = now + doubled.min(settings.max_backoff).mul_f64(jitter);
+        let mut backoff = self.failed.get(address).map_or_else(
+            || Backoff::new(settings.first_backoff, settings.max_backoff),
+            |failed| failed.backoff.clone(),
+        );
+        let until = now + backoff.next(rng);
         if self.failed.len() >= MAX_REMEMBERED
             && let Some(first) = self.failed.iter().min_by_key(|(_, failed)| failed.until)
         {
             let first = first.0.clone();
             self.failed.remove(&first);
         }
-        self.failed.insert(address.clone(), Failed { times, until });
+        self.failed.insert(address.clone(), Failed { backoff, until });
     }
 
     /// A port of a host does not answer.

@@ -7,12 +7,12 @@ use std::time::Duration;
 pub struct PeerListSettings {
     /// Links for one content (the textbook's subset of 50 peers).
     pub max_neighbours: usize,
-    /// Of these, places reserved for peers that we dial: peers that dial us must not take all.
-    pub dialled_places: usize,
+    /// Of these, links reserved for peers that we dial: peers that dial us must not take all.
+    pub reserved_for_dialled: usize,
     /// Links for one content with peers of one host that dialled us. Many may share an address
-    /// behind NAT: half of all places.
+    /// behind NAT: half of all links.
     pub max_neighbours_per_host: usize,
-    /// No peer is dialled beyond this number of links, so that later peers still find free places.
+    /// No peer is dialled beyond this number of links, so that later peers still find free ones.
     /// BitTorrent clients dial up to 30 peers and accept up to 55 (theory.org,
     /// BitTorrentSpecification).
     pub dial_until: usize,
@@ -52,7 +52,7 @@ impl Default for PeerListSettings {
     fn default() -> Self {
         Self {
             max_neighbours: 50,
-            dialled_places: 10,
+            reserved_for_dialled: 10,
             max_neighbours_per_host: 25,
             dial_until: 30,
             max_links: 500,

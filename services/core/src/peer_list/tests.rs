@@ -57,13 +57,13 @@ impl Fixture {
         self.peer_list.admit(self.now, CONTENT, arrival)
     }
 
-    /// A peer links to us from a host, and says nothing of where it is dialled.
+    /// A peer of a host links to us, and gives no address to dial.
     fn admit_from(&mut self, host: u8, number: u128) -> Admission {
         let origin = seen(number, host);
         self.arrive(Arrival { peer: peer(number), address: None, complete: false, origin })
     }
 
-    /// Dials whatever is due until a time is over, and fails each time. Where it led.
+    /// Dials all that is due in this time; all dials fail. Returns their addresses.
     fn dialled_in_vain_for(&mut self, time: Duration) -> Vec<Address> {
         let end = self.now + time;
         let mut led = Vec::new();
@@ -83,7 +83,7 @@ fn seen(number: u128, host: u8) -> Origin {
 }
 
 #[test]
-fn it_dials_until_it_has_enough_neighbours_and_leaves_slots_free() {
+fn it_dials_until_it_has_enough_neighbours_and_leaves_links_free() {
     let mut f = fixture(0..90);
     let first = f.dialled();
     assert_eq!(first.len(), 16);
@@ -139,7 +139,7 @@ fn both_ends_keep_the_crossed_link_of_the_smaller_id() {
 }
 
 #[test]
-fn a_neighbour_that_comes_back_takes_its_old_place() {
+fn a_neighbour_that_comes_back_replaces_its_old_link() {
     let mut f = fixture([]);
     assert_eq!(f.admit(1, Direction::Inbound), Admission::Keep);
     assert_eq!(f.admit(1, Direction::Inbound), Admission::Replace);
@@ -206,7 +206,7 @@ fn bans_are_bounded_of_one_host_and_in_all() {
 }
 
 #[test]
-fn a_link_from_another_host_does_not_take_the_place_of_one_with_the_same_id() {
+fn a_link_from_another_host_does_not_replace_one_with_the_same_id() {
     let mut f = fixture([]);
     assert_eq!(f.admit_from(1, 1), Admission::Keep);
     assert_eq!(f.admit_from(66, 1), Admission::Refuse(Refusal::Duplicate));
@@ -215,7 +215,7 @@ fn a_link_from_another_host_does_not_take_the_place_of_one_with_the_same_id() {
 }
 
 #[test]
-fn hosts_that_dial_us_cannot_take_the_slots_reserved_for_our_own_dials() {
+fn hosts_that_dial_us_cannot_take_the_links_reserved_for_our_own_dials() {
     let mut f = fixture([]);
     for number in 0..25 {
         assert_eq!(f.admit_from(66, number), Admission::Keep);

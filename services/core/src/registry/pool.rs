@@ -2,30 +2,30 @@
 
 use std::collections::HashMap;
 
-use rand::{Rng, seq::index};
+use rand::{Rng, seq::index::sample};
 
 use crate::PeerId;
 
-/// Invariant: `places` holds the place of each peer in `peers`, and nothing else.
+/// Invariant: `indexes` holds the index of each peer in `peers`, and nothing else.
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     peers: Vec<PeerId>,
-    places: HashMap<PeerId, usize>,
+    indexes: HashMap<PeerId, usize>,
 }
 
 impl Pool {
     pub(super) fn insert(&mut self, peer: PeerId) {
-        self.places.entry(peer).or_insert_with(|| {
+        self.indexes.entry(peer).or_insert_with(|| {
             self.peers.push(peer);
             self.peers.len() - 1
         });
     }
 
     pub(super) fn remove(&mut self, peer: PeerId) {
-        let Some(place) = self.places.remove(&peer) else { return };
-        self.peers.swap_remove(place);
-        if let Some(moved) = self.peers.get(place) {
-            self.places.insert(*moved, place);
+        let Some(index) = self.indexes.remove(&peer) else { return };
+        self.peers.swap_remove(index);
+        if let Some(moved) = self.peers.get(index) {
+            self.indexes.insert(*moved, index);
         }
     }
 
@@ -36,6 +36,6 @@ impl Pool {
     /// Up to `max` peers, uniformly at random without replacement, in random order.
     pub(super) fn sample(&self, max: usize, rng: &mut impl Rng) -> impl Iterator<Item = PeerId> {
         let amount = max.min(self.peers.len());
-        index::sample(rng, self.peers.len(), amount).into_iter().map(|place| self.peers[place])
+        sample(rng, self.peers.len(), amount).into_iter().map(|index| self.peers[index])
     }
 }

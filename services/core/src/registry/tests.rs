@@ -197,7 +197,7 @@ fn moved() -> Announce {
 }
 
 impl World {
-    /// Where peer 1 is told that peer 0 is.
+    /// The addresses of peer 0 that peer 1 receives.
     fn told(&mut self) -> Vec<Address> {
         let handout = self.announce(announce(1)).expect("there is room");
         handout.peers.into_iter().map(|peer| peer.address).collect()
@@ -350,7 +350,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The registry written down as simply as possible: who was last seen where and when.
+/// The registry as simple as possible: when, where and how each peer was last seen.
 type Model = BTreeMap<(ContentId, PeerId), (Instant, IpAddr, bool)>;
 
 fn play(world: &mut World, model: &mut Model, step: Step) {

@@ -15,8 +15,8 @@
 //! ([`Membership::MAX_OF_SOURCE`]). A node that answers at its address counts for its own host
 //! instead, and separately from what that host tells.
 //!
-//! Invariants: `order` and `pool` hold the live nodes, `ends` the others, `news` the changes to
-//! pass on, `introduced` counts the records of each origin, and `digest` hashes all that is not
+//! Invariants: `live` and `pool` hold the live nodes, `ends` the others, `news` the changes to pass
+//! on, `introduced` counts the records of each introduction, and `digest` hashes all that is not
 //! kept silently.
 
 mod entry;
@@ -45,15 +45,15 @@ pub struct Membership {
     me: Position,
     keep_ends: Duration,
     records: BTreeMap<Position, Record>,
-    /// The live nodes, and their places in `pool`.
-    order: BTreeMap<Position, usize>,
+    /// The live nodes, and their indexes in `pool`.
+    live: BTreeMap<Position, usize>,
     /// The live nodes in no order, to draw from.
     pool: Vec<Position>,
     /// The changes to pass on: those told least often first, and of these the newest.
     news: BTreeSet<(u32, Reverse<u64>, Position)>,
     /// When each end is withdrawn or forgotten.
     ends: BTreeSet<(Instant, Position)>,
-    introduced: HashMap<Origin, usize>,
+    introduced: HashMap<Introduction, usize>,
     digest: Digest,
     /// Counts changes, to order them.
     changes: u64,
@@ -61,9 +61,9 @@ pub struct Membership {
     live_nodes: Option<LiveNodes>,
 }
 
-/// The origin that a record counts for.
+/// How a node became known, which decides in whose count it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Origin {
+enum Introduction {
     /// The source that told of it first.
     Told(Introducer),
     /// Its own host, where it has answered.
@@ -73,8 +73,8 @@ enum Origin {
 #[derive(Clone, Debug)]
 struct Record {
     entry: Entry,
-    origin: Origin,
-    /// Its place in `news`: how often it was told, and the change that made it news.
+    introduction: Introduction,
+    /// Its key in `news`: how often it was told, and the change that made it news.
     news: Option<(u32, u64)>,
     end: Option<End>,
 }
@@ -111,7 +111,7 @@ impl Membership {
             me: me.position,
             keep_ends,
             records: BTreeMap::new(),
-            order: BTreeMap::new(),
+            live: BTreeMap::new(),
             pool: Vec::new(),
             news: BTreeSet::new(),
             ends: BTreeSet::new(),
@@ -120,7 +120,7 @@ impl Membership {
             changes: 0,
             live_nodes: None,
         };
-        let here = Origin::Met(Introducer::of_address(&me.address));
+        let here = Introduction::Met(Introducer::of_address(&me.address));
         membership.hear(now, &here, &Entry { contact: me, incarnation, life: Life::Alive });
         membership
     }
@@ -130,10 +130,10 @@ impl Membership {
     /// An answer does not revive a node: its end is told again, so that the node hears of it and
     /// refutes it.
     pub fn observe(&mut self, now: Instant, contact: &Contact, life: Life) -> bool {
-        let origin = Origin::Met(Introducer::of_address(&contact.address));
-        let is_news = self.note(now, &origin, contact, life);
+        let introduction = Introduction::Met(Introducer::of_address(&contact.address));
+        let is_news = self.note(now, &introduction, contact, life);
         if life == Life::Alive {
-            self.attribute(contact, origin);
+            self.attribute(contact, introduction);
         }
         is_news
     }
@@ -147,17 +147,23 @@ impl Membership {
         contact: &Contact,
         life: Life,
     ) -> bool {
-        self.note(now, &Origin::Told(source.clone()), contact, life)
+        self.note(now, &Introduction::Told(source.clone()), contact, life)
     }
 
-    fn note(&mut self, now: Instant, origin: &Origin, contact: &Contact, life: Life) -> bool {
+    fn note(
+        &mut self,
+        now: Instant,
+        introduction: &Introduction,
+        contact: &Contact,
+        life: Life,
+    ) -> bool {
         if contact.position == self.me {
             return false;
         }
         let Some(record) = self.records.get(&contact.position) else {
             let entry = Entry { contact: contact.clone(), incarnation: 0, life };
             // The end of an unknown node is of no interest.
-            return life == Life::Alive && self.hear(now, origin, &entry);
+            return life == Life::Alive && self.hear(now, introduction, &entry);
         };
         if life == Life::Alive {
             if record.end.is_some_and(|end| !end.silent) && record.news.is_none() {
@@ -166,20 +172,20 @@ impl Membership {
             return false;
         }
         let entry = Entry { life, ..record.entry.clone() };
-        self.hear(now, origin, &entry)
+        self.hear(now, introduction, &entry)
     }
 
     /// Takes in the gossip of another node, at most [`Membership::MAX_HEARD`] entries. Returns what
     /// changed, including the refutation of this node's own end.
     pub fn heard(&mut self, now: Instant, source: &Introducer, entries: &[Entry]) -> Vec<Entry> {
-        let origin = Origin::Told(source.clone());
+        let introduction = Introduction::Told(source.clone());
         let mut changed = Vec::new();
         for entry in entries.iter().take(Self::MAX_HEARD) {
             let position = entry.contact.position;
             let news = if position == self.me {
                 self.refute(now, entry)
             } else {
-                self.hear(now, &origin, entry)
+                self.hear(now, &introduction, entry)
             };
             if news {
                 changed.extend(self.records.get(&position).map(|record| record.entry.clone()));
@@ -192,19 +198,19 @@ impl Membership {
     pub fn leave(&mut self, now: Instant) {
         let Some(own) = self.own().cloned() else { return };
         let incarnation = own.incarnation.saturating_add(1);
-        let here = Origin::Met(Introducer::of_address(&own.contact.address));
+        let here = Introduction::Met(Introducer::of_address(&own.contact.address));
         self.hear(now, &here, &Entry { incarnation, life: Life::Left, ..own });
     }
 
     /// Gossip for the next node: up to `max` changes, at most [`Membership::MAX_RUMOURS`], those
     /// told least often first. Each is told about 3 log2 n times.
     pub fn rumours(&mut self, max: usize) -> Vec<Entry> {
-        let doublings = (self.order.len() + 1).next_power_of_two().ilog2();
+        let doublings = (self.live.len() + 1).next_power_of_two().ilog2();
         let mut told = Vec::new();
         let chosen: Vec<_> = self.news.iter().take(max.min(Self::MAX_RUMOURS)).copied().collect();
-        for place in chosen {
-            self.news.remove(&place);
-            let (times, Reverse(change), position) = place;
+        for key in chosen {
+            self.news.remove(&key);
+            let (times, Reverse(change), position) = key;
             let Some(record) = self.records.get_mut(&position) else { continue };
             told.push(record.entry.clone());
             record.news = (times + 1 < TELLINGS * doublings).then_some((times + 1, change));
@@ -221,7 +227,7 @@ impl Membership {
     }
 
     /// Up to `max` entries of the parts of the circle in which another membership differs. They
-    /// begin at a random place, so that what does not fit is told another time.
+    /// begin at a random position, so that what does not fit is told another time.
     pub fn entries_differing(&self, other: &Digest, max: usize, rng: &mut impl Rng) -> Vec<Entry> {
         let mut parts = self.digest.differing(other);
         if parts.is_empty() {
@@ -231,7 +237,7 @@ impl Membership {
         parts.rotate_left(turn);
         let (first, last) = parts[0];
         let from = first.advanced(rng.random_range(0..=first.distance_to(last)));
-        // The first part is cut at the random place: its first half comes at the end.
+        // The first part is cut at the random position: its first half comes at the end.
         let ranges =
             [(from, last)].into_iter().chain(parts.into_iter().skip(1)).chain([(first, from)]);
         let records = ranges.flat_map(|(first, last)| self.records.range(first..=last));
@@ -260,23 +266,23 @@ impl Membership {
 
     /// The closest live successor of a position.
     pub fn owner_of(&self, position: Position) -> Option<&Contact> {
-        let mut around = self.order.range(position..).chain(&self.order);
+        let mut around = self.live.range(position..).chain(&self.live);
         around.next().and_then(|(position, _)| self.contact(*position))
     }
 
     /// The live nodes counterclockwise, beginning with the last one before a position.
     pub fn preceding(&self, position: Position) -> impl Iterator<Item = &Contact> {
-        let around = self.order.range(..position).rev().chain(self.order.range(position..).rev());
+        let around = self.live.range(..position).rev().chain(self.live.range(position..).rev());
         around.filter_map(|(position, _)| self.contact(*position))
     }
 
     /// A random live node other than this one.
     pub fn random(&self, rng: &mut impl Rng) -> Option<&Contact> {
         let (last, others) = self.pool.split_last()?;
-        if !self.order.contains_key(&self.me) {
+        if !self.live.contains_key(&self.me) {
             return self.contact(self.pool[rng.random_range(0..self.pool.len())]);
         }
-        // Any place but the last is drawn; if it is this node's, the last one replaces it.
+        // Any node but the last is drawn; if it is this one, the last one replaces it.
         let drawn = *others.get(rng.random_range(0..others.len().max(1)))?;
         self.contact(if drawn == self.me { *last } else { drawn })
     }
@@ -284,9 +290,7 @@ impl Membership {
     /// All live nodes at this moment, including this one.
     pub fn live_nodes(&mut self) -> LiveNodes {
         let live_nodes = self.live_nodes.take().unwrap_or_else(|| {
-            LiveNodes::new(
-                self.order.keys().filter_map(|position| self.contact(*position)).cloned(),
-            )
+            LiveNodes::new(self.live.keys().filter_map(|position| self.contact(*position)).cloned())
         });
         self.live_nodes.insert(live_nodes).clone()
     }
@@ -308,12 +312,12 @@ impl Membership {
 
     /// The number of live nodes, including this one.
     pub fn len(&self) -> usize {
-        self.order.len()
+        self.live.len()
     }
 
     /// There is no live node: this node has left, and knows no other.
     pub fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.live.is_empty()
     }
 
     /// Others report about this node. A report that is wrong, or newer than its own entry, is
@@ -324,29 +328,29 @@ impl Membership {
             return false;
         }
         let incarnation = entry.incarnation.saturating_add(1);
-        let here = Origin::Met(Introducer::of_address(&own.contact.address));
+        let here = Introduction::Met(Introducer::of_address(&own.contact.address));
         self.hear(now, &here, &Entry { incarnation, ..own })
     }
 
     /// Keeps an entry if it supersedes the present one, and passes it on.
-    fn hear(&mut self, now: Instant, origin: &Origin, entry: &Entry) -> bool {
+    fn hear(&mut self, now: Instant, introduction: &Introduction, entry: &Entry) -> bool {
         let position = entry.contact.position;
         let known = self.records.get(&position);
         if known.is_some_and(|known| !entry.supersedes(&known.entry)) {
             return false;
         }
         // Whichever source tells it now, it stays one record.
-        let known = known.map(|known| known.origin.clone());
-        if known.is_none() && !(self.has_room_of(origin) && self.make_room(entry.life)) {
+        let known = known.map(|known| known.introduction.clone());
+        if known.is_none() && !(self.has_room_of(introduction) && self.make_room(entry.life)) {
             return false;
         }
-        let origin = known.unwrap_or_else(|| origin.clone());
+        let introduction = known.unwrap_or_else(|| introduction.clone());
         self.remove(position);
-        *self.introduced.entry(origin.clone()).or_default() += 1;
+        *self.introduced.entry(introduction.clone()).or_default() += 1;
         self.digest.toggle(entry);
         let mut end = None;
         if entry.life == Life::Alive {
-            self.order.insert(position, self.pool.len());
+            self.live.insert(position, self.pool.len());
             self.pool.push(position);
             self.live_nodes = None;
         } else {
@@ -354,33 +358,34 @@ impl Membership {
             self.ends.insert((due, position));
             end = Some(End { due, silent: false });
         }
-        self.records.insert(position, Record { entry: entry.clone(), origin, news: None, end });
+        self.records
+            .insert(position, Record { entry: entry.clone(), introduction, news: None, end });
         self.make_news(position);
         true
     }
 
-    /// Whether one more record may count for an origin.
-    fn has_room_of(&self, origin: &Origin) -> bool {
-        self.introduced.get(origin).is_none_or(|count| *count < Self::MAX_OF_SOURCE)
+    /// Whether one more record may have this introduction.
+    fn has_room_of(&self, introduction: &Introduction) -> bool {
+        self.introduced.get(introduction).is_none_or(|count| *count < Self::MAX_OF_SOURCE)
     }
 
     /// A node answered at its address: it no longer counts for the source that told of it.
-    fn attribute(&mut self, contact: &Contact, origin: Origin) {
-        let has_room = self.has_room_of(&origin);
+    fn attribute(&mut self, contact: &Contact, introduction: Introduction) {
+        let has_room = self.has_room_of(&introduction);
         let Some(record) = self.records.get_mut(&contact.position) else { return };
-        if record.entry.contact != *contact || record.origin == origin || !has_room {
+        if record.entry.contact != *contact || record.introduction == introduction || !has_room {
             return;
         }
-        *self.introduced.entry(origin.clone()).or_default() += 1;
-        let before = std::mem::replace(&mut record.origin, origin);
+        *self.introduced.entry(introduction.clone()).or_default() += 1;
+        let before = std::mem::replace(&mut record.introduction, introduction);
         self.discount(&before);
     }
 
-    fn discount(&mut self, origin: &Origin) {
-        let Some(count) = self.introduced.get_mut(origin) else { return };
+    fn discount(&mut self, introduction: &Introduction) {
+        let Some(count) = self.introduced.get_mut(introduction) else { return };
         *count -= 1;
         if *count == 0 {
-            self.introduced.remove(origin);
+            self.introduced.remove(introduction);
         }
     }
 
@@ -418,17 +423,17 @@ impl Membership {
     fn remove(&mut self, position: Position) {
         self.drop_news(position);
         let Some(record) = self.records.remove(&position) else { return };
-        self.discount(&record.origin);
+        self.discount(&record.introduction);
         if record.is_told() {
             self.digest.toggle(&record.entry);
         }
         if let Some(end) = record.end {
             self.ends.remove(&(end.due, position));
         }
-        if let Some(place) = self.order.remove(&position) {
-            self.pool.swap_remove(place);
-            if let Some(moved) = self.pool.get(place) {
-                self.order.insert(*moved, place);
+        if let Some(index) = self.live.remove(&position) {
+            self.pool.swap_remove(index);
+            if let Some(moved) = self.pool.get(index) {
+                self.live.insert(*moved, index);
             }
             self.live_nodes = None;
         }

@@ -1,14 +1,16 @@
 //! Replication: which nodes hold a range, how they agree on the next ones, and which of two records
 //! of a key is the newer.
 
-mod agreement;
+mod configuration;
 mod configurations;
 mod leases;
 mod placement;
 mod replica_set;
 mod version;
 
-pub use agreement::{Agreement, Ballot, Proposal, Refusal, Superseding, WriteRefusal, proposals};
+pub use configuration::{
+    Ballot, Configuration, Proposal, Refusal, Superseding, WriteRefusal, proposals,
+};
 pub use configurations::Configurations;
 pub use leases::{LeaderLease, LeaseExpiry, Leases};
 pub use placement::replicas;

@@ -1,5 +1,5 @@
-//! Membership step by step, as the textbook tells it, by traces that once broke Chord, by exhaustive
-//! search, and with garbage.
+//! Membership: single steps, the textbook's examples, histories that broke Chord, an exhaustive
+//! model, and invalid messages.
 
 mod counts;
 mod garbage;

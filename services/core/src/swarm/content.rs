@@ -181,7 +181,7 @@ impl Content {
         };
         let (attempt, range) = (attempts.next(), self.layout.whole(piece));
         self.pending.insert(piece, Pending::new(attempt, range));
-        self.place(piece);
+        self.update_picker(piece);
         Some(vec![FetchRange { attempt, range }])
     }
 
@@ -245,7 +245,7 @@ impl Content {
         let ended = self.pending.remove(&piece)?;
         self.totals.wasted += ended.arrived_bytes;
         self.orphans.remove(&piece);
-        self.place(piece);
+        self.update_picker(piece);
         self.reopened += 1;
         Some(ended)
     }
@@ -261,20 +261,20 @@ impl Content {
         self.pending.remove(&piece);
         self.orphans.remove(&piece);
         self.distrusted.remove(&piece);
-        self.place(piece);
+        self.update_picker(piece);
         true
     }
 
     /// Fills the picker again after fetching has ended or resumed.
     pub(super) fn retarget(&mut self) {
         for number in 0..self.layout.piece_count() {
-            self.place(PieceIndex::new(number));
+            self.update_picker(PieceIndex::new(number));
         }
         self.reopened += 1;
     }
 
     /// Updates the picker for a piece: a leecher picks what it lacks, a seeder what to suggest.
-    fn place(&mut self, piece: PieceIndex) {
+    fn update_picker(&mut self, piece: PieceIndex) {
         if self.held.has(piece) == self.is_seeding() && !self.pending.contains_key(&piece) {
             self.picker.open(piece);
         } else {

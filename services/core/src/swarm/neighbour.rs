@@ -109,7 +109,7 @@ pub(super) struct Upload {
     pub(super) turn: u64,
     /// Number of its last turn.
     pub(super) last_turn: u64,
-    /// Number of its last turn of those that go round among all.
+    /// Number of its last free turn ([`Settings::free_turn_interval`]).
     pub(super) last_free_turn: u64,
     /// Calls waiting or in progress.
     pub(super) calls: usize,
@@ -266,7 +266,7 @@ impl Upload {
         }
     }
 
-    /// Bytes left for it.
+    /// Bytes were sent to it.
     pub(super) fn sent(&mut self, now: Instant, bytes: u64) {
         self.bytes += bytes;
         self.rate.add(now, bytes);

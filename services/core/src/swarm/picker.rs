@@ -52,12 +52,12 @@ impl Picker {
 
     /// One more neighbour holds this piece.
     pub(super) fn gain(&mut self, piece: PieceIndex) {
-        self.place(piece, |picker| picker.copies[piece.get() as usize] += 1);
+        self.change_level(piece, |picker| picker.copies[piece.get() as usize] += 1);
     }
 
     /// One neighbour fewer holds this piece.
     pub(super) fn lose(&mut self, piece: PieceIndex) {
-        self.place(piece, |picker| {
+        self.change_level(piece, |picker| {
             let copies = &mut picker.copies[piece.get() as usize];
             *copies = copies.saturating_sub(1);
         });
@@ -88,19 +88,19 @@ impl Picker {
     }
 
     pub(super) fn set_priority(&mut self, piece: PieceIndex, priority: Priority) {
-        self.place(piece, |picker| picker.priorities[piece.get() as usize] = priority);
+        self.change_level(piece, |picker| picker.priorities[piece.get() as usize] = priority);
     }
 
     /// The piece may be picked.
     pub(super) fn open(&mut self, piece: PieceIndex) {
-        self.place(piece, |picker| {
+        self.change_level(piece, |picker| {
             picker.open.insert(piece);
         });
     }
 
     /// The piece may not be picked any more.
     pub(super) fn close(&mut self, piece: PieceIndex) {
-        self.place(piece, |picker| {
+        self.change_level(piece, |picker| {
             picker.open.remove(piece);
         });
     }
@@ -167,7 +167,7 @@ impl Picker {
     }
 
     /// Changes what determines a piece's level, and moves it there.
-    fn place(&mut self, piece: PieceIndex, change: impl FnOnce(&mut Self)) {
+    fn change_level(&mut self, piece: PieceIndex, change: impl FnOnce(&mut Self)) {
         if piece.get() >= self.piece_count {
             return;
         }
@@ -343,10 +343,10 @@ mod tests {
         fn it_agrees_with_a_naive_picker(
             steps in steps(),
             has in prop::collection::btree_set(0..COUNT, 0..100),
-            seed: u64,
+            rng_seed: u64,
         ) {
             let (picker, model) = play(steps);
-            let mut rng = Xoshiro256PlusPlus::seed_from_u64(seed);
+            let mut rng = Xoshiro256PlusPlus::seed_from_u64(rng_seed);
             for piece in 0..COUNT {
                 let index = PieceIndex::new(piece);
                 prop_assert_eq!(picker.partial_copies(index), model.copies[piece as usize]);

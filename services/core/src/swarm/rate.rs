@@ -2,53 +2,53 @@
 
 use std::time::{Duration, Instant};
 
-/// Slots of the span, forgotten one at a time.
-const SLOTS: u64 = 20;
+/// Equal parts of the span, forgotten one at a time.
+const BUCKETS: u64 = 20;
 
 /// Counts bytes and forgets those older than its span.
 #[derive(Clone, Debug)]
 pub(super) struct Rate {
-    slots: [u64; SLOTS as usize],
-    slot_length: Duration,
+    buckets: [u64; BUCKETS as usize],
+    bucket_length: Duration,
     since: Instant,
-    /// Number of the last written slot, counted from `since`.
+    /// Number of the last written bucket, counted from `since`.
     head: u64,
 }
 
 impl Rate {
     pub(super) fn new(span: Duration, now: Instant) -> Self {
-        let slot_length = (span / SLOTS as u32).max(Duration::from_micros(1));
-        Self { slots: [0; SLOTS as usize], slot_length, since: now, head: 0 }
+        let bucket_length = (span / BUCKETS as u32).max(Duration::from_micros(1));
+        Self { buckets: [0; BUCKETS as usize], bucket_length, since: now, head: 0 }
     }
 
     pub(super) fn add(&mut self, now: Instant, bytes: u64) {
-        let slot = self.slot_at(now);
-        if slot > self.head {
-            for stale in self.head + 1..=slot.min(self.head + SLOTS) {
-                self.slots[(stale % SLOTS) as usize] = 0;
+        let bucket = self.bucket_at(now);
+        if bucket > self.head {
+            for stale in self.head + 1..=bucket.min(self.head + BUCKETS) {
+                self.buckets[(stale % BUCKETS) as usize] = 0;
             }
-            self.head = slot;
+            self.head = bucket;
         }
-        self.slots[(self.head % SLOTS) as usize] += bytes;
+        self.buckets[(self.head % BUCKETS) as usize] += bytes;
     }
 
     /// Bytes within the span.
     pub(super) fn bytes(&self, now: Instant) -> u64 {
-        let slot = self.slot_at(now).max(self.head);
-        let oldest = (slot + 1).saturating_sub(SLOTS);
-        (oldest..=self.head).map(|slot| self.slots[(slot % SLOTS) as usize]).sum()
+        let bucket = self.bucket_at(now).max(self.head);
+        let oldest = (bucket + 1).saturating_sub(BUCKETS);
+        (oldest..=self.head).map(|bucket| self.buckets[(bucket % BUCKETS) as usize]).sum()
     }
 
     /// Over the span, or over the time since the start if that is shorter.
     pub(super) fn bytes_per_s(&self, now: Instant) -> f64 {
         let age = now.saturating_duration_since(self.since);
-        let span = age.min(self.slot_length * SLOTS as u32).max(MIN_AGE);
+        let span = age.min(self.bucket_length * BUCKETS as u32).max(MIN_AGE);
         self.bytes(now) as f64 / span.as_secs_f64()
     }
 
-    fn slot_at(&self, now: Instant) -> u64 {
+    fn bucket_at(&self, now: Instant) -> u64 {
         let age = now.saturating_duration_since(self.since);
-        (age.as_nanos() / self.slot_length.as_nanos()) as u64
+        (age.as_nanos() / self.bucket_length.as_nanos()) as u64
     }
 }
 
@@ -87,8 +87,8 @@ mod tests {
                 rate.add(start + Duration::from_millis(now), bytes);
                 all.push((now / 1_000, bytes));
             }
-            let slot = now / 1_000;
-            let expected: u64 = all.iter().filter(|(at, _)| at + SLOTS > slot).map(|(_, bytes)| bytes).sum();
+            let bucket = now / 1_000;
+            let expected: u64 = all.iter().filter(|(at, _)| at + BUCKETS > bucket).map(|(_, bytes)| bytes).sum();
             prop_assert_eq!(rate.bytes(start + Duration::from_millis(now)), expected);
         }
     }

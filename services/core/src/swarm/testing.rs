@@ -22,7 +22,7 @@ pub(super) fn epoch() -> Instant {
 /// Bytes of a piece in these tests.
 pub(super) const PIECE: u32 = 64 * 1024;
 
-/// The content most tests are about.
+/// The content of most tests.
 pub(super) const CONTENT: ContentKey = ContentKey(0);
 
 /// A state machine and its clock.
@@ -45,11 +45,11 @@ impl Bench {
         Self::with(Settings::default(), 1)
     }
 
-    pub(super) fn with(settings: Settings, seed: u64) -> Self {
-        Self { swarm: Swarm::new(settings, seed), now: epoch(), keys: 0 }
+    pub(super) fn with(settings: Settings, rng_seed: u64) -> Self {
+        Self { swarm: Swarm::new(settings, rng_seed), now: epoch(), keys: 0 }
     }
 
-    /// Adds [`CONTENT`] of so many pieces, of which some are held.
+    /// Adds [`CONTENT`] with `pieces` pieces, of which some are held.
     pub(super) fn add(&mut self, pieces: u32, held: impl IntoIterator<Item = u32>) -> Vec<Output> {
         let input = add_content(CONTENT, pieces, held);
         self.tell(input)
@@ -73,7 +73,7 @@ impl Bench {
         outputs
     }
 
-    /// A link for [`CONTENT`] on which nothing was said.
+    /// A link for [`CONTENT`] without messages so far.
     pub(super) fn connect(&mut self) -> LinkKey {
         self.connect_for(CONTENT)
     }
@@ -108,7 +108,7 @@ impl Bench {
         asked(&self.say(link, PeerMessage::Unchoke))
     }
 
-    /// All that was asked for comes, and is stored; what is asked for thereupon.
+    /// All that a call requested arrives and is stored. Returns the outputs that follow.
     pub(super) fn deliver(&mut self, call: &Asked) -> Vec<Output> {
         let mut outputs = Vec::new();
         for range in &call.ranges {
@@ -128,7 +128,7 @@ impl Bench {
         self.tell(Input::PieceStored { content: CONTENT, piece: PieceIndex::new(piece) })
     }
 
-    /// The attempt that is made at a piece.
+    /// The present attempt at a piece.
     pub(super) fn attempt(&self, piece: u32) -> Attempt {
         match self.swarm.piece_state(CONTENT, PieceIndex::new(piece)) {
             Some(
@@ -140,7 +140,7 @@ impl Bench {
         }
     }
 
-    /// An attempt at a piece, made of bytes of these, fails its hash.
+    /// An attempt at a piece, with bytes of these neighbours, fails its hash.
     pub(super) fn corrupt(
         &mut self,
         piece: u32,
@@ -151,7 +151,7 @@ impl Bench {
         self.tell(Input::PieceCorrupt { content: CONTENT, piece, attempt, contributors })
     }
 
-    /// Someone asks for whole pieces of [`CONTENT`].
+    /// A neighbour or a stranger requests whole pieces of [`CONTENT`].
     pub(super) fn request(
         &mut self,
         link: Option<LinkKey>,
@@ -169,7 +169,7 @@ impl Bench {
         self.tell(Input::BlockSent { serve, bytes: PIECE })
     }
 
-    /// A neighbour is served and its receiver stands still, so the uplink is busy for good.
+    /// A neighbour is served and receives nothing more, so the uplink stays busy.
     pub(super) fn keep_uplink_busy(&mut self) -> LinkKey {
         let link = self.neighbour([]);
         self.say(link, PeerMessage::Interested);
@@ -247,7 +247,7 @@ pub(super) fn refused(outputs: &[Output]) -> Option<RefuseReason> {
     })
 }
 
-/// What was said to a neighbour.
+/// The messages to a neighbour.
 pub(super) fn said(outputs: &[Output], to: LinkKey) -> Vec<PeerMessage> {
     let said = outputs.iter().filter_map(|output| match output {
         Output::Send { link, message } if *link == to => Some(message.clone()),

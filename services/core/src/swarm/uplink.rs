@@ -3,8 +3,8 @@
 //! Of all waiting calls, one range at a time is granted, the next when little of it is left unsent.
 //! Between contents the one that was granted least goes first. Within a content a seeder serves the
 //! neighbour that it served least; a leecher the one whose deficit (received minus sent) is
-//! greatest, except for every fifth turn: those go round, so that a neighbour without anything to
-//! give gets its small share. Strangers come after all neighbours, and have few calls at a time.
+//! greatest; every fifth turn goes to its neighbours in rotation, so that one without anything to
+//! give gets a small share. Strangers come after all neighbours, and have few calls at a time.
 
 use std::{
     cmp::Reverse,
@@ -46,7 +46,7 @@ struct Serve {
     waiting: VecDeque<BlockRange>,
     /// Bytes granted and not sent.
     unsent: u64,
-    /// Its grant counts against the uplink's window.
+    /// Its grant counts as sent ahead of the transport ([`super::Settings::uplink_ahead`]).
     counts: bool,
     /// Its grant made no progress for a while.
     lagged: bool,

@@ -24,7 +24,7 @@ pub(crate) async fn follow(store: Store, mut snapshot: watch::Receiver<Arc<RingS
         if !around.is_empty() && around != kept {
             match keep(&store, &around).await {
                 Ok(()) => kept = around,
-                Err(error) => warn!(%error, "the nodes around are not remembered: the disk fails"),
+                Err(error) => warn!(%error, "the known nodes are not stored: the disk fails"),
             }
         }
         if snapshot.changed().await.is_err() {

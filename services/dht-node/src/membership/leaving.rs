@@ -67,8 +67,8 @@ async fn ask_who_keeps(
 ) {
     for (range, set) in held {
         for member in set.members.iter().filter(|member| member.id != me.id) {
-            let Ok(agreements) = calls.agreements(*range, member).await else { continue };
-            for (range, set) in agreements {
+            let Ok(sets) = calls.replica_sets(*range, member).await else { continue };
+            for (range, set) in sets {
                 if let Err(error) = local.learn(range, set).await {
                     debug!(%error, "a later replica set is not noted");
                 }

@@ -38,13 +38,13 @@ mod tests {
     }
 
     #[test]
-    fn who_listens_on_one_address_is_dialled_there() {
+    fn a_node_that_listens_on_one_address_advertises_it() {
         let listening = socket("127.0.0.2:7071");
         assert_eq!(find(listening, &[]).to_string(), "127.0.0.2:7071");
     }
 
     #[test]
-    fn who_listens_everywhere_is_dialled_where_it_reaches_others() {
+    fn a_node_that_listens_everywhere_advertises_the_address_that_reaches_others() {
         let others = [socket("127.0.0.1:7071")];
         assert_eq!(find(socket("0.0.0.0:7171"), &others).to_string(), "127.0.0.1:7171");
         assert_eq!(find(socket("[::]:7171"), &others).to_string(), "127.0.0.1:7171");

@@ -216,10 +216,10 @@ impl Task {
                     .await;
                 });
             }
-            Output::LookUp(purpose, place, through) => {
+            Output::LookUp(purpose, position, through) => {
                 let lookups = self.lookups.clone();
                 self.questions.spawn("lookup of the ring", async move {
-                    let outcome = look_up(&lookups, purpose, place, through).await;
+                    let outcome = look_up(&lookups, purpose, position, through).await;
                     answer(outcome).await;
                 });
             }
@@ -252,7 +252,7 @@ async fn ask(calls: &Calls, node: Contact, question: Question, asked: Instant) -
         {
             static ONCE: Once = Once::new();
             let why = status::words(&refusal);
-            ONCE.call_once(|| warn!(addr = %address, %why, "this node is not let into the ring"));
+            ONCE.call_once(|| warn!(addr = %address, %why, "the ring refuses this node"));
             None
         }
         Err(error) => {
@@ -269,15 +269,15 @@ async fn ask(calls: &Calls, node: Contact, question: Question, asked: Instant) -
 async fn look_up(
     lookups: &Lookups,
     purpose: Purpose,
-    place: Position,
+    position: Position,
     through: Option<Contact>,
 ) -> Input {
     let outcome = match through {
-        None => lookups.look_up(place).await,
+        None => lookups.look_up(position).await,
         Some(through) => {
             let me = lookups.snapshot.borrow().routing.state.node.clone();
             let lookup = Lookup::of_joiner(&me, &[through], LookupSettings::default());
-            lookups.drive(place, lookup).await
+            lookups.drive(position, lookup).await
         }
     };
     Input::LookedUp(purpose, outcome.ok())

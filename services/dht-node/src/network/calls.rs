@@ -172,7 +172,7 @@ impl Calls {
         to: &Contact,
         call: impl AsyncFnOnce(Channel) -> Result<Response<R>, Status>,
     ) -> Result<R, CallError> {
-        self.may_dial(&to.address, DialPurpose::Circle)?;
+        self.may_dial(&to.address, DialPurpose::Maintenance)?;
         let patience = self.usual_wait(to.id);
         let asked = Instant::now();
         let answer = self.within(&to.address, patience, call).await;
@@ -185,8 +185,8 @@ impl Calls {
         answer
     }
 
-    /// Makes a call that is answered from memory, and waits longer than the caller will do without
-    /// asking other nodes: see [`Calls::usual_wait`]. There are many of these, and if each failure
+    /// Makes a call that is answered from memory, and waits longer than a caller should wait before
+    /// it asks other nodes: see [`Calls::usual_wait`]. There are many of these, and if each failure
     /// counted, [`Calls::quick`] would wait ever longer for a dead node.
     async fn unhurried<R>(
         &self,

@@ -26,7 +26,7 @@ const MAX_KNOWN: usize = 65_536;
 pub(crate) enum DialPurpose {
     /// Ring maintenance. Half of the tokens are reserved for it, so that lookups of clients do not
     /// delay it.
-    Circle,
+    Maintenance,
     /// Lookups, and calls between the members of a replica set.
     Other,
 }
@@ -53,7 +53,7 @@ impl Bucket {
 
     fn has_one(&self, purpose: DialPurpose, now: Instant) -> bool {
         let reserved = match purpose {
-            DialPurpose::Circle => 0,
+            DialPurpose::Maintenance => 0,
             DialPurpose::Other => self.rate.burst / 2,
         };
         let lacking = self.full_at.saturating_duration_since(now);
@@ -177,38 +177,38 @@ mod tests {
     fn thousands_of_members_on_one_host_are_dialled_a_few_times() {
         let now = Instant::now();
         let dials = DialLimiter::new(now);
-        assert_eq!(dialled(&dials, DialPurpose::Circle, at("10.0.0.1"), now), 32);
+        assert_eq!(dialled(&dials, DialPurpose::Maintenance, at("10.0.0.1"), now), 32);
         let mut later = 0;
         for second in 1..=8 {
             let now = now + Duration::from_secs(second);
-            later += dialled(&dials, DialPurpose::Circle, at("10.0.0.1"), now);
+            later += dialled(&dials, DialPurpose::Maintenance, at("10.0.0.1"), now);
         }
         assert_eq!(later, 8);
-        let others = dialled(&dials, DialPurpose::Circle, at("10.0.0.2"), now);
+        let others = dialled(&dials, DialPurpose::Maintenance, at("10.0.0.2"), now);
         assert_eq!(others, 32, "another host has its own");
     }
 
     #[test]
-    fn members_on_as_many_hosts_are_bounded_in_all() {
+    fn dials_to_many_hosts_are_bounded_in_all() {
         let now = Instant::now();
         let dials = DialLimiter::new(now);
-        assert_eq!(dialled(&dials, DialPurpose::Circle, hosts(), now), 512);
+        assert_eq!(dialled(&dials, DialPurpose::Maintenance, hosts(), now), 512);
         let later = now + Duration::from_secs(1);
-        assert_eq!(dialled(&dials, DialPurpose::Circle, hosts(), later), 31);
+        assert_eq!(dialled(&dials, DialPurpose::Maintenance, hosts(), later), 31);
     }
 
     #[test]
-    fn lookups_leave_half_of_the_dials_to_the_circle() {
+    fn lookups_leave_half_of_the_dials_to_maintenance() {
         let now = Instant::now();
         let dials = DialLimiter::new(now);
         assert_eq!(dialled(&dials, DialPurpose::Other, at("10.0.0.1"), now), 16);
-        assert_eq!(dialled(&dials, DialPurpose::Circle, at("10.0.0.1"), now), 16);
+        assert_eq!(dialled(&dials, DialPurpose::Maintenance, at("10.0.0.1"), now), 16);
         let later = now + Duration::from_secs(10);
         assert_eq!(dialled(&dials, DialPurpose::Other, at("10.0.0.1"), later), 0);
-        assert_eq!(dialled(&dials, DialPurpose::Circle, at("10.0.0.1"), later), 10);
+        assert_eq!(dialled(&dials, DialPurpose::Maintenance, at("10.0.0.1"), later), 10);
         let dials = DialLimiter::new(now);
         assert_eq!(dialled(&dials, DialPurpose::Other, hosts(), now), 256);
-        assert_eq!(dialled(&dials, DialPurpose::Circle, hosts(), now), 256);
+        assert_eq!(dialled(&dials, DialPurpose::Maintenance, hosts(), now), 256);
     }
 
     #[test]
@@ -227,7 +227,7 @@ mod tests {
     fn a_name_is_a_host_of_its_own() {
         let now = Instant::now();
         let dials = DialLimiter::new(now);
-        assert_eq!(dialled(&dials, DialPurpose::Circle, at("node-1"), now), 32);
-        assert!(dials.may_dial(&address("node-2:1"), DialPurpose::Circle, now));
+        assert_eq!(dialled(&dials, DialPurpose::Maintenance, at("node-1"), now), 32);
+        assert!(dials.may_dial(&address("node-2:1"), DialPurpose::Maintenance, now));
     }
 }

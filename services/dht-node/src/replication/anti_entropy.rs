@@ -204,7 +204,7 @@ impl AntiEntropy {
             let asked: Vec<_> = open.drain(..open.len().min(RANGES)).collect();
             let theirs = self.calls.summarize(&asked, with).await?;
             for (range, theirs) in asked.into_iter().zip(theirs) {
-                let ours = self.local.store.summary(range)?;
+                let ours = self.local.store.digest(range)?;
                 if ours == theirs {
                     continue;
                 }

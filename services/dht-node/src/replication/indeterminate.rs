@@ -20,29 +20,29 @@ use crate::{
 
 /// Bytes of all writes of a process that are in progress or indeterminate. One write of each queue
 /// with the largest value takes a fourth of it.
-const ROOM_BYTES: usize = 16 << 20;
+const MEMORY_BYTES: usize = 16 << 20;
 
 /// Bytes that a write takes in addition to its key and value: 32,768 writes at most.
 const ENTRY_BYTES: usize = 512;
 
 /// The memory that all queues of a process share.
 #[derive(Clone, Debug)]
-pub(crate) struct Room(Arc<Semaphore>);
+pub(crate) struct WriteMemory(Arc<Semaphore>);
 
-impl Default for Room {
+impl Default for WriteMemory {
     fn default() -> Self {
-        Self::new(ROOM_BYTES)
+        Self::new(MEMORY_BYTES)
     }
 }
 
-impl Room {
-    /// A budget of this many bytes.
+impl WriteMemory {
+    /// This many bytes.
     pub(crate) fn new(bytes: usize) -> Self {
         Self(Arc::new(Semaphore::new(bytes)))
     }
 
     /// Reserves memory for a write with this many bytes of key and value, if there is enough.
-    pub(crate) fn for_write(&self, bytes: usize) -> Option<Reserved> {
+    pub(crate) fn reserve(&self, bytes: usize) -> Option<Reserved> {
         let bytes = u32::try_from(bytes + ENTRY_BYTES).ok()?;
         self.0.clone().try_acquire_many_owned(bytes).ok().map(Reserved)
     }
@@ -58,7 +58,7 @@ struct IndeterminateWrite {
     record: Record,
     /// The term in which it was started.
     term: Term,
-    _room: Reserved,
+    _memory: Reserved,
 }
 
 /// The indeterminate writes of one queue, at most one per key: no other is started before.
@@ -76,8 +76,9 @@ impl IndeterminateWrites {
     }
 
     /// The outcome of a write is unknown.
-    pub(crate) fn insert(&mut self, record: Record, term: Term, room: Reserved) {
-        self.by_key.insert(record.key.clone(), IndeterminateWrite { record, term, _room: room });
+    pub(crate) fn insert(&mut self, record: Record, term: Term, memory: Reserved) {
+        self.by_key
+            .insert(record.key.clone(), IndeterminateWrite { record, term, _memory: memory });
         gauge().increment(1);
     }
 
@@ -87,7 +88,7 @@ impl IndeterminateWrites {
     }
 
     /// The write of a key is resolved.
-    pub(crate) fn settled(&mut self, key: &Key) {
+    pub(crate) fn resolved(&mut self, key: &Key) {
         if self.by_key.remove(key).is_some() {
             gauge().decrement(1);
         }
@@ -105,5 +106,5 @@ impl IndeterminateWrites {
 }
 
 fn gauge() -> metrics::Gauge {
-    metrics::gauge!("shoal_dht_writes_in_doubt")
+    metrics::gauge!("shoal_dht_indeterminate_writes")
 }

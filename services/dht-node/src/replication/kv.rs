@@ -20,12 +20,12 @@ use tracing::{Instrument as _, Span, debug};
 use crate::{
     network::calls::{CallError, Calls},
     replication::{
-        indeterminate::{IndeterminateWrites, Room},
+        indeterminate::{IndeterminateWrites, WriteMemory},
         local_replica::LocalReplica,
         primary::{NotServing, Primary, Term},
     },
     storage::{Key, Record},
-    time::{Window, unix_ms},
+    time::{StartWindow, unix_ms},
 };
 
 pub(crate) use self::request::{Condition, KvError, Write, Written};
@@ -35,7 +35,7 @@ const WRITE_QUEUES: usize = 64;
 /// Writes that wait in one queue; the next caller waits for room.
 const QUEUE_LENGTH: usize = 64;
 /// How often a queue retries to resolve indeterminate writes.
-const SETTLE_EVERY: Duration = Duration::from_millis(500);
+const RETRY_EVERY: Duration = Duration::from_millis(500);
 /// How often a write is retried after a replica reported a newer record.
 const ATTEMPTS: usize = 4;
 
@@ -47,7 +47,7 @@ struct Job {
 }
 
 enum Task {
-    Write(Write, Window, oneshot::Sender<Result<Written, KvError>>),
+    Write(Write, StartWindow, oneshot::Sender<Result<Written, KvError>>),
     /// The term in which the record was found, if it was found on a replica.
     Absorb(Record, Option<Term>, oneshot::Sender<Result<(), KvError>>),
 }
@@ -80,7 +80,7 @@ struct Writer {
     primary: Primary,
     calls: Calls,
     /// Memory for writes that are in progress or indeterminate.
-    room: Room,
+    memory: WriteMemory,
 }
 
 struct WriteQueue {
@@ -90,7 +90,7 @@ struct WriteQueue {
     /// version must not both become visible.
     indeterminate: IndeterminateWrites,
     /// When to try again.
-    settle_at: Instant,
+    retry_at: Instant,
 }
 
 impl Values {
@@ -99,14 +99,14 @@ impl Values {
         local: LocalReplica,
         primary: Primary,
         calls: Calls,
-        room: Room,
+        memory: WriteMemory,
         supervisor: &Supervisor,
     ) -> Self {
-        let writer = Writer { local, primary, calls, room };
+        let writer = Writer { local, primary, calls, memory };
         let queues = (0..WRITE_QUEUES).map(|_| {
             let (sender, jobs) = mpsc::channel(QUEUE_LENGTH);
             let (writer, indeterminate) = (writer.clone(), IndeterminateWrites::default());
-            let queue = WriteQueue { writer, indeterminate, settle_at: Instant::now() };
+            let queue = WriteQueue { writer, indeterminate, retry_at: Instant::now() };
             supervisor.spawn("write queue", queue.work(jobs));
             sender
         });
@@ -129,8 +129,12 @@ impl Values {
         self.writer.primary.term(position).is_ok()
     }
 
-    /// Writes a key, if the write can begin within the window.
-    pub(crate) async fn write(&self, write: Write, window: Window) -> Result<Written, KvError> {
+    /// Writes a key, if the write can begin within the start window.
+    pub(crate) async fn write(
+        &self,
+        write: Write,
+        window: StartWindow,
+    ) -> Result<Written, KvError> {
         let (done, answer) = oneshot::channel();
         let queue = self.queue(&write.key);
         queue.send(Task::Write(write, window, done).into()).await.map_err(stopping)?;
@@ -171,8 +175,8 @@ impl WriteQueue {
                     Some(job) => self.run(job).await,
                     None => return,
                 },
-                () = sleep_until(self.settle_at), if !self.indeterminate.is_empty() => {
-                    self.settle_next().await;
+                () = sleep_until(self.retry_at), if !self.indeterminate.is_empty() => {
+                    self.resolve_next().await;
                 }
             }
         }
@@ -190,9 +194,10 @@ impl WriteQueue {
         }
     }
 
-    async fn write(&mut self, write: Write, window: Window) -> Result<Written, KvError> {
-        self.settle(&write.key).await?;
-        let room = self.writer.room.for_write(write.size()).ok_or(KvError::TooManyIndeterminate)?;
+    async fn write(&mut self, write: Write, window: StartWindow) -> Result<Written, KvError> {
+        self.resolve(&write.key).await?;
+        let memory = self.writer.memory.reserve(write.size());
+        let memory = memory.ok_or(KvError::TooManyIndeterminate)?;
         let Writer { local, primary, .. } = &self.writer;
         let position = write.key.position();
         for _ in 0..ATTEMPTS {
@@ -225,8 +230,8 @@ impl WriteQueue {
                 Err(error) => error,
             };
             if let KvError::Unknown(_) = failure {
-                self.indeterminate.insert(record, Term::under(&set), room);
-                self.settle_at = Instant::now() + SETTLE_EVERY;
+                self.indeterminate.insert(record, Term::under(&set), memory);
+                self.retry_at = Instant::now() + RETRY_EVERY;
             }
             return Err(failure);
         }
@@ -236,7 +241,7 @@ impl WriteQueue {
     /// A record found elsewhere may be older than an indeterminate write, which therefore goes
     /// first.
     async fn absorb(&mut self, record: Record, found: Option<Term>) -> Result<(), KvError> {
-        self.settle(&record.key).await?;
+        self.resolve(&record.key).await?;
         self.writer.absorb(record, found).await
     }
 
@@ -246,21 +251,21 @@ impl WriteQueue {
     /// and has rewritten what it found on some replicas only. What it did not find is on one
     /// replica at most, as any other abandoned write; rewritten under its old stamp it could become
     /// visible before a later one of those.
-    async fn settle(&mut self, key: &Key) -> Result<(), KvError> {
+    async fn resolve(&mut self, key: &Key) -> Result<(), KvError> {
         let Some((record, term)) = self.indeterminate.of(key) else { return Ok(()) };
         if !self.writer.primary.is_over(key.position(), term) {
-            let settled = self.writer.absorb(record.clone(), Some(term)).await;
-            settled.map_err(|error| KvError::Unsettled(error.to_string()))?;
+            let written = self.writer.absorb(record.clone(), Some(term)).await;
+            written.map_err(|error| KvError::EarlierUnresolved(error.to_string()))?;
         }
-        self.indeterminate.settled(key);
+        self.indeterminate.resolved(key);
         Ok(())
     }
 
-    async fn settle_next(&mut self) {
+    async fn resolve_next(&mut self) {
         let Some(key) = self.indeterminate.next() else { return };
-        if let Err(error) = self.settle(&key).await {
-            debug!(%error, "a write is in doubt still");
-            self.settle_at = Instant::now() + SETTLE_EVERY;
+        if let Err(error) = self.resolve(&key).await {
+            debug!(%error, "a write is still indeterminate");
+            self.retry_at = Instant::now() + RETRY_EVERY;
         }
     }
 }
@@ -388,8 +393,8 @@ struct Tally {
     newer: Option<Record>,
     /// Some rejected it because the set is not the present one, or takes no writes.
     sealed: bool,
-    /// Some may have stored it without an answer.
-    doubt: Option<String>,
+    /// A replica may have stored it without an answer; its error.
+    unanswered: Option<String>,
 }
 
 impl Tally {
@@ -401,7 +406,7 @@ impl Tally {
             },
             Ok(Err(_)) => self.sealed = true,
             Err(CallError::Unreachable(_) | CallError::NotDialled(_)) => {}
-            Err(error) => self.doubt = Some(error.to_string()),
+            Err(error) => self.unanswered = Some(error.to_string()),
         }
     }
 
@@ -409,8 +414,8 @@ impl Tally {
         if let Some(newer) = self.newer {
             return Ok(Outcome::Newer(newer));
         }
-        match self.doubt {
-            Some(write) => Err(KvError::Unknown(write)),
+        match self.unanswered {
+            Some(error) => Err(KvError::Unknown(error)),
             None if self.stored > 0 => {
                 let got = self.stored;
                 Err(KvError::Unknown(format!("{got} of {needed} replicas have stored it")))

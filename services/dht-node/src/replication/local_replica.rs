@@ -11,7 +11,7 @@ use std::{
 
 use shoal_common::lock::Mutex;
 use shoal_core::ring::{
-    Agreement, Ballot, Configurations, Intervals, KeyRange, Leases, NodeId, Proposal, Refusal,
+    Ballot, Configuration, Configurations, KeyRange, Leases, NodeId, Proposal, RangeMap, Refusal,
     ReplicaSet, Superseding, WriteRefusal,
 };
 
@@ -118,7 +118,7 @@ pub(crate) struct LocalReplica {
     pub(crate) quota: Quota,
     leases: Arc<Mutex<Leases>>,
     /// Since when the records of a range of which this node is no member are a full copy.
-    copied: Arc<Mutex<Intervals<Instant>>>,
+    copied: Arc<Mutex<RangeMap<Instant>>>,
 }
 
 impl LocalReplica {
@@ -192,7 +192,7 @@ impl LocalReplica {
     ) -> Result<Superseding, StoreError> {
         // Usually it is known already, and nothing has to be written.
         let known = self.configurations();
-        let is_known = |known: Option<&Agreement>| {
+        let is_known = |known: Option<&Configuration>| {
             known.is_some_and(|known| !chosen.supersedes(&known.present))
         };
         if known.over(range).into_iter().all(|(_, known)| is_known(known)) {
@@ -229,11 +229,11 @@ impl LocalReplica {
         let known = configurations.over(range).into_iter().map(|(_, known)| known);
         let (mut is_sealed, mut is_known) = (false, true);
         for known in known {
-            is_sealed |= known.is_none_or(Agreement::is_sealed);
+            is_sealed |= known.is_none_or(Configuration::is_sealed);
             is_known &= known.is_some_and(|known| !present.supersedes(&known.present));
         }
         Ok(match (is_known, is_sealed) {
-            (false, _) => Err(WriteRefusal::TooManyPieces),
+            (false, _) => Err(WriteRefusal::TooManyRanges),
             (true, true) => Err(WriteRefusal::Sealed),
             (true, false) => Ok(()),
         })
@@ -274,39 +274,39 @@ impl LocalReplica {
         self.discard(range).await?;
         let copied = Arc::clone(&self.copied);
         let supply = self.store.write(move |txn| {
-            let remains = match ballot {
+            let discardable = match ballot {
                 Some(ballot) => txn.configurations().supply(range, &present, ballot),
                 None => txn.configurations().copy(range, &present),
             };
-            let remains = match remains {
-                Ok(remains) => remains,
+            let discardable = match discardable {
+                Ok(discardable) => discardable,
                 Err(refusal) => return Ok(Err(refusal)),
             };
-            for stale in remains.iter().flat_map(|remains| stale(&copied, *remains)) {
+            for stale in discardable.iter().flat_map(|range| stale(&copied, *range)) {
                 txn.discard(stale, usize::MAX)?;
             }
             let is_wanted = |record: &Record| {
                 let position = record.key.position();
-                ballot.is_some() || remains.iter().any(|remains| remains.contains(position))
+                ballot.is_some() || discardable.iter().any(|range| range.contains(position))
             };
             for record in records.iter().filter(|record| is_wanted(record)) {
                 txn.merge(record)?;
             }
-            Ok(Ok(remains))
+            Ok(Ok(discardable))
         });
         let now = Instant::now();
-        let remains = supply.await??;
+        let copies = supply.await??;
         let mut copied = self.copied.lock();
         if copied.count() >= MAX_COPIED {
             copied.update(KeyRange::whole(range.last), |since| {
                 *since = since.filter(|since| since.elapsed() < FRESH_FOR);
             });
             if copied.count() >= MAX_COPIED {
-                *copied = Intervals::default();
+                *copied = RangeMap::default();
             }
         }
-        for remains in remains {
-            copied.update(remains, |since| {
+        for range in copies {
+            copied.update(range, |since| {
                 *since = since.filter(|since| since.elapsed() < FRESH_FOR).or(Some(now));
             });
         }
@@ -317,17 +317,17 @@ impl LocalReplica {
     /// needs.
     pub(crate) async fn discard(&self, range: KeyRange) -> Result<(), StoreError> {
         loop {
-            let remains = self.configurations().remains(range).into_iter();
-            let mut stale_parts = remains.flat_map(|remains| stale(&self.copied, remains));
-            let is_empty = |part| Ok(self.store.summary(part)?.count == 0);
+            let discardable = self.configurations().discardable(range).into_iter();
+            let mut stale_parts = discardable.flat_map(|part| stale(&self.copied, part));
+            let is_empty = |part| Ok(self.store.digest(part)?.count == 0);
             if stale_parts.try_fold(true, |all, part| Ok(all && is_empty(part)?))? {
                 return Ok(());
             }
             let copied = Arc::clone(&self.copied);
             let discarded = self.store.write(move |txn| {
-                let remains = txn.configurations().remains(range).into_iter();
+                let discardable = txn.configurations().discardable(range).into_iter();
                 let mut discarded = 0;
-                for stale in remains.flat_map(|remains| stale(&copied, remains)) {
+                for stale in discardable.flat_map(|part| stale(&copied, part)) {
                     discarded += txn.discard(stale, BATCH - discarded)?;
                 }
                 Ok(discarded)
@@ -356,25 +356,25 @@ impl LocalReplica {
 
     /// The records of a range from a ring that was founded separately have been merged into this
     /// one.
-    pub(crate) async fn settle(
+    pub(crate) async fn merged(
         &self,
         range: KeyRange,
         present: ReplicaSet,
     ) -> Result<(), StoreError> {
-        let settle = self.store.write(move |txn| {
-            txn.configurations().settle(range, &present);
+        let merged = self.store.write(move |txn| {
+            txn.configurations().merged(range, &present);
             Ok(())
         });
-        settle.await
+        merged.await
     }
 }
 
 /// The parts of a range with records that are not a fresh copy.
-fn stale(copied: &Mutex<Intervals<Instant>>, range: KeyRange) -> Vec<KeyRange> {
+fn stale(copied: &Mutex<RangeMap<Instant>>, range: KeyRange) -> Vec<KeyRange> {
     let copied = copied.lock();
-    let pieces = copied.pieces(range).into_iter();
-    let stale = pieces.filter(|(_, since)| since.is_none_or(|since| since.elapsed() >= FRESH_FOR));
-    stale.map(|(piece, _)| piece).collect()
+    let parts = copied.over(range).into_iter();
+    let stale = parts.filter(|(_, since)| since.is_none_or(|since| since.elapsed() >= FRESH_FOR));
+    stale.map(|(part, _)| part).collect()
 }
 
 #[cfg(test)]
@@ -386,7 +386,7 @@ mod tests {
     use crate::storage::{DataDir, Key};
 
     #[tokio::test]
-    async fn a_range_is_purged_however_much_may_not_be_purged_elsewhere() {
+    async fn a_range_is_purged_although_another_may_not_be_purged() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let store = DataDir::open(directory.path()).and_then(Store::open).expect("it is empty");
         let quota = Quota { bytes: u64::MAX, keys: u64::MAX };
@@ -406,7 +406,7 @@ mod tests {
             tombstones.iter().try_for_each(|tombstone| txn.merge(tombstone).map(drop))
         });
         stored.await.expect("the disk has room");
-        let count = |range| local.store.summary(range).expect("it is readable").count;
+        let count = |range| local.store.digest(range).expect("it is readable").count;
         let (stay, go) = (count(blocked), count(purged));
         assert!(stay > BATCH as u64 && go > BATCH as u64, "{stay} and {go}");
 

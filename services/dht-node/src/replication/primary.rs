@@ -11,8 +11,8 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use shoal_common::lock::Mutex;
 use shoal_core::ring::{
-    Agreement, Contact, Intervals, KeyRange, LeaderLease, LeaseExpiry, Lineage, NodeId, Position,
-    ReplicaSet,
+    Configuration, Contact, KeyRange, LeaderLease, LeaseExpiry, Lineage, NodeId, Position,
+    RangeMap, ReplicaSet,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -81,7 +81,7 @@ struct Inner {
     tombstones_for: Duration,
     renewing: Mutex<Renewing>,
     /// The ranges that this node serves, and until when.
-    served: watch::Sender<Arc<Intervals<(Term, LeaseExpiry)>>>,
+    served: watch::Sender<Arc<RangeMap<(Term, LeaseExpiry)>>>,
     /// A set was chosen: its leases are needed at once.
     chosen: Notify,
     /// A later set than ours was reported.
@@ -91,7 +91,7 @@ struct Inner {
 /// State kept from one renewal to the next.
 #[derive(Debug, Default)]
 struct Renewing {
-    leases: Intervals<(Term, LeaderLease)>,
+    leases: RangeMap<(Term, LeaderLease)>,
     /// What each replica reported, by range and term.
     replicas: HashMap<(KeyRange, Term, NodeId), Compared>,
 }
@@ -123,7 +123,7 @@ impl Primary {
     /// The range and the set under which this node may write a key.
     pub(crate) fn of(&self, position: Position) -> Result<(KeyRange, ReplicaSet), NotServing> {
         let configurations = self.0.local.configurations();
-        let (range, known) = configurations.piece(position).ok_or(NotServing::NoPrimary)?;
+        let (range, known) = configurations.around(position).ok_or(NotServing::NoPrimary)?;
         self.serves(position, known)?;
         Ok((range, known.present.clone()))
     }
@@ -170,7 +170,7 @@ impl Primary {
         of_member.map(|(_, compared)| *compared)
     }
 
-    fn serves(&self, position: Position, known: &Agreement) -> Result<Term, NotServing> {
+    fn serves(&self, position: Position, known: &Configuration) -> Result<Term, NotServing> {
         let primary = known.present.primary();
         if primary.id != self.0.local.me {
             return Err(NotServing::Primary(primary.clone()));
@@ -197,8 +197,8 @@ impl Primary {
     /// This node holds a term for the whole range under a set.
     pub(crate) fn holds_term(&self, range: KeyRange, set: &ReplicaSet) -> bool {
         let renewing = self.0.renewing.lock();
-        let pieces = renewing.leases.pieces(range).into_iter();
-        let mut terms = pieces.map(|(_, lease)| lease.map(|(term, _)| *term));
+        let parts = renewing.leases.over(range).into_iter();
+        let mut terms = parts.map(|(_, lease)| lease.map(|(term, _)| *term));
         terms.all(|term| term == Some(Term::under(set)))
     }
 
@@ -236,14 +236,14 @@ impl Primary {
     fn own_terms(&self) -> Vec<(KeyRange, ReplicaSet)> {
         let mut renewing = self.0.renewing.lock();
         let configurations = self.0.local.configurations();
-        let mut leases = Intervals::default();
+        let mut leases = RangeMap::default();
         let mut mine = Vec::new();
         for (range, known) in configurations.known().filter(|(_, known)| !known.is_sealed()) {
-            for (piece, lease) in renewing.leases.pieces(range) {
+            for (part, lease) in renewing.leases.over(range) {
                 let set = &known.present;
                 if let Some(lease) = lease.filter(|(term, _)| *term == Term::under(set)) {
-                    leases.update(piece, |kept| *kept = Some(lease.clone()));
-                    mine.push((piece, set.clone()));
+                    leases.update(part, |kept| *kept = Some(lease.clone()));
+                    mine.push((part, set.clone()));
                 }
             }
         }
@@ -256,7 +256,7 @@ impl Primary {
     }
 
     fn publish(&self, renewing: &Renewing) {
-        let mut served: Intervals<(Term, LeaseExpiry)> = Intervals::default();
+        let mut served: RangeMap<(Term, LeaseExpiry)> = RangeMap::default();
         for (range, (term, lease)) in renewing.leases.known() {
             served.update(range, |known| *known = Some((*term, lease.expiry())));
         }
@@ -356,6 +356,6 @@ impl Primary {
         if let Some(before_ms) = before_ms {
             self.0.local.purge(range, before_ms).await?;
         }
-        self.0.local.store.summary(range)
+        self.0.local.store.digest(range)
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How often the ranges are checked.
-const SETTLE_EVERY: Duration = Duration::from_secs(1);
+const CLEAN_EVERY: Duration = Duration::from_secs(1);
 
 /// Cleans up the ranges of one node.
 pub(crate) struct RangeCleanup {
@@ -26,14 +26,14 @@ impl RangeCleanup {
     /// Checks the ranges periodically while it is polled.
     pub(crate) async fn run(self) {
         loop {
-            if let Err(error) = self.settle().await {
-                warn!(%error, "ranges are not settled: the disk fails");
+            if let Err(error) = self.clean_up().await {
+                warn!(%error, "ranges are not cleaned up: the disk fails");
             }
-            sleep(SETTLE_EVERY).await;
+            sleep(CLEAN_EVERY).await;
         }
     }
 
-    async fn settle(&self) -> Result<(), StoreError> {
+    async fn clean_up(&self) -> Result<(), StoreError> {
         let configurations = self.anti_entropy.local.configurations();
         for (range, known) in configurations.known() {
             if known.displaced.is_some() {
@@ -72,7 +72,7 @@ impl RangeCleanup {
             debug!(%range, %error, "records of another ring are not handed in yet");
             return Ok(());
         }
-        self.anti_entropy.local.settle(range, present.clone()).await
+        self.anti_entropy.local.merged(range, present.clone()).await
     }
 
     /// Asks for the outcome of an attempt for which records were transferred to this node.
@@ -82,8 +82,8 @@ impl RangeCleanup {
         present: &ReplicaSet,
     ) -> Result<(), StoreError> {
         for member in &present.members {
-            if let Ok(agreements) = self.anti_entropy.calls.agreements(range, member).await {
-                self.anti_entropy.local.learn_all(agreements).await?;
+            if let Ok(sets) = self.anti_entropy.calls.replica_sets(range, member).await {
+                self.anti_entropy.local.learn_all(sets).await?;
             }
         }
         Ok(())

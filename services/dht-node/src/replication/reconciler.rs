@@ -1,8 +1,8 @@
 //! Reconciles the replica set of each range with the nodes that should hold it.
 //!
 //! Ownership by the ring's pointers changes at once; the replica set of a range changes by
-//! agreement. The reconciler compares the two periodically and has this node take over what it
-//! owns, each part separately, so that a part whose members are dead does not delay the others.
+//! reconfiguration. The reconciler compares the two periodically and has this node take over what
+//! it owns, each part separately, so that a part whose members are dead does not delay the others.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use std::{
 
 use rand::RngExt as _;
 use shoal_core::ring::{
-    Agreement, Ballot, Contact, KeyRange, Lineage, Refusal, ReplicaSet, Standing, next_members,
+    Ballot, Configuration, Contact, KeyRange, Lineage, Refusal, ReplicaSet, Standing, next_members,
 };
 use tokio::{
     task::{JoinError, JoinSet},
@@ -110,10 +110,9 @@ impl Reconciler {
     /// be.
     fn take_over(&self, snapshot: &Arc<RingSnapshot>, owned: KeyRange, under_way: &mut UnderWay) {
         let configurations = self.anti_entropy.local.configurations();
-        let pieces = configurations.over(owned);
-        let epoch =
-            pieces.iter().filter_map(|(_, known)| Some(known.as_ref()?.present.epoch)).max();
-        for (range, known) in pieces {
+        let parts = configurations.over(owned);
+        let epoch = parts.iter().filter_map(|(_, known)| Some(known.as_ref()?.present.epoch)).max();
+        for (range, known) in parts {
             if under_way.touches(range) {
                 continue;
             }
@@ -150,18 +149,20 @@ impl Reconciler {
         let ballot = Ballot { round, node: self.me.id };
         let (anti_entropy, lookups, me) =
             (self.anti_entropy.clone(), self.lookups.clone(), self.me.clone());
-        let takeover =
+        let reconfiguration =
             Reconfiguration { anti_entropy, lookups, me, range, present, wanted, ballot };
-        match takeover.run().await {
+        match reconfiguration.run().await {
             Ok(chosen) => {
-                metrics::counter!("shoal_dht_takeovers_total", "result" => "agreed").increment(1);
+                metrics::counter!("shoal_dht_reconfigurations_total", "result" => "agreed")
+                    .increment(1);
                 for range in chosen {
-                    self.primary.enter(range, &takeover.wanted);
+                    self.primary.enter(range, &reconfiguration.wanted);
                 }
             }
             Err(ReconfigurationError::Store(error)) => return Err(error),
             Err(error) => {
-                metrics::counter!("shoal_dht_takeovers_total", "result" => "failed").increment(1);
+                metrics::counter!("shoal_dht_reconfigurations_total", "result" => "failed")
+                    .increment(1);
                 debug!(%range, %error, "the range is not taken over yet");
                 match error {
                     ReconfigurationError::Refused(Refusal::Outbid(ballot)) => {
@@ -196,8 +197,8 @@ impl Reconciler {
         let state = &snapshot.routing.state;
         let around = state.successors.iter().chain(&state.predecessor);
         for node in around {
-            match self.anti_entropy.calls.agreements(range, node).await {
-                Ok(agreements) => self.anti_entropy.local.learn_all(agreements).await?,
+            match self.anti_entropy.calls.replica_sets(range, node).await {
+                Ok(sets) => self.anti_entropy.local.learn_all(sets).await?,
                 Err(error) => debug!(%error, "a neighbour does not say who keeps a range"),
             }
             let configurations = self.anti_entropy.local.configurations();
@@ -232,7 +233,7 @@ impl UnderWay {
     }
 
     fn ended(&mut self, ended: Result<(KeyRange, Result<(), StoreError>), JoinError>) {
-        let (range, outcome) = ended.expect("no takeover panics, or is cancelled");
+        let (range, outcome) = ended.expect("no reconfiguration panics or is cancelled");
         self.ranges.retain(|other| *other != range);
         if let Err(error) = outcome {
             disk_fails(&error);
@@ -241,12 +242,12 @@ impl UnderWay {
 }
 
 fn disk_fails(error: &StoreError) {
-    warn!(%error, "ranges are not looked after: the disk fails");
+    warn!(%error, "ranges are not reconciled: the disk fails");
 }
 
 /// The present set is the wanted one, and takes writes. The order of the other members does not
 /// matter.
-fn is_kept_by(known: &Agreement, wanted: &[Contact]) -> bool {
+fn is_kept_by(known: &Configuration, wanted: &[Contact]) -> bool {
     let present = &known.present;
     !known.is_sealed()
         && present.primary().id == wanted[0].id

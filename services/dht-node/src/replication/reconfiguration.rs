@@ -39,7 +39,7 @@ pub(crate) enum ReconfigurationError {
     #[error("records can be sent to {got} of the {needed} members needed")]
     TooFewSupplied { got: usize, needed: usize },
     #[error("indeterminate records can be rewritten on {got} of the {needed} members needed")]
-    InDoubt { got: usize, needed: usize },
+    TooFewRewritten { got: usize, needed: usize },
     #[error("the attempt timed out")]
     TooLong,
     #[error(transparent)]
@@ -84,7 +84,7 @@ impl Reconfiguration {
         self.copy_in_advance().await?;
         let promises = self.promises().await?;
         let handover = self.handover(self.range, Some(self.ballot));
-        let doubtful = self.read_from(&promises, &handover).await?;
+        let differing = self.read_from(&promises, &handover).await?;
         let accepted = promises.into_iter().flat_map(|promise| promise.accepted);
         // A proposal that does not follow the present set was never validly accepted, and cannot be
         // chosen.
@@ -99,7 +99,7 @@ impl Reconfiguration {
             self.anti_entropy.local.learn(range, next.clone()).await?;
             self.tell_others(range, &next);
             if is_wanted {
-                self.write_again((range, &next), &doubtful).await?;
+                self.write_again((range, &next), &differing).await?;
             }
             info!(%range, epoch = next.epoch, members = ?next.members, "replica set agreed");
             chosen.extend(is_wanted.then_some(range));
@@ -222,7 +222,7 @@ impl Reconfiguration {
     ) -> Result<HashSet<Key>, ReconfigurationError> {
         self.anti_entropy.local.supply(handover, Vec::new()).await?;
         let needed = self.present.majority();
-        let mut doubtful = HashSet::new();
+        let mut differing = HashSet::new();
         let mut got = promises.iter().filter(|promise| promise.member.id == self.me.id).count();
         for promise in promises.iter().filter(|promise| promise.member.id != self.me.id) {
             if got >= needed {
@@ -230,10 +230,10 @@ impl Reconfiguration {
             }
             match self.anti_entropy.pull(handover, &promise.member).await {
                 Ok(difference) => {
-                    doubtful.extend(difference.lacking_there);
+                    differing.extend(difference.lacking_there);
                     // A new member lacks most of what the first member has: that means nothing.
                     if got > 0 {
-                        doubtful.extend(difference.lacking_here);
+                        differing.extend(difference.lacking_here);
                     }
                     got += 1;
                 }
@@ -242,7 +242,7 @@ impl Reconfiguration {
                 Err(AntiEntropyError::Call(error)) => self.go_on_without(&promise.member, &error),
             }
         }
-        if got < needed { Err(ReconfigurationError::TooFew { got, needed }) } else { Ok(doubtful) }
+        if got < needed { Err(ReconfigurationError::TooFew { got, needed }) } else { Ok(differing) }
     }
 
     /// Brings all new members and a majority of the next set up to date.
@@ -302,10 +302,10 @@ impl Reconfiguration {
     async fn write_again(
         &self,
         (range, set): (KeyRange, &ReplicaSet),
-        doubtful: &HashSet<Key>,
+        differing: &HashSet<Key>,
     ) -> Result<(), ReconfigurationError> {
         let local = &self.anti_entropy.local;
-        let keys = doubtful.iter().filter(|key| range.contains(key.position())).cloned();
+        let keys = differing.iter().filter(|key| range.contains(key.position())).cloned();
         let keys: Vec<_> = keys.collect();
         for batch in self.anti_entropy.batches(&keys) {
             let records: Vec<_> = batch?
@@ -325,7 +325,7 @@ impl Reconfiguration {
             let got = 1 + stored.take(needed - 1).count().await;
             let stored_here = || local.replicate(range, set.clone(), records);
             if got < needed || stored_here().await?.is_err() {
-                return Err(ReconfigurationError::InDoubt { got, needed });
+                return Err(ReconfigurationError::TooFewRewritten { got, needed });
             }
         }
         Ok(())

@@ -2,8 +2,11 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use shoal_common::{backoff::Backoff, lock::Mutex};
-use shoal_core::ring::{Contact, NodeId, Position};
+use shoal_common::lock::Mutex;
+use shoal_core::{
+    backoff::Backoff,
+    ring::{Contact, NodeId, Position},
+};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::{Code, Status};
 use tracing::debug;
@@ -12,7 +15,7 @@ use crate::{
     network::calls::{Calls, Client, never_sent},
     replication::kv::Values,
     routing::lookup::Lookups,
-    time::{Clocks, TOLERANCE, WINDOW},
+    time::{Clocks, START_WINDOW, TOLERANCE},
     wire::refusal::{self, Reason},
 };
 
@@ -25,7 +28,7 @@ const MAX_WAIT: Duration = Duration::from_millis(250);
 /// Owners remembered, at most.
 const MAX_PROVEN: usize = 65_536;
 /// Longest wait for one node's answer. A write that has not begun by then is never executed there.
-const ANSWER_PATIENCE: Duration = WINDOW.saturating_add(TOLERANCE);
+const ANSWER_PATIENCE: Duration = START_WINDOW.saturating_add(TOLERANCE);
 
 /// A request to the node that serves a key.
 pub(crate) trait Operation: Sync {
@@ -135,7 +138,7 @@ impl Router {
         if self.lookups.is_dead(owner.id) {
             return dead();
         }
-        let not_after_ms = self.clocks.end_of_window_at(owner.id);
+        let not_after_ms = self.clocks.end_of_start_window_at(owner.id);
         let asked =
             timeout(ANSWER_PATIENCE, operation.there(self.calls.client(owner)?, not_after_ms));
         let answer = tokio::select! {
@@ -204,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_happen_yet_is_not_done_again_before_that_is_ruled_out() {
+    fn an_operation_that_may_still_happen_is_not_repeated_before_that_is_ruled_out() {
         let refused = |reason| refusal::status(reason, "");
         for effect in [Effect::None, Effect::Same, Effect::Once] {
             for reason in [Reason::NotServing, Reason::TooFewReplicas, Reason::TooLate] {

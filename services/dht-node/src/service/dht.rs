@@ -14,7 +14,7 @@ use crate::{
     replication::local_replica::LocalReplica,
     routing::router::{Operation, Router},
     storage::Key,
-    wire::{self, Told},
+    wire::{self, Provenance},
 };
 
 /// Nodes in one answer.
@@ -37,7 +37,7 @@ impl DhtService for Dht {
         &self,
         request: Request<pb::FindSuccessorRequest>,
     ) -> Result<Response<pb::FindSuccessorResponse>, Status> {
-        let position = place(request.into_inner().target)?;
+        let position = position_of(request.into_inner().target)?;
         let snapshot = self.ring.snapshot.borrow().clone();
         Ok(Response::new(wire::found(&snapshot.routing.find_successor(position))))
     }
@@ -48,8 +48,8 @@ impl DhtService for Dht {
     ) -> Result<Response<pb::NotifyResponse>, Status> {
         self.expect_node(&request)?;
         let observed = observed(&request)?;
-        let told = Told::ByItself(observed, self.rule);
-        let state = wire::parse_state(request.into_inner().state, told)?;
+        let provenance = Provenance::Itself(observed, self.rule);
+        let state = wire::parse_state(request.into_inner().state, provenance)?;
         self.ring.notified(Introducer::of_ip(observed), state).await;
         Ok(Response::new(pb::NotifyResponse { state: Some(self.state()) }))
     }
@@ -65,8 +65,9 @@ impl DhtService for Dht {
             response.fingers = snapshot.routing.fingers.nodes().map(wire::contact).collect();
             let configurations = self.local.configurations();
             let known = configurations.known();
-            response.agreements =
-                known.map(|(range, known)| wire::agreement(range, &known.present)).collect();
+            response.replica_sets = known
+                .map(|(range, known)| wire::range_replica_set(range, &known.present))
+                .collect();
             response.key_count = self.local.store.live_count();
         }
         Ok(Response::new(response))
@@ -76,7 +77,7 @@ impl DhtService for Dht {
         &self,
         request: Request<pb::LookupRequest>,
     ) -> Result<Response<pb::LookupResponse>, Status> {
-        let position = place(request.into_inner().target)?;
+        let position = position_of(request.into_inner().target)?;
         let outcome = self.router.lookups.look_up(position).await;
         let outcome = outcome.map_err(|failure| Status::unavailable(failure.to_string()))?;
         Ok(Response::new(pb::LookupResponse {
@@ -139,8 +140,8 @@ impl DhtService for Dht {
         request: Request<pb::ProbeRequest>,
     ) -> Result<Response<pb::ProbeResponse>, Status> {
         self.expect_node(&request)?;
-        let told = Told::ByItself(observed(&request)?, self.rule);
-        let state = wire::parse_state(request.into_inner().state, told)?;
+        let provenance = Provenance::Itself(observed(&request)?, self.rule);
+        let state = wire::parse_state(request.into_inner().state, provenance)?;
         let snapshot = self.ring.snapshot.borrow().clone();
         let next = snapshot.routing.find_successor(state.node.position.next());
         let response =
@@ -155,7 +156,7 @@ impl DhtService for Dht {
         self.expect_node(&request)?;
         let observed = observed(&request)?;
         let request = request.into_inner();
-        let entries = wire::parse_rumours(request.rumours, Told::From(observed))?;
+        let entries = wire::parse_rumours(request.rumours, Provenance::Hearsay(observed))?;
         let digest = wire::parse_membership_digest(request.digest)?;
         let news = self.ring.gossiped(Introducer::of_ip(observed), entries, digest).await;
         let rumours = news.iter().map(wire::rumour).collect();
@@ -225,7 +226,7 @@ fn observed<T>(request: &Request<T>) -> Result<IpAddr, Status> {
     remote.ok_or_else(|| Status::internal("the connection has no address"))
 }
 
-fn place(target: Option<pb::Target>) -> Result<Position, Status> {
+fn position_of(target: Option<pb::Target>) -> Result<Position, Status> {
     match target.and_then(|target| target.kind) {
         Some(Kind::Key(key)) => Ok(checked_key(key)?.position()),
         Some(Kind::Position(position)) => Ok(wire::parse_position(&position)?),

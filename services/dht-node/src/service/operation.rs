@@ -13,7 +13,7 @@ use crate::{
     replication::kv::{Condition, KvError, Values, Write, Written},
     routing::router::{Effect, Operation},
     storage::{Key, Record, Value},
-    time::{Window, unix_ms},
+    time::{StartWindow, unix_ms},
     wire,
 };
 
@@ -163,11 +163,11 @@ impl TryFrom<pb::DeleteRequest> for Change<pb::DeleteRequest> {
     }
 }
 
-fn window_of(not_after: Option<Timestamp>) -> Result<Window, Status> {
-    Ok(Window::until(not_after.map(wire::parse_timestamp).transpose()?))
+fn window_of(not_after: Option<Timestamp>) -> Result<StartWindow, Status> {
+    Ok(StartWindow::until(not_after.map(wire::parse_timestamp).transpose()?))
 }
 
-fn in_time(window: Window) -> Result<(), KvError> {
+fn in_time(window: StartWindow) -> Result<(), KvError> {
     if window.is_open() { Ok(()) } else { Err(KvError::TooLate) }
 }
 

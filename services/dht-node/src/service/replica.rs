@@ -19,7 +19,7 @@ use crate::{
     wire::{self, WireError},
 };
 
-/// Ranges summarised in one call.
+/// Ranges digested in one call.
 const MAX_RANGES: usize = 64;
 /// Keys and versions in one answer.
 const MAX_VERSIONS: usize = 4096;
@@ -43,7 +43,7 @@ impl ReplicaService for Replica {
     ) -> Result<Response<pb::PrepareResponse>, Status> {
         use prepare_response::Kind;
         let request = request.into_inner();
-        let (range, present) = wire::parse_agreement(request.present)?;
+        let (range, present) = wire::parse_range_replica_set(request.present)?;
         let ballot = wire::parse_ballot(request.ballot)?;
         let prepared = self.local.prepare(range, present, ballot, request.primary_agrees).await?;
         let kind = match prepared {
@@ -68,7 +68,7 @@ impl ReplicaService for Replica {
     ) -> Result<Response<pb::AcceptResponse>, Status> {
         use accept_response::Kind;
         let request = request.into_inner();
-        let (range, present) = wire::parse_agreement(request.present)?;
+        let (range, present) = wire::parse_range_replica_set(request.present)?;
         let proposal = wire::parse_proposal(request.proposal)?;
         let kind = match self.local.accept(range, present, proposal).await? {
             Ok(()) => Kind::Accepted(pb::Acceptance {}),
@@ -83,23 +83,23 @@ impl ReplicaService for Replica {
         &self,
         request: Request<pb::LearnRequest>,
     ) -> Result<Response<pb::LearnResponse>, Status> {
-        let (range, chosen) = wire::parse_agreement(request.into_inner().agreement)?;
+        let (range, chosen) = wire::parse_range_replica_set(request.into_inner().chosen)?;
         let newer = self.local.learn(range, chosen).await?;
         let superseded = Some(wire::superseded(&newer));
         Ok(Response::new(pb::LearnResponse { superseded }))
     }
 
-    async fn list_agreements(
+    async fn list_replica_sets(
         &self,
-        request: Request<pb::ListAgreementsRequest>,
-    ) -> Result<Response<pb::ListAgreementsResponse>, Status> {
+        request: Request<pb::ListReplicaSetsRequest>,
+    ) -> Result<Response<pb::ListReplicaSetsResponse>, Status> {
         let range = wire::parse_range(request.into_inner().range)?;
         let configurations = self.local.configurations();
         let known = configurations.over(range).into_iter();
         let known: Superseding =
             known.filter_map(|(range, known)| Some((range, known?.present.clone()))).collect();
-        let agreements = wire::superseded(&known).by;
-        Ok(Response::new(pb::ListAgreementsResponse { agreements }))
+        let replica_sets = wire::superseded(&known).by;
+        Ok(Response::new(pb::ListReplicaSetsResponse { replica_sets }))
     }
 
     async fn renew(
@@ -108,7 +108,7 @@ impl ReplicaService for Replica {
     ) -> Result<Response<pb::RenewResponse>, Status> {
         use renew_response::Kind;
         let request = request.into_inner();
-        let (range, present) = wire::parse_agreement(request.agreement)?;
+        let (range, present) = wire::parse_range_replica_set(request.present)?;
         let theirs = wire::parse_digest(request.digest)?;
         let purge_before = request.purge_before.map(wire::parse_timestamp).transpose()?;
         let kind = match self.local.renew(range, present).await? {
@@ -116,12 +116,12 @@ impl ReplicaService for Replica {
                 if let Some(before) = purge_before {
                     self.local.purge(range, before).await?;
                 }
-                let same = self.local.store.summary(range)? == theirs;
+                let same = self.local.store.digest(range)? == theirs;
                 Kind::Granted(pb::Renewal { same, full: self.local.is_full() })
             }
             Err(WriteRefusal::Sealed) => Kind::Sealed(pb::Sealed {}),
             Err(WriteRefusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),
-            Err(refusal @ (WriteRefusal::NoMember | WriteRefusal::TooManyPieces)) => {
+            Err(refusal @ (WriteRefusal::NoMember | WriteRefusal::TooManyRanges)) => {
                 return Err(refusal_status(&refusal));
             }
         };
@@ -134,7 +134,7 @@ impl ReplicaService for Replica {
     ) -> Result<Response<pb::ReplicateResponse>, Status> {
         use replicate_response::Kind;
         let request = request.into_inner();
-        let (range, set) = wire::parse_agreement(request.agreement)?;
+        let (range, set) = wire::parse_range_replica_set(request.present)?;
         let records = records_within(range, request.records)?;
         let kind = match self.local.replicate(range, set, records).await? {
             Ok(newer) => {
@@ -142,7 +142,7 @@ impl ReplicaService for Replica {
             }
             Err(WriteRefusal::Sealed) => Kind::Sealed(pb::Sealed {}),
             Err(WriteRefusal::Superseded(by)) => Kind::Superseded(wire::superseded(&by)),
-            Err(refusal @ (WriteRefusal::NoMember | WriteRefusal::TooManyPieces)) => {
+            Err(refusal @ (WriteRefusal::NoMember | WriteRefusal::TooManyRanges)) => {
                 return Err(refusal_status(&refusal));
             }
         };
@@ -155,7 +155,7 @@ impl ReplicaService for Replica {
     ) -> Result<Response<pb::SupplyResponse>, Status> {
         use supply_response::Kind;
         let request = request.into_inner();
-        let (range, present) = wire::parse_agreement(request.present)?;
+        let (range, present) = wire::parse_range_replica_set(request.present)?;
         let ballot = request.ballot.map(|ballot| wire::parse_ballot(Some(ballot))).transpose()?;
         let records = records_within(range, request.records)?;
         let kind = match self.local.supply(&Handover { range, present, ballot }, records).await {
@@ -195,7 +195,7 @@ impl ReplicaService for Replica {
         if got > MAX_RANGES {
             return Err(WireError::TooMany { what: "ranges", got, max: MAX_RANGES }.into());
         }
-        let digest = |range: KeyRange| self.local.store.summary(range).map(wire::digest);
+        let digest = |range: KeyRange| self.local.store.digest(range).map(wire::digest);
         let parse = |range| Ok(digest(wire::parse_range(Some(range))?)?);
         let digests = ranges.into_iter().map(parse).collect::<Result<_, Status>>()?;
         Ok(Response::new(pb::SummarizeResponse { digests }))

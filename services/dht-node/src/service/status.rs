@@ -18,7 +18,7 @@ impl From<KvError> for Status {
             KvError::NotServing(NotServing::NoPrimary | NotServing::Sealed) => {
                 refusal::status(Reason::NotServing, format!("{message}; try again"))
             }
-            KvError::NotServing(NotServing::NoLease) | KvError::Unsettled(_) => {
+            KvError::NotServing(NotServing::NoLease) | KvError::EarlierUnresolved(_) => {
                 refusal::status(Reason::NotServing, message)
             }
             KvError::TooManyIndeterminate => {

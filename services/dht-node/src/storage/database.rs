@@ -20,7 +20,7 @@ use super::{
     error::Fault,
     leaves::{Span, cover, leaf_of, spans},
     record::Key,
-    row::{POSITION_BYTES, Row, end_of, parse_end, parse_place, place_of},
+    row::{POSITION_BYTES, Row, end_of, parse_end, parse_row_key, row_key},
     tables::{BATCH, ENDS, META, RECORDS},
     upgrade,
 };
@@ -28,8 +28,8 @@ use super::{
 /// redb would use 1 GiB.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// A bound among the places of records.
-type PlaceBound = Bound<Vec<u8>>;
+/// A bound among row keys.
+type RowKeyBound = Bound<Vec<u8>>;
 
 /// The database and its sums. A disk error closes redb permanently: it is then reopened, and is
 /// unavailable until then.
@@ -97,9 +97,9 @@ impl Database {
     }
 
     /// The digest of the records of a range.
-    pub(super) fn summary(&self, range: KeyRange) -> Result<Digest, StoreError> {
+    pub(super) fn digest(&self, range: KeyRange) -> Result<Digest, StoreError> {
         loop {
-            // Repeated only if a batch was committed between the first two steps of a summary.
+            // Repeated only if a batch was committed between the first two steps of a digest.
             if let Some(sum) = self.read(|transaction| self.sum(transaction, range))? {
                 return Ok(sum);
             }
@@ -119,9 +119,8 @@ impl Database {
         }
         drop(tree);
         for end in ends {
-            walk(transaction, [bounds_of(end)], |place, row| {
-                let (_, key) =
-                    place.split_at_checked(POSITION_BYTES).ok_or(Fault::UNREADABLE_KEY)?;
+            walk(transaction, [bounds_of(end)], |key, row| {
+                let (_, key) = key.split_at_checked(POSITION_BYTES).ok_or(Fault::UNREADABLE_KEY)?;
                 sum += Digest::of(key, row.stamp);
                 Ok(ControlFlow::Continue(()))
             })?;
@@ -142,25 +141,25 @@ pub(super) fn scan(
         let position = after.position();
         if let Some(begun) = spans(range).position(|span| span.contains(position)) {
             bounds.drain(..begun);
-            bounds[0].0 = Bound::Excluded(place_of(after));
+            bounds[0].0 = Bound::Excluded(row_key(after));
         }
     }
-    walk(transaction, bounds, |place, row| {
-        let (_, key) = parse_place(place).ok_or(Fault::UNREADABLE_KEY)?;
+    walk(transaction, bounds, |key, row| {
+        let (_, key) = parse_row_key(key).ok_or(Fault::UNREADABLE_KEY)?;
         Ok(visit(key, row))
     })
 }
 
 fn walk(
     transaction: &ReadTransaction,
-    bounds: impl IntoIterator<Item = (PlaceBound, PlaceBound)>,
+    bounds: impl IntoIterator<Item = (RowKeyBound, RowKeyBound)>,
     mut visit: impl FnMut(&[u8], Row<'_>) -> Result<ControlFlow<()>, Fault>,
 ) -> Result<(), Fault> {
     let table = transaction.open_table(RECORDS)?;
     for (from, to) in bounds {
         for entry in table.range::<&[u8]>((as_slice(&from), as_slice(&to)))? {
-            let (place, row) = entry?;
-            if visit(place.value(), parse(row.value())?)?.is_break() {
+            let (key, row) = entry?;
+            if visit(key.value(), parse(row.value())?)?.is_break() {
                 return Ok(());
             }
         }
@@ -203,16 +202,16 @@ pub(super) fn ended(
     Ok(found)
 }
 
-/// The places of the records of a span.
-pub(super) fn bounds_of(span: Span) -> (PlaceBound, PlaceBound) {
+/// The row keys of a span.
+pub(super) fn bounds_of(span: Span) -> (RowKeyBound, RowKeyBound) {
     let to = span.last.checked_add(1);
-    let place = |position: u128| position.to_be_bytes().to_vec();
-    let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded(place(to)));
-    (Bound::Included(place(span.first)), to)
+    let first = |position: u128| position.to_be_bytes().to_vec();
+    let to = to.map_or(Bound::Unbounded, |to| Bound::Excluded(first(to)));
+    (Bound::Included(first(span.first)), to)
 }
 
-pub(super) fn as_slice(place: &PlaceBound) -> Bound<&[u8]> {
-    place.as_ref().map(Vec::as_slice)
+pub(super) fn as_slice(bound: &RowKeyBound) -> Bound<&[u8]> {
+    bound.as_ref().map(Vec::as_slice)
 }
 
 pub(super) fn parse(row: &[u8]) -> Result<Row<'_>, Fault> {
@@ -247,9 +246,9 @@ fn create_tables(redb: &redb::Database) -> Result<(), Fault> {
 fn sum_up(transaction: &ReadTransaction) -> Result<Tree, Fault> {
     let mut tree = Tree::new(batch_of(transaction)?);
     for entry in transaction.open_table(RECORDS)?.iter()? {
-        let (place, row) = entry?;
-        let (position, key) = parse_place(place.value()).ok_or(Fault::UNREADABLE_KEY)?;
-        tree.count(position, &key, parse(row.value())?.side());
+        let (key, row) = entry?;
+        let (position, key) = parse_row_key(key.value()).ok_or(Fault::UNREADABLE_KEY)?;
+        tree.count(position, &key, parse(row.value())?.info());
     }
     Ok(tree)
 }

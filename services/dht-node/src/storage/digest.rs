@@ -1,7 +1,7 @@
 //! Digests: two nodes compare them to find where their records differ, without sending the records.
 //!
-//! The records of a leaf are summed up in memory by an operation whose order does not matter, so that
-//! a write changes one sum. Parts of a leaf are summed up from the database.
+//! The records of a leaf are summed up in memory by an operation whose order does not matter, so
+//! that a write changes one sum. Parts of a leaf are summed up from the database.
 
 use std::{
     mem::take,
@@ -13,7 +13,7 @@ use shoal_core::ring::{Position, Stamp};
 use super::{
     leaves::{LEAVES, leaf_of},
     record::Key,
-    row::{Side, footprint},
+    row::{RowInfo, footprint},
 };
 
 /// The digest of a set of records: two nodes that hold the same keys with the same stamps have the
@@ -70,13 +70,15 @@ pub struct Usage {
 
 impl Change {
     /// A record was added, removed or replaced.
-    pub(super) fn new(key: &Key, before: Option<Side>, after: Option<Side>) -> Self {
-        let hash =
-            |side: Option<Side>| side.map_or(0, |side| Digest::of(key.as_bytes(), side.stamp).hash);
-        let records = |side: Option<Side>| i64::from(side.is_some());
-        let tombstones = |side: Option<Side>| i64::from(side.is_some_and(|side| side.is_tombstone));
-        let bytes = |side: Option<Side>| {
-            side.map_or(0, |side| footprint(key.as_bytes().len(), side.row_bytes).cast_signed())
+    pub(super) fn new(key: &Key, before: Option<RowInfo>, after: Option<RowInfo>) -> Self {
+        let hash = |info: Option<RowInfo>| {
+            info.map_or(0, |info| Digest::of(key.as_bytes(), info.stamp).hash)
+        };
+        let records = |info: Option<RowInfo>| i64::from(info.is_some());
+        let tombstones =
+            |info: Option<RowInfo>| i64::from(info.is_some_and(|info| info.is_tombstone));
+        let bytes = |info: Option<RowInfo>| {
+            info.map_or(0, |info| footprint(key.as_bytes().len(), info.row_bytes).cast_signed())
         };
         Self {
             leaf: leaf_of(key.position().to_u128()) as u16,
@@ -106,11 +108,11 @@ impl Tree {
     }
 
     /// Adds an existing record.
-    pub(super) fn count(&mut self, position: Position, key: &Key, side: Side) {
-        self.leaves[leaf_of(position.to_u128())] += Digest::of(key.as_bytes(), side.stamp);
+    pub(super) fn count(&mut self, position: Position, key: &Key, info: RowInfo) {
+        self.leaves[leaf_of(position.to_u128())] += Digest::of(key.as_bytes(), info.stamp);
         self.usage.records += 1;
-        self.usage.tombstones += u64::from(side.is_tombstone);
-        self.usage.bytes += footprint(key.as_bytes().len(), side.row_bytes);
+        self.usage.tombstones += u64::from(info.is_tombstone);
+        self.usage.bytes += footprint(key.as_bytes().len(), info.row_bytes);
     }
 
     /// The last batch that is included.

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use shoal_common::durable_files::{DirectoryError, FileError};
+
 /// The store could not do what was requested. Cheap to clone: writes that share a commit share its
 /// error.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -53,19 +55,9 @@ pub enum StoreError {
     /// The disk failed before, and the database is being reopened.
     #[error("the database {} is being opened again after an error of its disk; try again soon", .0.display())]
     Reopening(PathBuf),
-    /// Another process has it open.
-    #[error("{} is in use by another shoal process; stop that, or choose another directory", .0.display())]
-    InUse(PathBuf),
-    /// This version does not read the directory's format.
-    #[error("{} has the format {found:?}, not {expected:?}; use the shoal that wrote it, or an empty directory", .path.display())]
-    Format {
-        /// The file that names the format.
-        path: PathBuf,
-        /// Its content.
-        found: String,
-        /// The expected content.
-        expected: &'static str,
-    },
+    /// Another process has the directory open, or its format is another one.
+    #[error(transparent)]
+    Directory(DirectoryError),
     /// The directory has no identity.
     #[error("{} does not hold the id of this node; restore it, or use an empty directory", .0.display())]
     NodeId(PathBuf),
@@ -92,11 +84,21 @@ impl StoreError {
         }
     }
 
+    /// Classifies an error of a file or a directory.
+    pub(super) fn file(error: FileError) -> Self {
+        match error {
+            FileError::Io { action, path, source } => Self::io(action, &path, source),
+            FileError::Directory(error) => Self::Directory(error),
+        }
+    }
+
     /// Classifies an error of the database at `path`.
     pub(super) fn database(path: &Path, fault: impl Into<Fault>) -> Self {
         match fault.into() {
             Fault::Redb(redb::Error::Io(source)) => Self::io("use", path, source),
-            Fault::Redb(redb::Error::DatabaseAlreadyOpen) => Self::InUse(path.to_owned()),
+            Fault::Redb(redb::Error::DatabaseAlreadyOpen) => {
+                Self::Directory(DirectoryError::InUse(path.to_owned()))
+            }
             Fault::Redb(redb::Error::PreviousIo | redb::Error::DatabaseClosed) => {
                 Self::Reopening(path.to_owned())
             }
@@ -119,7 +121,7 @@ pub(super) enum Fault {
 impl Fault {
     pub(super) const UNREADABLE_KEY: Self = Self::Damaged("a key that cannot be read");
     pub(super) const UNREADABLE_CONFIGURATIONS: Self =
-        Self::Damaged("agreements that cannot be read");
+        Self::Damaged("configurations that cannot be read");
     pub(super) const UNREADABLE_RECORD: Self = Self::Damaged("a record that cannot be read");
 }
 
@@ -127,10 +129,4 @@ impl<E: Into<redb::Error>> From<E> for Fault {
     fn from(error: E) -> Self {
         Self::Redb(error.into())
     }
-}
-
-/// For `map_err`: adds the operation and the path.
-pub(super) fn cannot(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
-    let path = path.to_owned();
-    move |source| StoreError::io(action, &path, source)
 }

@@ -4,20 +4,20 @@ use shoal_core::ring::{Configurations, NodeId};
 
 use super::{
     node_state,
-    row::{Row, end_of, parse_end, parse_place, place_of},
+    row::{self, Row, end_of, parse_end, parse_row_key},
 };
 
 /// Reads the row of a record, counts it, and writes it again.
 pub fn row(bytes: &[u8]) -> Option<Vec<u8>> {
     let row = Row::parse(bytes)?;
-    assert_eq!(row.side().row_bytes, bytes.len(), "a row is counted as long as it is");
+    assert_eq!(row.info().row_bytes, bytes.len(), "a row is counted as long as it is");
     Some(row.encode())
 }
 
-/// Reads the place of a record. Returns it again, if its key belongs there.
-pub fn place(bytes: &[u8]) -> Option<Vec<u8>> {
-    let (position, key) = parse_place(bytes)?;
-    (key.position() == position).then(|| place_of(&key))
+/// Reads a row key. Returns it again, if its position is that of its key.
+pub fn row_key(bytes: &[u8]) -> Option<Vec<u8>> {
+    let (position, key) = parse_row_key(bytes)?;
+    (key.position() == position).then(|| row::row_key(&key))
 }
 
 /// Reads an entry of the index of ends, and writes it again.
@@ -25,8 +25,8 @@ pub fn end(bytes: &[u8]) -> Option<Vec<u8>> {
     let (leaf, position, key) = parse_end(bytes)?;
     let (_, time) = bytes.split_first_chunk::<2>()?;
     let ends_ms = u64::from_be_bytes(*time.first_chunk()?);
-    let place = [&position.to_u128().to_be_bytes()[..], key.as_bytes()].concat();
-    Some(end_of(leaf, ends_ms, &place))
+    let row_key = [&position.to_u128().to_be_bytes()[..], key.as_bytes()].concat();
+    Some(end_of(leaf, ends_ms, &row_key))
 }
 
 /// Writes the agreed replica sets as on disk.

@@ -153,16 +153,16 @@ mod tests {
         fn leaves_and_ends_make_up_a_span(ends in (positions(), positions())) {
             for span in spans(range(ends)) {
                 let (leaves, ends) = cover(span);
-                let mut pieces: Vec<_> = ends.collect();
+                let mut parts: Vec<_> = ends.collect();
                 if !leaves.is_empty() {
                     let last = start_of(leaves.end).wrapping_sub(1);
-                    pieces.push(Span { first: start_of(leaves.start), last });
+                    parts.push(Span { first: start_of(leaves.start), last });
                 }
-                pieces.sort_by_key(|piece| piece.first);
-                prop_assert!(pieces.len() <= 3);
-                prop_assert_eq!(pieces[0].first, span.first);
-                prop_assert_eq!(pieces[pieces.len() - 1].last, span.last);
-                for pair in pieces.windows(2) {
+                parts.sort_by_key(|part| part.first);
+                prop_assert!(parts.len() <= 3);
+                prop_assert_eq!(parts[0].first, span.first);
+                prop_assert_eq!(parts[parts.len() - 1].last, span.last);
+                for pair in parts.windows(2) {
                     prop_assert_eq!(pair[0].last + 1, pair[1].first);
                 }
             }

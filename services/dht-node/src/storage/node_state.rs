@@ -9,8 +9,8 @@ use prost::Message;
 use shoal_core::{
     Address,
     ring::{
-        Agreement, Ballot, Configurations, Contact, KeyRange, Lineage, NodeId, Position, Proposal,
-        ReplicaSet,
+        Ballot, Configuration, Configurations, Contact, KeyRange, Lineage, NodeId, Position,
+        Proposal, ReplicaSet,
     },
 };
 use tracing::warn;
@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{StoreError, database::Database, error::Fault, tables::META};
 use crate::counters::mend;
 
-/// The names under which they are stored.
+/// The names under which they are stored, older than the names in the code.
 pub(super) const CONFIGURATIONS: &str = "custody";
 pub(super) const KNOWN_NODES: &str = "contacts";
 
@@ -29,7 +29,7 @@ const FORMAT: u32 = 1;
 #[derive(Clone, PartialEq, Message)]
 struct StoredConfigurations {
     #[prost(message, repeated, tag = "1")]
-    agreements: Vec<StoredAgreement>,
+    configurations: Vec<StoredConfiguration>,
     #[prost(uint32, tag = "15")]
     format: u32,
 }
@@ -43,7 +43,7 @@ struct StoredNodes {
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct StoredAgreement {
+struct StoredConfiguration {
     #[prost(message, optional, tag = "1")]
     present: Option<StoredPresent>,
     #[prost(message, optional, tag = "2")]
@@ -123,7 +123,7 @@ pub(super) fn load_configurations(
 }
 
 pub(super) fn encode_configurations(configurations: &Configurations) -> Vec<u8> {
-    let agreements = configurations.known().map(|(range, known)| StoredAgreement {
+    let configurations = configurations.known().map(|(range, known)| StoredConfiguration {
         present: Some(StoredPresent {
             range: Some(StoredRange {
                 after: range.after.to_string(),
@@ -139,14 +139,15 @@ pub(super) fn encode_configurations(configurations: &Configurations) -> Vec<u8> 
         displaced: known.displaced.as_ref().map(stored_set),
         supplied: known.supplied,
     });
-    StoredConfigurations { agreements: agreements.collect(), format: FORMAT }.encode_to_vec()
+    let configurations = configurations.collect();
+    StoredConfigurations { configurations, format: FORMAT }.encode_to_vec()
 }
 
 /// None if the bytes are damaged, or of a later format.
 pub(super) fn parse_configurations(bytes: &[u8], node: NodeId) -> Option<Configurations> {
     let stored = StoredConfigurations::decode(bytes).ok()?;
     let mut configurations = Configurations::new(node);
-    for mut known in (stored.format <= FORMAT).then_some(stored.agreements)? {
+    for mut known in (stored.format <= FORMAT).then_some(stored.configurations)? {
         let is_mended = mend_counts(&mut known);
         let StoredPresent { range, set } = known.present?;
         let range = range?;
@@ -157,7 +158,7 @@ pub(super) fn parse_configurations(bytes: &[u8], node: NodeId) -> Option<Configu
         if is_mended {
             warn!(%range, "absurd epochs or rounds on the disk were replaced");
         }
-        let agreement = Agreement {
+        let configuration = Configuration {
             present: parse_set(set?)?,
             promised: match known.promised {
                 None => None,
@@ -175,14 +176,14 @@ pub(super) fn parse_configurations(bytes: &[u8], node: NodeId) -> Option<Configu
             },
             supplied: known.supplied,
         };
-        configurations.restore(range, &agreement);
+        configurations.restore(range, &configuration);
     }
     Some(configurations)
 }
 
 /// Replaces absurd counts, which earlier versions accepted from anybody: they would disable a range
 /// forever, because no next set could follow them. A promise stays one, above all valid ballots.
-fn mend_counts(known: &mut StoredAgreement) -> bool {
+fn mend_counts(known: &mut StoredConfiguration) -> bool {
     let present = known.present.as_mut().and_then(|present| present.set.as_mut());
     let accepted = known.accepted.as_mut();
     let (ballot, next) = accepted.map_or((None, None), |it| (it.ballot.as_mut(), it.next.as_mut()));

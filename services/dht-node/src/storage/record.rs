@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_values_are_refused_beyond_their_limits_with_words() {
+    fn keys_and_values_beyond_their_limits_are_refused_with_a_message() {
         let refused = |length: usize| Key::try_from(Bytes::from(vec![1; length])).unwrap_err();
         assert_eq!(refused(0).to_string(), "a key has from 1 to 256 bytes, not 0");
         assert_eq!(refused(257).to_string(), "a key has from 1 to 256 bytes, not 257");

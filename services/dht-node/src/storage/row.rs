@@ -15,7 +15,7 @@ pub(super) const POSITION_BYTES: usize = size_of::<u128>();
 const HEAD_BYTES: usize = 2 + Version::BYTES;
 
 /// Bytes that redb and the index of ends use for each record in addition to its row and twice its
-/// place.
+/// row key.
 const ENTRY_BYTES: usize = 64;
 
 const HAS_VALUE: u8 = 1;
@@ -45,9 +45,9 @@ impl Record {
     }
 }
 
-/// A record before or after a change.
+/// A record without its key and value.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Side {
+pub(super) struct RowInfo {
     pub(super) stamp: Stamp,
     pub(super) is_tombstone: bool,
     pub(super) ends_ms: Option<u64>,
@@ -125,9 +125,9 @@ impl<'a> Row<'a> {
     }
 
     /// The part that the sums need.
-    pub(super) fn side(&self) -> Side {
+    pub(super) fn info(&self) -> RowInfo {
         let (stamp, is_tombstone) = (self.stamp, self.value.is_none());
-        Side { stamp, is_tombstone, ends_ms: self.ends_ms(), row_bytes: self.len() }
+        RowInfo { stamp, is_tombstone, ends_ms: self.ends_ms(), row_bytes: self.len() }
     }
 
     pub(super) fn to_record(self, key: Key) -> Record {
@@ -147,33 +147,33 @@ fn number(row: &mut &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(*number))
 }
 
-/// The place of a key in the database: its position, then the key, so that neighbours on the ring
+/// The row key of a key in the database: its position, then the key, so that neighbours on the ring
 /// are neighbours on disk.
-pub(super) fn place_of(key: &Key) -> Vec<u8> {
-    let mut place = Vec::with_capacity(POSITION_BYTES + key.as_bytes().len());
-    place.extend(key.position().to_u128().to_be_bytes());
-    place.extend_from_slice(key.as_bytes());
-    place
+pub(super) fn row_key(key: &Key) -> Vec<u8> {
+    let mut row_key = Vec::with_capacity(POSITION_BYTES + key.as_bytes().len());
+    row_key.extend(key.position().to_u128().to_be_bytes());
+    row_key.extend_from_slice(key.as_bytes());
+    row_key
 }
 
-/// The position and the key at a place of the database.
-pub(super) fn parse_place(place: &[u8]) -> Option<(Position, Key)> {
-    let (position, key) = place.split_first_chunk()?;
+/// The position and the key of a row key.
+pub(super) fn parse_row_key(row_key: &[u8]) -> Option<(Position, Key)> {
+    let (position, key) = row_key.split_first_chunk()?;
     let key = Bytes::copy_from_slice(key).try_into().ok()?;
     Some((Position::from_u128(u128::from_be_bytes(*position)), key))
 }
 
-/// The entry of a record's end in the index of ends: its leaf, then its time, then its place. So
+/// The entry of a record's end in the index of ends: its leaf, then its time, then its row key. So
 /// the oldest records of a range are found without reading those of other ranges.
-pub(super) fn end_of(leaf: usize, ends_ms: u64, place: &[u8]) -> Vec<u8> {
-    [&(leaf as u16).to_be_bytes()[..], &ends_ms.to_be_bytes(), place].concat()
+pub(super) fn end_of(leaf: usize, ends_ms: u64, row_key: &[u8]) -> Vec<u8> {
+    [&(leaf as u16).to_be_bytes()[..], &ends_ms.to_be_bytes(), row_key].concat()
 }
 
 /// The leaf, position and key of an entry of the index of ends.
 pub(super) fn parse_end(end: &[u8]) -> Option<(usize, Position, Key)> {
     let (leaf, rest) = end.split_first_chunk()?;
-    let (_, place) = rest.split_at_checked(size_of::<u64>())?;
-    let (position, key) = parse_place(place)?;
+    let (_, row_key) = rest.split_at_checked(size_of::<u64>())?;
+    let (position, key) = parse_row_key(row_key)?;
     Some((usize::from(u16::from_be_bytes(*leaf)), position, key))
 }
 
@@ -234,8 +234,8 @@ mod tests {
             prop_assert_eq!(row.len(), record.row().len());
             let parsed = Row::parse(&row).unwrap();
             prop_assert_eq!(parsed.to_record(record.key.clone()), record.clone());
-            let place = place_of(&record.key);
-            prop_assert_eq!(parse_place(&place), Some((record.key.position(), record.key)));
+            let encoded = row_key(&record.key);
+            prop_assert_eq!(parse_row_key(&encoded), Some((record.key.position(), record.key)));
         }
 
         #[test]
@@ -248,8 +248,8 @@ mod tests {
         }
 
         #[test]
-        fn no_row_and_no_place_reach_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let _ = (Row::parse(&bytes).map(|row| row.side()), parse_place(&bytes));
+        fn no_row_and_no_row_key_reach_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let _ = (Row::parse(&bytes).map(|row| row.info()), parse_row_key(&bytes));
         }
     }
 }

@@ -3,11 +3,11 @@
 use redb::TableDefinition;
 use shoal_core::ring::Version;
 
-/// Records by their place: position and key.
+/// Records by their row key: position and key.
 pub(super) const RECORDS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
 /// Versions of records that end, by leaf (two bytes, big-endian), end time (eight bytes,
-/// big-endian) and place.
+/// big-endian) and row key.
 pub(super) const ENDS: TableDefinition<&[u8], &[u8; Version::BYTES]> =
     TableDefinition::new("ends-by-leaf");
 

@@ -12,7 +12,7 @@ use super::{
     error::Fault,
     leaves::{leaf_of, spans},
     node_state::{self, CONFIGURATIONS, KNOWN_NODES},
-    row::{Row, Side, end_of, parse_place, place_of},
+    row::{Row, RowInfo, end_of, parse_row_key, row_key},
     tables::{BATCH, ENDS, META, RECORDS},
 };
 
@@ -114,7 +114,7 @@ impl<'t> Txn<'t> {
     /// The record of a key, which may be a tombstone or expired.
     pub fn get(&mut self, key: &Key) -> Result<Option<Record>, Broken> {
         self.attempt(|txn| {
-            let Some(row) = txn.records.get(&*place_of(key))? else { return Ok(None) };
+            let Some(row) = txn.records.get(&*row_key(key))? else { return Ok(None) };
             Ok(Some(parse(row.value())?.to_record(key.clone())))
         })
     }
@@ -122,8 +122,8 @@ impl<'t> Txn<'t> {
     /// Stores a record if it is newer than the present one: the last writer wins.
     pub fn merge(&mut self, record: &Record) -> Result<Merged, Broken> {
         self.attempt(|txn| {
-            let place = place_of(&record.key);
-            let before = txn.before(&place)?;
+            let at = row_key(&record.key);
+            let before = txn.before(&at)?;
             if let Some(before) = before {
                 match record.stamp.cmp(&before.stamp) {
                     Ordering::Less => return Ok(Merged::Older(before.stamp)),
@@ -131,7 +131,7 @@ impl<'t> Txn<'t> {
                     Ordering::Greater => {}
                 }
             }
-            txn.replace(&record.key, &place, before, Some(record.row()))?;
+            txn.replace(&record.key, &at, before, Some(record.row()))?;
             txn.written.records += 1;
             Ok(Merged::Stored)
         })
@@ -141,11 +141,11 @@ impl<'t> Txn<'t> {
     /// every replica has. Returns whether it was purged.
     pub fn purge(&mut self, key: &Key, version: Version) -> Result<bool, Broken> {
         self.attempt(|txn| {
-            let place = place_of(key);
-            let before = txn.before(&place)?;
+            let at = row_key(key);
+            let before = txn.before(&at)?;
             let is_there = before.is_some_and(|before| before.stamp.version == version);
             if is_there {
-                txn.replace(key, &place, before, None)?;
+                txn.replace(key, &at, before, None)?;
             }
             Ok(is_there)
         })
@@ -156,21 +156,21 @@ impl<'t> Txn<'t> {
     /// others have a turn.
     pub fn discard(&mut self, range: KeyRange, max: usize) -> Result<usize, Broken> {
         self.attempt(|txn| {
-            let mut places = Vec::new();
+            let mut row_keys = Vec::new();
             for span in spans(range) {
                 let (from, to) = bounds_of(span);
-                let left = max - places.len();
+                let left = max - row_keys.len();
                 let found = txn.records.range::<&[u8]>((as_slice(&from), as_slice(&to)))?;
                 for entry in found.take(left) {
-                    places.push(entry?.0.value().to_vec());
+                    row_keys.push(entry?.0.value().to_vec());
                 }
             }
-            for place in &places {
-                let before = txn.before(place)?;
-                let (_, key) = parse_place(place).ok_or(Fault::UNREADABLE_KEY)?;
-                txn.replace(&key, place, before, None)?;
+            for at in &row_keys {
+                let before = txn.before(at)?;
+                let (_, key) = parse_row_key(at).ok_or(Fault::UNREADABLE_KEY)?;
+                txn.replace(&key, at, before, None)?;
             }
-            Ok(places.len())
+            Ok(row_keys.len())
         })
     }
 
@@ -207,34 +207,34 @@ impl<'t> Txn<'t> {
         })
     }
 
-    /// The record at a place.
-    fn before(&self, place: &[u8]) -> Result<Option<Side>, Fault> {
-        let row = self.records.get(place)?;
-        row.map(|row| Ok(parse(row.value())?.side())).transpose()
+    /// The record of a row key.
+    fn before(&self, row_key: &[u8]) -> Result<Option<RowInfo>, Fault> {
+        let row = self.records.get(row_key)?;
+        row.map(|row| Ok(parse(row.value())?.info())).transpose()
     }
 
     fn replace(
         &mut self,
         key: &Key,
-        place: &[u8],
-        before: Option<Side>,
+        row_key: &[u8],
+        before: Option<RowInfo>,
         after: Option<Row<'_>>,
     ) -> Result<(), Fault> {
         let leaf = leaf_of(key.position().to_u128());
         if let Some(ends_ms) = before.and_then(|before| before.ends_ms) {
-            self.ends.remove(&*end_of(leaf, ends_ms, place))?;
+            self.ends.remove(&*end_of(leaf, ends_ms, row_key))?;
         }
-        let side = after.map(|row| row.side());
-        if let Some(Side { stamp, ends_ms: Some(ends_ms), .. }) = side {
-            self.ends.insert(&*end_of(leaf, ends_ms, place), &stamp.version.to_bytes())?;
+        let info = after.map(|row| row.info());
+        if let Some(RowInfo { stamp, ends_ms: Some(ends_ms), .. }) = info {
+            self.ends.insert(&*end_of(leaf, ends_ms, row_key), &stamp.version.to_bytes())?;
         }
         let row = after.map(|row| row.encode());
         match &row {
-            Some(row) => drop(self.records.insert(place, &**row)?),
-            None => drop(self.records.remove(place)?),
+            Some(row) => drop(self.records.insert(row_key, &**row)?),
+            None => drop(self.records.remove(row_key)?),
         }
-        self.written.bytes += place.len() + row.map_or(0, |row| row.len());
-        self.written.changes.push(Change::new(key, before, side));
+        self.written.bytes += row_key.len() + row.map_or(0, |row| row.len());
+        self.written.changes.push(Change::new(key, before, info));
         self.is_changed = true;
         Ok(())
     }

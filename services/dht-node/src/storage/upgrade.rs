@@ -7,7 +7,7 @@ use shoal_core::ring::Version;
 use super::{
     error::Fault,
     leaves::leaf_of,
-    row::{Row, end_of, parse_place},
+    row::{Row, end_of, parse_row_key},
     tables::{ENDS, RECORDS},
 };
 
@@ -29,12 +29,12 @@ fn order_ends_by_leaf(redb: &redb::Database) -> Result<(), Fault> {
     transaction.delete_table(ENDS)?;
     let mut ends = transaction.open_table(ENDS)?;
     for entry in transaction.open_table(RECORDS)?.iter()? {
-        let (place, row) = entry?;
-        let (position, _) = parse_place(place.value()).ok_or(Fault::UNREADABLE_KEY)?;
-        let side = Row::parse(row.value()).ok_or(Fault::UNREADABLE_RECORD)?.side();
-        if let Some(ends_ms) = side.ends_ms {
-            let end = end_of(leaf_of(position.to_u128()), ends_ms, place.value());
-            ends.insert(&*end, &side.stamp.version.to_bytes())?;
+        let (row_key, row) = entry?;
+        let (position, _) = parse_row_key(row_key.value()).ok_or(Fault::UNREADABLE_KEY)?;
+        let info = Row::parse(row.value()).ok_or(Fault::UNREADABLE_RECORD)?.info();
+        if let Some(ends_ms) = info.ends_ms {
+            let end = end_of(leaf_of(position.to_u128()), ends_ms, row_key.value());
+            ends.insert(&*end, &info.stamp.version.to_bytes())?;
         }
     }
     drop(ends);

@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_for_another_node_is_refused_and_so_is_one_for_nobody_where_it_must_name_one() {
+    fn a_call_for_another_node_is_refused_and_one_without_an_addressee_where_it_must_have_one() {
         let [me, other] = [1, 2].map(|number| NodeId::new(Uuid::from_u128(number)));
         let meant_for = |id| Addressee(id).call(Request::new(())).expect("it is taken");
         let (mine, theirs, nobodys) = (meant_for(me), meant_for(other), Request::new(()));

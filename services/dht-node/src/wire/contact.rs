@@ -22,28 +22,28 @@ const MAX_RUMOURS: usize = 256;
 
 /// The source of a node's address, which decides how it is judged.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Told {
+pub(crate) enum Provenance {
     /// The node itself, in a call from this host: the setting decides whether the address is
     /// accepted, and an unspecified host stands for the observed one.
-    ByItself(IpAddr, AdvertisedAddresses),
+    Itself(IpAddr, AdvertisedAddresses),
     /// A node on this host: its addresses are useful to others.
-    From(IpAddr),
-    /// A node that agreed with it on a replica set, perhaps long ago.
-    InAgreement,
+    Hearsay(IpAddr),
+    /// A replica set that has the node as a member, chosen perhaps long ago.
+    ReplicaSet,
 }
 
-impl Told {
+impl Provenance {
     /// An answer from the node that was dialled at this address.
     pub(crate) fn at(address: &Address) -> Self {
         // Whether a name stands for this host is not known here.
-        Self::From(address.ip().unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
+        Self::Hearsay(address.ip().unwrap_or(Ipv4Addr::UNSPECIFIED.into()))
     }
 
     /// How the same node's hearsay about others is judged.
     const fn of_others(self) -> Self {
         match self {
-            Self::ByItself(seen, _) => Self::From(seen),
-            told => told,
+            Self::Itself(seen, _) => Self::Hearsay(seen),
+            provenance => provenance,
         }
     }
 }
@@ -58,43 +58,46 @@ pub(crate) fn contact(contact: &Contact) -> pb::NodeInfo {
     }
 }
 
-pub(crate) fn parse_contact(info: Option<pb::NodeInfo>, told: Told) -> Result<Contact, WireError> {
+pub(crate) fn parse_contact(
+    info: Option<pb::NodeInfo>,
+    provenance: Provenance,
+) -> Result<Contact, WireError> {
     let info = info.ok_or(WireError::Missing("the node"))?;
     let id: NodeId = info.node_id.parse().map_err(field)?;
     // The gossip that is forwarded and stored has no field for another address.
     if info.index != 0 {
-        let words = format!("node {id} stands at its place 0 alone, not at {}", info.index);
+        let words = format!("node {id} has one position, with index 0, not {}", info.index);
         return Err(WireError::Field(words));
     }
     let right = Position::of_node(id, 0);
     if right.to_string() != info.position {
         return Err(WireError::Position { id: info.node_id, claimed: info.position, right });
     }
-    dialable(right, id, &info.address, told)
+    dialable(right, id, &info.address, provenance)
 }
 
 /// A node given by its id and address alone.
 pub(crate) fn parse_named(id: &str, address: &str) -> Result<Contact, WireError> {
     let id: NodeId = id.parse().map_err(field)?;
-    dialable(Position::of_node(id, 0), id, address, Told::InAgreement)
+    dialable(Position::of_node(id, 0), id, address, Provenance::ReplicaSet)
 }
 
 fn dialable(
     position: Position,
     id: NodeId,
     address: &str,
-    told: Told,
+    provenance: Provenance,
 ) -> Result<Contact, WireError> {
     let address: Address = address.parse().map_err(field)?;
-    let address = match told {
-        Told::ByItself(observed, rule) => rule.accept(address, observed).map_err(field)?,
-        Told::From(teacher) if !may_learn(&address, teacher) => {
+    let address = match provenance {
+        Provenance::Itself(observed, rule) => rule.accept(address, observed).map_err(field)?,
+        Provenance::Hearsay(teacher) if !may_learn(&address, teacher) => {
             return Err(WireError::HostLocal(address));
         }
-        Told::InAgreement if address.is_unspecified() => {
+        Provenance::ReplicaSet if address.is_unspecified() => {
             return Err(WireError::HostLocal(address));
         }
-        Told::From(_) | Told::InAgreement => address,
+        Provenance::Hearsay(_) | Provenance::ReplicaSet => address,
     };
     if address.port() == 0 {
         return Err(WireError::Field(format!("nobody can dial {address}")));
@@ -102,9 +105,12 @@ fn dialable(
     Ok(Contact { position, id, address })
 }
 
-/// A node known from hearsay; none if its address leads nowhere from here.
-fn parse_hearsay(info: Option<pb::NodeInfo>, told: Told) -> Result<Option<Contact>, WireError> {
-    match parse_contact(info, told.of_others()) {
+/// A node known from hearsay; none if its address cannot be dialled from here.
+fn parse_hearsay(
+    info: Option<pb::NodeInfo>,
+    provenance: Provenance,
+) -> Result<Option<Contact>, WireError> {
+    match parse_contact(info, provenance.of_others()) {
         Ok(contact) => Ok(Some(contact)),
         Err(WireError::HostLocal(_)) => Ok(None),
         Err(error) => Err(error),
@@ -114,10 +120,10 @@ fn parse_hearsay(info: Option<pb::NodeInfo>, told: Told) -> Result<Option<Contac
 fn parse_contacts(
     what: &'static str,
     nodes: Vec<pb::NodeInfo>,
-    told: Told,
+    provenance: Provenance,
 ) -> Result<Vec<Contact>, WireError> {
     let nodes = at_most(what, nodes, MAX_NODES)?.into_iter();
-    nodes.filter_map(|node| parse_hearsay(Some(node), told).transpose()).collect()
+    nodes.filter_map(|node| parse_hearsay(Some(node), provenance).transpose()).collect()
 }
 
 pub(crate) fn state(state: &State) -> pb::NodeState {
@@ -134,19 +140,23 @@ pub(crate) fn state(state: &State) -> pb::NodeState {
     }
 }
 
-pub(crate) fn parse_state(state: Option<pb::NodeState>, told: Told) -> Result<State, WireError> {
+pub(crate) fn parse_state(
+    state: Option<pb::NodeState>,
+    provenance: Provenance,
+) -> Result<State, WireError> {
     let state = state.ok_or(WireError::Missing("the state"))?;
     let standing = match state.standing() {
         pb::Standing::Member => Standing::Member,
         pb::Standing::Leaving => Standing::Leaving,
         pb::Standing::Joining | pb::Standing::Unspecified => Standing::Joining,
     };
-    let predecessor = state.predecessor.map(|node| parse_hearsay(Some(node), told)).transpose()?;
+    let predecessor =
+        state.predecessor.map(|node| parse_hearsay(Some(node), provenance)).transpose()?;
     Ok(State {
-        node: parse_contact(state.node, told)?,
+        node: parse_contact(state.node, provenance)?,
         standing,
         predecessor: predecessor.flatten(),
-        successors: parse_contacts("successors", state.successors, told)?,
+        successors: parse_contacts("successors", state.successors, provenance)?,
     })
 }
 
@@ -161,13 +171,13 @@ pub(crate) fn found(found: &Found) -> pb::FindSuccessorResponse {
 
 pub(crate) fn parse_found(
     found: pb::FindSuccessorResponse,
-    told: Told,
+    provenance: Provenance,
 ) -> Result<Found, WireError> {
     Ok(Found {
-        node: parse_contact(found.node, told)?,
+        node: parse_contact(found.node, provenance)?,
         owns: found.owns,
-        successors: parse_contacts("successors", found.successors, told)?,
-        closer: parse_contacts("closer nodes", found.closer, told)?,
+        successors: parse_contacts("successors", found.successors, provenance)?,
+        closer: parse_contacts("closer nodes", found.closer, provenance)?,
     })
 }
 
@@ -186,8 +196,11 @@ pub(crate) fn rumour(entry: &Entry) -> pb::Rumour {
 
 /// Gossip about nodes. An entry with an absurd incarnation is left out, because the node that it is
 /// about could not refute it; refusing the whole message would silence a node whose clock is far
-/// ahead. An address that leads nowhere from here is left out as well.
-pub(crate) fn parse_rumours(rumours: Vec<pb::Rumour>, told: Told) -> Result<Vec<Entry>, WireError> {
+/// ahead. An address that cannot be dialled from here is left out as well.
+pub(crate) fn parse_rumours(
+    rumours: Vec<pb::Rumour>,
+    provenance: Provenance,
+) -> Result<Vec<Entry>, WireError> {
     let rumours = at_most("rumours", rumours, MAX_RUMOURS)?.into_iter();
     let rumours = rumours.filter(|rumour| is_credible(rumour.incarnation));
     let parse = |rumour: pb::Rumour| {
@@ -197,7 +210,7 @@ pub(crate) fn parse_rumours(rumours: Vec<pb::Rumour>, told: Told) -> Result<Vec<
             pb::Life::Dead => Life::Dead,
             pb::Life::Unspecified => return Err(WireError::Missing("the life")),
         };
-        let contact = parse_hearsay(rumour.node, told)?;
+        let contact = parse_hearsay(rumour.node, provenance)?;
         Ok(contact.map(|contact| Entry { contact, incarnation: rumour.incarnation, life }))
     };
     rumours.filter_map(|rumour| parse(rumour).transpose()).collect()
@@ -225,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_stands_at_one_place_which_it_can_be_told_of_at() {
+    fn a_node_has_one_position_and_is_accepted_there_alone() {
         let id = NodeId::new(Uuid::from_u128(1));
         let at = |index| pb::NodeInfo {
             node_id: id.to_string(),
@@ -234,10 +247,11 @@ mod tests {
             address: "10.0.0.1:7073".to_owned(),
             location: None,
         };
-        let node = parse_contact(Some(at(0)), Told::InAgreement).expect("it stands there");
-        assert_eq!(parse_contact(Some(contact(&node)), Told::InAgreement), Ok(node));
-        let refused = parse_contact(Some(at(1)), Told::InAgreement).expect_err("it is elsewhere");
-        assert!(refused.to_string().contains("stands at its place 0 alone, not at 1"), "{refused}");
+        let node = parse_contact(Some(at(0)), Provenance::ReplicaSet).expect("it is there");
+        assert_eq!(parse_contact(Some(contact(&node)), Provenance::ReplicaSet), Ok(node));
+        let refused =
+            parse_contact(Some(at(1)), Provenance::ReplicaSet).expect_err("it is elsewhere");
+        assert!(refused.to_string().contains("has one position, with index 0, not 1"), "{refused}");
     }
 
     fn info(number: u128, address: &str) -> pb::NodeInfo {
@@ -247,7 +261,11 @@ mod tests {
         pb::NodeInfo { node_id, position, address, ..pb::NodeInfo::default() }
     }
 
-    fn state_of(address: &str, others: &[&str], told: Told) -> Result<State, WireError> {
+    fn state_of(
+        address: &str,
+        others: &[&str],
+        provenance: Provenance,
+    ) -> Result<State, WireError> {
         let others = others.iter().enumerate();
         let others: Vec<_> =
             others.map(|(number, address)| info(number as u128, address)).collect();
@@ -257,7 +275,7 @@ mod tests {
             predecessor: others.first().cloned(),
             successors: others,
         };
-        parse_state(Some(state), told)
+        parse_state(Some(state), provenance)
     }
 
     fn addresses(nodes: &[Contact]) -> Vec<String> {
@@ -268,51 +286,55 @@ mod tests {
         ["127.0.0.1:22", "[::1]:22", "169.254.169.254:80", "0.0.0.0:22", "localhost:22"];
 
     #[test]
-    fn a_node_advertises_where_it_is_seen_unless_the_setting_allows_more() {
+    fn a_node_advertises_its_observed_address_unless_the_setting_allows_others() {
         let seen: IpAddr = [10, 0, 0, 1].into();
-        let told = |address, rule| {
-            let state = state_of(address, &[], Told::ByItself(seen, rule));
+        let accepted = |address, rule| {
+            let state = state_of(address, &[], Provenance::Itself(seen, rule));
             state.map(|state| state.node.address.to_string())
         };
         let (observed, any) = (AdvertisedAddresses::Observed, AdvertisedAddresses::Any);
         for rule in [observed, any] {
             for address in ["10.0.0.1:7071", "0.0.0.0:7071"] {
-                assert_eq!(told(address, rule).as_deref(), Ok("10.0.0.1:7071"));
+                assert_eq!(accepted(address, rule).as_deref(), Ok("10.0.0.1:7071"));
             }
             for address in ["127.0.0.1:22", "169.254.169.254:80", "localhost:22", "10.0.0.1:0"] {
-                assert!(told(address, rule).is_err(), "{address}");
+                assert!(accepted(address, rule).is_err(), "{address}");
             }
         }
         for address in ["10.0.0.2:7071", "node.example:7071"] {
-            let refused = told(address, observed).expect_err("it is elsewhere").to_string();
+            let refused = accepted(address, observed).expect_err("it is elsewhere").to_string();
             assert!(refused.contains("advertised_addresses"), "{refused}");
-            assert_eq!(told(address, any).as_deref(), Ok(address));
+            assert_eq!(accepted(address, any).as_deref(), Ok(address));
         }
     }
 
     #[test]
-    fn what_leads_nowhere_from_here_is_left_out_of_what_others_tell() {
+    fn addresses_of_others_that_cannot_be_dialled_from_here_are_left_out() {
         let others = [&LOCAL[..], &["10.0.0.2:7071"]].concat();
         let rule = AdvertisedAddresses::Observed;
-        for told in [
-            Told::ByItself([10, 0, 0, 1].into(), rule),
-            Told::at(&"10.0.0.1:7071".parse().expect("an address")),
-            Told::at(&"name:1".parse().expect("an address")),
+        for provenance in [
+            Provenance::Itself([10, 0, 0, 1].into(), rule),
+            Provenance::at(&"10.0.0.1:7071".parse().expect("an address")),
+            Provenance::at(&"name:1".parse().expect("an address")),
         ] {
-            let state = state_of("10.0.0.1:7071", &others, told).expect("the rest is taken");
+            let state = state_of("10.0.0.1:7071", &others, provenance).expect("the rest is taken");
             assert_eq!(addresses(&state.successors), ["10.0.0.2:7071"]);
             assert_eq!(state.predecessor, None);
         }
-        let rumours = |told| {
+        let rumours = |provenance| {
             let rumour = |address: &&str| pb::Rumour {
                 node: Some(info(7, address)),
                 incarnation: 1,
                 life: pb::Life::Alive.into(),
             };
-            let entries = parse_rumours(others.iter().map(rumour).collect(), told);
+            let entries = parse_rumours(others.iter().map(rumour).collect(), provenance);
             entries.expect("they are well-formed").len()
         };
-        assert_eq!(rumours(Told::From([10, 0, 0, 1].into())), 1);
-        assert_eq!(rumours(Told::From([127, 0, 0, 1].into())), 5, "all but the unspecified one");
+        assert_eq!(rumours(Provenance::Hearsay([10, 0, 0, 1].into())), 1);
+        assert_eq!(
+            rumours(Provenance::Hearsay([127, 0, 0, 1].into())),
+            5,
+            "all but the unspecified one"
+        );
     }
 }

@@ -14,21 +14,21 @@ pub(crate) enum WireError {
     Missing(&'static str),
     #[error("{0}")]
     Field(String),
-    #[error("{0} leads nowhere from another host")]
+    #[error("{0} cannot be dialled from another host")]
     HostLocal(Address),
-    #[error("{id} stands at {right}, not at {claimed}; positions are computed from ids")]
+    #[error("{id} is at {right}, not at {claimed}; positions are computed from ids")]
     Position { id: String, claimed: String, right: Position },
     #[error("{got} {what} are more than the {max} allowed")]
     TooMany { what: &'static str, got: usize, max: usize },
     #[error(
         "{what} {got} is more than {days} days ahead of this node's clock, taken as milliseconds since \
-         1970: no ring comes so far; set the clocks of both nodes",
+         1970: no ring reaches that; set the clocks of both nodes",
         days = MAX_AHEAD.as_secs() / 86_400
     )]
     Absurd { what: &'static str, got: u64 },
-    #[error("{got} {what} answer a question about {asked}")]
+    #[error("{got} {what} answer a request for {asked}")]
     Unequal { what: &'static str, got: usize, asked: usize },
-    #[error("{0} do not come in order, or are of what was not asked for")]
+    #[error("{0} are out of order, or were not requested")]
     OutOfOrder(&'static str),
 }
 
@@ -64,7 +64,7 @@ mod tests {
     use crate::time::unix_ms;
 
     #[test]
-    fn a_count_is_believed_up_to_a_day_ahead() {
+    fn a_count_is_credible_up_to_a_day_ahead() {
         let day = MAX_AHEAD.as_millis() as u64;
         let now = unix_ms();
         assert!(credible("epoch", 0).is_ok() && credible("epoch", now + day - 1).is_ok());

@@ -71,12 +71,12 @@ pub(crate) fn parse_stamps(
     range: KeyRange,
     after: Option<&Key>,
 ) -> Result<(Vec<(Key, Stamp)>, bool), WireError> {
-    let place = |key: &Key| (range.first().distance_to(key.position()), key.clone());
-    let mut last = after.map(place);
+    let rank = |key: &Key| (range.first().distance_to(key.position()), key.clone());
+    let mut last = after.map(rank);
     let mut stamps = Vec::with_capacity(response.versions.len());
     for listed in response.versions {
         let key = Key::try_from(listed.key).map_err(field)?;
-        let next = Some(place(&key));
+        let next = Some(rank(&key));
         if !range.contains(key.position()) || next <= last {
             return Err(WireError::OutOfOrder("keys"));
         }
@@ -132,17 +132,17 @@ mod tests {
     }
 
     #[test]
-    fn digests_that_are_fewer_or_more_than_the_ranges_are_no_answer() {
+    fn fewer_or_more_digests_than_ranges_are_no_answer() {
         let digests = |count| vec![digest(Digest::default()); count];
         assert_eq!(parse_digests(digests(3), 3), Ok(vec![Digest::default(); 3]));
         for got in [0, 2, 4] {
             let wrong = parse_digests(digests(got), 3).expect_err("not as many as were asked for");
-            assert_eq!(wrong.to_string(), format!("{got} digests answer a question about 3"));
+            assert_eq!(wrong.to_string(), format!("{got} digests answer a request for 3"));
         }
     }
 
     #[test]
-    fn a_page_of_keys_goes_on_from_the_one_before_in_order_and_within_its_range() {
+    fn a_page_of_keys_continues_the_one_before_in_order_and_within_its_range() {
         let (after, keys) = keys();
         let range = KeyRange { after, last: keys[3].position() };
         let page = |keys: &[&Key], more, after| {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn records_that_nobody_asked_for_are_no_answer() {
+    fn records_that_were_not_requested_are_no_answer() {
         let (_, keys) = keys();
         let of = |keys: &[&Key]| -> Vec<pb::Record> {
             let records = keys.iter().map(|key| pb::Record {

@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_is_not_the_primary_names_who_is() {
+    fn a_node_that_is_not_the_primary_names_the_primary() {
         let id = NodeId::new(Uuid::from_u128(7));
         let primary_of = |address: &str| {
             let address = address.parse().expect(address);

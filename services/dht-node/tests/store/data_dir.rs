@@ -4,6 +4,7 @@ use std::{
 };
 
 use redb::TableDefinition;
+use shoal_common::durable_files::DirectoryError;
 use shoal_core::ring::{
     Ballot, Configurations, Contact, KeyRange, Lineage, NodeId, Position, Proposal, ReplicaSet,
 };
@@ -29,7 +30,10 @@ fn refused(directory: &Path) -> String {
 fn a_second_process_in_the_directory_is_refused() {
     let (directory, store) = fresh();
     let error = DataDir::open(directory.path()).err().unwrap();
-    assert!(matches!(&error, StoreError::InUse(path) if path == directory.path()), "{error}");
+    assert!(
+        matches!(&error, StoreError::Directory(DirectoryError::InUse(path)) if path == directory.path()),
+        "{error}"
+    );
     let other = store.clone();
     drop(store);
     DataDir::open(directory.path()).err().unwrap();
@@ -62,7 +66,7 @@ async fn records_survive_a_restart() {
         assert_eq!(store.get(&record.key).unwrap().as_ref(), Some(record));
     }
     assert_eq!(store.record_count(), 3);
-    assert_eq!(store.summary(everywhere()).unwrap(), digest(&records));
+    assert_eq!(store.digest(everywhere()).unwrap(), digest(&records));
     assert_eq!(store.meta("clock").unwrap().as_deref(), Some(&b"12"[..]));
     assert_eq!(store.meta("custody").unwrap(), None);
 }
@@ -82,7 +86,7 @@ async fn a_killed_store_has_all_acknowledged_writes() {
             fs::copy(directory.path().join(file), left.path().join(file)).unwrap();
         }
         let left = open(left.path()).unwrap();
-        assert_eq!(left.summary(everywhere()).unwrap(), digest(&records));
+        assert_eq!(left.digest(everywhere()).unwrap(), digest(&records));
         assert_eq!(left.get(&key("1")).unwrap(), store.get(&key("1")).unwrap());
     }
 }
@@ -103,7 +107,7 @@ async fn a_torn_format_file_is_refused_and_not_changed() {
         let (directory, [format, ..]) = used().await;
         fs::write(&format, torn).unwrap();
         let error = open(directory.path()).err().unwrap();
-        assert!(matches!(error, StoreError::Format { .. }), "{error}");
+        assert!(matches!(error, StoreError::Directory(DirectoryError::Format { .. })), "{error}");
         assert_eq!(fs::read(&format).unwrap(), torn);
         fs::write(&format, "shoal ring 1\n").unwrap();
         assert_eq!(open(directory.path()).unwrap().record_count(), 1);
@@ -184,17 +188,17 @@ fn a_directory_of_version_1_is_readable() {
     for record in &expected {
         assert_eq!(store.get(&record.key).unwrap().as_ref(), Some(record));
     }
-    assert_eq!(store.summary(everywhere()).unwrap(), digest(&expected));
+    assert_eq!(store.digest(everywhere()).unwrap(), digest(&expected));
     let gone = (key("gone"), version(1_764_000_001_000));
     let session = (key("session"), version(1_764_000_000_500));
     let mut purgeable = store.purgeable(everywhere(), u64::MAX, 10).unwrap();
     purgeable.sort();
     assert_eq!(purgeable, [gone, session], "the index is rebuilt");
-    assert_eq!(*store.configurations(), agreements(store.node_id()));
+    assert_eq!(*store.configurations(), known_configurations(store.node_id()));
 }
 
-/// Agreements with all fields set.
-fn agreements(node: NodeId) -> Configurations {
+/// Configurations with all fields set.
+fn known_configurations(node: NodeId) -> Configurations {
     let contact = |id: NodeId| Contact {
         position: Position::of_node(id, 0),
         id,

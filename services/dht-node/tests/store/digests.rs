@@ -149,10 +149,10 @@ impl Model {
         assert_eq!(store.usage().bytes, footprints);
         for range in ranges.iter().chain([&everywhere()]) {
             let inside = self.inside(*range);
-            assert_eq!(store.summary(*range).unwrap(), digest(&inside), "{range:?}");
+            assert_eq!(store.digest(*range).unwrap(), digest(&inside), "{range:?}");
             assert_eq!(paged(store, *range), inside);
             let parts: Vec<_> = split(*range);
-            let sums = parts.into_iter().map(|part| store.summary(part).unwrap());
+            let sums = parts.into_iter().map(|part| store.digest(part).unwrap());
             let whole = sums.fold(Digest::default(), |mut sum, part| {
                 sum += part;
                 sum
@@ -235,7 +235,7 @@ proptest! {
         });
         let [one, other] = stores.each_ref().map(|(_, store)| store);
         for part in split(range).into_iter().chain([range, everywhere()]) {
-            prop_assert_eq!(one.summary(part).unwrap(), other.summary(part).unwrap());
+            prop_assert_eq!(one.digest(part).unwrap(), other.digest(part).unwrap());
         }
     }
 }
@@ -254,9 +254,8 @@ async fn two_nodes_find_the_only_key_that_differs() {
     merge(&other, record("1234", b"y", 2)).await.unwrap();
     let mut range = KeyRange::whole(Position::from_u128(12_345));
     let mut asked = 0;
-    while one.summary(range).unwrap().count > 1 {
-        let differs =
-            |part: &KeyRange| one.summary(*part).unwrap() != other.summary(*part).unwrap();
+    while one.digest(range).unwrap().count > 1 {
+        let differs = |part: &KeyRange| one.digest(*part).unwrap() != other.digest(*part).unwrap();
         let mut parts = split(range).into_iter().filter(differs);
         range = parts.next().unwrap();
         assert_eq!(parts.next(), None);
@@ -267,7 +266,7 @@ async fn two_nodes_find_the_only_key_that_differs() {
 }
 
 #[test]
-fn a_summary_is_a_snapshot_during_writes() {
+fn a_digest_is_a_snapshot_during_writes() {
     const BATCHES: u64 = 100;
     let (_directory, store) = fresh();
     let names: Vec<_> = (0..6).map(|number| format!("{number}")).collect();
@@ -293,7 +292,7 @@ fn a_summary_is_a_snapshot_during_writes() {
             scope.spawn(move || {
                 let mut at = 0;
                 while !is_over.load(Ordering::Relaxed) {
-                    let sum = store.summary(range).unwrap();
+                    let sum = store.digest(range).unwrap();
                     let found = allowed[at..].iter().position(|allowed| *allowed == sum);
                     at += found.expect("a snapshot, not older than the last one");
                 }

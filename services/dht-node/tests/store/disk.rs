@@ -8,7 +8,10 @@ use std::{
 use shoal_dht_node::storage::{MAX_VALUE_BYTES, Merged, Record, Store, StoreError};
 use tokio::runtime::Builder;
 
-use crate::support::{Mount, digest, everywhere, merge, open, record};
+use crate::{
+    small_disk::SmallDisk,
+    support::{digest, everywhere, merge, open, record},
+};
 
 fn big(number: usize) -> Record {
     record(format!("{number}"), &vec![number as u8; MAX_VALUE_BYTES], 5)
@@ -30,7 +33,7 @@ async fn fill(store: &Store) -> (Vec<Record>, StoreError) {
 
 fn assert_holds(store: &Store, kept: &[Record]) {
     assert_eq!(store.record_count() as usize, kept.len());
-    assert_eq!(store.summary(everywhere()).unwrap(), digest(kept));
+    assert_eq!(store.digest(everywhere()).unwrap(), digest(kept));
     assert_eq!(store.records(everywhere(), None, usize::MAX).unwrap().len(), kept.len());
     for record in kept {
         assert_eq!(store.get(&record.key).unwrap().as_ref(), Some(record));
@@ -39,9 +42,9 @@ fn assert_holds(store: &Store, kept: &[Record]) {
 
 #[tokio::test]
 async fn a_full_disk_refuses_writes_and_keeps_reads_until_there_is_room() {
-    for size in ["size=1m", "size=3m", "size=11m"] {
-        let Some(mount) = Mount::tmpfs(size) else { return };
-        let store = open(mount.path()).unwrap();
+    for size in [1 << 20, 3 << 20, 11 << 20] {
+        let Some(disk) = SmallDisk::anywhere(size) else { return };
+        let store = open(disk.path()).unwrap();
         let (mut kept, error) = fill(&store).await;
         assert!(matches!(error, StoreError::Full(_)), "{error}");
         assert!(error.to_string().contains("no space is left"), "{error}");
@@ -54,28 +57,28 @@ async fn a_full_disk_refuses_writes_and_keeps_reads_until_there_is_room() {
         }
         assert_holds(&store, &kept);
 
-        mount.resize("size=40m");
+        disk.resize(40 << 20);
         kept.push(big(kept.len()));
         assert_eq!(merge(&store, big(kept.len() - 1)).await.unwrap(), Merged::Stored);
         assert_holds(&store, &kept);
         drop(store);
-        assert_holds(&open(mount.path()).unwrap(), &kept);
+        assert_holds(&open(disk.path()).unwrap(), &kept);
     }
 }
 
 #[tokio::test]
 async fn a_store_that_was_closed_on_a_full_disk_can_be_opened() {
-    let Some(mount) = Mount::tmpfs("size=3m") else { return };
-    let store = open(mount.path()).unwrap();
+    let Some(disk) = SmallDisk::anywhere(3 << 20) else { return };
+    let store = open(disk.path()).unwrap();
     let (kept, _) = fill(&store).await;
     drop(store);
-    assert_holds(&open(mount.path()).unwrap(), &kept);
+    assert_holds(&open(disk.path()).unwrap(), &kept);
 }
 
 #[test]
 fn reads_continue_after_a_write_has_found_the_disk_full() {
-    let Some(mount) = Mount::tmpfs("size=6m") else { return };
-    let store = open(mount.path()).unwrap();
+    let Some(disk) = SmallDisk::anywhere(6 << 20) else { return };
+    let store = open(disk.path()).unwrap();
     let runtime = Builder::new_current_thread().build().unwrap();
     let kept = record("kept", b"x", 5);
     runtime.block_on(merge(&store, kept.clone())).unwrap();
@@ -118,18 +121,18 @@ fn reads_continue_after_a_write_has_found_the_disk_full() {
 
 #[test]
 fn a_new_directory_on_a_full_disk_reports_it() {
-    let Some(mount) = Mount::tmpfs("size=64k") else { return };
-    fs::write(mount.path().join("ballast"), vec![1; 60_000]).unwrap();
-    let error = open(&mount.path().join("node")).err().unwrap();
+    let Some(disk) = SmallDisk::anywhere(64 << 10) else { return };
+    fs::write(disk.path().join("ballast"), vec![1; 60_000]).unwrap();
+    let error = open(&disk.path().join("node")).err().unwrap();
     assert!(matches!(error, StoreError::Full(_)), "{error}");
 }
 
 #[test]
 fn a_read_only_directory_is_reported() {
-    let Some(mount) = Mount::tmpfs("size=20m") else { return };
-    drop(open(mount.path()).unwrap());
-    mount.make_read_only();
-    let error = open(mount.path()).err().unwrap();
+    let Some(disk) = SmallDisk::anywhere(20 << 20) else { return };
+    drop(open(disk.path()).unwrap());
+    disk.make_read_only();
+    let error = open(disk.path()).err().unwrap();
     assert!(matches!(error, StoreError::Denied { .. }), "{error}");
     assert!(error.to_string().contains("lock"), "{error}");
 }

@@ -7,5 +7,8 @@ mod data_dir;
 mod digests;
 mod disk;
 mod reading;
+#[expect(unreachable_pub, reason = "it is public in the testkit")]
+#[path = "../../../testkit/src/small_disk.rs"]
+mod small_disk;
 mod support;
 mod writing;

@@ -1,7 +1,6 @@
-//! Stores, records, and full or read-only file systems.
+//! Stores and records.
 
 use std::{
-    ffi::CString,
     future::poll_fn,
     path::Path,
     pin::Pin,
@@ -10,7 +9,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use shoal_core::ring::{KeyRange, NodeId, Position, Stamp, Version};
 use shoal_dht_node::storage::{
     Broken, DataDir, Digest, Key, Merged, Record, Store, StoreError, Txn,
@@ -85,44 +83,4 @@ pub(crate) async fn begun<F: Future>(future: F) -> Pin<Box<impl Future<Output = 
 pub(crate) fn holding() -> (Sender<()>, impl FnOnce(&mut Txn<'_>) -> Result<(), Broken> + Send) {
     let (release, held) = channel();
     (release, move |_: &mut Txn<'_>| held.recv().map_or(Ok(()), Ok))
-}
-
-/// A tmpfs, unmounted when dropped. Mounted without a child process: a new process briefly shares
-/// the locks that other tests hold.
-pub(crate) struct Mount {
-    directory: TempDir,
-}
-
-impl Mount {
-    /// None, with a message, without the right to mount, which needs root.
-    pub(crate) fn tmpfs(options: &str) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let options = CString::new(options).unwrap();
-        match mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), &*options) {
-            Ok(()) => Some(Self { directory }),
-            Err(error) => {
-                eprintln!("not tested: cannot mount a file system here: {error}");
-                None
-            }
-        }
-    }
-
-    pub(crate) fn resize(&self, options: &str) {
-        let options = CString::new(options).unwrap();
-        mount_remount(self.path(), MountFlags::empty(), &*options).unwrap();
-    }
-
-    pub(crate) fn make_read_only(&self) {
-        mount_remount(self.path(), MountFlags::RDONLY, c"").unwrap();
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.directory.path()
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = unmount(self.path(), UnmountFlags::DETACH);
-    }
 }

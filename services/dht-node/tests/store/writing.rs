@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shoal_common::durable_files::DirectoryError;
 use shoal_core::ring::{KeyRange, Position, Stamp};
 use shoal_dht_node::storage::{Merged, Record, StoreError, Txn};
 use tokio::task::JoinSet;
@@ -70,7 +71,7 @@ async fn a_range_is_discarded_in_steps() {
         }
     }
     assert_eq!(removed, gone.len());
-    assert_eq!(store.summary(everywhere()).unwrap(), digest(&kept));
+    assert_eq!(store.digest(everywhere()).unwrap(), digest(&kept));
     assert!(gone.iter().all(|record| store.get(&record.key).unwrap().is_none()));
 }
 
@@ -124,7 +125,7 @@ async fn writes_beyond_the_queue_wait_for_room() {
 async fn a_batch_with_a_panicking_job_is_aborted_as_a_whole() {
     let (_directory, store) = fresh();
     merge(&store, record("a", b"1", 5)).await.unwrap();
-    let before = store.summary(everywhere()).unwrap();
+    let before = store.digest(everywhere()).unwrap();
     let (release, hold) = holding();
     let held = begun(store.write(hold)).await;
     let first = begun(merge(&store, record("a", b"2", 6))).await;
@@ -146,10 +147,10 @@ async fn a_batch_with_a_panicking_job_is_aborted_as_a_whole() {
     assert_eq!(store.meta("clock").unwrap(), None);
     let mut expected = digest(&[record("b", b"2", 6)]);
     expected += before;
-    assert_eq!(store.summary(everywhere()).unwrap(), expected);
+    assert_eq!(store.digest(everywhere()).unwrap(), expected);
     assert_eq!(merge(&store, record("a", b"2", 6)).await.unwrap(), Merged::Stored);
     let expected = [record("a", b"2", 6), record("b", b"2", 6)];
-    assert_eq!(store.summary(everywhere()).unwrap(), digest(&expected));
+    assert_eq!(store.digest(everywhere()).unwrap(), digest(&expected));
 }
 
 #[tokio::test]
@@ -188,7 +189,9 @@ async fn a_job_may_drop_the_last_handle() {
     let deadline = Instant::now() + Duration::from_secs(30);
     let store = loop {
         match crate::support::open(directory.path()) {
-            Err(StoreError::InUse(_)) if Instant::now() < deadline => thread::yield_now(),
+            Err(StoreError::Directory(DirectoryError::InUse(_))) if Instant::now() < deadline => {
+                thread::yield_now();
+            }
             opened => break opened.unwrap(),
         }
     };

@@ -25,8 +25,8 @@ impl LocalApi {
     pub(super) fn link(&self, id: ContentId) -> String {
         let trackers = self.trackers.iter().map(|tracker| format!("tr={tracker}"));
         let ring_nodes = self.ring_nodes.iter().map(|node| format!("dht={node}"));
-        let places: Vec<_> = trackers.chain(ring_nodes).collect();
-        match places.as_slice() {
+        let parameters: Vec<_> = trackers.chain(ring_nodes).collect();
+        match parameters.as_slice() {
             [] => format!("shoal:{id}"),
             some => format!("shoal:{id}?{}", some.join("&")),
         }

@@ -37,8 +37,8 @@ impl ControlService for LocalApi {
     ) -> Result<Response<PublishResponse>, Status> {
         let caller = Caller::of(&request);
         let request = request.into_inner();
-        let place =
-            self.roots.place(Purpose::Publish, absolute("path", &request.path)?, &caller)?;
+        let rooted =
+            self.roots.allow(Purpose::Publish, absolute("path", &request.path)?, &caller)?;
         let piece_length = piece_length(request.piece_length)?;
         let options = Options { super_seeding: request.super_seeding, ..Options::default() };
         let noted = options.clone();
@@ -48,7 +48,7 @@ impl ControlService for LocalApi {
         let stored = self
             .daemon
             .on_disk(move |store| {
-                let hashed = hash_at(&stop, &place, piece_length, |_| {})?;
+                let hashed = hash_at(&stop, &rooted, piece_length, |_| {})?;
                 let stored = store.add_in_place(hashed)?;
                 store.note_options(stored.id(), &noted)?;
                 Ok(stored)
@@ -74,7 +74,7 @@ impl ControlService for LocalApi {
             "" => None,
             path => {
                 let path = absolute("export_to", path)?;
-                Some(self.roots.place(Purpose::Export, path, &caller)?)
+                Some(self.roots.allow(Purpose::Export, path, &caller)?)
             }
         };
         let options = Options {

@@ -17,6 +17,7 @@ use std::{
 use futures_util::{Stream, StreamExt as _};
 use rustix::fs::{Mode, fchmod};
 use shoal_common::{
+    durable_files,
     health::{self, Health},
     server::{self, BindError, Budget, Limits},
 };
@@ -206,10 +207,7 @@ async fn remove_stale(path: &Path) -> Result<(), Reason> {
 
 /// Users who may write to the directory may replace our socket by theirs.
 fn warn_of_open_directory(path: &Path) {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let directory = durable_files::parent(path);
     let mode = fs::metadata(directory).map_or(0, |metadata| metadata.permissions().mode());
     if mode & WRITABLE_BY_OTHERS != 0 && mode & STICKY == 0 {
         warn!(

@@ -54,8 +54,8 @@ impl Roots {
         }
     }
 
-    /// The place of a client's path, if it is allowed.
-    pub(super) fn place(
+    /// A client's path with its root, if it is allowed.
+    pub(super) fn allow(
         &self,
         purpose: Purpose,
         path: &Path,
@@ -65,21 +65,21 @@ impl Roots {
             Purpose::Publish => &self.publish,
             Purpose::Export => &self.export,
         };
-        let place = match roots.as_slice() {
+        let rooted = match roots.as_slice() {
             [] if caller.has_our_rights() => Some(RootedPath::anywhere(path)),
             some => RootedPath::beneath(some, path),
         };
-        let Some(place) = place else {
+        let Some(rooted) = rooted else {
             warn!(operation = purpose.verb(), path = %path.display(), %caller, "a path is refused");
             return Err(refused(purpose, path, roots, caller));
         };
         info!(operation = purpose.verb(), path = %path.display(), %caller, "a path is allowed");
-        Ok(place)
+        Ok(rooted)
     }
 
-    /// The place of a copy that was requested, and allowed, before the peer was restarted; none if
+    /// The path of a copy that was requested, and allowed, before the peer was restarted; none if
     /// the roots no longer allow it.
-    pub(crate) fn place_of_export(&self, path: &Path) -> Option<RootedPath> {
+    pub(crate) fn allow_export(&self, path: &Path) -> Option<RootedPath> {
         match self.export.as_slice() {
             [] => Some(RootedPath::anywhere(path)),
             some => RootedPath::beneath(some, path),
@@ -180,9 +180,9 @@ mod tests {
         let unset = roots(&[], &[]);
         let path = Path::new("/etc/shadow");
         for purpose in [Purpose::Publish, Purpose::Export] {
-            assert_eq!(unset.place(purpose, path, &ours).unwrap(), RootedPath::anywhere(path));
+            assert_eq!(unset.allow(purpose, path, &ours).unwrap(), RootedPath::anywhere(path));
             for caller in [&other, &remote] {
-                let refused = unset.place(purpose, path, caller).unwrap_err();
+                let refused = unset.allow(purpose, path, caller).unwrap_err();
                 assert_eq!(refused.code(), Code::PermissionDenied);
                 assert!(refused.message().contains(purpose.setting()), "{refused}");
                 assert!(refused.message().contains("/etc/shadow"), "{refused}");
@@ -195,13 +195,13 @@ mod tests {
         let set = roots(&["/models"], &["/export"]);
         let ours = Caller::Local { uid: geteuid().as_raw(), pid: None };
         for caller in [&ours, &Caller::Remote(None)] {
-            set.place(Purpose::Publish, "/models/a".as_ref(), caller).unwrap();
-            set.place(Purpose::Export, "/export/a".as_ref(), caller).unwrap();
-            let refused = set.place(Purpose::Export, "/models/a".as_ref(), caller).unwrap_err();
+            set.allow(Purpose::Publish, "/models/a".as_ref(), caller).unwrap();
+            set.allow(Purpose::Export, "/export/a".as_ref(), caller).unwrap();
+            let refused = set.allow(Purpose::Export, "/models/a".as_ref(), caller).unwrap_err();
             let said = refused.message();
             assert!(said.contains("/models/a is refused"), "{said}");
             assert!(said.contains("in no directory of export_roots (/export)"), "{said}");
-            set.place(Purpose::Publish, "/export/a".as_ref(), caller).unwrap_err();
+            set.allow(Purpose::Publish, "/export/a".as_ref(), caller).unwrap_err();
         }
     }
 }

@@ -17,31 +17,39 @@ pub(super) struct Keeping {
 }
 
 pub(super) fn status(status: &Status, keeping: Keeping) -> pb::ContentStatus {
-    let (state, failure) = match &status.phase {
-        Phase::Resolving => (pb::ContentState::Resolving, None),
-        Phase::Downloading => (pb::ContentState::Downloading, None),
-        Phase::Seeding => (pb::ContentState::Seeding, None),
-        Phase::Failed(failure) => (pb::ContentState::Failed, Some(failure)),
-    };
-    pb::ContentStatus {
-        content_id: status.id.to_string(),
-        name: status.name.clone(),
-        state: state.into(),
-        total_bytes: status.total_bytes,
-        held_bytes: status.held_bytes,
-        piece_count: status.piece_count,
-        held_pieces: status.held_pieces,
-        neighbours: status.neighbours,
-        down_bytes_per_s: status.down_bytes_per_s,
-        up_bytes_per_s: status.up_bytes_per_s,
-        downloaded_bytes: status.downloaded_bytes,
-        uploaded_bytes: status.uploaded_bytes,
-        wasted_bytes: status.wasted_bytes,
-        pinned: keeping.pinned,
-        in_place: keeping.in_place,
-        error: failure.map_or_else(String::new, ToString::to_string),
-        error_code: failure.map_or(Code::Ok, |failure| code_of(failure)).into(),
-        from_seeders_bytes: status.from_seeders_bytes,
+    let Keeping { pinned, in_place } = keeping;
+    pb::ContentStatus { pinned, in_place, ..status.into() }
+}
+
+/// Of a content without an entry in the store: neither pinned nor in place.
+impl From<&Status> for pb::ContentStatus {
+    fn from(status: &Status) -> Self {
+        let (state, failure) = match &status.phase {
+            Phase::Resolving => (pb::ContentState::Resolving, None),
+            Phase::Downloading => (pb::ContentState::Downloading, None),
+            Phase::Seeding => (pb::ContentState::Seeding, None),
+            Phase::Failed(failure) => (pb::ContentState::Failed, Some(failure)),
+        };
+        Self {
+            content_id: status.id.to_string(),
+            name: status.name.clone(),
+            state: state.into(),
+            total_bytes: status.total_bytes,
+            held_bytes: status.held_bytes,
+            piece_count: status.piece_count,
+            held_pieces: status.held_pieces,
+            neighbours: status.neighbours,
+            down_bytes_per_s: status.down_bytes_per_s,
+            up_bytes_per_s: status.up_bytes_per_s,
+            downloaded_bytes: status.downloaded_bytes,
+            uploaded_bytes: status.uploaded_bytes,
+            wasted_bytes: status.wasted_bytes,
+            pinned: false,
+            in_place: false,
+            error: failure.map_or_else(String::new, ToString::to_string),
+            error_code: failure.map_or(Code::Ok, |failure| code_of(failure)).into(),
+            from_seeders_bytes: status.from_seeders_bytes,
+        }
     }
 }
 

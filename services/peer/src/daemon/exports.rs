@@ -10,11 +10,8 @@ use std::{
     time::Duration,
 };
 
-use shoal_common::{
-    backoff::Backoff,
-    lock::{Mutex, MutexGuard},
-};
-use shoal_core::content::ContentId;
+use shoal_common::lock::{Mutex, MutexGuard};
+use shoal_core::{backoff::Backoff, content::ContentId};
 use tokio::time::sleep;
 use tonic::{Code, Status};
 use tracing::{info, warn};

@@ -44,7 +44,7 @@ impl Daemon {
         done.map_err(|_| Status::internal("the disk's worker failed"))?.map_err(Status::from)
     }
 
-    /// Searches a content, and fetches it into the data directory.
+    /// Searches for a content, and fetches it into the data directory.
     pub(crate) async fn join(
         &self,
         id: ContentId,

@@ -1,4 +1,4 @@
-//! Contents that users requested: they are searched until they are found, whatever else is
+//! Contents that users requested: they are searched for until they are found, whatever else is
 //! replicated.
 
 use std::{collections::BTreeSet, sync::Arc};

@@ -4,8 +4,7 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use shoal_common::backoff::Backoff;
-use shoal_core::swarm::ContentKey;
+use shoal_core::{backoff::Backoff, swarm::ContentKey};
 use tokio::{
     sync::{
         mpsc::{self, error::SendError},

@@ -31,9 +31,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(30);
 
 /// The trackers that are announced to, and the previous ones.
-struct Views<T> {
+struct TrackerSet<T> {
     current: BTreeMap<Address, T>,
-    /// Until then.
+    /// The previous ones, until then.
     lingering: BTreeMap<Address, (T, Instant)>,
 }
 
@@ -74,12 +74,12 @@ impl Announcer {
             jobs.spawn("announcer", announcing.in_current_span());
             Running { stop, ended }
         };
-        let mut views = Views::default();
+        let mut set = TrackerSet::default();
         let following = async {
             loop {
                 let look = Look::at(&names, &trackers).await;
                 let chosen = trackers_of(self.subject.content, &look.addresses);
-                let left = views.turn(Instant::now(), &chosen, start);
+                let left = set.replace(Instant::now(), &chosen, start);
                 let mut former = Vec::new();
                 for (address, running) in left {
                     running.stop.cancel();
@@ -87,7 +87,7 @@ impl Announcer {
                     let _ = running.ended.await;
                     former.push(address);
                 }
-                let is_shown = |name: &&Address| views.has(name) || look.unknown.contains_key(name);
+                let is_shown = |name: &&Address| set.has(name) || look.unknown.contains_key(name);
                 former.extend(trackers.iter().filter(|name| !is_shown(name)).cloned());
                 let wait = if look.unknown.is_empty() { LOOK_EVERY } else { LOOK_AGAIN };
                 if self.show(chosen, former, look.unknown).await.is_err() || is_fixed {
@@ -133,15 +133,15 @@ impl Look {
     }
 }
 
-impl<T> Default for Views<T> {
+impl<T> Default for TrackerSet<T> {
     fn default() -> Self {
         Self { current: BTreeMap::new(), lingering: BTreeMap::new() }
     }
 }
 
-impl<T> Views<T> {
-    /// Takes a new list, has the new trackers started, and returns those whose time is over.
-    fn turn(
+impl<T> TrackerSet<T> {
+    /// Takes a new list, starts the new trackers, and returns those whose time is over.
+    fn replace(
         &mut self,
         now: Instant,
         chosen: &[Address],
@@ -182,13 +182,13 @@ mod tests {
 
     #[test]
     fn previous_trackers_receive_announces_for_one_interval() {
-        let mut views = Views::default();
+        let mut set = TrackerSet::default();
         let start = Instant::now();
         let started = std::cell::RefCell::new(Vec::new());
         let mut turn = |second: u64, hosts: &[u8]| {
             let now = start + Duration::from_secs(second);
             let note = |address: &Address| started.borrow_mut().push(address.clone());
-            let left = views.turn(now, &addresses(hosts), note);
+            let left = set.replace(now, &addresses(hosts), note);
             (started.take(), left.into_iter().map(|(address, ())| address).collect::<Vec<_>>())
         };
         let none = Vec::new;

@@ -1,8 +1,8 @@
 //! Requested blocks, and the events of the data plane about them.
 //!
-//! Each fetch that the state machine orders ends in exactly one `FetchEnded`, from the data plane or,
-//! if it cannot begin, from here. The state machine ignores those of fetches that it has cancelled,
-//! or forgotten with their link.
+//! Each fetch that the state machine starts ends in exactly one `FetchEnded`, from the data plane
+//! or, if it cannot begin, from here. The state machine ignores those of fetches that it has
+//! cancelled, or forgotten with their link.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ use shoal_proto::peer::v1::Request;
 use super::{Engine, contents::Content};
 use crate::{
     link::wire::InLink,
-    transfer::{AnswerPart, BlockRequest, DataPlane, Event, FetchHandle, Order},
+    transfer::{AnswerPart, BlockRequest, DataPlane, Event, FetchHandle, FetchSpec},
 };
 
 /// When to retry a peer that is stopping: it may be restarting.
@@ -48,7 +48,7 @@ impl Engine {
             self.advance(Input::FetchEnded { fetch, end: FetchEnd::Failed });
             return;
         };
-        let order = Order {
+        let spec = FetchSpec {
             fetch,
             link,
             content: neighbour.content,
@@ -57,7 +57,7 @@ impl Engine {
             block_length,
             link_token: neighbour.their_token.to_bytes(),
         };
-        match content.span.in_scope(|| neighbour.source.fetch(order)) {
+        match content.span.in_scope(|| neighbour.source.fetch(spec)) {
             Ok(handle) => drop(self.fetches.insert(fetch, Fetch { link, handle })),
             Err(_) => self.close(link),
         }

@@ -1,4 +1,4 @@
-//! Lists of contents to replicate, and who made them.
+//! Lists of contents to replicate, and their sources.
 
 use std::collections::BTreeMap;
 

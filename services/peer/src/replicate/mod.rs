@@ -14,9 +14,10 @@ use std::{
 };
 
 use rand::RngExt as _;
-use shoal_common::{backoff::Backoff, health::Health};
+use shoal_common::health::Health;
 use shoal_core::{
     Address,
+    backoff::Backoff,
     content::{Link, Wanted},
 };
 use tokio::time::sleep;

@@ -5,12 +5,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rand::RngExt as _;
 use shoal_common::{
-    backoff::Backoff,
     ring_client::{Node, RingClient},
     status,
 };
 use shoal_core::{
     Address,
+    backoff::Backoff,
     content::{ContentId, Name},
 };
 use shoal_proto::dht::v1::GetRequest;

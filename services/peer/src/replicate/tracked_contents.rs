@@ -53,8 +53,8 @@ impl TrackedContents {
     }
 
     /// The contents that a complete peer serves. A swarm without one may be a mistyped id: a peer
-    /// that joins it would keep it alive for others to join. Of a long list this is the next part
-    /// each time.
+    /// that joins it would keep it alive for others to join. Each time it
+    /// returns the next part of a long list.
     pub(super) async fn look(&mut self) -> Look {
         let are_all_known = self.look_up().await;
         let listings = join_all(self.trackers.values_mut().map(Tracker::look)).await;

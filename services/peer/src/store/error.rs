@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use shoal_common::durable_files::{DirectoryError, FileError};
 use shoal_core::content::{
     BlockRange, ContentId, LayoutError, ManifestError, PieceHashesError, PieceIndex,
 };
@@ -57,19 +58,9 @@ pub enum StoreError {
         /// The error of redb.
         source: Box<redb::Error>,
     },
-    /// Another process has it open.
-    #[error("{} is in use by another shoal process; stop that, or choose another directory", .0.display())]
-    InUse(PathBuf),
-    /// This version does not read the directory's format.
-    #[error("{} has the format {found:?}, not {expected:?}; use the shoal that wrote it, or an empty directory", .path.display())]
-    Format {
-        /// The file that names the format.
-        path: PathBuf,
-        /// Its content.
-        found: String,
-        /// The expected content.
-        expected: &'static str,
-    },
+    /// Another process has the directory open, or its format is another one.
+    #[error(transparent)]
+    Directory(DirectoryError),
     /// Another process changed a file while it was hashed or served.
     #[error("{} was changed after shoal hashed it; remove the content, and publish or fetch it again", .0.display())]
     SourceChanged(PathBuf),
@@ -180,6 +171,15 @@ impl StoreError {
         match error.into() {
             redb::Error::Io(source) => Self::io("use", path, source),
             source => Self::Database { path: path.to_owned(), source: Box::new(source) },
+        }
+    }
+}
+
+impl From<FileError> for StoreError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Io { action, path, source } => Self::io(action, &path, source),
+            FileError::Directory(error) => Self::Directory(error),
         }
     }
 }

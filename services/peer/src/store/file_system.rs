@@ -1,13 +1,13 @@
-//! File-system operations that the standard library lacks: atomic writes, syncs of names, and a
-//! rename that replaces nothing.
+//! File-system operations that the standard library lacks: syncs of names, and a rename that
+//! replaces nothing.
 
 use std::{
     ffi::OsString,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, ErrorKind},
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::{ffi::OsStringExt as _, fs::FileExt as _},
+        unix::ffi::OsStringExt as _,
     },
     path::Path,
 };
@@ -16,25 +16,13 @@ use rustix::{
     fs::{AtFlags, RenameFlags, renameat, renameat_with, statat, syncfs},
     io::Errno,
 };
+use shoal_common::durable_files::parent;
 
 use super::{
     StoreError,
     error::cannot,
     probe::{Step, reach},
 };
-
-/// Writes a small file atomically, so that it survives a power cut.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<File, StoreError> {
-    let fresh = path.with_extension("new");
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(true);
-    let file = options.open(&fresh).map_err(cannot("create", &fresh))?;
-    file.write_all_at(bytes, 0).map_err(cannot("write", &fresh))?;
-    file.sync_all().map_err(cannot("sync", &fresh))?;
-    fs::rename(&fresh, path).map_err(cannot("rename", &fresh))?;
-    sync_parent(path)?;
-    Ok(file)
-}
 
 /// Makes the names in a directory survive a power cut.
 pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
@@ -50,9 +38,7 @@ pub(super) fn sync_directory(path: &Path) -> Result<(), StoreError> {
 
 /// Makes the name at `path`, created or renamed, survive a power cut.
 pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
-    // The parent of a relative path of one component is empty: the working directory.
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    match sync_directory(parent.unwrap_or(Path::new("."))) {
+    match sync_directory(parent(path)) {
         // A directory that can be written but not read cannot be synced.
         Err(StoreError::Denied { .. }) => Ok(()),
         synced => synced,

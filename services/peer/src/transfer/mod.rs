@@ -23,7 +23,7 @@ pub(crate) use self::{
     upload::{BlockRequest, LinkUploads},
 };
 pub use self::{
-    download::{BlockSource, Downloads, Order},
+    download::{BlockSource, Downloads, FetchSpec},
     event::Event,
     io_threads::{IoThreads, SocketTuning, default_io_threads},
     protocol::{MAX_BLOCK_LENGTH, MAX_RANGES},

@@ -5,6 +5,7 @@ use std::{
     thread,
 };
 
+use shoal_common::durable_files::DirectoryError;
 use shoal_core::{
     content::{ContentId, PieceIndex},
     swarm::{LinkKey, Priority},
@@ -34,7 +35,9 @@ fn a_second_store_in_the_directory_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
     let error = Store::open(directory.path(), None).err().unwrap();
-    assert!(matches!(&error, StoreError::InUse(path) if path == directory.path()));
+    assert!(
+        matches!(&error, StoreError::Directory(DirectoryError::InUse(path)) if path == directory.path())
+    );
     drop(store);
     Store::open(directory.path(), None).unwrap();
 }

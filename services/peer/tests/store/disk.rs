@@ -3,16 +3,19 @@ use std::{fs, io::Write as _};
 use shoal_core::swarm::LinkKey;
 use shoal_peer::store::{OneShot, Store, StoreError};
 
-use crate::support::{MIB, Mount, Source, snapshot};
+use crate::{
+    small_disk::SmallDisk,
+    support::{MIB, Source, snapshot},
+};
 
 #[test]
 fn a_full_disk_stops_a_download_until_there_is_room() {
     for piece_length in [256 << 10, 2 << 20] {
-        let Some(mount) = Mount::tmpfs("size=3m") else { return };
+        let Some(disk) = SmallDisk::anywhere(3 << 20) else { return };
         let source = Source::file(8 * MIB, piece_length);
         let begin = || {
             let (manifest, hashes) = (source.stored.manifest().clone(), source.stored.hashes());
-            OneShot::begin(&mount.path().join("model.bin"), manifest, hashes.clone()).unwrap()
+            OneShot::begin(&disk.path().join("model.bin"), manifest, hashes.clone()).unwrap()
         };
         let download = begin();
         let error = source
@@ -27,7 +30,7 @@ fn a_full_disk_stops_a_download_until_there_is_room() {
         assert!(held.held() > 0 && !held.is_full());
 
         // The same download continues, and so does one that is begun again.
-        mount.resize("size=20m");
+        disk.resize(20 << 20);
         let next = held.piece_count() - 1;
         let next = source.stored.layout().piece(next).unwrap();
         source.send(download.stored(), LinkKey(1), next).unwrap();
@@ -37,7 +40,7 @@ fn a_full_disk_stops_a_download_until_there_is_room() {
         source.send_all(download.stored());
         download.finish().unwrap();
         assert_eq!(
-            fs::read(mount.path().join("model.bin")).unwrap(),
+            fs::read(disk.path().join("model.bin")).unwrap(),
             fs::read(&source.path).unwrap()
         );
     }
@@ -50,9 +53,9 @@ fn trees() -> impl Iterator<Item = Source> {
 
 #[test]
 fn a_store_with_a_full_disk_works_again_once_there_is_room() {
-    for size in ["size=2m", "size=3m", "size=4m"] {
-        let Some(mount) = Mount::tmpfs(size) else { return };
-        let directory = mount.path().join("store");
+    for size in [2 << 20, 3 << 20, 4 << 20] {
+        let Some(disk) = SmallDisk::anywhere(size) else { return };
+        let directory = disk.path().join("store");
         let store = Store::open(&directory, None).unwrap();
         let peer_id = store.peer_id();
         let add = |source: &Source| {
@@ -76,7 +79,7 @@ fn a_store_with_a_full_disk_works_again_once_there_is_room() {
                 store.options(*id).unwrap();
             }
         }
-        mount.resize("size=40m");
+        disk.resize(40 << 20);
         known.push(add(&next).unwrap().id());
         drop(store);
         let store = Store::open(&directory, None).unwrap();
@@ -89,8 +92,8 @@ fn a_store_with_a_full_disk_works_again_once_there_is_room() {
 
 #[test]
 fn a_store_that_was_closed_on_a_full_disk_can_be_opened() {
-    let Some(mount) = Mount::tmpfs("size=3m") else { return };
-    let directory = mount.path().join("store");
+    let Some(disk) = SmallDisk::anywhere(3 << 20) else { return };
+    let directory = disk.path().join("store");
     let store = Store::open(&directory, None).unwrap();
     let add = |source: Source| {
         let stored = &source.stored;
@@ -98,7 +101,7 @@ fn a_store_that_was_closed_on_a_full_disk_can_be_opened() {
     };
     let count = trees().map(add).take_while(|is_added| *is_added).count();
     // Fills the disk to the last byte.
-    let mut ballast = fs::File::create(mount.path().join("ballast")).unwrap();
+    let mut ballast = fs::File::create(disk.path().join("ballast")).unwrap();
     while ballast.write(&[1; 4096]).is_ok_and(|written| written > 0) {}
     drop(store);
     assert_eq!(Store::open(&directory, None).unwrap().contents().len(), count);
@@ -106,24 +109,24 @@ fn a_store_that_was_closed_on_a_full_disk_can_be_opened() {
 
 #[test]
 fn a_new_store_on_a_full_disk_reports_it() {
-    let Some(mount) = Mount::tmpfs("size=64k") else { return };
-    fs::write(mount.path().join("ballast"), vec![1; 60_000]).unwrap();
-    let error = Store::open(&mount.path().join("store"), None).err().unwrap();
+    let Some(disk) = SmallDisk::anywhere(64 << 10) else { return };
+    fs::write(disk.path().join("ballast"), vec![1; 60_000]).unwrap();
+    let error = Store::open(&disk.path().join("store"), None).err().unwrap();
     assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
 }
 
 #[test]
 fn a_read_only_directory_is_reported() {
-    let Some(mount) = Mount::tmpfs("size=20m") else { return };
+    let Some(disk) = SmallDisk::anywhere(20 << 20) else { return };
     let source = Source::tree(&[100_000], 65_536);
-    drop(Store::open(mount.path(), None).unwrap());
-    mount.make_read_only();
-    let before = snapshot(mount.path());
-    let error = Store::open(mount.path(), None).err().unwrap();
+    drop(Store::open(disk.path(), None).unwrap());
+    disk.make_read_only();
+    let before = snapshot(disk.path());
+    let error = Store::open(disk.path(), None).err().unwrap();
     assert!(matches!(error, StoreError::Denied { .. }), "{error}");
     assert!(error.to_string().contains("lock"), "{error}");
     let (manifest, hashes) = (source.stored.manifest().clone(), source.stored.hashes().clone());
-    let error = OneShot::begin(&mount.path().join("model"), manifest, hashes).err().unwrap();
+    let error = OneShot::begin(&disk.path().join("model"), manifest, hashes).err().unwrap();
     assert!(matches!(error, StoreError::Denied { .. }), "{error}");
-    assert_eq!(snapshot(mount.path()), before);
+    assert_eq!(snapshot(disk.path()), before);
 }

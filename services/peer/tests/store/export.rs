@@ -9,7 +9,10 @@ use shoal_core::content::PieceIndex;
 use shoal_peer::store::{Exported, Store, StoreError, Stored};
 use tempfile::TempDir;
 
-use crate::support::{Mount, Source, hashed, names, snapshot};
+use crate::{
+    small_disk::SmallDisk,
+    support::{Source, hashed, names, snapshot},
+};
 
 /// A store with one complete content.
 fn complete(source: &Source) -> (TempDir, Store, Arc<Stored>) {
@@ -42,21 +45,21 @@ fn files_and_trees_are_exported_whole() {
 
 #[test]
 fn an_export_to_another_file_system_is_a_copy() {
-    let Some(mount) = Mount::tmpfs("size=1m") else { return };
+    let Some(disk) = SmallDisk::anywhere(1 << 20) else { return };
     let source = Source::tree(&[200_000, 0, 7], 65_536);
     let (_directory, store, stored) = complete(&source);
-    let destination = mount.path().join("copy");
+    let destination = disk.path().join("copy");
     assert_eq!(store.export(&stored, &destination).unwrap(), Exported::Copy);
     assert_eq!(snapshot(&destination), snapshot(&source.path));
 }
 
 #[test]
 fn an_export_that_fails_leaves_nothing_behind() {
-    let Some(mount) = Mount::tmpfs("size=100k") else { return };
+    let Some(disk) = SmallDisk::anywhere(100 << 10) else { return };
     let (_directory, store, stored) = complete(&Source::tree(&[50_000, 200_000], 65_536));
-    let error = store.export(&stored, &mount.path().join("copy")).err().unwrap();
+    let error = store.export(&stored, &disk.path().join("copy")).err().unwrap();
     assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
-    assert!(names(mount.path()).is_empty());
+    assert!(names(disk.path()).is_empty());
 }
 
 #[test]

@@ -15,4 +15,7 @@ mod in_place;
 mod one_shot;
 mod place;
 mod resume;
+#[expect(unreachable_pub, reason = "it is public in the testkit")]
+#[path = "../../../testkit/src/small_disk.rs"]
+mod small_disk;
 mod support;

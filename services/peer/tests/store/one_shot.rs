@@ -1,5 +1,6 @@
 use std::fs;
 
+use shoal_common::durable_files::DirectoryError;
 use shoal_core::{
     content::{ContentId, PieceIndex},
     swarm::LinkKey,
@@ -66,7 +67,10 @@ fn two_processes_cannot_download_to_one_destination() {
     let directory = tempfile::tempdir().unwrap();
     let source = Source::file(400_000, 65_536);
     let _first = begin(&source, &directory).unwrap();
-    assert!(matches!(begin(&source, &directory), Err(StoreError::InUse(_))));
+    assert!(matches!(
+        begin(&source, &directory),
+        Err(StoreError::Directory(DirectoryError::InUse(_)))
+    ));
 }
 
 #[test]

@@ -1,7 +1,6 @@
-//! Test contents, a neighbour that has them, and full or read-only file systems.
+//! Test contents, and a neighbour that has them.
 
 use std::{
-    ffi::CString,
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -11,7 +10,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use shoal_core::{
     content::{BlockRange, PieceIndex, PieceLength},
     swarm::{Attempt, LinkKey},
@@ -141,44 +139,4 @@ pub(crate) fn names(directory: &Path) -> Vec<String> {
         .collect();
     names.sort();
     names
-}
-
-/// A tmpfs, unmounted when dropped. Mounted without a child process: a new process briefly shares
-/// the locks that other tests hold.
-pub(crate) struct Mount {
-    directory: TempDir,
-}
-
-impl Mount {
-    /// None, with a message, without the right to mount, which needs root.
-    pub(crate) fn tmpfs(options: &str) -> Option<Self> {
-        let directory = tempfile::tempdir().unwrap();
-        let options = CString::new(options).unwrap();
-        match mount("tmpfs", directory.path(), "tmpfs", MountFlags::empty(), &*options) {
-            Ok(()) => Some(Self { directory }),
-            Err(error) => {
-                eprintln!("not tested: cannot mount a file system here: {error}");
-                None
-            }
-        }
-    }
-
-    pub(crate) fn resize(&self, options: &str) {
-        let options = CString::new(options).unwrap();
-        mount_remount(self.path(), MountFlags::empty(), &*options).unwrap();
-    }
-
-    pub(crate) fn make_read_only(&self) {
-        mount_remount(self.path(), MountFlags::RDONLY, c"").unwrap();
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.directory.path()
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ = unmount(self.path(), UnmountFlags::DETACH);
-    }
 }

@@ -22,7 +22,7 @@ async fn measure(seeder: Seeder, mut leecher: Leecher) -> f64 {
     let pieces: Vec<u32> = (0..LENGTH.div_ceil(PIECE as usize) as u32).collect();
     let started = Instant::now();
     let calls: Vec<_> =
-        pieces.chunks(64).map(|pieces| source.fetch(leecher.order(pieces))).collect();
+        pieces.chunks(64).map(|pieces| source.fetch(leecher.fetch_spec(pieces))).collect();
     for _ in &calls {
         assert_eq!(leecher.until_end().await.1, FetchEnd::Done);
     }

@@ -19,7 +19,7 @@ fn block(piece: u32, offset: u32, data: &[u8]) -> RequestPieceResponse {
 /// Fetches pieces 0 and 1 from a neighbour. Returns the events, and how the fetch ends.
 async fn fetch_from(neighbour: &Listening, leecher: &mut Leecher) -> (Vec<Event>, FetchEnd) {
     let source = leecher.source(&neighbour.address);
-    let _call = source.fetch(leecher.order(&[0, 1]));
+    let _call = source.fetch(leecher.fetch_spec(&[0, 1]));
     leecher.until_end().await
 }
 
@@ -30,7 +30,7 @@ async fn fetched_blocks_are_stored_and_reported() {
     let source = leecher.source(&seeder.listening.address);
     let bytes = seeder.bytes.clone();
     let _serving = seeder.grant_all();
-    let _call = source.fetch(leecher.order(&(0..41).collect::<Vec<_>>()));
+    let _call = source.fetch(leecher.fetch_spec(&(0..41).collect::<Vec<_>>()));
     let (events, end) = leecher.until_end().await;
     assert_eq!(end, FetchEnd::Done);
     let arrived: usize = events
@@ -99,7 +99,7 @@ async fn an_unreachable_neighbour_fails_the_fetch() {
     let seeder = Seeder::start(PIECE as usize * 4).await;
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut leecher = Leecher::start(&seeder);
-    let _call = leecher.source(&free.into()).fetch(leecher.order(&[0]));
+    let _call = leecher.source(&free.into()).fetch(leecher.fetch_spec(&[0]));
     assert_eq!(leecher.until_end().await.1, FetchEnd::Failed);
 }
 
@@ -148,7 +148,7 @@ async fn a_cancelled_fetch_is_dropped_and_ends_once() {
     let seeder = Seeder::start(PIECE as usize * 64).await;
     let mut leecher = Leecher::start(&seeder);
     let source = leecher.source(&seeder.listening.address);
-    let call = source.fetch(leecher.order(&(0..64).collect::<Vec<_>>()));
+    let call = source.fetch(leecher.fetch_spec(&(0..64).collect::<Vec<_>>()));
     let serving = seeder.grant_until_dropped();
     assert!(matches!(leecher.next().await, Event::Swarm(Input::BlockArrived { .. })));
     drop(call);
@@ -163,7 +163,7 @@ async fn a_fetch_ends_with_its_io_thread() {
     let neighbour = Parrot::falling_silent_after(Vec::new()).await;
     let mut leecher = Leecher::start(&seeder);
     let source = leecher.source(&neighbour.address);
-    let _call = source.fetch(leecher.order(&[0, 1]));
+    let _call = source.fetch(leecher.fetch_spec(&[0, 1]));
     leecher.stop_io_threads();
     assert_eq!(leecher.until_end().await.1, FetchEnd::Failed);
 }
@@ -180,7 +180,7 @@ async fn several_neighbours_and_calls_share_a_download() {
     let calls: Vec<_> = pieces
         .chunks(8)
         .zip(sources.iter().cycle())
-        .map(|(pieces, source)| source.fetch(leecher.order(pieces)))
+        .map(|(pieces, source)| source.fetch(leecher.fetch_spec(pieces)))
         .collect();
     for _ in &calls {
         assert_eq!(leecher.until_end().await.1, FetchEnd::Done);
@@ -194,7 +194,7 @@ async fn a_block_that_cannot_be_stored_stops_the_download() {
     let mut leecher = Leecher::start(&seeder);
     fs::remove_dir_all(leecher.copy.stored().path().parent().unwrap()).unwrap();
     let source = leecher.source(&seeder.listening.address);
-    let call = leecher.order(&[0]);
+    let call = leecher.fetch_spec(&[0]);
     let _serving = seeder.grant_all();
     let _call = source.fetch(call);
     assert_eq!(leecher.until_end().await.1, FetchEnd::Failed);

@@ -18,7 +18,7 @@ use shoal_core::{
 use shoal_peer::{
     store::{OneShot, Stored, hash},
     transfer::{
-        BlockSource, ContentIndex, Downloads, Event, IoThreads, Order, RateCap, RequestPiece,
+        BlockSource, ContentIndex, Downloads, Event, FetchSpec, IoThreads, RateCap, RequestPiece,
         SocketTuning, Uploads,
     },
 };
@@ -220,14 +220,14 @@ impl Leecher {
         self.io_threads = None;
     }
 
-    pub(crate) fn order(&self, pieces: &[u32]) -> Order {
+    pub(crate) fn fetch_spec(&self, pieces: &[u32]) -> FetchSpec {
         let stored = self.copy.stored().clone();
         let whole = |piece: &u32| FetchRange {
             attempt: ATTEMPT,
             range: stored.layout().range(*piece, 0, 0).expect("a piece"),
         };
         let ranges = pieces.iter().map(whole).collect();
-        Order {
+        FetchSpec {
             fetch: FetchKey(1),
             link: LINK,
             content: CONTENT,

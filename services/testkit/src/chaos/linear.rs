@@ -122,8 +122,8 @@ impl fmt::Display for Flaw {
 impl State {
     /// The state after this call has taken effect.
     fn with(mut self, call: usize) -> Self {
-        if let Err(place) = self.effective.binary_search(&call) {
-            self.effective.insert(place, call);
+        if let Err(at) = self.effective.binary_search(&call) {
+            self.effective.insert(at, call);
         }
         self
     }
@@ -198,8 +198,8 @@ impl<'a> Checker<'a> {
         self.open.retain(|open| *open != call);
         self.over.insert(call);
         let with_it = reached.into_iter().filter_map(|mut state| {
-            let place = state.effective.binary_search(&call).ok()?;
-            state.effective.remove(place);
+            let at = state.effective.binary_search(&call).ok()?;
+            state.effective.remove(at);
             Some(self.without_the_impossible(state))
         });
         self.states = with_it.collect();

@@ -15,12 +15,12 @@ use anyhow::{Context as _, ensure};
 
 use super::plan::{PEERS, RING_NODES, SMALL_DISKS, TRACKERS, Target};
 use crate::{
-    daemon::SmallDisk,
-    fleet::{Place, last_lines},
+    fleet::{ProcessNetwork, last_lines},
     interrupt::Interrupt,
     lab::LinkRate,
     network::{self, Link, Network},
     process::{Process, binary, free_port},
+    small_disk::SmallDisk,
 };
 
 /// The prefix of the namespaces' names.
@@ -62,7 +62,7 @@ pub(super) struct Places {
 /// A process that can be restarted.
 struct Member {
     target: Target,
-    place: Place,
+    network: ProcessNetwork,
     arguments: Vec<String>,
     folder: PathBuf,
     process: Option<Process>,
@@ -143,14 +143,14 @@ impl World {
     fn member(&self, target: Target) -> anyhow::Result<Member> {
         let (places, folder) = (&self.places, self.places.folder(target));
         fs::create_dir_all(folder.join("faults"))?;
-        let place = match self.network {
-            Some(_) => network::place(PREFIX, host_of(target)),
-            None => Place::Here,
+        let network = match self.network {
+            Some(_) => network::process_network(PREFIX, host_of(target)),
+            None => ProcessNetwork::Here,
         };
         let has_disk = matches!(target, Target::Ring(n) | Target::Peer(n) if n < SMALL_DISKS);
         let disk = has_disk.then(|| SmallDisk::mount(&places.data(target), DISK_BYTES)).flatten();
         let arguments = arguments(target, places)?;
-        Ok(Member { target, place, arguments, folder, process: None, disk, peak_memory: 0 })
+        Ok(Member { target, network, arguments, folder, process: None, disk, peak_memory: 0 })
     }
 
     /// The addresses and folders.
@@ -254,7 +254,7 @@ impl World {
     /// Whether its health check succeeds.
     pub(super) fn is_ready(&self, target: Target) -> bool {
         let member = &self.members[&target];
-        let mut health = member.place.command(binary(program(target)));
+        let mut health = member.network.command(binary(program(target)));
         health.args(["health", "--listen", self.places.address(target)]);
         health.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success())
     }
@@ -284,7 +284,7 @@ impl Member {
     fn start(&mut self) -> anyhow::Result<()> {
         let log = self.folder.join("log");
         let log = File::options().create(true).append(true).open(log)?;
-        let mut command = self.place.command(binary(program(self.target)));
+        let mut command = self.network.command(binary(program(self.target)));
         command.args(&self.arguments).env("SHOAL_FAULTS", self.folder.join("faults"));
         if std::env::var_os("RUST_LOG").is_none() {
             command.env("RUST_LOG", "info");

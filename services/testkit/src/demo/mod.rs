@@ -19,7 +19,7 @@ use shoal_common::units::{ByteSize, Rate};
 use self::{display::Display, report::Report};
 use crate::{
     files::{self, Fill},
-    fleet::{Event, Fleet, Member, Part, Place, Progress, ToldBy},
+    fleet::{Event, Fleet, Member, Part, ProcessNetwork, Progress, ToldBy},
     interrupt::Interrupt,
     process::free_port,
 };
@@ -56,9 +56,9 @@ pub fn run(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<()> {
     ensure!(bytes > 0, "{} is empty", file.display());
     let tracker = address();
     println!("tracker     {tracker}");
-    let mut fleet = Fleet::start(&Place::Here, tracker, interrupt)?;
+    let mut fleet = Fleet::start(&ProcessNetwork::Here, tracker, interrupt)?;
     let ring: Vec<_> = iter::repeat_with(address).take(RING_NODES).collect();
-    fleet.ring(&Place::Here, &ring, folder.path())?;
+    fleet.ring(&ProcessNetwork::Here, &ring, folder.path())?;
     println!("ring        {RING_NODES} nodes, {} and others; each peer knows one", ring[0]);
     let told_by = ToldBy::Both(ring[0].clone());
     let (seeder, id) = fleet.seed(&part(setup.server_up, told_by), &file)?;
@@ -110,7 +110,7 @@ fn prepare(setup: &Setup, folder: &Path, interrupt: &Interrupt) -> anyhow::Resul
 }
 
 fn part(up: Option<Rate>, told_by: ToldBy) -> Part {
-    Part { place: Place::Here, listen: "127.0.0.1:0".to_owned(), up, told_by }
+    Part { network: ProcessNetwork::Here, listen: "127.0.0.1:0".to_owned(), up, told_by }
 }
 
 /// The running processes, with the latest progress of each.

@@ -47,7 +47,7 @@ pub struct Targets {
 }
 
 /// Attacks that run until this is dropped.
-pub struct Siege {
+pub struct AllAttacks {
     rounds: Rounds,
     stop: CancellationToken,
     thread: Option<JoinHandle<()>>,
@@ -71,7 +71,7 @@ const ATTACKS: [&str; 13] = [
     "victims of reflection",
 ];
 
-impl Siege {
+impl AllAttacks {
     /// Starts all attacks on a thread of their own.
     pub fn start(targets: Targets) -> Self {
         let rounds: Rounds = Arc::new(ATTACKS.map(|name| (name, AtomicUsize::new(0))).into());
@@ -79,7 +79,7 @@ impl Siege {
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let (counted, stopped) = (Arc::clone(&rounds), stop.clone());
-        let besiege = move || {
+        let attack = move || {
             runtime.block_on(async {
                 let mut attacks = JoinSet::new();
                 for name in ATTACKS {
@@ -98,7 +98,7 @@ impl Siege {
             });
             runtime.shutdown_background();
         };
-        let thread = Builder::new().name("siege".to_owned()).spawn(besiege).expect("a thread");
+        let thread = Builder::new().name("attacks".to_owned()).spawn(attack).expect("a thread");
         Self { rounds, stop, thread: Some(thread) }
     }
 
@@ -109,7 +109,7 @@ impl Siege {
     }
 }
 
-impl Drop for Siege {
+impl Drop for AllAttacks {
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(thread) = self.thread.take() {

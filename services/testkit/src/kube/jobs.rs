@@ -86,7 +86,7 @@ pub(super) struct Traffic<'a> {
 impl<'a> Traffic<'a> {
     /// Downloads of a named content, each in a pod of its own. No pod may fail.
     pub(super) fn downloads(cluster: &'a Cluster<'a>, name: &str) -> Self {
-        let [tracker, ring] = places(&cluster.namespace);
+        let [tracker, ring] = discovery_arguments(&cluster.namespace);
         let arguments =
             vec!["get".to_owned(), name.to_owned(), "--output=/data".to_owned(), tracker, ring];
         Self { cluster, name: "downloads", arguments, retries: 0 }
@@ -94,7 +94,7 @@ impl<'a> Traffic<'a> {
 
     /// Writes of the keys `written-0`, `written-1` and so on. Failed pods are retried.
     pub(super) fn writes(cluster: &'a Cluster<'a>) -> Self {
-        let [_, ring] = places(&cluster.namespace);
+        let [_, ring] = discovery_arguments(&cluster.namespace);
         let key = "written-$(JOB_COMPLETION_INDEX)";
         let arguments = ["dht", "put", key, key, &ring].map(str::to_owned).to_vec();
         Self { cluster, name: "writes", arguments, retries: 3 }
@@ -177,7 +177,7 @@ impl<'a> Traffic<'a> {
 }
 
 /// The addresses of the trackers and the ring, as arguments of `shoal`.
-fn places(namespace: &str) -> [String; 2] {
+fn discovery_arguments(namespace: &str) -> [String; 2] {
     [
         format!("--tracker=tracker.{namespace}.svc:7070"),
         format!("--dht=dht-node.{namespace}.svc:7071"),

@@ -20,7 +20,7 @@ use crate::{
     files::{self, Fill},
     fleet::{Event, Fleet, Member, Part, ToldBy, Usage},
     interrupt::Interrupt,
-    network::{Link, Network, address, place},
+    network::{Link, Network, address, process_network},
 };
 
 /// Files are kept in memory, since disks are not measured.
@@ -41,7 +41,7 @@ pub fn measure(setup: &Setup, interrupt: &Interrupt) -> anyhow::Result<Measureme
     // Declared before the fleet, so that it is dropped after the fleet.
     let _network = Network::new(PREFIX, &links(setup), interrupt)?;
     let tracker = format!("{}:7070", address(SERVER));
-    let mut fleet = Fleet::start(&place(PREFIX, SERVER), tracker, interrupt)?;
+    let mut fleet = Fleet::start(&process_network(PREFIX, SERVER), tracker, interrupt)?;
     let (server, id) = fleet.seed(&part(SERVER), &source)?;
     let run = Run { setup, folder: folder.path(), id: &id, server };
     let before = Ticks::now()?;
@@ -80,7 +80,7 @@ fn links(setup: &Setup) -> Vec<Link> {
 
 fn part(host: u32) -> Part {
     Part {
-        place: place(PREFIX, host),
+        network: process_network(PREFIX, host),
         listen: format!("{}:7072", address(host)),
         up: None,
         told_by: ToldBy::Tracker,

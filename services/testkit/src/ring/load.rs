@@ -34,7 +34,7 @@ pub struct Record {
     /// Acknowledged increments, by counter.
     pub incremented: [AtomicU64; COUNTERS],
     /// Increments with an unknown outcome, by counter.
-    pub doubtful: [AtomicU64; COUNTERS],
+    pub indeterminate: [AtomicU64; COUNTERS],
 }
 
 /// Number of keys that many clients increment by compare-and-set.
@@ -217,7 +217,7 @@ async fn increment(mut worker: Worker, counter: usize) {
             Ok(_) => &worker.record.incremented,
             // Another client was faster, or the write had no effect.
             Err(status) if status.code() == Code::Aborted => continue,
-            Err(_) => &worker.record.doubtful,
+            Err(_) => &worker.record.indeterminate,
         };
         count[counter].fetch_add(1, Ordering::Relaxed);
     }

@@ -28,7 +28,7 @@ use super::{
 const HEAD_BYTES: usize = 5;
 /// Bytes that decoding may allocate for each byte of a message. Honest messages need up to 8.
 const EXPANSION: usize = 16;
-/// The same for a message of any length: of a piece's whole range, number 0, nothing is sent.
+/// Bytes in addition, whatever the length: the range of the whole piece 0 is encoded in no bytes.
 const EXPANSION_BASE: usize = 16 << 10;
 /// How long a request may take to arrive, plus one second for each [`BYTES_PER_S`] received: the
 /// rule of Apache's mod_reqtimeout.

@@ -305,7 +305,7 @@ mod tests {
             dht::NodeState,
             dht::Rumour,
             dht::KeyRange,
-            dht::Agreement,
+            dht::RangeReplicaSet,
             dht::ReplicaSet,
             dht::Record,
             dht::Digest,
@@ -339,12 +339,12 @@ mod tests {
                 members: vec![dht::NodeInfo::default(); members],
                 ..<_>::default()
             };
-            let set = dht::Agreement { replica_set: Some(set), range: None };
+            let set = dht::RangeReplicaSet { replica_set: Some(set), range: None };
             let bytes = dht::Superseded { by: vec![set; 20] }.encode_to_vec();
             let decoded = dht::Superseded::decode(&*bytes).expect("it was encoded");
-            let sets = decoded.by.iter().filter_map(|agreement| agreement.replica_set.as_ref());
+            let sets = decoded.by.iter().filter_map(|set| set.replica_set.as_ref());
             let members = sets.map(|set| set.members.capacity()).sum::<usize>();
-            let taken = decoded.by.capacity() * size_of::<dht::Agreement>()
+            let taken = decoded.by.capacity() * size_of::<dht::RangeReplicaSet>()
                 + members * size_of::<dht::NodeInfo>();
             let cost = shapes.cost(ids[".shoal.dht.v1.Superseded"], &bytes).expect("it is sound");
             assert!(cost >= taken, "{taken} bytes cost {cost}");

@@ -34,7 +34,7 @@ fn alive(numbers: impl IntoIterator<Item = u128>) -> Vec<Entry> {
     numbers.into_iter().map(|number| entry(number, 1, Life::Alive)).collect()
 }
 
-/// All it would tell.
+/// All that it would tell.
 fn told(membership: &Membership) -> Vec<Entry> {
     let others = Digest::new(membership.digest.hashes().map(|hash| !hash));
     let mut entries =
@@ -400,14 +400,14 @@ proptest! {
     }
 }
 
-/// The invariants of the file's head.
+/// The invariants of the module's header.
 fn check(membership: &mut Membership) {
     let living: Vec<_> =
         membership.records.values().filter(|record| record.entry.life == Life::Alive).collect();
     let positions: Vec<_> = living.iter().map(|record| record.entry.contact.position).collect();
-    assert_eq!(membership.order.keys().copied().collect::<Vec<_>>(), positions);
+    assert_eq!(membership.live.keys().copied().collect::<Vec<_>>(), positions);
     assert_eq!(membership.pool.len(), positions.len());
-    assert!(membership.order.iter().all(|(position, place)| membership.pool[*place] == *position));
+    assert!(membership.live.iter().all(|(position, index)| membership.pool[*index] == *position));
     let ends: BTreeSet<_> =
         membership.records.iter().filter_map(|(p, record)| Some((record.end?.due, *p))).collect();
     assert_eq!(membership.ends, ends);
@@ -419,7 +419,7 @@ fn check(membership: &mut Membership) {
     assert_eq!(news.collect::<BTreeSet<_>>(), membership.news);
     let mut introduced = HashMap::new();
     for record in membership.records.values() {
-        *introduced.entry(record.origin.clone()).or_default() += 1;
+        *introduced.entry(record.introduction.clone()).or_default() += 1;
     }
     assert_eq!(membership.introduced, introduced);
     assert!(introduced.values().all(|count| *count <= Membership::MAX_OF_SOURCE));

@@ -13,74 +13,74 @@
 //! A chain of sets is never lost: every member of a set, or a majority of its members, knows the
 //! next one. So a node with any old set finds the present one.
 
-use super::{Agreement, Ballot, Proposal, Refusal, ReplicaSet, Superseding, WriteRefusal};
-use crate::ring::{Intervals, KeyRange, NodeId, Position};
+use super::{Ballot, Configuration, Proposal, Refusal, ReplicaSet, Superseding, WriteRefusal};
+use crate::ring::{KeyRange, NodeId, Position, RangeMap};
 
 /// A node's configurations. A change must be on disk before other nodes hear of it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Configurations {
     node: NodeId,
-    agreements: Intervals<Agreement>,
+    ranges: RangeMap<Configuration>,
 }
 
 impl Configurations {
-    /// Pieces of the circle with different state. A node knows a few around its own range, and a
+    /// Ranges with different configurations. A node knows a few around its own range, and a
     /// stranger can name as many as there are positions. A message that would make more of them is
     /// treated as lost: known state cannot be dropped instead, or a set could be chosen after an
     /// old one.
-    pub const MAX_PIECES: usize = 1_024;
+    pub const MAX_RANGES: usize = 1_024;
 
     /// The configurations of a node that knows no set yet.
     pub fn new(node: NodeId) -> Self {
-        Self { node, agreements: Intervals::default() }
+        Self { node, ranges: RangeMap::default() }
     }
 
     /// What is known about a position.
-    pub fn at(&self, position: Position) -> Option<&Agreement> {
-        self.agreements.at(position)
+    pub fn at(&self, position: Position) -> Option<&Configuration> {
+        self.ranges.at(position)
     }
 
     /// What is known about a position, with the range around it that shares it.
-    pub fn piece(&self, position: Position) -> Option<(KeyRange, &Agreement)> {
-        self.agreements.around(position)
+    pub fn around(&self, position: Position) -> Option<(KeyRange, &Configuration)> {
+        self.ranges.around(position)
     }
 
     /// What is known about a range, clockwise.
-    pub fn over(&self, range: KeyRange) -> Vec<(KeyRange, Option<&Agreement>)> {
-        self.agreements.pieces(range)
+    pub fn over(&self, range: KeyRange) -> Vec<(KeyRange, Option<&Configuration>)> {
+        self.ranges.over(range)
     }
 
     /// Everything that is known, in the order of positions.
-    pub fn known(&self) -> impl Iterator<Item = (KeyRange, &Agreement)> {
-        self.agreements.known()
+    pub fn known(&self) -> impl Iterator<Item = (KeyRange, &Configuration)> {
+        self.ranges.known()
     }
 
-    /// Restores an agreement from the disk.
-    pub fn restore(&mut self, range: KeyRange, agreement: &Agreement) {
-        self.agreements.update(range, |known| *known = Some(agreement.clone()));
+    /// Restores a configuration from the disk.
+    pub fn restore(&mut self, range: KeyRange, configuration: &Configuration) {
+        self.ranges.update(range, |known| *known = Some(configuration.clone()));
     }
 
     /// Learns a chosen set, wherever it takes precedence over the known one. Returns the known sets
-    /// that take precedence over it. If that would make too many pieces, nothing changes.
+    /// that take precedence over it. If that would make too many ranges, nothing changes.
     pub fn learn(&mut self, range: KeyRange, chosen: &ReplicaSet) -> Superseding {
         let node = self.node;
         let _ = self.change(range, |known| {
             if known.as_ref().is_none_or(|known| chosen.supersedes(&known.present)) {
-                *known = Some(Agreement::after(known.take(), chosen.clone(), node));
+                *known = Some(Configuration::after(known.take(), chosen.clone(), node));
             }
         });
-        let pieces = self.agreements.pieces(range).into_iter();
-        let newer = pieces.filter_map(|(piece, known)| {
+        let parts = self.ranges.over(range).into_iter();
+        let newer = parts.filter_map(|(part, known)| {
             let present = &known?.present;
-            present.supersedes(chosen).then(|| (piece, present.clone()))
+            present.supersedes(chosen).then(|| (part, present.clone()))
         });
         newer.collect()
     }
 
     /// The records of the members of a set of a younger lineage were merged into `present`, or into
     /// a later set.
-    pub fn settle(&mut self, range: KeyRange, present: &ReplicaSet) {
-        self.agreements.update(range, |known| {
+    pub fn merged(&mut self, range: KeyRange, present: &ReplicaSet) {
+        self.ranges.update(range, |known| {
             if let Some(known) = known
                 && known.present.lineage == present.lineage
             {
@@ -105,8 +105,8 @@ impl Configurations {
             return Err(Refusal::Outbid(promised));
         }
         self.change_known(range, |known| known.promised = Some(ballot))?;
-        let pieces = self.agreements.pieces(range).into_iter();
-        Ok(pieces.filter_map(|(piece, known)| Some((piece, known?.accepted.clone()?))).collect())
+        let parts = self.ranges.over(range).into_iter();
+        Ok(parts.filter_map(|(part, known)| Some((part, known?.accepted.clone()?))).collect())
     }
 
     /// Accepts a set as the one after `present`, unless a higher ballot was promised.
@@ -139,9 +139,9 @@ impl Configurations {
         self.admit(range, present)?;
         let known = self.over(range).into_iter().filter_map(|(_, known)| known);
         if known.into_iter().any(|known| known.displaced.is_some()) {
-            return Err(Refusal::Unsettled);
+            return Err(Refusal::Unmerged);
         }
-        Ok(self.remains(range))
+        Ok(self.discardable(range))
     }
 
     /// Allows records to be transferred for the set after `present`, by the proposer that holds the
@@ -159,20 +159,21 @@ impl Configurations {
         if let Some(promised) = promised.filter(|promised| *promised > ballot) {
             return Err(Refusal::Outbid(promised));
         }
-        let remains = self.copy(range, present)?;
+        let discardable = self.copy(range, present)?;
         self.change_known(range, |known| {
             known.promised = Some(ballot);
             known.supplied = true;
         })?;
-        Ok(remains)
+        Ok(discardable)
     }
 
     /// The parts of a range whose records this node may discard: it is not a member of the present
     /// set, the records were not transferred for the next one, and they need not be merged.
-    pub fn remains(&self, range: KeyRange) -> Vec<KeyRange> {
+    pub fn discardable(&self, range: KeyRange) -> Vec<KeyRange> {
         let known = self.over(range).into_iter();
-        let remains = known.filter(|(_, known)| known.is_some_and(|known| self.are_remains(known)));
-        remains.map(|(piece, _)| piece).collect()
+        let discardable =
+            known.filter(|(_, known)| known.is_some_and(|known| self.is_discardable(known)));
+        discardable.map(|(part, _)| part).collect()
     }
 
     /// Whether a write of a key in `range` under `set` may be accepted. Learns the set.
@@ -190,14 +191,14 @@ impl Configurations {
         }
         match self.at(position) {
             _ if !set.holds(self.node) => Err(WriteRefusal::NoMember),
-            Some(known) if !known.present.is(set) => Err(WriteRefusal::TooManyPieces),
+            Some(known) if !known.present.is(set) => Err(WriteRefusal::TooManyRanges),
             Some(known) if !known.is_sealed() => Ok(()),
             Some(_) => Err(WriteRefusal::Sealed),
-            None => Err(WriteRefusal::TooManyPieces),
+            None => Err(WriteRefusal::TooManyRanges),
         }
     }
 
-    fn are_remains(&self, known: &Agreement) -> bool {
+    fn is_discardable(&self, known: &Configuration) -> bool {
         !known.supplied && known.displaced.is_none() && !known.present.holds(self.node)
     }
 
@@ -216,42 +217,42 @@ impl Configurations {
         if !newer.is_empty() {
             return Err(Refusal::Superseded(newer));
         }
-        let pieces = self.agreements.pieces(range);
-        if !pieces.iter().all(|(_, known)| known.is_some_and(|known| known.present.is(present))) {
-            return Err(Refusal::TooManyPieces);
+        let parts = self.ranges.over(range);
+        if !parts.iter().all(|(_, known)| known.is_some_and(|known| known.present.is(present))) {
+            return Err(Refusal::TooManyRanges);
         }
-        Ok(pieces.into_iter().filter_map(|(_, known)| known?.promised).max())
+        Ok(parts.into_iter().filter_map(|(_, known)| known?.promised).max())
     }
 
     /// Changes the state of a range in which every position is known.
     fn change_known(
         &mut self,
         range: KeyRange,
-        mut change: impl FnMut(&mut Agreement),
+        mut change: impl FnMut(&mut Configuration),
     ) -> Result<(), Refusal> {
         self.change(range, |known| change(known.as_mut().expect("it was just learnt")))
     }
 
-    /// Changes the state of a range, unless there would be too many pieces. If there are too many
+    /// Changes the state of a range, unless there would be too many ranges. If there are too many
     /// already, their number must not grow.
     fn change(
         &mut self,
         range: KeyRange,
-        change: impl FnMut(&mut Option<Agreement>),
+        change: impl FnMut(&mut Option<Configuration>),
     ) -> Result<(), Refusal> {
         /// A range, which may wrap around position 0, is cut at both ends and there.
         const CUTS: usize = 3;
-        let before = self.agreements.count();
-        if before + CUTS <= Self::MAX_PIECES {
-            self.agreements.update(range, change);
+        let before = self.ranges.count();
+        if before + CUTS <= Self::MAX_RANGES {
+            self.ranges.update(range, change);
             return Ok(());
         }
-        let mut changed = self.agreements.clone();
+        let mut changed = self.ranges.clone();
         changed.update(range, change);
-        if changed.count() > before.max(Self::MAX_PIECES) {
-            return Err(Refusal::TooManyPieces);
+        if changed.count() > before.max(Self::MAX_RANGES) {
+            return Err(Refusal::TooManyRanges);
         }
-        self.agreements = changed;
+        self.ranges = changed;
         Ok(())
     }
 }

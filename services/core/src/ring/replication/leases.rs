@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::ReplicaSet;
-use crate::ring::{Intervals, KeyRange, NodeId};
+use crate::ring::{KeyRange, NodeId, RangeMap};
 
 /// Ranges whose leases are tracked separately. Beyond that, each lasts as long as the last one: a
 /// proposer waits for one lease length at most.
@@ -18,7 +18,7 @@ const MAX_RANGES: usize = 1_024;
 pub struct Leases {
     length: Duration,
     /// When each expires.
-    granted: Intervals<Instant>,
+    granted: RangeMap<Instant>,
     /// Leases granted before a restart are unknown, and have expired by then.
     forgotten_until: Instant,
 }
@@ -26,7 +26,7 @@ pub struct Leases {
 impl Leases {
     /// The leases of a node that starts at `now`.
     pub fn new(length: Duration, now: Instant) -> Self {
-        Self { length, granted: Intervals::default(), forgotten_until: now + length }
+        Self { length, granted: RangeMap::default(), forgotten_until: now + length }
     }
 
     /// Grants the primary of the present set its lease.
@@ -45,8 +45,8 @@ impl Leases {
     /// How long a proposer has to wait for a promise. A primary that has promised serves no more
     /// reads, so nobody has to wait after that; that it proposes is not enough.
     pub fn wait(&self, now: Instant, range: KeyRange) -> Option<Duration> {
-        let pieces = self.granted.pieces(range).into_iter();
-        let until = pieces.filter_map(|(_, until)| until.copied());
+        let parts = self.granted.over(range).into_iter();
+        let until = parts.filter_map(|(_, until)| until.copied());
         let until = until.chain([self.forgotten_until]).max()?;
         until.checked_duration_since(now).filter(|wait| !wait.is_zero())
     }

@@ -1,4 +1,4 @@
-//! Whatever counts others tell, up to what is believed: nothing overflows, and nothing is disabled.
+//! Whatever credible counts others send, nothing overflows, and nothing is disabled.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{
     },
 };
 
-/// What is believed at most, and the most that follows from that while a test lasts.
+/// The highest credible count. Few follow from it while a test lasts: none overflows.
 const HIGHEST: u64 = u64::MAX / 2;
 const WHOLE: KeyRange = KeyRange::whole(Position::from_u128(0));
 
@@ -22,7 +22,7 @@ fn node(number: u128) -> Contact {
     Contact { position: Position::from_u128(number << 100), id, address: address("10.0.0.1:1") }
 }
 
-/// Counts as they come about, and those that were made up.
+/// Counts of a real ring, and invented ones.
 fn counts() -> impl Strategy<Value = u64> {
     prop_oneof![0..5_u64, 0..=HIGHEST, HIGHEST - 3..=HIGHEST]
 }
@@ -32,7 +32,7 @@ fn set(founding: u128, epoch: u64) -> ReplicaSet {
     ReplicaSet { lineage, epoch, members: (1..=3).map(node).collect() }
 }
 
-/// What anybody may say to a node of an agreement on the range.
+/// A message about a range that anybody may send to a node.
 #[derive(Clone, Debug)]
 enum Word {
     Learn(ReplicaSet),
@@ -89,9 +89,9 @@ fn attempt(nodes: &mut [Configurations; 3], round: &mut u64) -> Result<ReplicaSe
 }
 
 proptest! {
-    /// Three nodes keep a range, and anybody says anything to them.
+    /// Three nodes keep a range, and anybody sends them anything.
     #[test]
-    fn no_count_that_is_believed_makes_a_range_unusable(words in vec(words(), 0..30)) {
+    fn no_credible_count_makes_a_range_unusable(words in vec(words(), 0..30)) {
         let mut nodes = [1, 2, 3].map(|number| Configurations::new(node(number).id));
         for configurations in &mut nodes {
             configurations.learn(WHOLE, &set(2, 1));
@@ -120,9 +120,9 @@ proptest! {
         }
     }
 
-    /// What others make of a node, by whatever was told in its name, it sets right itself.
+    /// Whatever others report about a node, it refutes itself.
     #[test]
-    fn every_report_that_is_believed_is_refuted_by_the_node_itself(
+    fn every_credible_report_is_refuted_by_the_node_itself(
         own in counts(),
         reports in vec((counts(), 0..3_usize, any::<bool>()), 1..20),
     ) {

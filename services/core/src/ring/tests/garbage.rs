@@ -1,4 +1,4 @@
-//! Whatever others tell, a node's list stays a list.
+//! Whatever others send, a node's successor list stays in order.
 
 use proptest::{collection::vec, option, prelude::*};
 

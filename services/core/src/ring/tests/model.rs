@@ -1,16 +1,16 @@
 //! Every history of a small ring whose lists hold two nodes, within bounds.
 //!
-//! Nodes join, leave, die and stabilise at any time. Their messages arrive in any order and as late
-//! as can be: answers are stale, notices of nodes long gone arrive, and one that was started again
-//! meets what its earlier life caused. Bounded is how often that happens, and nobody starts anything
-//! while a number of messages is under way, though what follows from a message may exceed that. In
-//! every state reached, faults may end and all messages under way be lost: the members must then
-//! settle into one ring.
+//! Nodes join, leave, die and stabilise at any time. Their messages arrive in any order and at any
+//! later time: answers are stale, notices of dead nodes arrive, and a node that was restarted
+//! receives answers to its earlier life. The number of these events is bounded, and so is the
+//! number of messages in flight when a node starts something; what follows may exceed it.
+//! In every state reached, faults may end and all messages in flight may be lost: the members must
+//! then settle into one ring.
 //!
-//! The assumption behind that, as in Zave's proof, is that a member always knows a live one. A list
-//! of two, and the predecessor, see to it for two losses: nodes that die or leave, or messages that
-//! are lost, so that a live node seems dead. Three can leave nodes that do not know each other; then
-//! each must now and then consider one that a seed, gossip or a finger names.
+//! This assumes, as Zave's proof does, that a member always knows a live one. A list of two and the
+//! predecessor ensure that for two losses: nodes that die or leave, or lost messages, which make a
+//! live node seem dead. Three losses can leave nodes that do not know each other; then each must
+//! sometimes consider a node that a seed, gossip or a finger names.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -34,7 +34,7 @@ struct Histories {
     budget: Budget,
     max_flights: usize,
     seeds: Seeds,
-    /// Whether a network settles, for those seen: many states differ in their messages only.
+    /// Whether each network seen settles: many states differ in their messages only.
     settled: Mutex<HashMap<Network, bool>>,
 }
 
@@ -54,7 +54,7 @@ struct World {
     budget: Budget,
 }
 
-/// Messages under way, by their hashes: equal sets have equal orders.
+/// Messages in flight, by their hashes: equal sets have the same order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Flights(BTreeMap<u64, Flight>);
 
@@ -85,7 +85,7 @@ enum Action {
         asked: Number,
     },
     Leave(Number),
-    /// A leaver is done.
+    /// A leaving node stops.
     Go(Number),
     Die(Number),
     Arrive(Flight),
@@ -150,7 +150,7 @@ impl World {
         }
     }
 
-    /// A node is gone, and nobody waits for answers any more. What it sent still arrives.
+    /// A node stops, and no longer waits for answers. Its messages still arrive.
     fn stop(&mut self, number: Number) {
         self.network.fail(number);
         self.flights.0.retain(|_, flight| flight.asker() != Some(number));
@@ -204,7 +204,7 @@ impl World {
         })
     }
 
-    /// What happens without anybody starting it.
+    /// Events that no node starts.
     fn befalls(&self, actions: &mut Vec<Action>) {
         actions.extend(self.flights.iter().cloned().map(Action::Arrive));
         let members = self.network.members();
@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    /// What nodes start.
+    /// Events that nodes start.
     fn starts(&self, ids: Number, actions: &mut Vec<Action>) {
         let members = self.network.members();
         for &to in members.iter().filter(|number| !self.waits(**number)) {

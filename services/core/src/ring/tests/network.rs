@@ -1,4 +1,4 @@
-//! A ring of 4 bits whose messages arrive at once; only what a test leaves out is late or lost.
+//! A ring of 4 bits whose messages arrive at once, unless a test delays or loses them.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub(super) type Number = u8;
 /// Each member's predecessor and successors.
 pub(super) type Shape = BTreeMap<Number, (Option<Number>, Vec<Number>)>;
 
-/// The nodes that are up.
+/// The running nodes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Network {
     nodes: BTreeMap<Number, ChordNode>,
@@ -77,7 +77,7 @@ impl Network {
         &mut self[number]
     }
 
-    /// Takes the nodes of another network, of which none here has heard.
+    /// Adds the nodes of another network, which are unknown here.
     pub(super) fn absorb(&mut self, other: Self) {
         self.nodes.extend(other.nodes);
     }
@@ -90,7 +90,7 @@ impl Network {
         self.nodes.iter().map(|(number, member)| (*number, member))
     }
 
-    /// Those that take part, in the order of their positions.
+    /// The members, in the order of their positions.
     pub(super) fn members(&self) -> Vec<Number> {
         let is_member = |member: &ChordNode| member.standing() == Standing::Member;
         self.nodes().filter(|(_, member)| is_member(member)).map(|(number, _)| number).collect()
@@ -125,14 +125,14 @@ impl Network {
         if let [owner] = owners[..] { Some(owner) } else { None }
     }
 
-    /// A node looks its predecessor up, from `asked` on, joins after it and tells both neighbours.
+    /// A node looks up its predecessor through `asked`, joins after it and tells both neighbours.
     pub(super) fn join(&mut self, number: Number, asked: Number) {
         for neighbour in self.join_silently(number, asked) {
             self.notify(number, &neighbour);
         }
     }
 
-    /// The same, but it tells nobody. Returns whom it should tell.
+    /// The same, but it tells nobody. Returns the nodes that it should tell.
     pub(super) fn join_silently(&mut self, number: Number, asked: Number) -> Vec<Contact> {
         let mut at = asked;
         while let Some(next) = self.live_successor(at)
@@ -149,7 +149,7 @@ impl Network {
         numbers(self[number].successors()).into_iter().find(|next| self.is_up(*next))
     }
 
-    /// A node tells its neighbours that it leaves, and goes.
+    /// A node tells its neighbours that it leaves, and stops.
     pub(super) fn leave(&mut self, number: Number) {
         for neighbour in self[number].leave() {
             self.notify(number, &neighbour);
@@ -157,7 +157,7 @@ impl Network {
         self.fail(number);
     }
 
-    /// A node is gone without a word.
+    /// A node dies without telling anybody.
     pub(super) fn fail(&mut self, number: Number) {
         self.nodes.remove(&number);
     }
@@ -198,8 +198,8 @@ impl Network {
         self.nodes.get(&number(node)).map(ChordNode::state)
     }
 
-    /// Members stabilise in turn until nothing changes; then each considers its seed, if it has one.
-    /// Returns false if they do not come to rest.
+    /// Members stabilise in turn until nothing changes; then each considers its seed, if it has
+    /// one. Returns false if they do not come to rest.
     pub(super) fn settle(&mut self, seeds: Seeds) -> bool {
         for _ in 0..MAX_ROUNDS {
             let before = self.clone();

@@ -42,8 +42,8 @@ pub struct Settings {
     /// How often another choked neighbour is served while the uplink is idle: about the time in
     /// which the previous one makes its requests.
     pub lend_interval: Duration,
-    /// One of this many turns on a leecher's uplink goes round among all that it serves, which is
-    /// the share of the optimistic slot: 1 of 4 + 1.
+    /// One of this many turns on a leecher's uplink goes to all that it serves in rotation: the
+    /// share of the optimistic slot, 1 of 4 + 1.
     pub free_turn_interval: u64,
     /// Bytes granted ahead of the transport: what the uplink sends in this time, at least a piece.
     /// Own measurement: hides the delay between transport and state machine at 2 GB/s.

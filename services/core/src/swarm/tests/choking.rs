@@ -1,4 +1,4 @@
-//! Whom we serve.
+//! Which neighbours we serve.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -9,9 +9,9 @@ use crate::swarm::{
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A leecher whose uplink is busy, so that no slot is lent.
-fn busy_leecher(seed: u64) -> Bench {
+fn busy_leecher(rng_seed: u64) -> Bench {
     let settings = Settings { stall: Duration::from_secs(1_000), ..Settings::default() };
-    let mut bench = Bench::with(settings, seed);
+    let mut bench = Bench::with(settings, rng_seed);
     bench.add(4_000, 0..10);
     let filler = bench.keep_uplink_busy();
     bench.say(filler, have(0..10));
@@ -19,14 +19,14 @@ fn busy_leecher(seed: u64) -> Bench {
     bench
 }
 
-/// A neighbour that wants something and holds the pieces from 1,000 on.
+/// An interested neighbour that holds the pieces from 1,000 on.
 fn interested(bench: &mut Bench) -> LinkKey {
     let link = bench.neighbour(1_000..4_000);
     bench.say(link, PeerMessage::Interested);
     link
 }
 
-/// Each neighbour sends so many pieces a second; for 20 s, so that older rates are forgotten.
+/// Each neighbour sends at its rate, in pieces a second, for 20 s: older rates are forgotten.
 fn send_at_rates(bench: &mut Bench, links: &[LinkKey], rates: &[usize]) {
     send_for(bench, 20, links, rates);
 }
@@ -93,8 +93,8 @@ fn each_30_s_another_is_unchoked_at_random() {
 
 #[test]
 fn newcomers_weigh_3() {
-    let newcomer_is_chosen = |seed: &u64| {
-        let mut bench = busy_leecher(*seed);
+    let newcomer_is_chosen = |rng_seed: &u64| {
+        let mut bench = busy_leecher(*rng_seed);
         let mut links: Vec<_> = (0..8).map(|_| interested(&mut bench)).collect();
         bench.pass(39 * SECOND);
         links.push(interested(&mut bench));
@@ -169,7 +169,7 @@ fn a_slow_seeder_serves_as_many_as_it_can_give_a_piece_each_in_2_s() {
         bench.say(*link, PeerMessage::Interested);
         turns.extend(granted(&bench.request(Some(*link), &[0; 64]).1));
     }
-    // Four pieces a second, for a little longer than until slots are dealt anew.
+    // Four pieces a second, for a little longer than until slots are assigned again.
     for _ in 0..170 {
         bench.pass(Duration::from_millis(62));
         let serve = turns[turns.len() - 1];

@@ -1,4 +1,4 @@
-//! Which pieces are asked for, how many, and of whom.
+//! Which pieces are requested, how many, and from which neighbours.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -26,8 +26,8 @@ fn order_from(bench: &mut Bench, link: LinkKey) -> Vec<u32> {
 
 #[test]
 fn rarest_first_picks_the_rarest() {
-    for seed in 0..20 {
-        let mut bench = Bench::with(Settings::default(), seed);
+    for rng_seed in 0..20 {
+        let mut bench = Bench::with(Settings::default(), rng_seed);
         bench.add(8, 0..4);
         let alice = bench.neighbour(0..8);
         bench.neighbour(0..7);
@@ -50,8 +50,8 @@ fn a_have_makes_a_piece_less_rare() {
 
 #[test]
 fn one_of_equally_rare_pieces_is_picked_at_random() {
-    let first = |seed| {
-        let mut bench = Bench::with(Settings::default(), seed);
+    let first = |rng_seed| {
+        let mut bench = Bench::with(Settings::default(), rng_seed);
         bench.add(40, 0..4);
         let alice = bench.neighbour(0..40);
         order_from(&mut bench, alice)[0]
@@ -61,14 +61,14 @@ fn one_of_equally_rare_pieces_is_picked_at_random() {
 
 #[test]
 fn the_first_4_pieces_are_picked_at_random() {
-    let common_came_first = |seed| {
-        let mut bench = Bench::with(Settings::default(), seed);
+    let common_came_first = |rng_seed| {
+        let mut bench = Bench::with(Settings::default(), rng_seed);
         bench.add(40, []);
         let alice = bench.neighbour(0..40);
         bench.neighbour(0..20);
         order_from(&mut bench, alice)[0] < 20
     };
-    let count = (0..40).filter(|seed| common_came_first(*seed)).count();
+    let count = (0..40).filter(|rng_seed| common_came_first(*rng_seed)).count();
     assert!((8..=32).contains(&count), "{count}");
 }
 

@@ -21,7 +21,7 @@ const UNITS: u32 = PIECE / BLOCK_UNIT;
 const IO_THREADS: usize = 2;
 
 impl Swarm {
-    /// All books agree on the one state of each piece.
+    /// All fields agree on the one state of each piece.
     pub(super) fn check_pieces(&self) {
         for (key, content) in &self.contents {
             let mut wanted = Vec::new();
@@ -62,7 +62,7 @@ impl Swarm {
 }
 
 /// What a store has of a piece, as `store::accept` keeps it.
-enum Slot {
+enum AssemblyState {
     Open(Attempt, BTreeMap<u32, Unit>),
     Ended(Attempt),
     Closed,
@@ -74,20 +74,20 @@ struct Unit {
     is_true: bool,
 }
 
-/// A call of ours, at the neighbour's.
+/// One of our calls, as the neighbour knows it.
 struct Call {
     link: LinkKey,
     ranges: VecDeque<FetchRange>,
 }
 
-/// A peer without its bytes.
+/// A peer without the bytes of its pieces.
 struct World {
     bench: Bench,
-    slots: BTreeMap<PieceIndex, Slot>,
+    assemblies: BTreeMap<PieceIndex, AssemblyState>,
     suspects: BTreeMap<PieceIndex, BTreeSet<LinkKey>>,
     /// The neighbours, and whether they may lie.
     links: BTreeMap<LinkKey, bool>,
-    /// Those that sent something false.
+    /// The neighbours that sent false bytes.
     liars: BTreeSet<LinkKey>,
     calls: BTreeMap<FetchKey, Call>,
     /// Reports of each I/O thread that the state machine has not received yet.
@@ -103,7 +103,7 @@ impl World {
         bench.add(PIECES, []);
         Self {
             bench,
-            slots: BTreeMap::new(),
+            assemblies: BTreeMap::new(),
             suspects: BTreeMap::new(),
             links: BTreeMap::new(),
             liars: BTreeSet::new(),
@@ -182,14 +182,16 @@ impl World {
 
     fn accept(&mut self, attempt: Attempt, block: BlockRange, unit: Unit) -> Vec<Input> {
         let piece = block.piece;
-        let begin = || Slot::Open(attempt, BTreeMap::new());
-        let slot = self.slots.entry(piece).or_insert_with(begin);
-        match slot {
-            Slot::Open(last, _) | Slot::Ended(last) if *last < attempt => *slot = begin(),
+        let begin = || AssemblyState::Open(attempt, BTreeMap::new());
+        let assembly = self.assemblies.entry(piece).or_insert_with(begin);
+        match assembly {
+            AssemblyState::Open(last, _) | AssemblyState::Ended(last) if *last < attempt => {
+                *assembly = begin();
+            }
             _ => {}
         }
-        let units = match slot {
-            Slot::Open(current, units) if *current == attempt => units,
+        let units = match assembly {
+            AssemblyState::Open(current, units) if *current == attempt => units,
             _ => return Vec::new(),
         };
         units.entry(block.offset / BLOCK_UNIT).or_insert(unit);
@@ -199,13 +201,13 @@ impl World {
         let units: Vec<_> = units.values().copied().collect();
         let contributors: BTreeSet<_> = units.iter().map(|unit| unit.from).collect();
         if units.iter().all(|unit| unit.is_true) {
-            *slot = Slot::Closed;
+            *assembly = AssemblyState::Closed;
             let liars = self.suspects.remove(&piece).unwrap_or_default();
             let caught = liars.into_iter().map(|link| Input::CaughtLying { link });
             let stored = Input::PieceStored { content: CONTENT, piece };
             return caught.chain([stored]).collect();
         }
-        *slot = Slot::Ended(attempt);
+        *assembly = AssemblyState::Ended(attempt);
         if contributors.len() > 1 {
             let false_ones = units.iter().filter(|unit| !unit.is_true).map(|unit| unit.from);
             self.suspects.entry(piece).or_default().extend(false_ones);
@@ -215,10 +217,10 @@ impl World {
     }
 
     fn abandon(&mut self, piece: PieceIndex, attempt: Attempt) {
-        if let Some(slot) = self.slots.get_mut(&piece)
-            && matches!(slot, Slot::Open(current, _) if *current <= attempt)
+        if let Some(assembly) = self.assemblies.get_mut(&piece)
+            && matches!(assembly, AssemblyState::Open(current, _) if *current <= attempt)
         {
-            *slot = Slot::Ended(attempt);
+            *assembly = AssemblyState::Ended(attempt);
         }
     }
 
@@ -273,7 +275,7 @@ impl World {
         }
     }
 
-    /// What counts as arrived is in the store, or the store's verdict is on its way.
+    /// Every unit that counts as arrived is in the store, or the store's verdict is in flight.
     fn check(&self) {
         self.bench.swarm.check_pieces();
         for (piece, pending) in &self.bench.swarm.contents[&CONTENT].pending {
@@ -281,8 +283,8 @@ impl World {
                 continue;
             }
             assert!(!pending.is_complete(), "{piece:?} waits for a verdict that never comes");
-            let there: BTreeSet<u32> = match self.slots.get(piece) {
-                Some(Slot::Open(attempt, units)) if *attempt == pending.attempt => {
+            let there: BTreeSet<u32> = match self.assemblies.get(piece) {
+                Some(AssemblyState::Open(attempt, units)) if *attempt == pending.attempt => {
                     units.keys().copied().collect()
                 }
                 _ => BTreeSet::new(),

@@ -1,4 +1,4 @@
-//! In which turns neighbours are served.
+//! In which order neighbours are served.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -18,7 +18,7 @@ fn block(piece: u32, number: u32) -> BlockRange {
     BlockRange { piece: PieceIndex::new(piece), offset: number * BLOCK_UNIT, length: BLOCK_UNIT }
 }
 
-/// The present attempt at a piece fails, made of bytes of these.
+/// The present attempt at a piece fails; its bytes are of these neighbours.
 fn corrupt(bench: &mut Bench, piece: u32, contributors: &[LinkKey]) -> Vec<Output> {
     let attempt = bench.attempt(piece);
     bench.corrupt(piece, attempt, contributors)
@@ -261,7 +261,7 @@ fn an_idle_swarm_waits_for_nothing() {
     assert_eq!(bench.swarm.next_deadline(), None);
 }
 
-/// Anything that a shell, or a stranger through it, may say; keys may be wrong.
+/// Any input of a shell, or of a stranger through it; keys may be wrong.
 fn any_input() -> impl Strategy<Value = Input> {
     let link = (0_u64..6).prop_map(LinkKey);
     let pieces = prop::collection::vec((0_u32..14).prop_map(PieceIndex::new), 0..6);

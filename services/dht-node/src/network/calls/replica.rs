@@ -38,7 +38,7 @@ impl Calls {
         to: &Contact,
     ) -> Result<Prepared, CallError> {
         let request = pb::PrepareRequest {
-            present: Some(wire::agreement(range, present)),
+            present: Some(wire::range_replica_set(range, present)),
             ballot: Some(wire::ballot(ballot)),
             primary_agrees,
         };
@@ -54,7 +54,7 @@ impl Calls {
         to: &Contact,
     ) -> Result<Result<(), Refusal>, CallError> {
         let request = pb::AcceptRequest {
-            present: Some(wire::agreement(range, present)),
+            present: Some(wire::range_replica_set(range, present)),
             proposal: Some(wire::proposal(proposal)),
         };
         let call = async |channel| client(channel, to).accept(request).await;
@@ -67,21 +67,21 @@ impl Calls {
         (range, chosen): (KeyRange, &ReplicaSet),
         to: &Contact,
     ) -> Result<Superseding, CallError> {
-        let request = pb::LearnRequest { agreement: Some(wire::agreement(range, chosen)) };
+        let request = pb::LearnRequest { chosen: Some(wire::range_replica_set(range, chosen)) };
         let call = async |channel| client(channel, to).learn(request).await;
         let response = self.patient(to, call).await?;
         parsed(&to.address, wire::parse_superseded(response.superseded.unwrap_or_default()))
     }
 
-    pub(crate) async fn agreements(
+    pub(crate) async fn replica_sets(
         &self,
         over: KeyRange,
         of: &Contact,
     ) -> Result<Superseding, CallError> {
-        let request = pb::ListAgreementsRequest { range: Some(wire::range(over)) };
-        let call = async |channel| client(channel, of).list_agreements(request).await;
+        let request = pb::ListReplicaSetsRequest { range: Some(wire::range(over)) };
+        let call = async |channel| client(channel, of).list_replica_sets(request).await;
         let response = self.unhurried(&self.at_present(of)?, call).await?;
-        let listed = pb::Superseded { by: response.agreements };
+        let listed = pb::Superseded { by: response.replica_sets };
         parsed(&of.address, wire::parse_superseded(listed))
     }
 
@@ -93,7 +93,7 @@ impl Calls {
         to: &Contact,
     ) -> Result<Renewed, CallError> {
         let request = pb::RenewRequest {
-            agreement: Some(wire::agreement(range, present)),
+            present: Some(wire::range_replica_set(range, present)),
             digest: Some(wire::digest(digest)),
             purge_before: purge_before.map(wire::timestamp),
         };
@@ -109,7 +109,7 @@ impl Calls {
         to: &Contact,
     ) -> Result<Result<Vec<Record>, WriteRefusal>, CallError> {
         let request = pb::ReplicateRequest {
-            agreement: Some(wire::agreement(range, present)),
+            present: Some(wire::range_replica_set(range, present)),
             records: records.iter().map(wire::record).collect(),
         };
         let call = async |channel| client(channel, to).replicate(request).await;
@@ -124,7 +124,7 @@ impl Calls {
         to: &Contact,
     ) -> Result<Result<(), Refusal>, CallError> {
         let request = pb::SupplyRequest {
-            present: Some(wire::agreement(*range, present)),
+            present: Some(wire::range_replica_set(*range, present)),
             ballot: ballot.map(wire::ballot),
             records: records.iter().map(wire::record).collect(),
         };

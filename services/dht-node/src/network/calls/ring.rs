@@ -8,7 +8,7 @@ use shoal_core::{
 use shoal_proto::dht::v1::{self as pb, dht_service_client::DhtServiceClient, target::Kind};
 
 use super::{CallError, Calls, Client};
-use crate::wire::{self, Addressee, Told};
+use crate::wire::{self, Addressee, Provenance};
 
 /// A client of this node that no other node accepts, even if it has the address now.
 fn client(channel: Channel, to: &Contact) -> Client {
@@ -27,21 +27,21 @@ impl Calls {
         let request = pb::FindSuccessorRequest { target };
         let call = async |channel| DhtServiceClient::new(channel).find_successor(request).await;
         let found = self.unhurried(to, call).await?;
-        parsed(&to.address, wire::parse_found(found, Told::at(&to.address)))
+        parsed(&to.address, wire::parse_found(found, Provenance::at(&to.address)))
     }
 
     pub(crate) async fn notify(&self, of: &State, to: &Contact) -> Result<State, CallError> {
         let request = pb::NotifyRequest { state: Some(wire::state(of)) };
         let call = async |channel| client(channel, to).notify(request).await;
         let response = self.quick(to, call).await?;
-        parsed(&to.address, wire::parse_state(response.state, Told::at(&to.address)))
+        parsed(&to.address, wire::parse_state(response.state, Provenance::at(&to.address)))
     }
 
     pub(crate) async fn state(&self, of: &Contact) -> Result<State, CallError> {
         let request = pb::GetStateRequest::default();
         let call = async |channel| DhtServiceClient::new(channel).get_state(request).await;
         let response = self.quick(of, call).await?;
-        parsed(&of.address, wire::parse_state(response.state, Told::at(&of.address)))
+        parsed(&of.address, wire::parse_state(response.state, Provenance::at(&of.address)))
     }
 
     /// The state of the node at an address.
@@ -49,7 +49,7 @@ impl Calls {
         let request = pb::GetStateRequest::default();
         let call = async |channel| DhtServiceClient::new(channel).get_state(request).await;
         let response = self.within(address, super::CONNECT_TIMEOUT, call).await?;
-        parsed(address, wire::parse_state(response.state, Told::at(address)))
+        parsed(address, wire::parse_state(response.state, Provenance::at(address)))
     }
 
     pub(crate) async fn probe(
@@ -61,9 +61,9 @@ impl Calls {
         let call = async |channel| client(channel, to).probe(request).await;
         let response = self.quick(to, call).await?;
         let next = response.next.ok_or(wire::WireError::Missing("what is next"));
-        let told = Told::at(&to.address);
-        let next = next.and_then(|next| wire::parse_found(next, told));
-        let state = wire::parse_state(response.state, told);
+        let provenance = Provenance::at(&to.address);
+        let next = next.and_then(|next| wire::parse_found(next, provenance));
+        let state = wire::parse_state(response.state, provenance);
         parsed(&to.address, state.and_then(|state| Ok((state, next?))))
     }
 
@@ -77,7 +77,7 @@ impl Calls {
         let request = pb::GossipRequest { rumours, digest: digest.hashes().to_vec() };
         let call = async |channel| client(channel, to).gossip(request).await;
         let response = self.quick(to, call).await?;
-        parsed(&to.address, wire::parse_rumours(response.rumours, Told::at(&to.address)))
+        parsed(&to.address, wire::parse_rumours(response.rumours, Provenance::at(&to.address)))
     }
 }
 

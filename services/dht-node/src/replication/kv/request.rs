@@ -80,7 +80,7 @@ pub(crate) enum KvError {
     TooManyCopies(usize),
     /// Nothing happened: an earlier write of the key is still indeterminate.
     #[error("an earlier write of the key still has an unknown outcome: {0}")]
-    Unsettled(String),
+    EarlierUnresolved(String),
     /// Nothing happened: a replica has used up its quota.
     #[error("ring node {node} has reached its {limit}; remove keys, raise the limit, or add nodes")]
     Full { limit: &'static str, node: Address },

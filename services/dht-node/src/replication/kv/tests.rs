@@ -1,4 +1,4 @@
-//! A primary with two replicas that hear, or answer, or do neither.
+//! A primary with two replicas that answer writes, only store them, or receive none.
 
 use std::{
     convert::Infallible,
@@ -32,7 +32,7 @@ use crate::{
     storage::{DataDir, Store, Value},
 };
 
-/// A wait that is longer has no end.
+/// A longer wait never ends.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const UNLIMITED: Quota = Quota { bytes: u64::MAX, keys: u64::MAX };
@@ -41,9 +41,9 @@ const UNLIMITED: Quota = Quota { bytes: u64::MAX, keys: u64::MAX };
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mood {
     Well,
-    /// It does not hear of them.
+    /// It does not receive them.
     Deaf,
-    /// It stores them, and does not say so.
+    /// It stores them, and does not answer.
     Mute,
 }
 
@@ -100,7 +100,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// With room for so many small writes in write.
+    /// With memory for this many small writes.
     async fn new(indeterminate: usize) -> Self {
         Self::with_quotas(indeterminate, [UNLIMITED; 3]).await
     }
@@ -124,7 +124,7 @@ impl Bench {
         let mut moods = Vec::new();
         for (local, listener) in replicas.iter().zip(listeners).skip(1) {
             let (sender, mood) = watch::channel(Mood::Well);
-            let (_, values) = values_of(local, Room::default()).await;
+            let (_, values) = values_of(local, WriteMemory::default()).await;
             let replica = ReplicaServiceServer::new(Replica { local: local.clone(), values });
             let routes = Routes::new(Moody { inner: replica, mood });
             let end = end.clone();
@@ -134,8 +134,8 @@ impl Bench {
             moods.push(sender);
         }
         // A key of one byte, and a value of one.
-        let room = Room::new(indeterminate * 514);
-        let (primary, values) = values_of(&replicas[0], room).await;
+        let memory = WriteMemory::new(indeterminate * 514);
+        let (primary, values) = values_of(&replicas[0], memory).await;
         let renewals = primary.clone();
         tokio::spawn(end.clone().run_until_cancelled_owned(async move {
             renewals.keep(|_| ()).await;
@@ -153,7 +153,7 @@ impl Bench {
         bench
     }
 
-    /// The primary has had a set of this epoch chosen, with all that it and the last replica had.
+    /// The primary has had a set of this epoch chosen, with its own records and the last replica's.
     async fn begin_term(&mut self, epoch: u64) {
         self.set.epoch = epoch;
         for local in &self.replicas {
@@ -177,7 +177,7 @@ impl Bench {
             condition: if_now,
             min_copies: 0,
         };
-        Ok(self.values.write(write, Window::until(None)).await?.version)
+        Ok(self.values.write(write, StartWindow::until(None)).await?.version)
     }
 
     async fn delete(&self, name: &str) -> Result<Written, KvError> {
@@ -188,10 +188,10 @@ impl Bench {
             condition: Condition::None,
             min_copies: 0,
         };
-        self.values.write(write, Window::until(None)).await
+        self.values.write(write, StartWindow::until(None)).await
     }
 
-    /// Waits until something is so.
+    /// Waits until the condition holds.
     async fn until(&self, mut is_so: impl FnMut() -> bool) {
         let waiting = async {
             while !is_so() {
@@ -212,12 +212,12 @@ impl Bench {
     }
 }
 
-async fn values_of(local: &LocalReplica, room: Room) -> (Primary, Values) {
+async fn values_of(local: &LocalReplica, memory: WriteMemory) -> (Primary, Values) {
     let supervisor = Supervisor::new(Health::new(&[]).await);
     let (id, position) = (local.me, Position::of_node(local.me, 0));
     let calls = Calls::new(&Contact { position, id, address: "127.0.0.1:1".parse().unwrap() });
     let primary = Primary::new(local.clone(), calls.clone(), Duration::from_secs(3600));
-    (primary.clone(), Values::start(local.clone(), primary, calls, room, &supervisor))
+    (primary.clone(), Values::start(local.clone(), primary, calls, memory, &supervisor))
 }
 
 fn everywhere() -> KeyRange {
@@ -234,15 +234,15 @@ fn value_of(record: Option<Record>) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_write_that_could_not_be_remembered_is_not_begun_and_those_in_doubt_come_first() {
+async fn a_write_without_memory_for_it_is_not_begun_and_indeterminate_ones_come_first() {
     let bench = Arc::new(Bench::new(2).await);
     let before = bench.put("a", "0", Condition::None).await.unwrap();
     bench.are([Mood::Mute, Mood::Deaf]);
-    let in_doubt = tokio::join!(
+    let indeterminate = tokio::join!(
         bench.put("a", "1", Condition::Version(before)),
         bench.put("b", "1", Condition::None)
     );
-    for outcome in <[_; 2]>::from(in_doubt) {
+    for outcome in <[_; 2]>::from(indeterminate) {
         assert!(matches!(outcome, Err(KvError::Unknown(_))), "{outcome:?}");
     }
     assert_eq!(value_of(bench.on_replica(1, "a")).as_deref(), Some("1"));
@@ -255,14 +255,14 @@ async fn a_write_that_could_not_be_remembered_is_not_begun_and_those_in_doubt_co
     let refused = bench.put("a", "2", Condition::Version(before)).await;
     assert!(matches!(refused, Err(KvError::Condition(Some(now))) if now > before), "{refused:?}");
     assert_eq!(bench.read("a").as_deref(), Some("1"));
-    // What nobody writes again is settled as well, and leaves its room to others.
+    // What nobody writes again is resolved as well, and leaves its memory to others.
     bench.until(|| bench.read("b").is_some()).await;
     bench.put("c", "1", Condition::Absent).await.unwrap();
     assert_eq!(bench.read("b").as_deref(), Some("1"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_found_on_a_replica_does_not_pass_what_is_in_doubt() {
+async fn a_record_found_on_a_replica_does_not_overtake_an_indeterminate_write() {
     let bench = Bench::new(9).await;
     let before = bench.put("a", "0", Condition::None).await.unwrap();
     // Two writes that expected the same.
@@ -273,7 +273,7 @@ async fn what_is_found_on_a_replica_does_not_pass_what_is_in_doubt() {
     assert!(matches!(unknown, Err(KvError::Unknown(_))), "{unknown:?}");
 
     let refused = bench.values.absorb(vec![found.clone()], Some(&bench.set)).await;
-    assert!(matches!(refused, Err(KvError::Unsettled(_))), "{refused:?}");
+    assert!(matches!(refused, Err(KvError::EarlierUnresolved(_))), "{refused:?}");
     assert_eq!(bench.on_replica(0, "a").unwrap().stamp.version, before);
     bench.are([Mood::Deaf, Mood::Well]);
     bench.values.absorb(vec![found], Some(&bench.set)).await.unwrap();
@@ -283,7 +283,7 @@ async fn what_is_found_on_a_replica_does_not_pass_what_is_in_doubt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_in_doubt_in_an_earlier_office_is_left_to_the_takeover() {
+async fn an_indeterminate_write_of_an_earlier_term_is_left_to_the_reconfiguration() {
     let mut bench = Bench::new(9).await;
     let before = bench.put("a", "0", Condition::None).await.unwrap();
     bench.are([Mood::Mute, Mood::Deaf]);
@@ -305,7 +305,7 @@ async fn what_was_in_doubt_in_an_earlier_office_is_left_to_the_takeover() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_was_years_ahead_binds_nobody_later() {
+async fn a_clock_that_was_years_ahead_has_no_lasting_effect() {
     const YEARS_MS: u64 = 10 * 365 * 86_400_000;
     let mut bench = Bench::new(9).await;
     let plain = bench.put("a", "0", Condition::None).await.unwrap();
@@ -324,7 +324,7 @@ async fn a_clock_that_was_years_ahead_binds_nobody_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_removal_of_what_never_was_leaves_nothing_once_all_replicas_are_known_to_lack_it() {
+async fn removing_a_missing_key_leaves_nothing_once_all_replicas_are_known_to_lack_it() {
     let mut bench = Bench::new(9).await;
     // Left on one of them before the term began, which does not know of it.
     let left = bench.put("left", "0", Condition::None).await.unwrap();
@@ -360,7 +360,7 @@ async fn a_removal_of_what_never_was_leaves_nothing_once_all_replicas_are_known_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_node_refuses_what_takes_more_room_and_nothing_else() {
+async fn a_full_node_refuses_writes_that_take_more_room_and_nothing_else() {
     let refused = |written: Result<Version, KvError>, limit, at: &Contact| match written {
         Err(KvError::Full { limit: full, node }) => {
             assert_eq!((full, node), (limit, at.address.clone()));

@@ -22,8 +22,8 @@ fn range() -> KeyRange {
 }
 
 /// Everything that a node can know of a range.
-fn agreement() -> Agreement {
-    Agreement {
+fn configuration() -> Configuration {
+    Configuration {
         present: set(3),
         promised: Some(ballot(7)),
         accepted: Some(Proposal { ballot: ballot(6), next: set(4) }),
@@ -32,9 +32,9 @@ fn agreement() -> Agreement {
     }
 }
 
-fn configurations_of(agreement: &Agreement) -> Configurations {
+fn configurations_of(configuration: &Configuration) -> Configurations {
     let mut configurations = Configurations::new(node(1).id);
-    configurations.restore(range(), agreement);
+    configurations.restore(range(), configuration);
     configurations
 }
 
@@ -43,8 +43,8 @@ fn read(bytes: &[u8]) -> Option<Configurations> {
 }
 
 #[test]
-fn what_is_written_is_read() {
-    let configurations = configurations_of(&agreement());
+fn a_row_is_read_as_it_was_written() {
+    let configurations = configurations_of(&configuration());
     assert_eq!(read(&encode_configurations(&configurations)), Some(configurations));
     let nodes = [node(1), node(2)];
     assert_eq!(parse_nodes(&encode_nodes(&nodes)), nodes.map(|node| node.address));
@@ -54,23 +54,24 @@ fn what_is_written_is_read() {
 #[test]
 fn rows_without_a_format_are_read() {
     let custody = include_bytes!("../../../tests/fixtures/rows-without-format/custody");
-    assert_eq!(read(custody), Some(configurations_of(&agreement())));
+    assert_eq!(read(custody), Some(configurations_of(&configuration())));
     let contacts = include_bytes!("../../../tests/fixtures/rows-without-format/contacts");
     assert_eq!(parse_nodes(contacts), [node(1), node(2)].map(|node| node.address));
     // Earlier versions skip the format, and read the rest.
-    assert!(encode_configurations(&configurations_of(&agreement())).starts_with(custody));
+    assert!(encode_configurations(&configurations_of(&configuration())).starts_with(custody));
     assert!(encode_nodes(&[node(1), node(2)]).starts_with(contacts));
 }
 
 #[test]
 fn a_row_of_a_later_format_or_without_members_is_not_read() {
     let known =
-        StoredConfigurations::decode(&*encode_configurations(&configurations_of(&agreement())));
+        StoredConfigurations::decode(&*encode_configurations(&configurations_of(&configuration())));
     let known = known.expect("it was encoded");
     let later = StoredConfigurations { format: FORMAT + 1, ..known.clone() };
     assert_eq!(read(&later.encode_to_vec()), None);
     let mut nobody = known;
-    let present = nobody.agreements[0].present.as_mut().and_then(|present| present.set.as_mut());
+    let present =
+        nobody.configurations[0].present.as_mut().and_then(|present| present.set.as_mut());
     present.expect("there is one").members.clear();
     assert_eq!(read(&nobody.encode_to_vec()), None);
 }
@@ -78,14 +79,14 @@ fn a_row_of_a_later_format_or_without_members_is_not_read() {
 proptest! {
     /// Whatever an earlier version has stored, there is a next epoch and a next round.
     #[test]
-    fn what_is_on_the_disk_disables_no_range(
+    fn no_row_on_the_disk_disables_a_range(
         epoch: u64,
         promised: u64,
         round: u64,
         next: u64,
         displaced: u64,
     ) {
-        let kept = Agreement {
+        let kept = Configuration {
             present: set(epoch),
             promised: Some(ballot(promised)),
             accepted: Some(Proposal { ballot: ballot(round), next: set(next) }),

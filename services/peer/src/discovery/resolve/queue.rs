@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use rand::{Rng, RngExt as _};
-use shoal_core::Address;
+use rand::Rng;
+use shoal_core::{Address, backoff::Backoff};
 use tokio::time::Instant;
 
 /// Peers remembered, at most.
@@ -27,6 +27,7 @@ struct Peer {
     /// Its number among them.
     number: u64,
     failures: u32,
+    backoff: Backoff,
     state: State,
 }
 
@@ -53,7 +54,12 @@ impl Queue {
             self.peers.remove(&worst);
         }
         self.added += 1;
-        let peer = Peer { number: self.added, failures: 0, state: State::Due(now) };
+        let peer = Peer {
+            number: self.added,
+            failures: 0,
+            backoff: Backoff::new(FIRST_BACKOFF, MAX_BACKOFF),
+            state: State::Due(now),
+        };
         self.peers.insert(address, peer);
     }
 
@@ -88,10 +94,8 @@ impl Queue {
     /// A peer had no good answer.
     pub(super) fn failed(&mut self, address: &Address, now: Instant, rng: &mut impl Rng) {
         let Some(peer) = self.peers.get_mut(address) else { return };
-        let doubled = FIRST_BACKOFF * 2_u32.pow(peer.failures.min(16));
         peer.failures = peer.failures.saturating_add(1);
-        let pause = doubled.min(MAX_BACKOFF).mul_f64(rng.random_range(0.5..1.0));
-        peer.state = State::Due(now + pause);
+        peer.state = State::Due(now + peer.backoff.next(rng));
     }
 }
 

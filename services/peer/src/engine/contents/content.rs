@@ -25,7 +25,7 @@ use crate::{
 /// Peers that may wait to be asked for a manifest; further ones are not asked.
 pub(super) const MANIFEST_PEERS: usize = 256;
 
-/// A content that is searched, fetched or shared.
+/// A content that is searched for, fetched or shared.
 pub(in crate::engine) struct Content {
     pub(super) id: ContentId,
     pub(super) options: Options,
@@ -75,7 +75,7 @@ impl TargetState {
 }
 
 impl Content {
-    /// A content that is searched, or in the swarm.
+    /// A content that is searched for, or in the swarm.
     pub(super) fn new(
         id: ContentId,
         options: Options,

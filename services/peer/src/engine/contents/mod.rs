@@ -1,4 +1,4 @@
-//! Contents: added, searched, completed, removed.
+//! Contents: added, searched for, completed, removed.
 
 mod content;
 mod explain;
@@ -48,7 +48,7 @@ impl Engine {
         self.watch(key)
     }
 
-    /// Searches a content, and fetches it to where room is made for it.
+    /// Searches for a content, and fetches it into the room that is made for it.
     pub(super) fn fetch(
         &mut self,
         id: ContentId,

@@ -14,8 +14,7 @@ use std::{
 };
 
 use rand::{Rng, seq::SliceRandom as _};
-use shoal_common::backoff::Backoff;
-use shoal_core::content::ContentId;
+use shoal_core::{backoff::Backoff, content::ContentId};
 use tracing::{debug, info, warn};
 
 use self::tries::{MAX_TRIES, Tries};
@@ -28,7 +27,7 @@ const MAX_CONTENTS: usize = 1000;
 /// Of these, contents without a manifest so far.
 const MAX_TRIALS: usize = 256;
 
-/// How long a manifest is searched before the content makes room for another: a peer answers within
+/// How long a manifest is sought before the content makes room for another: a peer answers within
 /// 20 s or never, and announces happen every 30 s.
 const TRIAL: Duration = Duration::from_secs(30);
 

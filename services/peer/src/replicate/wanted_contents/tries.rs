@@ -6,8 +6,7 @@ use std::{
 };
 
 use rand::Rng;
-use shoal_common::backoff::Backoff;
-use shoal_core::content::ContentId;
+use shoal_core::{backoff::Backoff, content::ContentId};
 
 /// A content that was tried this often in vain is dropped.
 pub(super) const MAX_TRIES: u32 = 6;

@@ -1,13 +1,14 @@
 //! The data directory on disk: its format, the lock that gives it to one process, and its paths.
 
 use std::{
-    fs::{self, DirBuilder, File, Permissions, TryLockError},
+    fs::{self, DirBuilder, File, Permissions},
     io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
 use rustix::process::geteuid;
+use shoal_common::durable_files::{check_format, lock_file};
 use shoal_core::content::ContentId;
 use uuid::Uuid;
 
@@ -15,7 +16,7 @@ use crate::store::{
     StoreError,
     content::ContentDirectory,
     error::cannot,
-    file_system::{delete_directory, sync_directory, write_whole},
+    file_system::{delete_directory, sync_directory, sync_parent},
 };
 
 /// The content of the file `VERSION`.
@@ -36,7 +37,7 @@ impl DataDirectory {
         let path = std::path::absolute(path).map_err(cannot("find", path))?;
         make_private(&path)?;
         let lock = lock_file(&path.join("lock"), &path)?;
-        check_format(&path.join("VERSION"))?;
+        check_format(&path.join("VERSION"), FORMAT, sync_parent)?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -127,35 +128,4 @@ fn make_private(directory: &Path) -> Result<(), StoreError> {
             .map_err(cannot("change the mode of", directory))?;
     }
     Ok(())
-}
-
-/// Locks a file while the returned handle is open. `directory` is what the lock protects, for
-/// errors.
-pub(in crate::store) fn lock_file(path: &Path, directory: &Path) -> Result<File, StoreError> {
-    let file = File::options()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(cannot("open", path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(directory.to_owned())),
-        Err(TryLockError::Error(error)) => Err(StoreError::io("lock", path, error)),
-    }
-}
-
-fn check_format(path: &Path) -> Result<(), StoreError> {
-    match fs::read_to_string(path) {
-        Ok(found) if found.trim_end() == FORMAT => Ok(()),
-        Ok(found) => Err(StoreError::Format {
-            path: path.to_owned(),
-            found: found.trim_end().chars().take(80).collect(),
-            expected: FORMAT,
-        }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            write_whole(path, format!("{FORMAT}\n").as_bytes()).map(drop)
-        }
-        Err(error) => Err(StoreError::io("read", path, error)),
-    }
 }

@@ -22,7 +22,7 @@ use shoal_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::directory::{PRIVATE, lock_file};
+pub(super) use self::directory::PRIVATE;
 use self::{
     content_locks::ContentLocks,
     database::{ContentRecord, Database},

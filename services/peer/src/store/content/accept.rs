@@ -11,7 +11,7 @@ use shoal_core::{
 use super::{
     Stored,
     assembly::{Assembly, Contribution, KeptIn},
-    progress::{Slot, SlotState},
+    progress::{AssemblyState, SharedAssembly},
     writer::VerifiedPiece,
 };
 use crate::store::StoreError;
@@ -55,21 +55,23 @@ impl Stored {
         bytes: Bytes,
     ) -> Result<Accepted, StoreError> {
         self.check_block(block, bytes.len())?;
-        let Some(slot) = self.slot(block.piece, attempt) else { return Ok(Accepted::Duplicate) };
-        let mut state = slot.lock();
+        let Some(shared) = self.shared_assembly(block.piece, attempt) else {
+            return Ok(Accepted::Duplicate);
+        };
+        let mut state = shared.lock();
         self.begin_later_attempt(&mut state, block.piece, attempt);
         let assembly = match &mut *state {
-            SlotState::Open { attempt: current, assembly } if *current == attempt => assembly,
-            SlotState::Open { .. } | SlotState::Ended { .. } => return Ok(Accepted::Stale),
-            SlotState::Closed => return Ok(Accepted::Duplicate),
+            AssemblyState::Open { attempt: current, assembly } if *current == attempt => assembly,
+            AssemblyState::Open { .. } | AssemblyState::Ended { .. } => return Ok(Accepted::Stale),
+            AssemblyState::Closed => return Ok(Accepted::Duplicate),
         };
         let fresh = assembly.add(&self.files, from, block.offset, bytes)?;
         if !assembly.is_whole() {
             return Ok(if fresh == 0 { Accepted::Duplicate } else { Accepted::Partial });
         }
         let is_sound = assembly.hash() == *self.hashes().of(block.piece);
-        let next = if is_sound { SlotState::Closed } else { SlotState::Ended { attempt } };
-        let SlotState::Open { assembly: whole, .. } = mem::replace(&mut *state, next) else {
+        let next = if is_sound { AssemblyState::Closed } else { AssemblyState::Ended { attempt } };
+        let AssemblyState::Open { assembly: whole, .. } = mem::replace(&mut *state, next) else {
             unreachable!("it is open, as checked above under the same lock")
         };
         if !is_sound {
@@ -83,29 +85,29 @@ impl Stored {
     /// Discards the blocks of an abandoned attempt and of those before it, unless the piece is
     /// whole. May wait for a block that is being written.
     pub fn abandon(&self, piece: PieceIndex, attempt: Attempt) {
-        let slot = self.progress.lock().slots.get(&piece).cloned();
-        let Some(slot) = slot else { return };
-        let mut state = slot.lock();
-        if let SlotState::Open { attempt: current, assembly } = &*state
+        let shared = self.progress.lock().assemblies.get(&piece).cloned();
+        let Some(shared) = shared else { return };
+        let mut state = shared.lock();
+        if let AssemblyState::Open { attempt: current, assembly } = &*state
             && *current <= attempt
         {
             self.progress.lock().end_assembly(assembly.kept_in());
-            *state = SlotState::Ended { attempt };
+            *state = AssemblyState::Ended { attempt };
         }
     }
 
     /// Replaces the current or ended attempt by a later one.
-    fn begin_later_attempt(&self, state: &mut SlotState, piece: PieceIndex, attempt: Attempt) {
+    fn begin_later_attempt(&self, state: &mut AssemblyState, piece: PieceIndex, attempt: Attempt) {
         let kept_in = match state {
-            SlotState::Open { attempt: current, assembly } if *current < attempt => {
+            AssemblyState::Open { attempt: current, assembly } if *current < attempt => {
                 assembly.kept_in()
             }
-            SlotState::Ended { attempt: last } if *last < attempt => {
+            AssemblyState::Ended { attempt: last } if *last < attempt => {
                 self.progress.lock().begin_assembly(self.layout(), piece)
             }
             _ => return,
         };
-        *state = SlotState::Open { attempt, assembly: self.assembly(piece, kept_in) };
+        *state = AssemblyState::Open { attempt, assembly: self.assembly(piece, kept_in) };
     }
 
     fn assembly(&self, piece: PieceIndex, kept_in: KeptIn) -> Box<Assembly> {
@@ -113,20 +115,20 @@ impl Stored {
         Box::new(Assembly::new(layout, layout.span(piece), kept_in))
     }
 
-    /// The slot for a piece's blocks; none if the piece is verified.
-    fn slot(&self, piece: PieceIndex, attempt: Attempt) -> Option<Arc<Slot>> {
+    /// Where a piece's blocks are assembled; none if the piece is verified.
+    fn shared_assembly(&self, piece: PieceIndex, attempt: Attempt) -> Option<Arc<SharedAssembly>> {
         let mut progress = self.progress.lock();
         if progress.held.has(piece) || progress.writing.contains(&piece) {
             return None;
         }
-        if let Some(slot) = progress.slots.get(&piece) {
-            return Some(slot.clone());
+        if let Some(shared) = progress.assemblies.get(&piece) {
+            return Some(shared.clone());
         }
         let kept_in = progress.begin_assembly(self.layout(), piece);
         let assembly = self.assembly(piece, kept_in);
-        let slot = Arc::new(Slot::new(SlotState::Open { attempt, assembly }));
-        progress.slots.insert(piece, slot.clone());
-        Some(slot)
+        let shared = Arc::new(SharedAssembly::new(AssemblyState::Open { attempt, assembly }));
+        progress.assemblies.insert(piece, shared.clone());
+        Some(shared)
     }
 
     fn store(
@@ -171,7 +173,7 @@ impl Stored {
         Ok(())
     }
 
-    /// Called under the slot's lock, so that nobody overwrites the bytes that are read back here.
+    /// Called under the assembly's lock, so that nobody overwrites the bytes that are read back.
     fn discard_corrupt(&self, piece: PieceIndex, whole: &Assembly) -> Accepted {
         let contributors = whole.contributors();
         // If our disk fails, nobody is accused.

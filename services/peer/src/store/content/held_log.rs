@@ -14,13 +14,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use shoal_common::durable_files::{read_if_exists, write_whole};
 use shoal_core::content::{Bitfield, PieceIndex};
 use uuid::Uuid;
 
 use crate::store::{
     StoreError,
     error::cannot,
-    file_system::write_whole,
+    file_system::sync_parent,
     probe::{Step, reach},
 };
 
@@ -83,10 +84,7 @@ impl LoggedPieces {
 
 /// Reads a log. A log that does not exist or has a damaged header lists nothing.
 pub(in crate::store) fn read(path: &Path, piece_count: u32) -> Result<LoggedPieces, StoreError> {
-    let bytes = match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-        read => read.map_err(cannot("read", path))?,
-    };
+    let bytes = read_if_exists(path)?.unwrap_or_default();
     Ok(parse(&bytes, piece_count, &current_boot()))
 }
 
@@ -130,7 +128,7 @@ impl HeldLog {
         let mut bytes = header(&current_boot());
         bytes.extend(held.iter().flat_map(|piece| record(piece.get())));
         bytes.extend(record(CHECKPOINT | held.held()));
-        let file = write_whole(path, &bytes)?;
+        let file = write_whole(path, &bytes, sync_parent)?;
         Ok(Self {
             file: Arc::new(file),
             path: path.to_owned(),

@@ -25,7 +25,7 @@ const MAX_BYTES_IN_MEMORY: u32 = 64 << 20;
 const MAX_DISPUTED_PIECES: usize = 64;
 const MAX_CONTRIBUTIONS: usize = 1024;
 
-/// A piece is held, or being written, or in a slot, or none of these. The state machine decides
+/// A piece is held, or being written, or assembled, or none of these. The state machine decides
 /// which attempt is made at it.
 pub(in crate::store) struct Progress {
     pub(super) held: Bitfield,
@@ -33,7 +33,7 @@ pub(in crate::store) struct Progress {
     /// Verified pieces that are being written.
     pub(super) writing: HashSet<PieceIndex>,
     /// Pieces of which blocks have arrived.
-    pub(super) slots: HashMap<PieceIndex, Arc<Slot>>,
+    pub(super) assemblies: HashMap<PieceIndex, Arc<SharedAssembly>>,
     /// Attempts whose bytes are kept in memory.
     in_memory: u32,
     /// What neighbours sent for pieces whose hash did not match.
@@ -41,12 +41,12 @@ pub(in crate::store) struct Progress {
 }
 
 /// A piece of which blocks have arrived, until it is held.
-pub(super) type Slot = Mutex<SlotState>;
+pub(super) type SharedAssembly = Mutex<AssemblyState>;
 
-/// The state of a piece in a slot. The state machine decides which attempt is made. A thread that
-/// changes the state holds the slot's lock, and may then lock the progress, but not the other way
-/// round.
-pub(super) enum SlotState {
+/// The state of a piece that is assembled. The state machine decides which attempt is made. A
+/// thread that changes the state holds its lock, and may then lock the progress, but not the other
+/// way round.
+pub(super) enum AssemblyState {
     /// Blocks of this attempt are accepted. A later attempt replaces it.
     Open { attempt: Attempt, assembly: Box<Assembly> },
     /// The hash of this attempt did not match, or it was abandoned. Only a later one is accepted.
@@ -61,7 +61,7 @@ impl Progress {
             held,
             held_bytes,
             writing: HashSet::new(),
-            slots: HashMap::new(),
+            assemblies: HashMap::new(),
             in_memory: 0,
             contributions: HashMap::new(),
         }
@@ -88,7 +88,7 @@ impl Progress {
         kept_in: KeptIn,
     ) -> Vec<Contribution> {
         self.end_assembly(kept_in);
-        self.slots.remove(&piece);
+        self.assemblies.remove(&piece);
         self.writing.insert(piece);
         self.contributions.remove(&piece).unwrap_or_default()
     }

@@ -9,15 +9,16 @@ use std::{
 };
 
 use rustix::{fs::CWD, process::geteuid};
+use shoal_common::durable_files::{lock_file, read_if_exists, write_whole};
 use shoal_core::content::{ContentId, Manifest, PieceHashes};
 use uuid::Uuid;
 
 use crate::store::{
     StoreError,
-    catalogue::{PRIVATE, lock_file},
+    catalogue::PRIVATE,
     content::{ContentDirectory, Stored},
     error::cannot,
-    file_system::{rename_new, sync_parent, write_whole},
+    file_system::{rename_new, sync_parent},
 };
 
 /// A download. Until it is complete, its state is in `.NAME.shoal` beside its destination `NAME`.
@@ -164,7 +165,7 @@ impl Destination {
     }
 
     fn lock(&self) -> Result<File, StoreError> {
-        lock_file(&self.state.path().join("lock"), self.state.path())
+        Ok(lock_file(&self.state.path().join("lock"), self.state.path())?)
     }
 
     /// The content whose download was begun; an error if that is another one.
@@ -184,8 +185,8 @@ impl Destination {
     /// Records which content is downloaded. The manifest is written last: only with it the download
     /// can be resumed.
     fn write_record(&self, manifest: &Manifest, hashes: &PieceHashes) -> Result<(), StoreError> {
-        write_whole(&self.hashes(), hashes.as_bytes())?;
-        write_whole(&self.manifest(), &manifest.encode()).map(drop)
+        write_whole(&self.hashes(), hashes.as_bytes(), sync_parent)?;
+        write_whole(&self.manifest(), &manifest.encode(), sync_parent).map(drop)
     }
 
     fn manifest(&self) -> PathBuf {
@@ -194,13 +195,5 @@ impl Destination {
 
     fn hashes(&self) -> PathBuf {
         self.state.path().join("hashes")
-    }
-}
-
-fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(StoreError::io("read", path, error)),
     }
 }

@@ -21,7 +21,7 @@ use tracing::{Instrument as _, debug};
 
 use super::{
     downloads::Downloads,
-    order::Order,
+    fetch_spec::FetchSpec,
     receiver::{BlockReceiver, ReceiveError},
 };
 use crate::transfer::{
@@ -90,14 +90,14 @@ impl BlockSource {
     /// Asks the neighbour. Dropping the returned value cancels the call; a block that is just being
     /// stored is still reported, and so is the end.
     #[must_use]
-    pub fn fetch(&self, order: Order) -> DropGuard {
+    pub fn fetch(&self, spec: FetchSpec) -> DropGuard {
         let connection = self.choose();
         let cancelled = CancellationToken::new();
         let call = Call {
-            request: request(&order),
+            request: request(&spec),
             grpc: Grpc::new(connection.channel.clone())
                 .max_decoding_message_size(MAX_MESSAGE_BYTES),
-            receiver: self.downloads.receiver(order),
+            receiver: self.downloads.receiver(spec),
             downloads: self.downloads.clone(),
             cancelled: cancelled.clone(),
         };
@@ -120,12 +120,12 @@ impl Drop for BlockSource {
     }
 }
 
-fn request(order: &Order) -> RequestPieceRequest {
+fn request(spec: &FetchSpec) -> RequestPieceRequest {
     RequestPieceRequest {
-        content_id: order.stored.id().to_string(),
-        ranges: order.requested(),
-        link_token: order.link_token.clone(),
-        block_length: order.block_length,
+        content_id: spec.stored.id().to_string(),
+        ranges: spec.requested(),
+        link_token: spec.link_token.clone(),
+        block_length: spec.block_length,
     }
 }
 

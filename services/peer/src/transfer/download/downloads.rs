@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
-use super::{order::Order, receiver::BlockReceiver};
+use super::{fetch_spec::FetchSpec, receiver::BlockReceiver};
 use crate::transfer::{event::Event, rate_cap::RateCap};
 
 /// State shared by all fetches. Cheap to clone.
@@ -32,8 +32,8 @@ impl Downloads {
     }
 
     /// The receiving end of a fetch.
-    pub(super) fn receiver(&self, order: Order) -> BlockReceiver {
-        BlockReceiver::new(order, self.0.events.clone())
+    pub(super) fn receiver(&self, spec: FetchSpec) -> BlockReceiver {
+        BlockReceiver::new(spec, self.0.events.clone())
     }
 
     /// Waits until this many bytes may pass.

@@ -5,13 +5,13 @@
 
 mod calls;
 mod downloads;
+mod fetch_spec;
 mod on_link;
-mod order;
 mod receiver;
 mod source;
 
 pub(super) use self::on_link::LinkSource;
-pub use self::{calls::BlockSource, downloads::Downloads, order::Order};
+pub use self::{calls::BlockSource, downloads::Downloads, fetch_spec::FetchSpec};
 #[cfg(fuzzing)]
 pub(super) use self::{
     calls::{Codec, MAX_MESSAGE_BYTES},

@@ -10,7 +10,7 @@ use shoal_core::{
 use shoal_proto::peer::v1::{self as pb, link_message::Kind};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
-use super::{downloads::Downloads, order::Order, receiver::BlockReceiver};
+use super::{downloads::Downloads, fetch_spec::FetchSpec, receiver::BlockReceiver};
 use crate::{
     link::{LinkSender, QueueFull},
     transfer::io_threads::IoThreads,
@@ -63,11 +63,11 @@ impl LinkSource {
     }
 
     /// Requests blocks. If the request cannot be sent, the fetch has failed.
-    pub(super) fn fetch(&self, order: Order) -> Result<LinkFetch, QueueFull> {
-        let key = order.fetch;
-        let request = pb::Request { request_id: key.0, ranges: order.requested() };
-        let (fetch, parts) = LinkFetch::of(key, &order.ranges);
-        let receiver = self.downloads.receiver(order);
+    pub(super) fn fetch(&self, spec: FetchSpec) -> Result<LinkFetch, QueueFull> {
+        let key = spec.fetch;
+        let request = pb::Request { request_id: key.0, ranges: spec.requested() };
+        let (fetch, parts) = LinkFetch::of(key, &spec.ranges);
+        let receiver = self.downloads.receiver(spec);
         self.link.send(Kind::Request(request))?;
         self.io_threads.spawn(receive_all(receiver, parts, self.downloads.clone()));
         Ok(fetch)

@@ -9,7 +9,7 @@ use shoal_core::{
 };
 use tokio::sync::mpsc;
 
-use super::order::Order;
+use super::fetch_spec::FetchSpec;
 use crate::{
     end_notice::EndNotice,
     store::{Accepted, StoreError, Stored},
@@ -47,9 +47,9 @@ pub(super) enum ReceiveError {
 }
 
 impl BlockReceiver {
-    /// Receives what was ordered, and reports by `events`.
-    pub(super) fn new(order: Order, events: mpsc::Sender<Event>) -> Self {
-        let Order { fetch, link, content, stored, ranges, .. } = order;
+    /// Receives what was requested, and reports by `events`.
+    pub(super) fn new(spec: FetchSpec, events: mpsc::Sender<Event>) -> Self {
+        let FetchSpec { fetch, link, content, stored, ranges, .. } = spec;
         let failed = Input::FetchEnded { fetch, end: FetchEnd::Failed };
         let end = EndNotice::new(events.clone(), Event::Swarm(failed));
         Self { fetch, link, content, stored, ranges: ranges.into(), events, end }

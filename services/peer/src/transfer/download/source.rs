@@ -4,8 +4,8 @@ use tokio_util::sync::DropGuard;
 
 use super::{
     calls::BlockSource,
+    fetch_spec::FetchSpec,
     on_link::{AnswerPart, LinkFetch, LinkSource, Unrequested},
-    order::Order,
 };
 use crate::link::QueueFull;
 
@@ -39,10 +39,10 @@ impl NeighbourSource {
 
     /// Requests blocks; an error if the neighbour does not read its link. The end of the fetch is
     /// reported in any case.
-    pub(crate) fn fetch(&self, order: Order) -> Result<FetchHandle, QueueFull> {
+    pub(crate) fn fetch(&self, spec: FetchSpec) -> Result<FetchHandle, QueueFull> {
         match &self.on_link {
-            None => Ok(FetchHandle::Call(self.calls.fetch(order))),
-            Some(link) => link.fetch(order).map(FetchHandle::OnLink),
+            None => Ok(FetchHandle::Call(self.calls.fetch(spec))),
+            Some(link) => link.fetch(spec).map(FetchHandle::OnLink),
         }
     }
 

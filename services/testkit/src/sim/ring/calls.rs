@@ -58,17 +58,19 @@ impl Body {
         host: &mut Host,
         now: Instant,
     ) -> (Reply, Option<Input>) {
-        let state = || host.view.state.clone();
+        let state = || host.routing_table.state.clone();
         let source = || Introducer::of_address(from);
         match self {
-            Self::Find(_, _, position) => (Reply::Found(host.view.find_successor(*position)), None),
+            Self::Find(_, _, position) => {
+                (Reply::Found(host.routing_table.find_successor(*position)), None)
+            }
             Self::Meet(_) => (Reply::State(state()), None),
             Self::Ask(_, Question::State) => (Reply::Answer(Answer::State(state())), None),
             Self::Ask(_, Question::Notify(sender)) => {
                 (Reply::Answer(Answer::Noticed), Some(Input::Notified(source(), sender.clone())))
             }
             Self::Ask(_, Question::Probe(sender)) => {
-                let next = host.view.find_successor(sender.node.position.next());
+                let next = host.routing_table.find_successor(sender.node.position.next());
                 (Reply::Answer(Answer::Probed(state(), next)), None)
             }
             Self::Ask(_, Question::Gossip(news, digest)) => {

@@ -19,7 +19,7 @@ const ANSWERS_TAKE: std::ops::RangeInclusive<u64> = 10..=100;
 const LATE: u64 = 500;
 const TIMEOUT: u64 = 2_000;
 
-/// What a lookup learns of a node that it asked.
+/// The result of a question to a node.
 enum Event {
     Answer(Found),
     Late,
@@ -56,8 +56,8 @@ impl Shape {
 pub struct StillRing {
     /// In the order of their positions.
     nodes: Vec<Contact>,
-    views: Vec<RoutingTable>,
-    places: HashMap<Position, usize>,
+    tables: Vec<RoutingTable>,
+    indexes: HashMap<Position, usize>,
     dead: Vec<bool>,
 }
 
@@ -137,7 +137,7 @@ impl StillRing {
             (0..shape.nodes).map(|_| random_node(address.clone(), rng)).collect();
         nodes.sort();
         let live_nodes = LiveNodes::new(nodes.iter().cloned());
-        let view = |me: &Contact| {
+        let table = |me: &Contact| {
             let mut fingers = Fingers::new(me.position, Bits::FULL, shape.base);
             fingers.fill_from(&live_nodes);
             let after = live_nodes.from(me.position.next());
@@ -149,24 +149,17 @@ impl StillRing {
             };
             RoutingTable { state, fingers: Arc::new(fingers), live_nodes: None }
         };
-        let views = nodes.iter().map(view).collect();
-        let places = nodes.iter().enumerate().map(|(place, node)| (node.position, place)).collect();
+        let tables = nodes.iter().map(table).collect();
+        let indexes =
+            nodes.iter().enumerate().map(|(index, node)| (node.position, index)).collect();
         let dead = vec![false; nodes.len()];
-        Self { nodes, views, places, dead }
-    }
-
-    /// Gives every node the full membership, as gossip would.
-    #[must_use]
-    pub fn with_census(mut self) -> Self {
-        let live_nodes = LiveNodes::new(self.nodes.iter().cloned());
-        self.views.iter_mut().for_each(|view| view.live_nodes = Some(live_nodes.clone()));
-        self
+        Self { nodes, tables, indexes, dead }
     }
 
     /// Fails `count` random nodes. No node has noticed yet.
     pub fn fail(&mut self, count: usize, rng: &mut impl Rng) {
-        let places = index::sample(rng, self.nodes.len(), count);
-        places.iter().for_each(|place| self.dead[place] = true);
+        let indexes = index::sample(rng, self.nodes.len(), count);
+        indexes.iter().for_each(|index| self.dead[index] = true);
     }
 
     /// Looks random keys up, each from a random live node that knows of no failure.
@@ -195,7 +188,7 @@ impl StillRing {
         settings: &LookupSettings,
         rng: &mut impl Rng,
     ) -> (Result<Outcome, LookupFailure>, Option<Contact>) {
-        let start = self.views[from].find_for_lookup(key);
+        let start = self.tables[from].find_for_lookup(key);
         let mut lookup = Lookup::new(key, &start, settings.clone());
         let (mut now, mut first_asked) = (0, None);
         let mut pending = Queue::default();
@@ -227,15 +220,15 @@ impl StillRing {
 
     /// The answer of a node, if it is alive.
     fn ask(&self, node: &Contact, key: Position) -> Option<Found> {
-        let place = self.places.get(&node.position).filter(|place| !self.dead[**place])?;
-        Some(self.views[*place].find_successor(key))
+        let index = self.indexes.get(&node.position).filter(|index| !self.dead[**index])?;
+        Some(self.tables[*index].find_successor(key))
     }
 
     fn random_alive(&self, rng: &mut impl Rng) -> usize {
         loop {
-            let place = rng.random_range(0..self.nodes.len());
-            if !self.dead[place] {
-                return place;
+            let index = rng.random_range(0..self.nodes.len());
+            if !self.dead[index] {
+                return index;
             }
         }
     }
@@ -244,6 +237,6 @@ impl StillRing {
     fn owner_of(&self, key: Position) -> &Contact {
         let first = self.nodes.partition_point(|node| node.position < key);
         let mut around = (first..self.nodes.len()).chain(0..first);
-        &self.nodes[around.find(|place| !self.dead[*place]).expect("a node is alive")]
+        &self.nodes[around.find(|index| !self.dead[*index]).expect("a node is alive")]
     }
 }

@@ -69,8 +69,8 @@ impl Setup {
 pub(super) struct Host {
     me: Contact,
     pub(super) state_machine: Node,
-    /// The view that other nodes query.
-    pub(super) view: RoutingTable,
+    /// The routing table that other nodes query.
+    pub(super) routing_table: RoutingTable,
     timeouts: Timeouts,
     /// The time of the next tick.
     tick_at: Option<Instant>,
@@ -205,8 +205,8 @@ impl World {
         );
         for contact in contacts.rev() {
             let joiner = world.boot(&contact);
-            let Host { me, view, .. } = &world.hosts[founder];
-            let met = Input::Met(me.address.clone(), view.state.clone());
+            let Host { me, routing_table, .. } = &world.hosts[founder];
+            let met = Input::Met(me.address.clone(), routing_table.state.clone());
             world.deliver(joiner, met);
             world.run_for(Duration::ZERO);
         }
@@ -285,11 +285,11 @@ impl World {
         let members: Vec<_> = self.members.iter().collect();
         let others = members.len().saturating_sub(1);
         let min = self.setup.node.min_successors.min(others);
-        let is_in_place = |(place, (_, host)): (usize, &(&Position, &usize))| {
-            let state = &self.hosts[**host].view.state;
-            let around = (place + 1..members.len()).chain(0..place);
-            let after = around.clone().map(|place| members[place].0);
-            let before = around.last().map(|place| members[place].0);
+        let is_in_place = |(index, (_, host)): (usize, &(&Position, &usize))| {
+            let state = &self.hosts[**host].routing_table.state;
+            let around = (index + 1..members.len()).chain(0..index);
+            let after = around.clone().map(|index| members[index].0);
+            let before = around.last().map(|index| members[index].0);
             state.successors.len() >= min
                 && state.predecessor.as_ref().map(|node| &node.position) == before
                 && state
@@ -304,8 +304,9 @@ impl World {
 
     /// Starts a lookup of a random key at a random member.
     pub fn look_up(&mut self) {
-        let is_member =
-            |world: &Self, host: usize| world.hosts[host].view.state.standing == Standing::Member;
+        let is_member = |world: &Self, host: usize| {
+            world.hosts[host].routing_table.state.standing == Standing::Member
+        };
         let mut host = self.random_up();
         while !is_member(self, host) {
             host = self.random_up();
@@ -354,7 +355,7 @@ impl World {
             Node::new(me.clone(), 1, settings, self.rng.random(), self.instant());
         self.hosts.push(Host {
             me,
-            view: state_machine.routing_table(),
+            routing_table: state_machine.routing_table(),
             state_machine,
             timeouts: Timeouts::new(self.setup.timeouts.clone()),
             tick_at: None,
@@ -411,7 +412,7 @@ impl World {
         let addresses = named.map(|host| self.hosts[*host].me.address.clone()).collect();
         let (unresolved, founding) = (BTreeSet::new(), Founding::Smallest);
         self.deliver(host, Input::Seeds(Seeds { addresses, unresolved, founding }));
-        let is_joined = self.hosts[host].view.state.standing == Standing::Member;
+        let is_joined = self.hosts[host].routing_table.state.standing == Standing::Member;
         let again = if is_joined { RESOLVE_RARELY } else { RESOLVE_EVERY };
         self.after(again, Event::Resolve { host });
     }
@@ -442,9 +443,9 @@ impl World {
     }
 
     fn publish(&mut self, host: usize) {
-        let Host { state_machine, view, me, .. } = &mut self.hosts[host];
-        *view = state_machine.routing_table();
-        if view.state.standing == Standing::Member {
+        let Host { state_machine, routing_table, me, .. } = &mut self.hosts[host];
+        *routing_table = state_machine.routing_table();
+        if routing_table.state.standing == Standing::Member {
             self.members.insert(me.position, host);
         } else {
             self.members.remove(&me.position);
@@ -540,11 +541,11 @@ impl World {
         reason: Reason,
         through: Option<Contact>,
     ) {
-        let Host { me, view, .. } = &self.hosts[host];
+        let Host { me, routing_table, .. } = &self.hosts[host];
         let settings = self.setup.lookup.clone();
         let lookup = match through {
             Some(through) => Lookup::of_joiner(me, &[through], settings),
-            None => Lookup::new(position, &view.find_for_lookup(position), settings),
+            None => Lookup::new(position, &routing_table.find_for_lookup(position), settings),
         };
         let key = self.next_key();
         self.lookups.insert(key, Running { lookup, host, position, reason });

@@ -1,4 +1,4 @@
-//! Who founds the ring, and when.
+//! Which node founds the ring, and when.
 
 use uuid::Uuid;
 
@@ -37,7 +37,7 @@ fn seeds(join: &[&'static str]) -> Seeds {
     Seeds { addresses, unresolved: BTreeSet::new(), founding }
 }
 
-/// Which of the nodes have founded a ring after so long. They only meet: what else they ask is lost.
+/// Which of the nodes have founded a ring after so long. They only meet: other questions are lost.
 fn founders(starters: &mut [Starter], after: Duration) -> Vec<usize> {
     const STEP: Duration = Duration::from_millis(50);
     let start = epoch();

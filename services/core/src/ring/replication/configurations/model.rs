@@ -192,7 +192,7 @@ mod tests {
         ..ONE
     };
     /// A and then D were the primary and left indeterminate writes, on B and on A.
-    const DOUBTS: Scenario = Scenario {
+    const INDETERMINATE: Scenario = Scenario {
         past: &[&[
             Renew(A, C),
             Write(A, B),
@@ -253,13 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn a_primary_that_restarts_is_not_in_doubt_about_its_writes() {
+    fn a_primary_that_restarts_knows_the_outcome_of_its_writes() {
         check(Scenario { writes: 2, restarts: 2, ..ONE }, &[COMPLETED_BY_OTHERS]);
     }
 
     #[test]
     fn indeterminate_writes_of_several_primaries_become_one_history() {
-        check(DOUBTS, &[LATER_SET_WRITES, CHOSEN_MEANWHILE]);
+        check(INDETERMINATE, &[LATER_SET_WRITES, CHOSEN_MEANWHILE]);
     }
 
     #[test]
@@ -276,10 +276,10 @@ mod tests {
             TakesAnySupply,
             Scenario { past: &[&[Begin(B), Begin(D), Prepare(0, B), Prepare(1, B)]], ..RIVALS },
         );
-        find(KeepsRemains, ONE);
+        find(KeepsOldRecords, ONE);
         find(DiscardsWhatWasSupplied, ONE);
         find(MajorityOfOne, ONE);
-        find(DoubtsForgotten, DOUBTS);
+        find(IndeterminateForgotten, INDETERMINATE);
     }
 
     #[test]
@@ -291,7 +291,7 @@ mod tests {
             VersionWithoutEpoch,
             Scenario { past: &[&[Begin(B)]], successors: &[D], writes: 2, ..CHAIN },
         );
-        find(NextWriteInDoubt, Scenario { writes: 2, restarts: 2, ..ONE });
+        find(NextWriteTooEarly, Scenario { writes: 2, restarts: 2, ..ONE });
         find(RestartResumes, Scenario { writes: 2, restarts: 2, ..ONE });
         find(LeaseCheckedBefore, Scenario { reads: 1, ..ONE });
         find(SetNotNoted, UNAWARE);

@@ -62,16 +62,16 @@ fn records_of_a_younger_lineage_are_kept_until_they_are_handed_in() {
     configurations.learn(range(0, 0), &middle);
     configurations.learn(range(0, 0), &oldest);
     let ballot = ballot(1, 1);
-    assert_eq!(configurations.remains(range(0, 0)), []);
-    assert_eq!(configurations.supply(range(1, 5), &oldest, ballot), Err(Refusal::Unsettled));
-    configurations.settle(range(1, 5), &oldest);
-    assert_eq!(configurations.remains(range(0, 0)), [range(1, 5)]);
+    assert_eq!(configurations.discardable(range(0, 0)), []);
+    assert_eq!(configurations.supply(range(1, 5), &oldest, ballot), Err(Refusal::Unmerged));
+    configurations.merged(range(1, 5), &oldest);
+    assert_eq!(configurations.discardable(range(0, 0)), [range(1, 5)]);
     assert_eq!(configurations.supply(range(1, 5), &oldest, ballot), Ok(vec![range(1, 5)]));
-    assert_eq!(configurations.remains(range(0, 0)), [], "what was handed in is kept");
+    assert_eq!(configurations.discardable(range(0, 0)), [], "what was handed in is kept");
     let late = Ballot { round: 0, ..ballot };
     assert_eq!(configurations.supply(range(1, 5), &oldest, late), Err(Refusal::Outbid(ballot)));
     configurations.learn(range(1, 5), &ReplicaSet { epoch: 2, ..oldest });
-    assert_eq!(configurations.remains(range(0, 0)), [range(1, 5)], "somebody else was chosen");
+    assert_eq!(configurations.discardable(range(0, 0)), [range(1, 5)], "somebody else was chosen");
 }
 
 #[test]
@@ -104,23 +104,23 @@ fn a_lower_ballot_is_refused_after_a_higher_one() {
     assert_eq!(configurations.at(four(2)).and_then(|known| known.promised), None);
 }
 
-/// Pieces of 2^118 positions each, 1,024 in all.
+/// Ranges of 2^118 positions each, 1,024 in all.
 fn sliver(number: u128) -> KeyRange {
     let at = |number: u128| Position::from_u128((number << 118).wrapping_sub(1));
     KeyRange { after: at(number), last: at(number + 1) }
 }
 
 #[test]
-fn promised_pieces_beyond_the_limit_count_as_lost() {
+fn promised_ranges_beyond_the_limit_count_as_lost() {
     let own = sliver(0);
     let first = set(1, &[5, 8, 10]);
     let mut configurations = knowing(own, &first);
-    // Every other one, and each part of a known piece.
+    // Every other one, and each part of a known range.
     for number in 1..1024 {
         configurations.learn(sliver(number), &set(number as u64 % 2 + 2, &[5, 8, 10]));
     }
-    let full = configurations.agreements.count();
-    assert!(full <= Configurations::MAX_PIECES && full > Configurations::MAX_PIECES - 4, "{full}");
+    let full = configurations.ranges.count();
+    assert!(full <= Configurations::MAX_RANGES && full > Configurations::MAX_RANGES - 4, "{full}");
     let middle = |range: KeyRange| {
         let half = |at: Position| Position::from_u128(at.to_u128().wrapping_add(1 << 110));
         KeyRange { after: half(range.after), last: half(half(range.after)) }
@@ -131,14 +131,14 @@ fn promised_pieces_beyond_the_limit_count_as_lost() {
         let known = configurations.at(part.last).expect("it is known").present.clone();
         assert!(configurations.prepare(part, &known, ballot(1, 8)).is_err() || known.epoch == 9);
         assert!(configurations.supply(part, &known, ballot(1, 8)).is_err() || known.epoch == 9);
-        assert!(configurations.agreements.count() <= Configurations::MAX_PIECES);
+        assert!(configurations.ranges.count() <= Configurations::MAX_RANGES);
     }
     assert_eq!(
         configurations.prepare(middle(own), &first, ballot(1, 8)),
-        Err(Refusal::TooManyPieces)
+        Err(Refusal::TooManyRanges)
     );
     let write = configurations.write(middle(own).last, middle(own), &set(2, &[5, 8, 10]));
-    assert_eq!(write, Err(WriteRefusal::TooManyPieces));
+    assert_eq!(write, Err(WriteRefusal::TooManyRanges));
     // What makes no more of them continues.
     assert_eq!(configurations.write(own.last, own, &first), Ok(()));
     assert_eq!(configurations.prepare(own, &first, ballot(1, 8)), Ok(vec![]));
@@ -147,7 +147,11 @@ fn promised_pieces_beyond_the_limit_count_as_lost() {
     assert_eq!(configurations.learn(own, &set(2, &[5, 8])), []);
     assert_eq!(configurations.write(own.last, own, &set(2, &[5, 8])), Ok(()));
     assert_eq!(configurations.learn(KeyRange::whole(own.last), &set(20, &[5, 8])), []);
-    assert_eq!(configurations.agreements.count(), 1, "and one that tells of all leaves one");
+    assert_eq!(
+        configurations.ranges.count(),
+        1,
+        "one message about the whole circle leaves one range"
+    );
 }
 
 #[test]

@@ -20,7 +20,7 @@ const ONE_BY_ONE: LookupSettings =
 /// Nodes that answer at once, or never.
 #[derive(Clone)]
 struct Ring {
-    views: BTreeMap<u128, RoutingTable>,
+    tables: BTreeMap<u128, RoutingTable>,
     silent: BTreeSet<u128>,
 }
 
@@ -28,7 +28,7 @@ impl Ring {
     /// A ring of 4 bits whose lists hold so many.
     fn new(members: &[u128], successors: usize) -> Self {
         let all = LiveNodes::new(members.iter().copied().map(node));
-        let view = |number: &u128| {
+        let table = |number: &u128| {
             let me = four(*number);
             let mut fingers = Fingers::new(me, FOUR, FingerBase::Two);
             fingers.fill_from(&all);
@@ -41,7 +41,7 @@ impl Ring {
             };
             (*number, RoutingTable { state, fingers: fingers.into(), live_nodes: None })
         };
-        Self { views: members.iter().map(view).collect(), silent: BTreeSet::new() }
+        Self { tables: members.iter().map(table).collect(), silent: BTreeSet::new() }
     }
 
     fn textbook(successors: usize) -> Self {
@@ -49,8 +49,8 @@ impl Ring {
     }
 
     fn without_shortcuts(mut self) -> Self {
-        for (number, view) in &mut self.views {
-            view.fingers = Fingers::new(four(*number), FOUR, FingerBase::Two).into();
+        for (number, table) in &mut self.tables {
+            table.fingers = Fingers::new(four(*number), FOUR, FingerBase::Two).into();
         }
         self
     }
@@ -60,19 +60,19 @@ impl Ring {
         self
     }
 
-    /// All take these for the nodes that live.
-    fn with_roll(mut self, living: &[u128]) -> Self {
+    /// All believe that these nodes are alive.
+    fn with_live_nodes(mut self, living: &[u128]) -> Self {
         let live_nodes = LiveNodes::new(living.iter().copied().map(node));
-        self.views.values_mut().for_each(|view| view.live_nodes = Some(live_nodes.clone()));
+        self.tables.values_mut().for_each(|table| table.live_nodes = Some(live_nodes.clone()));
         self
     }
 
-    fn view(&mut self, number: u128) -> &mut RoutingTable {
-        self.views.get_mut(&number).expect("it is a node of this ring")
+    fn table(&mut self, number: u128) -> &mut RoutingTable {
+        self.tables.get_mut(&number).expect("it is a node of this ring")
     }
 
     fn lookup(&self, from: u128, key: u128, settings: LookupSettings) -> Lookup {
-        let start = self.views[&from].find_for_lookup(four(key));
+        let start = self.tables[&from].find_for_lookup(four(key));
         Lookup::new(four(key), &start, settings)
     }
 
@@ -83,13 +83,13 @@ impl Ring {
     fn run(&self, key: Position, lookup: Lookup) -> Result<Outcome, Failure> {
         run(lookup, |asked| {
             let number = FOUR.value(asked.position);
-            let view = self.views.get(&number).filter(|_| !self.silent.contains(&number))?;
-            Some(view.find_successor(key))
+            let table = self.tables.get(&number).filter(|_| !self.silent.contains(&number))?;
+            Some(table.find_successor(key))
         })
     }
 }
 
-/// Runs a lookup to its end; who is asked first answers first. No answer is silence.
+/// Runs a lookup to its end; the node asked first answers first. None means no answer.
 fn run(
     mut lookup: Lookup,
     mut answer: impl FnMut(&Contact) -> Option<Found>,
@@ -108,7 +108,7 @@ fn run(
     }
 }
 
-/// What the node of a number answers.
+/// An answer of the node with this number.
 fn found(by: u128, successors: &[u128], closer: &[u128]) -> Found {
     let contacts = |numbers: &[u128]| numbers.iter().copied().map(node).collect();
     Found {
@@ -119,7 +119,7 @@ fn found(by: u128, successors: &[u128], closer: &[u128]) -> Found {
     }
 }
 
-/// A lookup of 11 by 1, who knows these nodes before it.
+/// A lookup of 11 by node 1, which knows these nodes before it.
 fn of_eleven(closer: &[u128]) -> Lookup {
     Lookup::new(four(11), &found(1, &[], closer), LookupSettings::default())
 }
@@ -334,10 +334,10 @@ fn the_number_of_calls_is_limited() {
 fn a_lookup_that_passed_the_owner_walks_back() {
     // 9 joined, and only 10 knows.
     let mut ring = Ring::textbook(2);
-    let mut nine = ring.view(8).clone();
-    nine.state = State { node: node(9), predecessor: Some(node(8)), ..ring.view(8).state.clone() };
-    ring.views.insert(9, nine);
-    ring.view(10).state.predecessor = Some(node(9));
+    let mut nine = ring.table(8).clone();
+    nine.state = State { node: node(9), predecessor: Some(node(8)), ..ring.table(8).state.clone() };
+    ring.tables.insert(9, nine);
+    ring.table(10).state.predecessor = Some(node(9));
     for settings in [ONE_BY_ONE, LookupSettings::default()] {
         assert_eq!(ring.look_up(1, 9, settings).owner, node(9));
     }
@@ -346,7 +346,7 @@ fn a_lookup_that_passed_the_owner_walks_back() {
 #[test]
 fn a_node_that_leaves_is_passed_over_for_the_one_after_it() {
     let mut ring = Ring::textbook(2);
-    ring.view(12).state.standing = Standing::Leaving;
+    ring.table(12).state.standing = Standing::Leaving;
     for settings in [ONE_BY_ONE, LookupSettings::default()] {
         let outcome = ring.look_up(1, 11, settings);
         assert_eq!(outcome.owner, node(15));
@@ -356,10 +356,10 @@ fn a_node_that_leaves_is_passed_over_for_the_one_after_it() {
 
 #[test]
 fn with_the_membership_the_owner_is_asked_first() {
-    let ring = Ring::textbook(2).with_roll(&TEXTBOOK);
+    let ring = Ring::textbook(2).with_live_nodes(&TEXTBOOK);
     let mut lookup = ring.lookup(1, 11, LookupSettings::default());
     assert_eq!(asks(&mut lookup), [12], "alone");
-    tell(&mut lookup, &ring.views[&12].find_successor(four(11)));
+    tell(&mut lookup, &ring.tables[&12].find_successor(four(11)));
     assert_eq!(owner(&lookup), Some(12));
 }
 
@@ -370,18 +370,18 @@ fn the_first_of_the_own_list_is_asked_alone_until_it_is_late() {
     assert_eq!(asks(&mut lookup), [12], "alone");
     lookup.late(&node(12));
     assert_eq!(asks(&mut lookup), [15, 1, 10]);
-    tell(&mut lookup, &ring.views[&12].find_successor(four(11)));
+    tell(&mut lookup, &ring.tables[&12].find_successor(four(11)));
     assert_eq!(owner(&lookup), Some(12));
 }
 
 #[test]
 fn a_wrong_membership_costs_little() {
-    let unknown = Ring::textbook(2).with_roll(&[1, 3, 15]);
+    let unknown = Ring::textbook(2).with_live_nodes(&[1, 3, 15]);
     assert_eq!(unknown.look_up(1, 11, LookupSettings::default()).owner, node(12));
-    let dead = Ring::textbook(2).with_roll(&TEXTBOOK).silence(&[12]);
+    let dead = Ring::textbook(2).with_live_nodes(&TEXTBOOK).silence(&[12]);
     let outcome = dead.look_up(1, 11, LookupSettings::default());
     assert_eq!((outcome.owner, outcome.timeouts), (node(15), 1));
-    let never_was = Ring::textbook(2).with_roll(&[1, 11, 12]);
+    let never_was = Ring::textbook(2).with_live_nodes(&[1, 11, 12]);
     assert_eq!(never_was.look_up(1, 11, LookupSettings::default()).owner, node(12));
 }
 
@@ -418,7 +418,7 @@ fn any_contact() -> impl Strategy<Value = Contact> {
     })
 }
 
-/// What a node may say: as long as it tells who it is, whatever else.
+/// Any answer that names its sender.
 fn any_found() -> impl Strategy<Value = Found> {
     (any_contact(), any::<bool>(), vec(any_contact(), 0..12), vec(any_contact(), 0..12))
         .prop_map(|(node, owns, successors, closer)| Found { node, owns, successors, closer })

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 use uuid::Uuid;
 
 use crate::ring::{
-    Agreement, Ballot, Configurations, Contact, KeyRange, Lineage, NodeId, Position, Proposal,
+    Ballot, Configuration, Configurations, Contact, KeyRange, Lineage, NodeId, Position, Proposal,
     ReplicaSet,
 };
 
@@ -75,7 +75,7 @@ pub(super) struct Version {
     /// Of the set under which it was written, or written again.
     pub(super) epoch: u64,
     /// A reconfiguration found it on some members only. The next primary writes it again.
-    pub(super) is_doubtful: bool,
+    pub(super) is_indeterminate: bool,
     pub(super) count: u8,
     /// Later writes have lower ones: of two that are equal otherwise, the wrong one is the greater.
     pub(super) id: u8,
@@ -88,7 +88,7 @@ impl Version {
     pub(super) const REMOVED: Self = Self::of_write(0, 1, 7);
 
     pub(super) const fn of_write(epoch: u64, count: u8, id: u8) -> Self {
-        Self { epoch, is_doubtful: false, count, id }
+        Self { epoch, is_indeterminate: false, count, id }
     }
 
     /// Another write followed it.
@@ -260,7 +260,7 @@ impl Ring {
     }
 
     pub(super) fn is_sealed(&self, node: Node) -> bool {
-        self.nodes[node].configurations.at(POSITION).is_some_and(Agreement::is_sealed)
+        self.nodes[node].configurations.at(POSITION).is_some_and(Configuration::is_sealed)
     }
 
     /// The writes of a node as the primary, finished or not.

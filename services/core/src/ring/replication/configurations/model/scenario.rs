@@ -34,7 +34,7 @@ pub(super) enum Fault {
     /// Records are taken from any node that transfers them.
     TakesAnySupply,
     /// Records that a node kept from earlier count when records are transferred.
-    KeepsRemains,
+    KeepsOldRecords,
     /// A node that is no member discards records, although they were transferred for the next set.
     DiscardsWhatWasSupplied,
     /// One node is enough, wherever a majority is needed.
@@ -46,9 +46,9 @@ pub(super) enum Fault {
     /// Versions do not begin with the epoch.
     VersionWithoutEpoch,
     /// A record found on some members only keeps its stamp.
-    DoubtsForgotten,
+    IndeterminateForgotten,
     /// A primary begins a write while the outcome of the one before is unknown.
-    NextWriteInDoubt,
+    NextWriteTooEarly,
     /// A primary serves again after a restart, under the same set.
     RestartResumes,
     /// Promises do not wait until a lease expires.

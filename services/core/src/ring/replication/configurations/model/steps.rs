@@ -92,9 +92,9 @@ impl Scenario {
             return Some(*first);
         }
         let last = others.iter().copied().fold(*first, Version::max);
-        let is_doubtful = others.iter().any(|other| other != first);
-        let is_stamped = is_doubtful && !self.has(Fault::DoubtsForgotten);
-        Some(if is_stamped { Version { epoch, is_doubtful, ..last } } else { last })
+        let is_indeterminate = others.iter().any(|other| other != first);
+        let is_stamped = is_indeterminate && !self.has(Fault::IndeterminateForgotten);
+        Some(if is_stamped { Version { epoch, is_indeterminate, ..last } } else { last })
     }
 
     fn wait_for_leases(&self, ring: &mut Ring, node: Node, ballot: Ballot) {
@@ -123,7 +123,7 @@ impl Scenario {
         let supplied = ring.configurations(node).supply(RANGE, &present, ballot);
         let record = &mut ring.nodes[node].record;
         match supplied {
-            Ok(remains) if !remains.is_empty() && !self.has(Fault::KeepsRemains) => *record = read,
+            Ok(old) if !old.is_empty() && !self.has(Fault::KeepsOldRecords) => *record = read,
             Err(_) if !self.has(Fault::TakesAnySupply) => return None,
             _ => *record = read.max(*record),
         }
@@ -158,7 +158,7 @@ impl Scenario {
     }
 
     fn discard(&self, ring: &mut Ring, node: Node) -> Option<()> {
-        let mut may_discard = !ring.nodes[node].configurations.remains(RANGE).is_empty();
+        let mut may_discard = !ring.nodes[node].configurations.discardable(RANGE).is_empty();
         if self.has(Fault::DiscardsWhatWasSupplied) {
             may_discard = !ring.present(node).holds(id(node));
         }
@@ -175,8 +175,8 @@ impl Scenario {
             return Some(());
         }
         let mut last = own.max(theirs);
-        if (own != theirs || own.is_doubtful) && !self.has(Fault::DoubtsForgotten) {
-            last = Version { epoch: set.epoch, is_doubtful: false, ..last };
+        if (own != theirs || own.is_indeterminate) && !self.has(Fault::IndeterminateForgotten) {
+            last = Version { epoch: set.epoch, is_indeterminate: false, ..last };
         }
         if last != own {
             // The others may lack what it has just received.
@@ -194,8 +194,8 @@ impl Scenario {
 
     /// One write at a time.
     fn write(&self, ring: &mut Ring, node: Node, first: Node) -> Option<()> {
-        let is_in_doubt = ring.own_writes(node).any(Write::is_pending);
-        if !self.is_ready(ring, node) || is_in_doubt && !self.has(Fault::NextWriteInDoubt) {
+        let is_pending = ring.own_writes(node).any(Write::is_pending);
+        if !self.is_ready(ring, node) || is_pending && !self.has(Fault::NextWriteTooEarly) {
             return None;
         }
         abandon(ring, node);

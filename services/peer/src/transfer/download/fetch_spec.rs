@@ -8,9 +8,9 @@ use shoal_proto::peer::v1::PieceRange;
 
 use crate::store::Stored;
 
-/// One fetch, as the state machine orders it.
+/// One fetch, as the state machine requests it.
 #[derive(Clone)]
-pub struct Order {
+pub struct FetchSpec {
     /// Its key.
     pub fetch: FetchKey,
     /// Its link.
@@ -27,7 +27,7 @@ pub struct Order {
     pub link_token: Bytes,
 }
 
-impl Order {
+impl FetchSpec {
     /// The ranges of the request.
     pub(super) fn requested(&self) -> Vec<PieceRange> {
         let range = |FetchRange { range, .. }: &FetchRange| PieceRange {

@@ -1,4 +1,4 @@
-//! The pause before a retry.
+//! The pauses between retries.
 
 use std::time::Duration;
 

@@ -1,11 +1,11 @@
-//! Replica sets, and the agreement on them.
+//! Replica sets, and the ballots and proposals by which they are chosen.
 
 use shoal_core::ring::{Ballot, KeyRange, Lineage, Proposal, ReplicaSet, Superseding};
 use shoal_proto::dht::v1 as pb;
 use uuid::Uuid;
 
 use super::{
-    Told, WireError, contact,
+    Provenance, WireError, contact,
     error::{at_most, credible},
     field, parse_contact, parse_range, range,
 };
@@ -15,15 +15,15 @@ const MAX_MEMBERS: usize = 7;
 /// Sets in one message.
 const MAX_SETS: usize = 1024;
 
-pub(crate) fn agreement(of: KeyRange, set: &ReplicaSet) -> pb::Agreement {
-    pb::Agreement { range: Some(range(of)), replica_set: Some(replica_set(set)) }
+pub(crate) fn range_replica_set(of: KeyRange, set: &ReplicaSet) -> pb::RangeReplicaSet {
+    pb::RangeReplicaSet { range: Some(range(of)), replica_set: Some(replica_set(set)) }
 }
 
-pub(crate) fn parse_agreement(
-    agreement: Option<pb::Agreement>,
+pub(crate) fn parse_range_replica_set(
+    set: Option<pb::RangeReplicaSet>,
 ) -> Result<(KeyRange, ReplicaSet), WireError> {
-    let agreement = agreement.ok_or(WireError::Missing("the agreement"))?;
-    Ok((parse_range(agreement.range)?, parse_replica_set(agreement.replica_set)?))
+    let set = set.ok_or(WireError::Missing("the replica set"))?;
+    Ok((parse_range(set.range)?, parse_replica_set(set.replica_set)?))
 }
 
 fn replica_set(set: &ReplicaSet) -> pb::ReplicaSet {
@@ -44,7 +44,7 @@ fn parse_replica_set(set: Option<pb::ReplicaSet>) -> Result<ReplicaSet, WireErro
         lineage: Lineage(Uuid::try_parse(&set.lineage).map_err(field)?),
         epoch: credible("epoch", set.epoch)?,
         members: members
-            .map(|member| parse_contact(Some(member), Told::InAgreement))
+            .map(|member| parse_contact(Some(member), Provenance::ReplicaSet))
             .collect::<Result<_, _>>()?,
     })
 }
@@ -75,12 +75,12 @@ pub(crate) fn parse_proposal(proposal: Option<pb::Proposal>) -> Result<Proposal,
 }
 
 pub(crate) fn superseded(by: &Superseding) -> pb::Superseded {
-    pb::Superseded { by: by.iter().map(|(range, set)| agreement(*range, set)).collect() }
+    pb::Superseded { by: by.iter().map(|(range, set)| range_replica_set(*range, set)).collect() }
 }
 
 pub(crate) fn parse_superseded(superseded: pb::Superseded) -> Result<Superseding, WireError> {
     let by = at_most("sets", superseded.by, MAX_SETS)?.into_iter();
-    by.map(|agreement| parse_agreement(Some(agreement))).collect()
+    by.map(|set| parse_range_replica_set(Some(set))).collect()
 }
 
 pub(crate) fn parse_promise(promise: pb::Promise) -> Result<Vec<(KeyRange, Proposal)>, WireError> {
@@ -116,10 +116,10 @@ mod tests {
         #[test]
         fn no_epoch_and_no_round_of_a_message_is_absurd(epoch: u64, round: u64) {
             let whole = KeyRange::whole(node().position);
-            let told = parse_agreement(Some(agreement(whole, &set(epoch))));
-            prop_assert_eq!(told.is_ok(), is_credible(epoch));
-            let told = parse_proposal(Some(proposal(&proposal_of(round, epoch))));
-            prop_assert_eq!(told.is_ok(), is_credible(epoch) && is_credible(round));
+            let parsed = parse_range_replica_set(Some(range_replica_set(whole, &set(epoch))));
+            prop_assert_eq!(parsed.is_ok(), is_credible(epoch));
+            let parsed = parse_proposal(Some(proposal(&proposal_of(round, epoch))));
+            prop_assert_eq!(parsed.is_ok(), is_credible(epoch) && is_credible(round));
         }
     }
 }

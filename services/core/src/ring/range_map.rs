@@ -1,4 +1,4 @@
-//! A map from the positions of the circle to values, stored as intervals.
+//! A map from the positions of the circle to values, stored as ranges with one value each.
 
 use std::{collections::BTreeMap, ops::Bound};
 
@@ -7,28 +7,28 @@ use super::{KeyRange, Position};
 const FIRST: Position = Position::from_u128(0);
 const LAST: Position = Position::from_u128(u128::MAX);
 
-/// A value, or none, for each position. Neighbours with equal values form one interval.
+/// A value, or none, for each position. Adjacent positions with equal values form one range.
 ///
 /// Invariant: there is an entry at position 0, and no two consecutive entries are equal. An entry
 /// applies from its position to the one before the next entry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Intervals<T> {
+pub struct RangeMap<T> {
     starts: BTreeMap<Position, Option<T>>,
 }
 
-impl<T> Default for Intervals<T> {
+impl<T> Default for RangeMap<T> {
     fn default() -> Self {
         Self { starts: BTreeMap::from([(FIRST, None)]) }
     }
 }
 
-impl<T: Clone + PartialEq> Intervals<T> {
+impl<T: Clone + PartialEq> RangeMap<T> {
     /// The value at a position.
     pub fn at(&self, position: Position) -> Option<&T> {
         self.starts.range(..=position).next_back().and_then(|(_, value)| value.as_ref())
     }
 
-    /// The interval with a value around a position, as far as it goes without wrapping around
+    /// The range with one value around a position, as far as it goes without wrapping around
     /// position 0.
     pub fn around(&self, position: Position) -> Option<(KeyRange, &T)> {
         let (first, value) = self.starts.range(..=position).next_back()?;
@@ -37,34 +37,34 @@ impl<T: Clone + PartialEq> Intervals<T> {
         Some((KeyRange { after: first.previous(), last }, value.as_ref()?))
     }
 
-    /// The intervals that make up a range, cut at its ends, clockwise.
-    pub fn pieces(&self, range: KeyRange) -> Vec<(KeyRange, Option<&T>)> {
-        let mut pieces: Vec<(KeyRange, Option<&T>)> = Vec::new();
+    /// The ranges that make up `range`, cut at its ends, clockwise.
+    pub fn over(&self, range: KeyRange) -> Vec<(KeyRange, Option<&T>)> {
+        let mut parts: Vec<(KeyRange, Option<&T>)> = Vec::new();
         for (first, last) in lines(range) {
             for (from, to) in self.cuts(first, last) {
                 let value = self.at(from);
-                match pieces.last_mut() {
-                    // An interval that continues after position 0.
+                match parts.last_mut() {
+                    // A range that continues after position 0.
                     Some((before, known)) if *known == value => before.last = to,
-                    _ => pieces.push((KeyRange { after: from.previous(), last: to }, value)),
+                    _ => parts.push((KeyRange { after: from.previous(), last: to }, value)),
                 }
             }
         }
-        pieces
+        parts
     }
 
-    /// The number of intervals, including those without a value.
+    /// The number of ranges, including those without a value.
     pub fn count(&self) -> usize {
         self.starts.len()
     }
 
-    /// The intervals with a value, in the order of positions.
+    /// The ranges with a value, in the order of positions.
     pub fn known(&self) -> impl Iterator<Item = (KeyRange, &T)> {
-        let pieces = self.pieces(KeyRange::whole(LAST));
-        pieces.into_iter().filter_map(|(range, value)| Some((range, value?)))
+        let ranges = self.over(KeyRange::whole(LAST));
+        ranges.into_iter().filter_map(|(range, value)| Some((range, value?)))
     }
 
-    /// Changes the values of a range, interval by interval.
+    /// Changes the values of the parts of a range.
     pub fn update(&mut self, range: KeyRange, mut change: impl FnMut(&mut Option<T>)) {
         for (first, last) in lines(range) {
             self.cut_before(first);
@@ -78,7 +78,7 @@ impl<T: Clone + PartialEq> Intervals<T> {
         }
     }
 
-    /// Makes an interval begin at `position`.
+    /// Makes a range begin at `position`.
     fn cut_before(&mut self, position: Position) {
         if !self.starts.contains_key(&position) {
             let value = self.at(position).cloned();
@@ -86,7 +86,7 @@ impl<T: Clone + PartialEq> Intervals<T> {
         }
     }
 
-    /// Joins equal neighbours, from the interval before `first` to the one after `last`.
+    /// Joins equal adjacent ranges, from the one before `first` to the one after `last`.
     fn join(&mut self, first: Position, last: Position) {
         let before = self.starts.range(..first).next_back().map_or(FIRST, |(start, _)| *start);
         let after = (Bound::Excluded(last), Bound::Unbounded);
@@ -103,7 +103,7 @@ impl<T: Clone + PartialEq> Intervals<T> {
         }
     }
 
-    /// The first and last position of each interval between two positions.
+    /// The first and last position of each range between two positions.
     fn cuts(&self, first: Position, last: Position) -> Vec<(Position, Position)> {
         let inside = (Bound::Excluded(first), Bound::Included(last));
         let starts = if first == last {
@@ -140,28 +140,28 @@ mod tests {
 
     #[test]
     fn nothing_is_known_at_first() {
-        let intervals = Intervals::<u8>::default();
-        assert_eq!(intervals.at(four(3)), None);
-        assert_eq!(intervals.pieces(range(5, 5)), [(range(5, 5), None)]);
+        let map = RangeMap::<u8>::default();
+        assert_eq!(map.at(four(3)), None);
+        assert_eq!(map.over(range(5, 5)), [(range(5, 5), None)]);
     }
 
     #[test]
-    fn a_range_that_passes_zero_is_one_piece() {
-        let mut intervals = Intervals::default();
-        intervals.update(range(12, 3), |value| *value = Some('a'));
-        assert_eq!(intervals.pieces(range(12, 3)), [(range(12, 3), Some(&'a'))]);
+    fn a_range_that_passes_zero_is_in_one_part() {
+        let mut map = RangeMap::default();
+        map.update(range(12, 3), |value| *value = Some('a'));
+        assert_eq!(map.over(range(12, 3)), [(range(12, 3), Some(&'a'))]);
         assert_eq!(
-            intervals.pieces(range(10, 5)),
+            map.over(range(10, 5)),
             [(range(10, 12), None), (range(12, 3), Some(&'a')), (range(3, 5), None)]
         );
     }
 
     #[test]
-    fn equal_neighbours_are_one() {
-        let mut intervals = Intervals::default();
-        intervals.update(range(1, 4), |value| *value = Some('a'));
-        intervals.update(range(4, 8), |value| *value = Some('a'));
-        assert_eq!(intervals.known().collect::<Vec<_>>(), [(range(1, 8), &'a')]);
+    fn equal_adjacent_ranges_are_one() {
+        let mut map = RangeMap::default();
+        map.update(range(1, 4), |value| *value = Some('a'));
+        map.update(range(4, 8), |value| *value = Some('a'));
+        assert_eq!(map.known().collect::<Vec<_>>(), [(range(1, 8), &'a')]);
     }
 
     proptest! {
@@ -171,16 +171,16 @@ mod tests {
             changes in proptest::collection::vec((0_u128..16, 0_u128..16, 0_u8..3), 0..20),
             asked in (0_u128..16, 0_u128..16),
         ) {
-            let mut intervals = Intervals::default();
+            let mut map = RangeMap::default();
             let mut plain = [None; 16];
             for (after, last, new) in changes {
-                intervals.update(range(after, last), |value| *value = Some(value.unwrap_or(0) ^ new));
+                map.update(range(after, last), |value| *value = Some(value.unwrap_or(0) ^ new));
                 for (at, value) in plain.iter_mut().enumerate() {
                     if range(after, last).contains(four(at as u128)) {
                         *value = Some(value.unwrap_or(0) ^ new);
                     }
                 }
-                let mut entries = intervals.starts.values();
+                let mut entries = map.starts.values();
                 let mut before = entries.next();
                 for entry in entries {
                     prop_assert_ne!(before, Some(entry));
@@ -188,16 +188,16 @@ mod tests {
                 }
             }
             let asked = range(asked.0, asked.1);
-            let pieces = intervals.pieces(asked);
-            prop_assert_eq!(pieces[0].0.after, asked.after);
-            prop_assert_eq!(pieces[pieces.len() - 1].0.last, asked.last);
+            let parts = map.over(asked);
+            prop_assert_eq!(parts[0].0.after, asked.after);
+            prop_assert_eq!(parts[parts.len() - 1].0.last, asked.last);
             for (at, value) in plain.iter().enumerate() {
                 let at = four(at as u128);
-                prop_assert_eq!(intervals.at(at), value.as_ref());
-                let around = intervals.around(at);
+                prop_assert_eq!(map.at(at), value.as_ref());
+                let around = map.around(at);
                 prop_assert_eq!(around.map(|(_, value)| value), value.as_ref());
                 prop_assert!(around.is_none_or(|(range, _)| range.contains(at)));
-                let holding = pieces.iter().filter(|(piece, _)| piece.contains(at));
+                let holding = parts.iter().filter(|(part, _)| part.contains(at));
                 let values: Vec<_> = holding.map(|(_, value)| *value).collect();
                 let expected = if asked.contains(at) { vec![value.as_ref()] } else { vec![] };
                 prop_assert_eq!(values, expected);

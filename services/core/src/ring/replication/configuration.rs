@@ -1,7 +1,8 @@
-//! What the members of a replica set agree on: ballots, proposals, and why they refuse.
+//! The configuration of a position, the ballots and proposals that change it, and why a node
+//! refuses them.
 
 use super::ReplicaSet;
-use crate::ring::{Intervals, KeyRange, NodeId};
+use crate::ring::{KeyRange, NodeId, RangeMap};
 
 /// An attempt to have a next set chosen. Attempts of different nodes are never equal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,7 +25,7 @@ pub struct Proposal {
 /// What a node knows about a position: the present set, and the state of the choice of the next
 /// one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Agreement {
+pub struct Configuration {
     /// The latest set that is known to have been chosen.
     pub present: ReplicaSet,
     /// No lower ballot is accepted any more, and no write under the present set.
@@ -39,7 +40,7 @@ pub struct Agreement {
     pub supplied: bool,
 }
 
-impl Agreement {
+impl Configuration {
     /// What `node` knows once `present` was chosen, if it knew `before`.
     pub(super) fn after(before: Option<Self>, present: ReplicaSet, node: NodeId) -> Self {
         let displaced = before.and_then(|Self { present: before, displaced, .. }| {
@@ -73,13 +74,13 @@ pub enum Refusal {
     NoMember,
     /// The records that this node kept in another ring are not merged yet.
     #[error("this node's records of another ring are not merged yet")]
-    Unsettled,
+    Unmerged,
     /// The proposed set does not follow the given one, and would be learnt by no node.
     #[error("the proposal does not follow the present replica set")]
     NoNext,
-    /// See [`super::Configurations::MAX_PIECES`].
+    /// See [`super::Configurations::MAX_RANGES`].
     #[error("this node tracks too many ranges to add another one")]
-    TooManyPieces,
+    TooManyRanges,
 }
 
 /// Why a write is not accepted.
@@ -95,9 +96,9 @@ pub enum WriteRefusal {
     /// before.
     #[error("this node is not a member of the replica set")]
     NoMember,
-    /// See [`super::Configurations::MAX_PIECES`].
+    /// See [`super::Configurations::MAX_RANGES`].
     #[error("this node tracks too many ranges to add another one")]
-    TooManyPieces,
+    TooManyRanges,
 }
 
 /// What to propose to a majority that has promised: where one of its members had accepted a set,
@@ -107,16 +108,14 @@ pub fn proposals(
     accepted: impl IntoIterator<Item = (KeyRange, Proposal)>,
     wanted: &ReplicaSet,
 ) -> Vec<(KeyRange, ReplicaSet)> {
-    let mut bound: Intervals<Proposal> = Intervals::default();
-    for (piece, proposal) in accepted {
-        bound.update(piece, |known| {
+    let mut bound: RangeMap<Proposal> = RangeMap::default();
+    for (part, proposal) in accepted {
+        bound.update(part, |known| {
             if known.as_ref().is_none_or(|known| known.ballot < proposal.ballot) {
                 *known = Some(proposal.clone());
             }
         });
     }
-    let pieces = bound.pieces(range).into_iter();
-    pieces
-        .map(|(piece, known)| (piece, known.map_or(wanted, |known| &known.next).clone()))
-        .collect()
+    let parts = bound.over(range).into_iter();
+    parts.map(|(part, known)| (part, known.map_or(wanted, |known| &known.next).clone())).collect()
 }

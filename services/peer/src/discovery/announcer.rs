@@ -1,7 +1,7 @@
 //! The loop that announces one content to one service: announce, report the answer, wait until the
 //! next announce is due or there is news, and leave at the end.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{pin::pin, sync::atomic::Ordering, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use shoal_core::{backoff::Backoff, swarm::ContentKey};
@@ -10,7 +10,7 @@ use tokio::{
         mpsc::{self, error::SendError},
         watch,
     },
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -65,8 +65,12 @@ impl Announcer {
         let mut due = Instant::now();
         let stop = self.stop.clone();
         loop {
-            let round = to.announce(&self.subject, reason, PATIENCE);
-            let Some(round) = stop.run_until_cancelled(round).await else { break };
+            let mut round = pin!(to.announce(&self.subject, reason, PATIENCE));
+            let Some(round) = stop.run_until_cancelled(&mut round).await else {
+                // It must not arrive after the farewell, which would bring this peer back.
+                let _ = timeout(FAREWELL_PATIENCE, round).await;
+                break;
+            };
             if let Some(interval) = round.interval {
                 reason = Reason::Seeking;
                 due = Instant::now() + interval.mul_f64(rng.random_range(0.9..1.1));
@@ -135,6 +139,7 @@ mod tests {
     /// Answers as a test defines it, and records when it was asked.
     struct Scripted<F> {
         answer: F,
+        delay: Duration,
         asked: mpsc::UnboundedSender<(Reason, Instant)>,
     }
 
@@ -142,6 +147,7 @@ mod tests {
         async fn announce(&mut self, _: &Subject, reason: Reason, _: Duration) -> Round {
             // A finished test does not listen any more.
             let _ = self.asked.send((reason, Instant::now()));
+            sleep(self.delay).await;
             (self.answer)(reason)
         }
     }
@@ -157,6 +163,14 @@ mod tests {
 
     impl Bench {
         fn new(left_bytes: u64, answer: impl FnMut(Reason) -> Round + Send + 'static) -> Self {
+            Self::with_delay(Duration::ZERO, left_bytes, answer)
+        }
+
+        fn with_delay(
+            delay: Duration,
+            left_bytes: u64,
+            answer: impl FnMut(Reason) -> Round + Send + 'static,
+        ) -> Self {
             let (noted, asked) = mpsc::unbounded_channel();
             let (events, heard) = mpsc::channel(1000);
             let (news, stop) = (watch::Sender::new(News::default()), CancellationToken::new());
@@ -171,7 +185,7 @@ mod tests {
                     left_bytes: Arc::new(AtomicU64::new(left_bytes)),
                 },
             };
-            tokio::spawn(announcer.announce_to(Scripted { answer, asked: noted }));
+            tokio::spawn(announcer.announce_to(Scripted { answer, delay, asked: noted }));
             Self { asked, news, stop, started: Instant::now(), events: heard }
         }
 
@@ -272,5 +286,14 @@ mod tests {
         bench.stop.cancel();
         assert_eq!(bench.next().await.0, Reason::Stopped);
         assert!(bench.asked.recv().await.is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_farewell_does_not_overtake_an_announce() {
+        let delay = Duration::from_millis(300);
+        let mut bench = Bench::with_delay(delay, 7, naming(1));
+        assert_eq!(bench.next().await, (Reason::Started, 0.0));
+        bench.stop.cancel();
+        assert_eq!(bench.next().await, (Reason::Stopped, delay.as_secs_f64()));
     }
 }

@@ -17,11 +17,18 @@ use shoal_fuzz::{HEAD_BYTES, cut, framed, receive};
 use shoal_peer::fuzzing::{MAX_MESSAGE_BYTES, asked, read_blocks, take_block, write_block};
 use shoal_proto::peer::v1::{PieceRange, RequestPieceRequest, RequestPieceResponse};
 
-/// Two files, of three pieces and of one.
-const SIZES: [u64; 2] = [150_000, 5];
+/// Two pieces.
+const MANIFEST_BYTES: u64 = 300_000;
+
+/// Of three pieces and of one.
+const BLOBS: [u64; 2] = [150_000, 5];
+
+const BLOB_PIECES: u32 = 4;
 
 #[derive(Arbitrary, Debug)]
 struct Fetch<'a> {
+    /// The manifest is known, not only its length.
+    known: bool,
     ranges: Vec<Requested>,
     sent: Vec<Sent<'a>>,
     /// Any bytes after the whole messages.
@@ -51,17 +58,26 @@ enum Sent<'a> {
 
 fuzz_target!(|fetch: Fetch| {
     let piece_length = PieceLength::MIN;
-    let layout = Layout::new(piece_length, SIZES.to_vec()).expect("a valid layout");
+    let layout = if fetch.known {
+        Layout::new(MANIFEST_BYTES, piece_length, BLOBS)
+    } else {
+        Layout::of_manifest(MANIFEST_BYTES, piece_length, BLOB_PIECES)
+    };
+    let layout = layout.expect("a valid layout");
     let ranges = fetch.ranges.iter().map(|range| PieceRange {
         piece: u32::from(range.piece) % (layout.piece_count() + 1),
-        offset: u32::from(range.unit % 5) * BLOCK_UNIT,
-        length: range.units.map_or(0, |units| u32::from(units % 5) * BLOCK_UNIT),
+        offset: u32::from(range.unit % 17) * BLOCK_UNIT,
+        length: range.units.map_or(0, |units| u32::from(units % 17) * BLOCK_UNIT),
     });
     let request = RequestPieceRequest { ranges: ranges.collect(), ..Default::default() };
     let path = "/shoal.peer.v1.PeerService/RequestPiece";
     let parse = |message| asked(message, &layout);
     let asked = receive(path, Receiver::Server, &request.encode_to_vec(), parse);
     let ranges = asked.unwrap_or_default().into_iter();
+    let ranges = ranges.inspect(|range| {
+        assert!(range.piece.get() < layout.known_pieces(), "its place is not known");
+        assert!(range.length > 0 && range.end() <= layout.length_of(range.piece));
+    });
     let ranges: VecDeque<_> =
         ranges.map(|range| FetchRange { attempt: Attempt(1), range }).collect();
 

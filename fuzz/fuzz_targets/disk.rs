@@ -5,9 +5,17 @@
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use shoal_core::content::PieceIndex;
+use prost::Message as _;
+use shoal_core::content::{
+    BlobNumber, Entry, Kind, Layout, MAX_MANIFEST_BYTES, Manifest, NewBlob, Part, PieceHash,
+    PieceIndex, PieceLength, root_of,
+};
 use shoal_dht_node::fuzzing::{end, keep_configurations, kept_configurations, row, row_key};
-use shoal_fuzz::{frugally, ring::id};
+use shoal_fuzz::{
+    content::{Edit, pb},
+    frugally,
+    ring::id,
+};
 use shoal_peer::fuzzing::{
     check_columns, fingerprints, held_log, read_columns, read_held_log, read_rows,
 };
@@ -18,7 +26,8 @@ const BOOT: [u8; 16] = [7; 16];
 enum Found<'a> {
     HeldLog { boot: bool, values: Vec<u32>, rest: &'a [u8], pieces: u16 },
     HeldBytes { bytes: &'a [u8], pieces: u16 },
-    Rows { manifest: &'a [u8], hashes: &'a [u8], fingerprints: Option<&'a [u8]> },
+    Rows { descriptor: &'a [u8], hashes: &'a [u8] },
+    SoundRows { manifest: Vec<u8>, edit: Option<Edit> },
     Fingerprints { bytes: &'a [u8], files: u8 },
     Columns(&'a [u8]),
     Record(&'a [u8]),
@@ -37,14 +46,23 @@ fuzz_target!(|found: Found| {
             check_held(&bytes, pieces.into());
         }
         Found::HeldBytes { bytes, pieces } => check_held(bytes, pieces.into()),
-        Found::Rows { manifest, hashes, fingerprints } => {
-            let bytes = manifest.len() + hashes.len() + fingerprints.map_or(0, <[u8]>::len);
-            frugally(bytes, || read_rows(manifest, hashes, fingerprints));
+        Found::Rows { descriptor, hashes } => {
+            frugally(descriptor.len() + hashes.len(), || read_rows(descriptor, hashes));
+        }
+        Found::SoundRows { manifest, edit } => {
+            let hashes: Vec<_> = manifest.iter().map(|byte| [*byte; 32]).collect();
+            let bytes = Layout::MANIFEST_PIECE.get() as usize * hashes.len();
+            let is_sound = (1..=MAX_MANIFEST_BYTES).contains(&(bytes as u64));
+            let (descriptor, hashes) = (descriptor(bytes, &hashes), hashes.concat());
+            assert_eq!(read_rows(&descriptor, &hashes), is_sound);
+            let mut edited = hashes.clone();
+            edit.into_iter().for_each(|edit| edit.make(&mut edited));
+            assert!(edited == hashes || !read_rows(&descriptor, &edited), "damage is not noticed");
         }
         Found::Fingerprints { bytes, files } => {
-            let files = usize::from(files);
-            if let Some(again) = frugally(bytes.len(), || fingerprints(bytes, files)) {
-                assert_eq!(fingerprints(&again, files).as_ref(), Some(&again));
+            let manifest = manifest(files);
+            if let Some(again) = frugally(bytes.len(), || fingerprints(&manifest, bytes)) {
+                assert_eq!(again, bytes);
             }
         }
         Found::Columns(bytes) => {
@@ -60,6 +78,52 @@ fuzz_target!(|found: Found| {
         }
     }
 });
+
+/// The descriptor of a content without blobs, whose manifest has pieces with these hashes.
+fn descriptor(manifest_bytes: usize, hashes: &[PieceHash]) -> Vec<u8> {
+    let descriptor = pb::Descriptor {
+        format_version: 2,
+        name: b"tree".to_vec(),
+        piece_length: PieceLength::MIN.get().into(),
+        manifest_bytes: manifest_bytes as u64,
+        manifest_root: root_of(hashes).to_vec(),
+        ..Default::default()
+    };
+    descriptor.encode_to_vec()
+}
+
+/// A directory with this many files: every third equals the one before, every fifth is empty.
+fn manifest(files: u8) -> Manifest {
+    let (mut blobs, mut parts): (Vec<NewBlob>, Vec<Part>) = (Vec::new(), Vec::new());
+    for number in 0..files {
+        let last = parts.last().copied();
+        parts.push(match (number, last) {
+            (_, Some(last)) if number % 3 == 2 => last,
+            _ if number % 5 == 4 => Part::empty(),
+            _ => {
+                let blob = NewBlob { size: 1, hashes: vec![[number; 32]], holes: Vec::new() };
+                let root = blob.root();
+                blobs.push(blob);
+                let blob = BlobNumber::new(blobs.len() as u32);
+                Part { blob: Some(blob), offset: 0, size: 1, root }
+            }
+        });
+    }
+    let names: Vec<_> = (0..files).map(|number| format!("{number:03}")).collect();
+    let files = names
+        .iter()
+        .zip(parts)
+        .map(|(name, part)| (1, name.as_bytes(), Kind::File { part, executable: false }));
+    let entries = [(0, &b""[..], Kind::Directory)].into_iter().chain(files);
+    let entries = entries.map(|(depth, name, kind)| Entry {
+        depth,
+        name,
+        kind,
+        private: false,
+        attributes: None,
+    });
+    Manifest::new(b"tree", PieceLength::MIN, &blobs, entries).expect("a sound manifest")
+}
 
 /// A row that is read is written back unchanged.
 fn assert_same(bytes: &[u8], read: impl Fn(&[u8]) -> Option<Vec<u8>>) {

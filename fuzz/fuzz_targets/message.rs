@@ -46,8 +46,8 @@ methods! {
     }
     "peer.v1.PeerService" {
         "Exchange" (peer::ExchangeRequest) -> peer::ExchangeResponse,
+        "GetBitfield" (peer::GetBitfieldRequest) -> peer::GetBitfieldResponse,
         "GetManifest" (peer::GetManifestRequest) -> peer::GetManifestResponse,
-        "GetPieceHashes" (peer::GetPieceHashesRequest) -> peer::GetPieceHashesResponse,
         "RequestPiece" (peer::RequestPieceRequest) -> peer::RequestPieceResponse,
     }
     "control.v1.ControlService" {

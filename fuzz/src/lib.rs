@@ -1,8 +1,9 @@
-//! Shared by the fuzz targets: a counting allocator, messages as received from the network, shells
-//! around the state machines, and a clock.
+//! Shared by the fuzz targets: a counting allocator, messages as received from the network,
+//! manifests, shells around the state machines, and a clock.
 
-pub mod ring;
+pub mod content;
 pub mod peer_list;
+pub mod ring;
 pub mod swarm;
 
 use std::{

@@ -36,11 +36,17 @@ pub struct Step {
 #[derive(Arbitrary, Debug)]
 enum What {
     Add {
+        /// Pieces of the manifest, modulo 3, besides the last.
+        manifest: u8,
+        /// Pieces of the blobs.
         pieces: u8,
+        /// The manifest is known from the beginning.
+        known: bool,
         held: u8,
         sequential: bool,
         super_seeding: bool,
     },
+    LayoutKnown,
     Prioritise {
         priority: u8,
     },
@@ -85,11 +91,15 @@ enum What {
     Tick,
 }
 
-/// The shell; it sends no events about pieces that a content does not have.
+/// The shell; it sends no events about pieces that a content does not have, nor stores or serves
+/// those whose places are not known yet.
 pub struct Shell {
     /// The state machine.
     pub swarm: Swarm,
+    /// As far as the state machine knows them.
     layouts: [Option<Layout>; 2],
+    /// With the manifest.
+    whole_layouts: [Option<Layout>; 2],
     removed: [bool; 2],
     /// The fetches in progress: their contents and the ranges still to come.
     fetches: Vec<(FetchKey, ContentKey, Vec<BlockRange>)>,
@@ -102,6 +112,7 @@ impl Default for Shell {
         Self {
             swarm: Swarm::new(Settings::default(), 1),
             layouts: [None, None],
+            whole_layouts: [None, None],
             removed: [false; 2],
             fetches: Vec::new(),
             links: Vec::new(),
@@ -113,30 +124,44 @@ impl Default for Shell {
 impl Shell {
     /// Passes an input to the state machine, and carries out its outputs.
     pub fn handle(&mut self, now: Instant, input: Input) {
+        let known = match &input {
+            Input::LayoutKnown { content, .. } => Some(*content),
+            _ => None,
+        };
         let mut outputs = Vec::new();
         self.swarm.handle(now, input, &mut outputs);
         self.take(outputs);
+        for link in known.into_iter().flat_map(|content| self.swarm.links(content)) {
+            let status = self.swarm.link_status(link, now).expect("a link of the content");
+            assert!(
+                status.outstanding > 0 || status.idle.is_some(),
+                "a neighbour is not asked for the pieces that became known"
+            );
+        }
     }
 
     /// The input of a step; none if it does not apply.
     pub fn input(&mut self, step: &Step) -> Option<Input> {
         let number = usize::from(step.content);
         let content = ContentKey(number as u32);
-        if let What::Add { pieces, held, sequential, super_seeding } = step.what {
+        if let What::Add { manifest, pieces, known, held, sequential, super_seeding } = step.what {
             // A key is never used again.
             if self.layouts[number].is_some() || self.removed[number] {
                 return None;
             }
-            let size = u64::from(pieces) * PIECE + 1;
-            let layout = Layout::new(PieceLength::new(PIECE).ok()?, vec![size]).ok()?;
+            let (whole, partial) = layouts(manifest, pieces)?;
+            let layout = if known { whole.clone() } else { partial };
+            self.whole_layouts[number] = Some(whole);
             self.layouts[number] = Some(layout.clone());
-            let held = bitfield(&layout, held);
+            let held = bitfield(&layout, layout.known_pieces(), held);
             return Some(Input::AddContent { content, layout, held, sequential, super_seeding });
         }
         let layout = self.layouts[number].clone()?;
         let piece = PieceIndex::new(u32::from(step.piece) % layout.piece_count());
         let pieces = |indexes: &[u8]| {
-            indexes.iter().filter_map(|index| layout.piece((*index).into())).collect::<Vec<_>>()
+            let indexes = indexes.iter().map(|index| u32::from(*index));
+            let indexes = indexes.filter(|index| *index < layout.piece_count());
+            indexes.map(PieceIndex::new).collect::<Vec<_>>()
         };
         let (link, of_link) = match self.links.len() {
             0 => (LinkKey(step.link.into()), content),
@@ -145,7 +170,7 @@ impl Shell {
         let message = match &step.what {
             What::Bitfield(bits) => {
                 let layout = self.layouts[of_link.0 as usize].clone()?;
-                PeerMessage::Bitfield(bitfield(&layout, *bits))
+                PeerMessage::Bitfield(bitfield(&layout, layout.piece_count(), *bits))
             }
             What::Have(indexes) if of_link == content => PeerMessage::Have(pieces(indexes)),
             What::Suggest(indexes) if of_link == content => {
@@ -195,7 +220,14 @@ impl Shell {
         layout: &Layout,
     ) -> Option<Input> {
         self.keys += 1;
+        // The only pieces that can be stored.
+        let placed = PieceIndex::new(piece.get() % layout.known_pieces());
         Some(match *what {
+            What::LayoutKnown => {
+                let layout = self.whole_layouts[content.0 as usize].clone()?;
+                self.layouts[content.0 as usize] = Some(layout.clone());
+                Input::LayoutKnown { content, layout }
+            }
             What::Prioritise { priority } => {
                 let priority = match priority % 4 {
                     0 => Priority::Skip,
@@ -239,14 +271,14 @@ impl Shell {
                 let (fetch, ..) = self.fetches.remove(fetch);
                 Input::FetchEnded { fetch, end }
             }
-            What::Stored => Input::PieceStored { content, piece },
-            What::Corrupt => self.corrupt(content, piece, link),
+            What::Stored => Input::PieceStored { content, piece: placed },
+            What::Corrupt => self.corrupt(content, placed, link),
             What::Lying => Input::CaughtLying { link },
             What::Serve { stranger, ranges } => Input::ServeRequested {
                 serve: ServeKey(self.keys),
                 content,
                 link: (!stranger && of_link == content).then_some(link),
-                ranges: vec![layout.whole(piece); ranges.into()],
+                ranges: vec![layout.whole(placed); ranges.into()],
             },
             What::Sent { serve, bytes } => {
                 Input::BlockSent { serve: ServeKey(serve.into()), bytes: bytes.into() }
@@ -286,14 +318,46 @@ impl Shell {
         Some(Input::BlockArrived { content: *content, fetch: *fetch, block })
     }
 
+    fn content_of(&self, link: LinkKey) -> Option<ContentKey> {
+        self.links.iter().find(|(other, _)| *other == link).map(|(_, content)| *content)
+    }
+
+    /// Only what is lacked is requested, and only from known places.
+    fn assert_lacked(&self, content: ContentKey, ranges: &[BlockRange]) {
+        let layout = self.layouts[content.0 as usize].as_ref().expect("a content");
+        let held = self.swarm.held(content).expect("a content");
+        for range in ranges {
+            let known = layout.range(range.piece.get(), range.offset, range.length);
+            assert_eq!(known.as_ref(), Ok(range), "the place of a piece is not known");
+            assert!(!held.has(range.piece), "a held piece is requested");
+        }
+    }
+
+    /// Only what is held is announced. A link that is closed may still be sent something.
+    fn assert_held(&self, link: LinkKey, message: &PeerMessage) {
+        let content = self.content_of(link);
+        let Some(held) = content.and_then(|content| self.swarm.held(content)) else { return };
+        let announced = match message {
+            PeerMessage::Bitfield(field) => field.iter().collect(),
+            PeerMessage::Have(pieces) | PeerMessage::Suggest(pieces) => pieces.clone(),
+            _ => Vec::new(),
+        };
+        assert!(announced.iter().all(|piece| held.has(*piece)), "a piece is announced, not held");
+    }
+
     fn take(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match output {
                 Output::Fetch { fetch, link, ranges, .. } => {
-                    let of = self.links.iter().find(|(other, _)| *other == link);
-                    let content = of.expect("a fetch is from a neighbour").1;
-                    let ranges = ranges.into_iter().map(|of| of.range).collect();
+                    let content = self.content_of(link).expect("a fetch is from a neighbour");
+                    let ranges: Vec<_> = ranges.into_iter().map(|of| of.range).collect();
+                    self.assert_lacked(content, &ranges);
                     self.fetches.push((fetch, content, ranges));
+                }
+                Output::Send { link, message } => self.assert_held(link, &message),
+                Output::Completed { content } => {
+                    let status = self.swarm.content_status(content).expect("a content");
+                    assert_eq!(status.missing, 0, "it is not complete");
                 }
                 Output::CancelFetch { fetch } => {
                     self.fetches.retain(|(other, ..)| *other != fetch);
@@ -307,11 +371,23 @@ impl Shell {
     }
 }
 
-/// The pieces whose index modulo 8 is set in `bits`.
-fn bitfield(layout: &Layout, bits: u8) -> Bitfield {
+/// The layout of a content, and that without its manifest.
+fn layouts(manifest: u8, pieces: u8) -> Option<(Layout, Layout)> {
+    let manifest_bytes = u64::from(manifest % 3) * u64::from(Layout::MANIFEST_PIECE.get()) + 1;
+    let piece_length = PieceLength::new(PIECE).ok()?;
+    // The last piece of a blob is short.
+    let blob = (pieces > 0).then(|| u64::from(pieces) * PIECE - 1);
+    let whole = Layout::new(manifest_bytes, piece_length, blob).ok()?;
+    let partial = Layout::of_manifest(manifest_bytes, piece_length, pieces.into()).ok()?;
+    assert_eq!(whole.piece_count(), partial.piece_count());
+    Some((whole, partial))
+}
+
+/// Those of the first `pieces` pieces whose index modulo 8 is set in `bits`.
+fn bitfield(layout: &Layout, pieces: u32, bits: u8) -> Bitfield {
     let mut field = Bitfield::empty(layout.piece_count());
-    for piece in layout.pieces().filter(|piece| bits >> (piece.get() % 8) & 1 == 1) {
-        field.insert(piece);
+    for piece in (0..pieces).filter(|piece| bits >> (piece % 8) & 1 == 1) {
+        field.insert(PieceIndex::new(piece));
     }
     field
 }

@@ -1,15 +1,16 @@
 //! The command line of `shoal`, and its help.
 
+mod content;
 mod ring;
 mod values;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 use shoal_common::{
     command_line::VERSION,
-    units::{ByteSize, Rate},
+    units::{ByteSize, Rate, duration},
 };
 use shoal_core::{
     Address,
@@ -17,6 +18,7 @@ use shoal_core::{
 };
 use shoal_peer::Control as ControlAddress;
 
+pub(crate) use content::{ContentArgs, LinkPolicy};
 pub(crate) use ring::{
     DhtArgs, DhtCommand, DhtGetArgs, DhtPutArgs, DhtRingArgs, DhtRmArgs, NameArgs, NameCommand,
 };
@@ -44,7 +46,8 @@ Examples:
 
 Exit status:
   0 done   1 failed   2 wrong usage   3 not found   4 a service cannot be reached
-  5 disk full, or no permission to read or write   130 interrupted
+  5 disk full, or no permission to read or write
+  6 not complete within --timeout   7 nothing arrived within --stall-timeout   130 interrupted
 
 Environment:
   SHOAL_CONTROL                address of the peer's control API, as --control
@@ -179,7 +182,7 @@ pub(crate) struct ProgressArgs {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProgressMode {
-    /// A bar on stderr if stderr is a terminal, else nothing
+    /// A bar on stderr if stderr is a terminal, else a line every 10 s while a content is fetched
     #[default]
     Auto,
     /// A line on stderr every 2 s
@@ -188,6 +191,18 @@ pub(crate) enum ProgressMode {
     Json,
     /// Nothing
     None,
+}
+
+/// How long a download may take.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct PatienceArgs {
+    /// Fail with exit status 6 if it takes longer than this (30s, 10m, 1h)
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) timeout: Option<Duration>,
+
+    /// Fail with exit status 7 if no byte arrives for this long
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) stall_timeout: Option<Duration>,
 }
 
 /// The peer of a one-shot command.
@@ -234,6 +249,9 @@ pub(crate) struct SeedArgs {
     #[command(flatten)]
     pub(crate) one_shot: OneShotArgs,
 
+    #[command(flatten)]
+    pub(crate) content: ContentArgs,
+
     /// Offer each neighbour few pieces at a time, so that each piece leaves this machine about once
     #[arg(long)]
     pub(crate) super_seeding: bool,
@@ -245,7 +263,7 @@ pub(crate) struct SeedArgs {
 /// Fetch a content, without a daemon
 ///
 /// After an interruption, the same command resumes: until the content is complete, its pieces are
-/// kept in `.NAME.shoal` next to the destination.
+/// kept next to the destination, in a directory whose name starts with a dot and ends in .shoal.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Examples:
@@ -284,6 +302,9 @@ pub(crate) struct GetArgs {
     pub(crate) priorities: Vec<FilePriority>,
 
     #[command(flatten)]
+    pub(crate) patience: PatienceArgs,
+
+    #[command(flatten)]
     pub(crate) progress: ProgressArgs,
 }
 
@@ -313,9 +334,8 @@ pub(crate) struct PublishArgs {
     #[arg(long, requires = "in_place")]
     pub(crate) super_seeding: bool,
 
-    /// Piece length: a power of two from 64KiB to 16MiB [default: chosen by the content's size]
-    #[arg(long, value_name = "SIZE")]
-    pub(crate) piece_length: Option<ByteSize>,
+    #[command(flatten)]
+    pub(crate) content: ContentArgs,
 
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
@@ -367,6 +387,9 @@ pub(crate) struct FetchArgs {
     /// Return at once
     #[arg(long, overrides_with = "wait")]
     pub(crate) detach: bool,
+
+    #[command(flatten)]
+    pub(crate) patience: PatienceArgs,
 
     #[command(flatten)]
     pub(crate) progress: ProgressArgs,
@@ -469,6 +492,9 @@ pub(crate) struct HashArgs {
     /// File or directory
     #[arg(value_hint = ValueHint::AnyPath)]
     pub(crate) path: PathBuf,
+
+    #[command(flatten)]
+    pub(crate) content: ContentArgs,
 }
 
 /// Print the textbook's minimum times to distribute a file, or draw its figure

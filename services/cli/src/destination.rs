@@ -1,7 +1,9 @@
 //! The destination of a content: `-o PATH` means the same as for cp.
 
 use std::{
+    ffi::OsStr,
     io,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -40,11 +42,11 @@ impl Destination {
         }
     }
 
-    /// The path of a content with this name. A manifest's name is one component, so the path stays
+    /// The path of a content with this name. A descriptor's name is one component, so the path stays
     /// within the directory.
-    pub(crate) fn of(&self, name: &str) -> PathBuf {
+    pub(crate) fn of(&self, name: &[u8]) -> PathBuf {
         match self {
-            Self::Into(directory) => directory.join(name),
+            Self::Into(directory) => directory.join(OsStr::from_bytes(name)),
             Self::As(path) => path.clone(),
         }
     }
@@ -66,7 +68,7 @@ mod tests {
     #[test]
     fn into_a_directory_else_to_that_name() {
         let here = tempfile::tempdir().unwrap();
-        let to = |path: &str| Destination::new(&here.path().join(path)).unwrap().of("model");
+        let to = |path: &str| Destination::new(&here.path().join(path)).unwrap().of(b"model");
         assert_eq!(to(""), here.path().join("model"));
         assert_eq!(to("new"), here.path().join("new"));
         std::fs::create_dir(here.path().join("dir")).unwrap();

@@ -20,6 +20,8 @@ pub(crate) enum Exit {
     NotFound = 3,
     Unreachable = 4,
     Storage = 5,
+    TimedOut = 6,
+    Stalled = 7,
     Interrupted = 130,
 }
 

@@ -6,6 +6,7 @@ mod control;
 mod destination;
 mod exit;
 mod output;
+mod patience;
 mod progress;
 mod ring;
 mod summary;

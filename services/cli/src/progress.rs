@@ -23,6 +23,8 @@ use crate::{
 
 /// Time between two lines.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(2);
+/// Time before the first line and between two of them, where no lines were requested.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// Time between two JSON objects.
 const JSON_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -203,7 +205,7 @@ impl Progress {
             }
             Style::Plain(pace) => {
                 if pace.is_due(now, snapshot.state) {
-                    eprintln!("{}", describe(snapshot, rate));
+                    eprintln!("{}{}", percent(snapshot), describe(snapshot, rate));
                 }
             }
             Style::Json(pace) => {
@@ -252,9 +254,22 @@ impl Progress {
 
     /// For a command whose only result is progress: prints lines where no bar can be drawn.
     pub(crate) fn show_without_terminal(&mut self) {
-        if matches!(self.style, Style::Silent) && self.mode == ProgressMode::Auto && !self.quiet {
+        if self.is_without_terminal() {
             self.style = Style::Plain(Pace::new(PLAIN_INTERVAL));
         }
+    }
+
+    /// For a download: prints a line now and then where no bar can be drawn.
+    pub(crate) fn log_without_terminal(&mut self) {
+        if self.is_without_terminal() {
+            self.style = Style::Plain(Pace::after(LOG_INTERVAL));
+        }
+    }
+
+    const fn is_without_terminal(&self) -> bool {
+        matches!(self.style, Style::Silent)
+            && matches!(self.mode, ProgressMode::Auto)
+            && !self.quiet
     }
 
     /// Prints a message on stderr, above the bar.
@@ -282,6 +297,16 @@ fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{wide_bar:.cyan/blue} {percent:>3} % {msg}")
         .expect("the template is well-formed");
     ProgressBar::new(1).with_style(style.progress_chars("=> "))
+}
+
+/// How much of a known total is done, for the start of a line.
+fn percent(snapshot: &Snapshot) -> String {
+    let is_work = !matches!(snapshot.state, State::Resolving | State::Seeding | State::Failed);
+    let done = u128::from(snapshot.held_bytes) * 100;
+    match done.checked_div(snapshot.total_bytes.into()).filter(|_| is_work) {
+        Some(percent) => format!("{percent} %: "),
+        None => String::new(),
+    }
 }
 
 /// A snapshot in one line.

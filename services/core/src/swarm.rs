@@ -97,6 +97,7 @@ impl Swarm {
             Input::Prioritise { content, pieces, priority } => {
                 self.on_prioritise(now, content, &pieces, priority);
             }
+            Input::LayoutKnown { content, layout } => self.on_layout_known(now, content, layout),
             Input::RemoveContent { content } => self.on_remove_content(now, content),
             Input::LinkUp { link, content, peer, capabilities, round_trip } => {
                 self.on_link_up(now, link, content, peer, capabilities, round_trip);

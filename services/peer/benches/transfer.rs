@@ -20,11 +20,11 @@ use bytes::Bytes;
 use shoal_common::server::Limits;
 use shoal_core::{
     Address,
-    content::{ContentId, PieceLength},
+    content::{ContentId, Metadata, PieceLength},
     swarm::{Attempt, ContentKey, FetchEnd, FetchKey, FetchRange, Input, LinkKey},
 };
 use shoal_peer::{
-    store::{OneShot, Stored, hash},
+    store::{HashOptions, Hashed, OneShot, Stored, hash},
     transfer::{
         BlockSource, ContentIndex, Downloads, Event, FetchSpec, IoThreads, MAX_BLOCK_LENGTH,
         RateCap, RequestPiece, SocketTuning, Uploads,
@@ -121,9 +121,12 @@ impl Race<'_> {
     fn run(&self, directory: &Path, more: &[&str]) -> Result<Figures> {
         let mut server = Racer::start(&self.server)?;
         let address = server.line()?;
+        // And what is left beside them of unfinished ones.
+        let copies = directory.join("copies");
+        fs::create_dir(&copies)?;
         let mut clients = (0..self.clients)
             .map(|number| {
-                let to = directory.join(format!("copy-{number}"));
+                let to = copies.join(number.to_string());
                 let to = to.to_str().context("a path in UTF-8")?;
                 let mut words = self.client.clone();
                 words.extend([to, &address]);
@@ -150,11 +153,7 @@ impl Race<'_> {
         let cpu = cpu_seconds(&all)? - before;
         let peaks = all.iter().map(|racer| racer.peak_mib()).collect::<Result<Vec<_>>>()?;
         drop(clients);
-        for number in 0..self.clients {
-            let copy = directory.join(format!("copy-{number}"));
-            let _ = fs::remove_file(&copy);
-            let _ = fs::remove_dir_all(directory.join(format!(".copy-{number}.shoal")));
-        }
+        fs::remove_dir_all(copies)?;
         let gb = bytes as f64 / 1e9;
         let peak_mib = peaks.into_iter().max().unwrap_or(0);
         Ok(Figures { gb_per_s: gb / elapsed, gb_per_cpu_s: gb / cpu, peak_mib })
@@ -249,9 +248,14 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
+fn hash_in_textbook_pieces(file: &Path) -> Result<Hashed> {
+    let piece_length = Some(PieceLength::TEXTBOOK);
+    Ok(hash(file, &HashOptions { piece_length, ..HashOptions::default() }, |_| {})?)
+}
+
 /// Serves the file to all callers, granting each request at once.
 fn serve(file: &Path) -> Result<()> {
-    let stored = Stored::in_place(hash(file, Some(PieceLength::TEXTBOOK), |_| {})?);
+    let stored = Stored::in_place(hash_in_textbook_pieces(file)?);
     let io_threads = IoThreads::start(IO_THREADS)?;
     let (events, mut inbox) = mpsc::channel(1024);
     let uploads = Uploads::new(events, RateCap::new(None));
@@ -286,8 +290,8 @@ fn serve(file: &Path) -> Result<()> {
 
 /// Fetches the content of `file` to `to`, with a few calls in flight.
 fn fetch(file: &Path, to: &Path, from: &Address, pipeline: Pipeline) -> Result<()> {
-    let hashed = hash(file, Some(PieceLength::TEXTBOOK), |_| {})?;
-    let copy = OneShot::begin(to, hashed.manifest, hashed.hashes)?;
+    let manifest = hash_in_textbook_pieces(file)?.manifest;
+    let copy = OneShot::begin(to, Metadata::Manifest(manifest))?;
     let io_threads = IoThreads::start(IO_THREADS)?;
     let (events, inbox) = mpsc::channel(1024);
     let downloads = Downloads::new(events, RateCap::new(None), Duration::from_secs(10));
@@ -311,7 +315,8 @@ struct Fetcher {
 impl Fetcher {
     fn new(stored: Arc<Stored>, source: BlockSource, pieces_a_call: usize) -> Self {
         let whole = |piece| FetchRange { attempt: Attempt(1), range: stored.layout().whole(piece) };
-        let pieces: Vec<_> = stored.layout().pieces().map(whole).collect();
+        let missing = stored.layout().pieces().filter(|piece| !stored.has(*piece));
+        let pieces: Vec<_> = missing.map(whole).collect();
         let to_request = pieces.chunks(pieces_a_call).rev().map(<[_]>::to_vec).collect();
         Self { stored, source, to_request, calls: Vec::new() }
     }
@@ -320,7 +325,7 @@ impl Fetcher {
         for _ in 0..calls {
             self.ask();
         }
-        let mut missing = self.stored.layout().piece_count();
+        let mut missing = self.stored.layout().piece_count() - self.stored.held_pieces();
         while missing > 0 {
             match inbox.recv().await.context("the I/O threads run")? {
                 Event::Swarm(Input::PieceStored { .. }) => missing -= 1,

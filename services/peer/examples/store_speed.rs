@@ -13,10 +13,11 @@ use std::{
 
 use bytes::Bytes;
 use shoal_core::{
-    content::{BlockRange, PieceLength},
+    content::{BlockRange, Metadata, PieceLength},
     swarm::{Attempt, LinkKey},
 };
-use shoal_peer::store::{Hashed, OneShot, hash};
+use shoal_peer::store::{HashOptions, Hashed, OneShot, hash};
+use tokio_util::sync::CancellationToken;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -41,14 +42,16 @@ fn measure(scratch: &Path) -> Result<()> {
     for _ in 0..RUNS {
         let single = rate(|| read_and_hash(&source))?;
         println!("one thread that reads and hashes  {single:.2} GB/s");
-        let all = rate(|| Ok(hash(&source, None, |_| {}).map(drop)?))?;
+        let all = rate(|| Ok(hash(&source, &HashOptions::default(), |_| {}).map(drop)?))?;
         println!("hash()                            {all:.2} GB/s, {:.2} of that", all / single);
-        for piece_length in [256 << 10, 1 << 20, 16 << 20] {
-            let hashed = hash(&source, Some(PieceLength::new(piece_length)?), |_| {})?;
+        for bytes_in_piece in [256 << 10, 1 << 20, 16 << 20] {
+            let piece_length = Some(PieceLength::new(bytes_in_piece)?);
+            let options = HashOptions { piece_length, ..HashOptions::default() };
+            let hashed = hash(&source, &options, |_| {})?;
             let accepted = accept_all(hashed, &bytes, &scratch.join("copy"))?;
             println!(
                 "accept() by {THREADS} threads, {:>5} KiB   {accepted:.2} GB/s, {:.2} of that",
-                piece_length >> 10,
+                bytes_in_piece >> 10,
                 accepted / single
             );
         }
@@ -78,10 +81,12 @@ fn read_and_hash(path: &Path) -> Result<()> {
 
 /// Each thread is one neighbour that sends every other piece.
 fn accept_all(hashed: Hashed, bytes: &Bytes, destination: &Path) -> Result<f64> {
-    let download = OneShot::begin(destination, hashed.manifest, hashed.hashes)?;
+    let download = OneShot::begin(destination, Metadata::Manifest(hashed.manifest))?;
     let stored = download.stored();
+    let held = stored.held();
+    let missing: Vec<_> = stored.layout().pieces().filter(|piece| !held.has(*piece)).collect();
     let send = |neighbour: usize| -> std::result::Result<(), shoal_peer::store::StoreError> {
-        for piece in stored.layout().pieces().skip(neighbour).step_by(THREADS) {
+        for piece in missing.iter().copied().skip(neighbour).step_by(THREADS) {
             let span = stored.layout().span(piece);
             for offset in (0..span.length).step_by(BLOCK as usize) {
                 let length = BLOCK.min(span.length - offset);
@@ -102,7 +107,7 @@ fn accept_all(hashed: Hashed, bytes: &Bytes, destination: &Path) -> Result<f64> 
                 .try_for_each(|thread| thread.join().map_err(|_| panicked())?.map_err(Into::into))
         })
     })?;
-    let stored = download.finish()?;
+    let stored = download.finish(&CancellationToken::new())?;
     fs::remove_file(stored.path())?;
     Ok(rate)
 }

@@ -49,7 +49,7 @@ pub fn hello(message: Bytes, observed: IpAddr) -> Option<(ContentId, Arrival)> {
 /// The content of a later message on a link; none if it violates the protocol.
 pub fn said(message: Bytes, layout: &Layout) -> Option<Said> {
     let message = ExchangeRequest::decode(message).ok()?.message;
-    Some(match wire::parse(message, layout).ok()? {
+    Some(match wire::parse(message, layout.piece_count()).ok()? {
         Received::Message(message) => Said::Message(message),
         Received::InLink(InLink::Request(request)) => {
             Said::Asked(parse_ranges(layout, &request.ranges).ok()?)

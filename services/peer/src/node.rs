@@ -12,7 +12,7 @@ use shoal_common::{
 };
 use shoal_core::{
     Address, PeerId,
-    content::{Bitfield, ContentId, Manifest, PieceHashes},
+    content::{Bitfield, ContentId, Metadata},
     peer_list::PeerListSettings,
     swarm,
 };
@@ -33,7 +33,7 @@ use crate::{
     engine::{self, Command, Directory, Engine, Event, MakeRoom, Parts},
     identity::Identity,
     options::Options,
-    peer_service::{Manifests, PeerCalls},
+    peer_service::PeerCalls,
     status::{Explanation, Status},
     store::{StoreError, Stored},
     transfer::{
@@ -183,7 +183,6 @@ impl Node {
             identity: identity.clone(),
             rule: config.advertised_addresses,
             links: senders.links.clone(),
-            manifests: Manifests::default(),
         };
         let routes = server::routes(supervisor.health()).add_service(PeerServiceServer::new(calls));
         let blocks = RequestPiece::new(directory.clone(), data_plane.uploads.clone());
@@ -240,9 +239,7 @@ impl Node {
         &self,
         id: ContentId,
         options: Options,
-        make_room: impl FnOnce(Manifest, PieceHashes) -> Result<Arc<Stored>, StoreError>
-        + Send
-        + 'static,
+        make_room: impl FnOnce(Metadata) -> Result<Arc<Stored>, StoreError> + Send + 'static,
     ) -> Result<StatusWatch, Stopped> {
         let make_room: MakeRoom = Box::new(make_room);
         self.ask(|done| Command::Fetch { id, options, make_room, done }).await

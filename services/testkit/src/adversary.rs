@@ -16,12 +16,12 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt as _, future::BoxFuture, stream};
-use shoal_core::content::Manifest;
+use shoal_core::content::{Descriptor, MAX_MANIFEST_BYTES, Manifest, ManifestHashes};
 use shoal_proto::{
     peer::v1::{
         self as pb, ExchangeRequest, ExchangeResponse, GetBitfieldRequest, GetBitfieldResponse,
-        GetManifestRequest, GetManifestResponse, GetPieceHashesRequest, GetPieceHashesResponse,
-        LinkMessage, RequestPieceRequest, RequestPieceResponse,
+        GetManifestRequest, GetManifestResponse, LinkMessage, RequestPieceRequest,
+        RequestPieceResponse,
         link_message::Kind,
         peer_service_client::PeerServiceClient,
         peer_service_server::{PeerService, PeerServiceServer},
@@ -92,8 +92,7 @@ struct Rogue {
     id: String,
     peer: Uuid,
     address: String,
-    manifest: Arc<Vec<u8>>,
-    hashes: Arc<Vec<u8>>,
+    manifest: Arc<Manifest>,
     seen: Arc<Seen>,
 }
 
@@ -140,7 +139,7 @@ async fn start(
     tracker: String,
     seen: Arc<Seen>,
 ) -> anyhow::Result<()> {
-    let (manifest, hashes) = copy_manifest(&id, &honest).await?;
+    let manifest = copy_manifest(&id, &honest).await?;
     let listener = TcpListener::bind((host, 0)).await?;
     let address = listener.local_addr()?.to_string();
     let rogue = Rogue {
@@ -149,7 +148,6 @@ async fn start(
         peer: Uuid::new_v4(),
         address: address.clone(),
         manifest: Arc::new(manifest),
-        hashes: Arc::new(hashes),
         seen,
     };
     let routes: Routes = Routes::new(PeerServiceServer::new(rogue.clone()))
@@ -172,21 +170,17 @@ async fn start(
     Ok(())
 }
 
-async fn copy_manifest(id: &str, honest: &str) -> anyhow::Result<(Vec<u8>, Vec<u8>)> {
+async fn copy_manifest(id: &str, honest: &str) -> anyhow::Result<Manifest> {
     let mut client = PeerServiceClient::connect(format!("http://{honest}")).await?;
-    let request = GetManifestRequest { content_id: id.to_owned() };
+    let request =
+        GetManifestRequest { content_id: id.to_owned(), max_manifest_bytes: MAX_MANIFEST_BYTES };
     let mut chunks = client.get_manifest(request).await?.into_inner();
-    let mut manifest = Vec::new();
-    while let Some(chunk) = chunks.message().await? {
-        manifest.extend_from_slice(&chunk.chunk);
+    let (mut descriptor, mut manifest) = (Vec::new(), Vec::new());
+    while let Some(message) = chunks.message().await? {
+        descriptor.extend_from_slice(&message.descriptor);
+        manifest.extend_from_slice(&message.chunk);
     }
-    let request = GetPieceHashesRequest { content_id: id.to_owned() };
-    let mut chunks = client.get_piece_hashes(request).await?.into_inner();
-    let mut hashes = Vec::new();
-    while let Some(chunk) = chunks.message().await? {
-        hashes.extend_from_slice(&chunk.hashes);
-    }
-    Ok((manifest, hashes))
+    Ok(Manifest::decode(Descriptor::decode(&descriptor)?, manifest)?)
 }
 
 /// Opens a link to a peer and requests every piece on it, far beyond any limit.
@@ -240,8 +234,7 @@ impl Rogue {
     }
 
     fn piece_count(&self) -> u32 {
-        let manifest = Manifest::decode(&self.manifest).expect("an honest peer's manifest");
-        manifest.layout().piece_count()
+        self.manifest.layout().piece_count()
     }
 
     fn bitfield(&self) -> pb::Bitfield {
@@ -264,8 +257,8 @@ impl Rogue {
 
     /// Its answer to one requested range.
     fn answer(&self, range: &pb::PieceRange) -> RequestPieceResponse {
-        let manifest = Manifest::decode(&self.manifest).expect("an honest peer's manifest");
-        let length = manifest
+        let length = self
+            .manifest
             .layout()
             .range(range.piece, range.offset, range.length)
             .map_or(1, |range| range.length);
@@ -285,7 +278,6 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl PeerService for Rogue {
     type ExchangeStream = Answers<ExchangeResponse>;
     type GetManifestStream = Answers<GetManifestResponse>;
-    type GetPieceHashesStream = Answers<GetPieceHashesResponse>;
 
     async fn exchange(
         &self,
@@ -314,20 +306,15 @@ impl PeerService for Rogue {
         &self,
         _: Request<GetManifestRequest>,
     ) -> Result<Response<Self::GetManifestStream>, Status> {
-        let mut bytes = self.manifest.to_vec();
+        let mut bytes = self.manifest.encoded().to_vec();
         if self.vice == Vice::ForgesManifest {
             bytes.reverse();
         }
-        let total_bytes = bytes.len() as u64;
-        let answer = GetManifestResponse { chunk: bytes.into(), total_bytes };
-        Ok(Response::new(Box::pin(stream::iter([Ok(answer)]))))
-    }
-
-    async fn get_piece_hashes(
-        &self,
-        _: Request<GetPieceHashesRequest>,
-    ) -> Result<Response<Self::GetPieceHashesStream>, Status> {
-        let answer = GetPieceHashesResponse { hashes: self.hashes.to_vec().into() };
+        let answer = GetManifestResponse {
+            descriptor: self.manifest.descriptor().encode().into(),
+            piece_hashes: ManifestHashes::of(&self.manifest).as_bytes().to_vec().into(),
+            chunk: bytes.into(),
+        };
         Ok(Response::new(Box::pin(stream::iter([Ok(answer)]))))
     }
 }

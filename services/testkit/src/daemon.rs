@@ -175,9 +175,14 @@ impl Peer {
         Watch { changes, runtime: &self.runtime }
     }
 
-    /// The file or directory that holds a content's data.
+    /// The directory of a content.
+    pub fn directory_of(&self, id: &str) -> PathBuf {
+        self.data_dir.join("contents").join(id)
+    }
+
+    /// The first blob of a content: the bytes of a content that is one file.
     pub fn data_of(&self, id: &str) -> PathBuf {
-        self.data_dir.join("contents").join(id).join("data")
+        self.directory_of(id).join("blobs/1")
     }
 
     async fn channel(&self) -> Channel {

@@ -1,6 +1,6 @@
 //! `explain` names the true cause of a slow download.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use shoal_proto::control::v1::{Cause, ExplainResponse};
 use shoal_testkit::{
@@ -136,13 +136,9 @@ fn the_disk_is_full() {
     let file = cluster.file("source/data.bin", 8 * MB, 5);
     let seeder = cluster.seed(&file, &[]);
     let peer = cluster.peer("peer", &[]);
-    let place = peer.data_of(&seeder.id);
-    let Some(_disk) = SmallDisk::mount(parent(&place), 4 << 20) else { return };
+    let directory = peer.directory_of(&seeder.id);
+    let Some(_disk) = SmallDisk::mount(&directory, 4 << 20) else { return };
     peer.fetch(&seeder.id).expect("the fetch starts");
     let explanation = assert_explains(&peer, &seeder.id, Cause::Disk);
     assert!(explanation.summary.contains("no space is left"), "{}", explanation.summary);
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().expect("it lies in a directory")
 }

@@ -55,9 +55,8 @@ fn a_copy_is_made_although_the_download_failed_before_and_the_peer_was_killed() 
     let file = cluster.file("source/data.bin", 8 * MB, 2);
     let seeder = cluster.seed(&file, &[]);
     let mut peer = cluster.peer("peer", &[]);
-    let place = peer.data_of(&seeder.id);
-    let mount = place.parent().expect("it lies in a directory");
-    let Some(disk) = SmallDisk::mount(mount, 4 << 20) else { return };
+    let directory = peer.directory_of(&seeder.id);
+    let Some(disk) = SmallDisk::mount(&directory, 4 << 20) else { return };
     let is_failed =
         |status: &shoal_proto::control::v1::ContentStatus| status.state() == ContentState::Failed;
     let (first, second) = (cluster.path().join("first"), cluster.path().join("second"));

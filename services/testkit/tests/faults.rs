@@ -106,9 +106,8 @@ fn a_full_disk_stops_one_download_only_until_there_is_room() {
     let seeders = [&big, &other].map(|file| cluster.seed(file, &["--up", "4MB/s"]));
     let [id, other_id] = seeders.each_ref().map(|seeder| seeder.id.clone());
     let peer = cluster.peer("peer", &[]);
-    let place = peer.data_of(&id);
-    let mount = place.parent().expect("it lies in a directory");
-    let Some(disk) = SmallDisk::mount(mount, 4 << 20) else { return };
+    let directory = peer.directory_of(&id);
+    let Some(disk) = SmallDisk::mount(&directory, 4 << 20) else { return };
     peer.fetch(&other_id).expect("the fetch starts");
     let failed = peer.shoal(&["fetch", &id]);
     assert_eq!(failed.status.code(), Some(5), "{failed:?}");
@@ -138,7 +137,7 @@ fn a_download_without_a_daemon_resumes_once_there_is_room() {
     let Some(disk) = SmallDisk::mount(&place, 4 << 20) else { return };
     let tracker = cluster.tracker();
     let get = ["get", &seeder.id, "-o", text(&place), "--tracker", &tracker];
-    let words = ["no space is left on the disk", "data.bin"];
+    let words = ["no space is left on the disk", "/blobs/1"];
     assert_eq!(failure("shoal", &get, &words), Some(5));
     disk.resize(20 << 20);
     let getter = cluster.get(&seeder.id, "disk", &[]);

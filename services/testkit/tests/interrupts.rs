@@ -17,11 +17,11 @@ use shoal_testkit::{
 const GRACE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A sparse file, which takes a minute or more to hash.
+/// A sparse file, which takes minutes to hash: a hole is not read, but its hash is computed.
 fn huge(directory: &Path) -> PathBuf {
     let path = directory.join("huge.bin");
     let file = File::create(&path).expect("it is created");
-    file.set_len(200 << 30).expect("the file system has sparse files");
+    file.set_len(2 << 40).expect("the file system has sparse files");
     path
 }
 
@@ -91,9 +91,8 @@ fn a_peer_stops_hashing_when_the_caller_is_gone() {
 fn a_peer_that_receives_an_upload_ends_on_a_signal() {
     let cluster = Cluster::start();
     let mut peer = cluster.peer("peer", &[]);
-    let file = cluster.path().join("large.bin");
     // The command hashes it first, and then sends it.
-    File::create(&file).and_then(|file| file.set_len(1 << 30)).expect("it is created");
+    let file = cluster.file("large.bin", 600_000_000, 1);
     let mut command = Command::new(binary("shoal"));
     command.args(["publish", "--control", &peer.control]).arg(file);
     let mut publish = Process::spawn("shoal publish", command);

@@ -134,7 +134,7 @@ async fn announce_junk(tracker: &str, contents: usize) -> anyhow::Result<()> {
             location: None,
         };
         let request = AnnounceRequest {
-            content_id: ContentId::of_manifest(&number.to_le_bytes()).to_string(),
+            content_id: ContentId::of_descriptor(&number.to_le_bytes()).to_string(),
             peer: Some(peer),
             ..AnnounceRequest::default()
         };

@@ -1,6 +1,6 @@
 //! `shoal fetch`: fetches a content with a running peer.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use shoal_common::shutdown;
@@ -8,21 +8,27 @@ use shoal_core::{
     Address,
     content::{ContentId, Link},
 };
-use shoal_proto::control::v1::{self as pb, ContentState, FetchRequest};
+use shoal_proto::control::v1::{self as pb, ContentState, ExplainRequest, FetchRequest};
+use tokio::time::sleep_until;
 
 use super::{name, watch::Changes};
 use crate::{
-    args::FetchArgs,
+    args::{FetchArgs, PatienceArgs},
     control::Control,
     exit::{Exit, Failure},
+    patience::Patience,
     progress::{Progress, Snapshot},
     summary::DownloadStats,
 };
+
+/// A deadline where there is none.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 pub(crate) async fn run(args: FetchArgs, mut progress: Progress) -> anyhow::Result<()> {
     let link = name::resolve(&args.wanted, &args.ring.nodes).await?;
     let id = link.id;
     progress.set_id(id);
+    progress.log_without_terminal();
     let mut control = Control::connect(args.control.control.as_ref()).await?;
     let started = Instant::now();
     let request = request(&args, &link)?;
@@ -33,7 +39,7 @@ pub(crate) async fn run(args: FetchArgs, mut progress: Progress) -> anyhow::Resu
     }
     let without_copy = FetchRequest { export_to: String::new(), ..request.clone() };
     control.change.fetch(without_copy).await.map_err(Failure::from)?;
-    let stats = follow(&mut control, id, started, &mut progress).await?;
+    let stats = follow(&mut control, id, started, args.patience, &mut progress).await?;
     if args.to.is_some() {
         // The content is complete, so the answer comes when the copy is made or has failed.
         control.change.fetch(request).await.map_err(Failure::from)?;
@@ -69,14 +75,25 @@ async fn follow(
     control: &mut Control,
     id: ContentId,
     started: Instant,
+    limits: PatienceArgs,
     progress: &mut Progress,
 ) -> anyhow::Result<DownloadStats> {
     let interrupted = shutdown::on_signal(shutdown::GRACE_OF_COMMAND)?;
     let mut changes = Changes::of(control, id).await?;
     let mut stats = DownloadStats::new(started);
+    let mut patience = Patience::new(limits, started);
+    let far = started + FAR;
     loop {
         let status = tokio::select! {
             status = changes.next() => status?,
+            () = sleep_until(patience.deadline().unwrap_or(far).into()) => {
+                let request = ExplainRequest { content_id: id.to_string() };
+                let explained = control.observe.explain(request).await;
+                let cause = explained.map(|answer| answer.into_inner().summary).unwrap_or_default();
+                progress.clear();
+                patience.check(Instant::now(), &cause)?;
+                continue;
+            }
             () = interrupted.cancelled() => {
                 progress.clear();
                 let message =
@@ -91,6 +108,7 @@ async fn follow(
         let snapshot = Snapshot::from(&status);
         let now = Instant::now();
         stats.add(now, snapshot);
+        patience.note(now, snapshot.downloaded_bytes);
         if status.state() == ContentState::Seeding {
             return Ok(stats);
         }

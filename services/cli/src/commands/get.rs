@@ -11,7 +11,7 @@ use shoal_common::{
     shutdown,
 };
 use shoal_core::{
-    content::{ContentId, Manifest, PieceHashes},
+    content::{ContentId, Metadata},
     swarm::Priority,
 };
 use shoal_peer::{
@@ -34,9 +34,13 @@ use crate::{
     args::{GetArgs, SeedFor},
     destination::Destination,
     exit::{Exit, Failure},
+    patience::Patience,
     progress::{Progress, Snapshot},
     summary::DownloadStats,
 };
+
+/// A deadline where there is none.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// After this time without a byte, the reason is shown.
 const STALL: Duration = Duration::from_secs(5);
@@ -45,6 +49,7 @@ pub(crate) async fn run(args: GetArgs, mut progress: Progress) -> anyhow::Result
     let started = Instant::now();
     let interrupted = shutdown::on_signal(shutdown::GRACE_OF_COMMAND)?;
     let destination = Destination::new(&args.output)?;
+    progress.log_without_terminal();
     let options = options(&args)?;
     let link = tokio::select! {
         link = name::resolve(&args.wanted, &args.one_shot.ring.nodes) => link?,
@@ -56,7 +61,8 @@ pub(crate) async fn run(args: GetArgs, mut progress: Progress) -> anyhow::Result
     progress.set_id(link.id);
     one_shot::run(&args.one_shot, sources, &interrupted, async |node| {
         let interrupted = interrupted.clone();
-        let mut get = Get { node, id: link.id, interrupted, progress: &mut progress };
+        let patience = Patience::new(args.patience, started);
+        let mut get = Get { node, id: link.id, interrupted, progress: &mut progress, patience };
         get.run(destination, options, started, args.seed).await
     })
     .await
@@ -87,6 +93,7 @@ struct Get<'a> {
     id: ContentId,
     interrupted: CancellationToken,
     progress: &'a mut Progress,
+    patience: Patience,
 }
 
 impl Get<'_> {
@@ -120,7 +127,7 @@ impl Get<'_> {
             return Ok(self.node.add(stored, options).await?);
         }
         let output = output.clone();
-        let begin = move |manifest, hashes| output.begin(manifest, hashes);
+        let begin = move |metadata| output.begin(metadata);
         Ok(self.node.fetch(id, options, begin).await?)
     }
 
@@ -131,12 +138,14 @@ impl Get<'_> {
         stats: &mut DownloadStats,
     ) -> anyhow::Result<()> {
         let mut stall = Stall { since: Instant::now(), bytes: 0, shown: String::new() };
+        let far = Instant::now() + FAR;
         loop {
             let now = status.borrow_and_update().clone();
             one_shot::check(&now)?;
             let snapshot = Snapshot::from(&*now);
             stats.add(Instant::now(), snapshot);
             stall.note(Instant::now(), snapshot.downloaded_bytes);
+            self.patience.note(Instant::now(), snapshot.downloaded_bytes);
             if now.phase == Phase::Seeding {
                 return Ok(());
             }
@@ -144,6 +153,12 @@ impl Get<'_> {
             tokio::select! {
                 changed = status.changed() => changed?,
                 () = sleep_until((stall.since + STALL).into()) => self.explain(&mut stall).await?,
+                () = sleep_until(self.patience.deadline().unwrap_or(far).into()) => {
+                    let explained = self.node.explain(self.id).await?;
+                    let cause = explained.map(|explained| explained.summary).unwrap_or_default();
+                    self.progress.clear();
+                    self.patience.check(Instant::now(), &cause)?;
+                }
                 () = self.interrupted.cancelled() => {
                     self.progress.clear();
                     let message = "interrupted; the same command resumes";
@@ -227,24 +242,20 @@ impl Output {
     }
 
     /// Starts or resumes the download, or finds the complete content at the destination.
-    fn begin(&self, manifest: Manifest, hashes: PieceHashes) -> Result<Arc<Stored>, StoreError> {
-        let path = self.destination.of(manifest.name());
-        if path.exists() {
-            return self.present(&path, &manifest);
+    fn begin(&self, metadata: Metadata) -> Result<Arc<Stored>, StoreError> {
+        let path = self.destination.of(metadata.descriptor().name());
+        if path.symlink_metadata().is_ok() {
+            return self.present(&path, &metadata);
         }
-        OneShot::begin(&path, manifest, hashes).map(|one_shot| self.keep(one_shot))
+        OneShot::begin(&path, metadata).map(|one_shot| self.keep(one_shot))
     }
 
     /// The complete content that an earlier run left; an error if `path` is anything else.
-    fn present(&self, path: &Path, manifest: &Manifest) -> Result<Arc<Stored>, StoreError> {
-        let piece_length = manifest.layout().piece_length();
-        let hashed = store::hash_until(&self.interrupted, path, Some(piece_length), |_| ())?;
-        if hashed.manifest.id() != manifest.id() {
-            return Err(StoreError::Exists(path.to_owned()));
-        }
-        OneShot::tidy(path, manifest.id())?;
+    fn present(&self, path: &Path, metadata: &Metadata) -> Result<Arc<Stored>, StoreError> {
+        let present = store::find_at(path, metadata, &self.interrupted)?;
+        OneShot::tidy(path, metadata.id())?;
         self.set(OutputState::Present);
-        Ok(Stored::in_place(hashed))
+        Ok(Stored::in_place(present))
     }
 
     fn keep(&self, one_shot: OneShot) -> Arc<Stored> {
@@ -257,7 +268,7 @@ impl Output {
     fn finish(&self) -> anyhow::Result<()> {
         match std::mem::take(&mut *self.lock()) {
             OutputState::Begun(one_shot) => {
-                one_shot.finish().map_err(Failure::from)?;
+                one_shot.finish(&self.interrupted).map_err(Failure::from)?;
                 Ok(())
             }
             OutputState::Present => Ok(()),

@@ -9,12 +9,12 @@ use std::{
     time::Duration,
 };
 
-use shoal_core::content::PieceLength;
 use shoal_peer::store::{self, Hashed};
 use tokio::{pin, task::spawn_blocking, time::interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    args::ContentArgs,
     exit::Failure,
     progress::{Progress, Snapshot, State},
 };
@@ -22,12 +22,13 @@ use crate::{
 /// How often the progress is shown.
 const REFRESH: Duration = Duration::from_millis(100);
 
-/// Hashes a file or tree on all cores. Without a `piece_length` one is chosen by size.
+/// Hashes a file or tree on all cores.
 pub(super) async fn hash(
     path: &Path,
-    piece_length: Option<PieceLength>,
+    content: &ContentArgs,
     progress: &mut Progress,
 ) -> anyhow::Result<Hashed> {
+    let options = content.hash_options()?;
     let done = Arc::new(AtomicU64::new(0));
     let stop = CancellationToken::new();
     let _stop_with_this = stop.clone().drop_guard();
@@ -35,7 +36,7 @@ pub(super) async fn hash(
         let (path, done) = (path.to_owned(), done.clone());
         move || {
             // The threads report their sums in any order.
-            store::hash_until(&stop, &path, piece_length, |bytes| {
+            store::hash_until(&stop, &path, &options, |bytes| {
                 done.fetch_max(bytes, Ordering::Relaxed);
             })
         }

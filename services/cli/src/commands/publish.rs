@@ -1,9 +1,8 @@
 //! `shoal publish`: publishes a file or directory with a running peer.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
+    collections::HashSet,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -13,24 +12,24 @@ use std::{
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use shoal_common::{shutdown, units::ByteSize};
-use shoal_core::content::{FileEntry, PieceLength};
-use shoal_peer::store::Hashed;
+use shoal_core::content::{BlobNumber, BlockRange};
+use shoal_peer::store::Stored;
 use shoal_proto::control::v1::{
-    PublishRequest, UploadEnd, UploadFile, UploadRequest, UploadStart, upload_request::Part,
+    LinkHandling, PublishRequest, UploadEnd, UploadRequest, UploadStart, upload_request::Part,
 };
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::local;
 use crate::{
-    args::PublishArgs,
+    args::{LinkPolicy, PublishArgs},
     control::Control,
     exit::{Exit, Failure},
     progress::{Progress, State},
 };
 
 /// Bytes of a message.
-const CHUNK_BYTES: u64 = 256 << 10;
+const CHUNK_BYTES: u32 = 256 << 10;
 /// Messages in the queue to the connection. While it is full, the reader waits.
 const READ_AHEAD: usize = 8;
 
@@ -60,11 +59,23 @@ pub(crate) async fn run(args: PublishArgs, mut progress: Progress) -> anyhow::Re
 
 async fn in_place(args: &PublishArgs, control: &mut Control) -> anyhow::Result<Published> {
     let path: PathBuf = std::path::absolute(&args.path)?;
-    let Some(path) = path.to_str() else { bail!("{} is not valid UTF-8", path.display()) };
+    let Some(path) = path.to_str() else {
+        bail!("{} is not UTF-8; publish it without --in-place", path.display())
+    };
+    let content = &args.content;
+    let name = content.name.as_ref().map(|name| name.to_str().context("--name is not UTF-8"));
     let request = PublishRequest {
         path: path.to_owned(),
-        piece_length: args.piece_length.map_or(0, ByteSize::bytes),
+        piece_length: content.piece_length.map_or(0, ByteSize::bytes),
         super_seeding: args.super_seeding,
+        links: match content.links {
+            LinkPolicy::Follow => LinkHandling::Unspecified,
+            LinkPolicy::Skip => LinkHandling::Skip,
+            LinkPolicy::Refuse => LinkHandling::Refuse,
+        }
+        .into(),
+        preserve: content.preserve,
+        name: name.transpose()?.unwrap_or_default().to_owned(),
     };
     let answer = control.change.publish(request).await.map_err(Failure::from)?.into_inner();
     Ok((answer.content_id, answer.link))
@@ -79,16 +90,16 @@ async fn upload(
     control: &mut Control,
     progress: &mut Progress,
 ) -> anyhow::Result<Published> {
-    let piece_length = args.piece_length.map(|length| PieceLength::new(length.bytes()));
-    let hashed = local::hash(&args.path, piece_length.transpose()?, progress).await?;
+    let hashed = local::hash(&args.path, &args.content, progress).await?;
     let id = hashed.manifest.id();
     progress.set_id(id);
-    let total_bytes = hashed.manifest.layout().total_bytes();
+    let total_bytes = hashed.manifest.descriptor().stored_bytes();
     let (messages, parts) = mpsc::channel(READ_AHEAD);
     let sent = Arc::new(AtomicU64::new(0));
     let sender = PartSender { messages, sent: sent.clone() };
     let pin = args.pin;
-    let reader = spawn_blocking(move || sender.send_all(&hashed, pin));
+    let stored = Stored::in_place(hashed);
+    let reader = spawn_blocking(move || sender.send_all(&stored, pin));
     let call = control.change.upload(ReceiverStream::new(parts));
     let answer = local::shown(progress, State::Uploading, total_bytes, &sent, call).await?;
     // If a file cannot be read, the peer only reports that the upload ended early.
@@ -111,54 +122,38 @@ struct PartSender {
 struct Ended;
 
 impl PartSender {
-    /// Sends all parts. Fails if a file cannot be read.
-    fn send_all(self, hashed: &Hashed, pin: bool) -> anyhow::Result<()> {
-        let manifest = &hashed.manifest;
-        let start = UploadStart {
-            name: manifest.name().to_owned(),
-            directory: manifest.is_directory(),
-            piece_length: manifest.layout().piece_length().get().into(),
-            total_bytes: manifest.layout().total_bytes(),
-            pin,
-            content_id: manifest.id().to_string(),
-        };
-        if self.send(Part::Start(start)).is_err() {
+    /// Sends all parts. Fails if a file cannot be read, or has changed.
+    fn send_all(self, stored: &Stored, pin: bool) -> anyhow::Result<()> {
+        let manifest = stored.manifest().context("files in place have a manifest")?;
+        let start = UploadStart { descriptor: manifest.descriptor().encode(), pin };
+        let encoded = manifest.encoded().chunks(CHUNK_BYTES as usize);
+        let parts = encoded.map(|bytes| Part::Manifest(Bytes::copy_from_slice(bytes)));
+        // If the peer has ended the call, there is nothing more to send.
+        if [Part::Start(start)]
+            .into_iter()
+            .chain(parts)
+            .try_for_each(|part| self.send(part))
+            .is_err()
+        {
             return Ok(());
         }
-        for file in manifest.files() {
-            let source = if manifest.is_directory() {
-                hashed.path.join(&file.path)
-            } else {
-                hashed.path.clone()
-            };
-            if self.send_file(file, &source)?.is_err() {
-                return Ok(());
+        let layout = manifest.layout();
+        let of_manifest = layout.pieces_of(BlobNumber::MANIFEST).len();
+        let holes: HashSet<_> = manifest.holes().collect();
+        for piece in layout.pieces().skip(of_manifest).filter(|piece| !holes.contains(piece)) {
+            let whole = layout.whole(piece);
+            for offset in (0..whole.length).step_by(CHUNK_BYTES as usize) {
+                let length = CHUNK_BYTES.min(whole.length - offset);
+                let mut chunk = vec![0; length as usize];
+                stored.read(BlockRange { piece, offset, length }, &mut chunk)?;
+                self.sent.fetch_add(length.into(), Ordering::Relaxed);
+                if self.send(Part::Chunk(chunk.into())).is_err() {
+                    return Ok(());
+                }
             }
         }
-        let empty = manifest.empty_directories().iter().cloned().map(Part::EmptyDirectory);
-        // If the peer has ended the call, there is nothing more to send.
-        let _ = empty.chain([Part::End(UploadEnd {})]).try_for_each(|part| self.send(part));
+        let _ = self.send(Part::End(UploadEnd {}));
         Ok(())
-    }
-
-    fn send_file(&self, entry: &FileEntry, source: &Path) -> anyhow::Result<Result<(), Ended>> {
-        let cannot = |what| format!("cannot {what} {}", source.display());
-        let mut file = File::open(source).with_context(|| cannot("open"))?;
-        let header =
-            UploadFile { path: entry.path.clone(), size: entry.size, executable: entry.executable };
-        if self.send(Part::File(header)).is_err() {
-            return Ok(Err(Ended));
-        }
-        let mut left = entry.size;
-        while left > 0 {
-            let chunk = read_chunk(&mut file, left).with_context(|| cannot("read"))?;
-            left -= chunk.len() as u64;
-            self.sent.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            if self.send(Part::Chunk(chunk)).is_err() {
-                return Ok(Err(Ended));
-            }
-        }
-        Ok(Ok(()))
     }
 
     fn send(&self, part: Part) -> Result<(), Ended> {
@@ -166,26 +161,22 @@ impl PartSender {
     }
 }
 
-/// The next bytes of a file of which `left` are unread. Fails if the file has become shorter.
-fn read_chunk(file: &mut File, left: u64) -> io::Result<Bytes> {
-    let mut chunk = vec![0; left.min(CHUNK_BYTES) as usize];
-    file.read_exact(&mut chunk)?;
-    Ok(chunk.into())
-}
-
 #[cfg(test)]
 mod tests {
-    use shoal_peer::store;
+    use std::path::Path;
+
+    use shoal_peer::store::{self, HashOptions};
 
     use super::*;
 
     /// The parts of an upload of `path`, with a change after it is hashed.
     async fn parts_of(path: &Path, change: impl FnOnce()) -> (Vec<Part>, anyhow::Result<()>) {
-        let hashed = store::hash(path, None, |_| ()).unwrap();
+        let hashed = store::hash(path, &HashOptions::default(), |_| ()).unwrap();
         change();
         let (messages, mut receiver) = mpsc::channel(READ_AHEAD);
         let sender = PartSender { messages, sent: Arc::default() };
-        let reader = spawn_blocking(move || sender.send_all(&hashed, false));
+        let stored = Stored::in_place(hashed);
+        let reader = spawn_blocking(move || sender.send_all(&stored, false));
         let mut parts = Vec::new();
         while let Some(message) = receiver.recv().await {
             parts.push(message.part.unwrap());
@@ -194,9 +185,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_tree_is_sent_file_by_file() {
+    async fn a_tree_is_sent_as_manifest_and_pieces_without_holes() {
         let here = tempfile::tempdir().unwrap();
         std::fs::write(here.path().join("a"), vec![7; CHUNK_BYTES as usize + 1]).unwrap();
+        std::fs::write(here.path().join("b"), vec![7; CHUNK_BYTES as usize + 1]).unwrap();
+        std::fs::write(here.path().join("zeros"), vec![0; CHUNK_BYTES as usize]).unwrap();
         std::fs::create_dir(here.path().join("empty")).unwrap();
         let (parts, result) = parts_of(here.path(), || ()).await;
         result.unwrap();
@@ -204,13 +197,13 @@ mod tests {
             .iter()
             .map(|part| match part {
                 Part::Start(_) => "start".to_owned(),
-                Part::File(file) => format!("{} {}", file.path, file.size),
+                Part::Manifest(_) => "manifest".to_owned(),
                 Part::Chunk(chunk) => chunk.len().to_string(),
-                Part::EmptyDirectory(path) => path.clone(),
                 Part::End(_) => "end".to_owned(),
             })
             .collect();
-        assert_eq!(lengths, ["start", "a 262145", "262144", "1", "empty", "end"]);
+        let piece = "65536";
+        assert_eq!(lengths, ["start", "manifest", piece, piece, piece, piece, "1", "end"]);
     }
 
     #[tokio::test]
@@ -219,7 +212,7 @@ mod tests {
         let file = here.path().join("a");
         std::fs::write(&file, vec![7; 10]).unwrap();
         let (parts, result) = parts_of(&file, || std::fs::write(&file, [7; 5]).unwrap()).await;
-        assert!(result.unwrap_err().to_string().starts_with("cannot read "));
+        assert!(result.unwrap_err().to_string().contains("was changed"));
         assert!(!parts.iter().any(|part| matches!(part, Part::End(_))));
     }
 }

@@ -19,7 +19,7 @@ pub(crate) async fn run(args: SeedArgs, mut progress: Progress) -> anyhow::Resul
     let interrupted = shutdown::on_signal(shutdown::GRACE_OF_COMMAND)?;
     let sources = PeerSources::of(&args.one_shot, None)?;
     let hashed = tokio::select! {
-        hashed = local::hash(&args.path, None, &mut progress) => hashed?,
+        hashed = local::hash(&args.path, &args.content, &mut progress) => hashed?,
         () = interrupted.cancelled() => {
             return Err(Failure::new(Exit::Interrupted, "interrupted; nothing was shared").into());
         }

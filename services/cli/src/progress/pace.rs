@@ -13,17 +13,30 @@ const RATE_WINDOW: Duration = Duration::from_secs(3);
 /// Selects the updates to show: one per interval, and each change of state.
 pub(super) struct Pace {
     interval: Duration,
+    /// Also the first update waits for the interval, and so do changes of state. Seeding, which may
+    /// last for weeks, is not shown.
+    is_patient: bool,
     last: Option<(Instant, State)>,
 }
 
 impl Pace {
     pub(super) const fn new(interval: Duration) -> Self {
-        Self { interval, last: None }
+        Self { interval, is_patient: false, last: None }
+    }
+
+    /// Without updates in the first interval: what is done by then needs none.
+    pub(super) const fn after(interval: Duration) -> Self {
+        Self { interval, is_patient: true, last: None }
     }
 
     pub(super) fn is_due(&mut self, now: Instant, state: State) -> bool {
-        let too_soon =
-            self.last.is_some_and(|(last, known)| known == state && now < last + self.interval);
+        if self.is_patient && (self.last.is_none() || state == State::Seeding) {
+            self.last = Some((now, state));
+            return false;
+        }
+        let too_soon = self.last.is_some_and(|(last, known)| {
+            (known == state || self.is_patient) && now < last + self.interval
+        });
         if !too_soon {
             self.last = Some((now, state));
         }
@@ -80,5 +93,18 @@ mod tests {
         assert!(!pace.is_due(now + Duration::from_secs(1), State::Resolving));
         assert!(pace.is_due(now + Duration::from_secs(1), State::Downloading));
         assert!(pace.is_due(now + Duration::from_secs(3), State::Downloading));
+    }
+
+    #[test]
+    fn a_patient_pace_shows_nothing_early_and_no_seeding() {
+        let start = Instant::now();
+        let mut pace = Pace::after(Duration::from_secs(10));
+        let mut is_due = |seconds, state| pace.is_due(start + Duration::from_secs(seconds), state);
+        assert!(!is_due(0, State::Resolving));
+        assert!(!is_due(5, State::Downloading));
+        assert!(is_due(10, State::Downloading));
+        assert!(!is_due(19, State::Downloading));
+        assert!(is_due(20, State::Downloading));
+        assert!(!is_due(90, State::Seeding));
     }
 }

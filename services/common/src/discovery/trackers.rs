@@ -35,11 +35,11 @@ mod tests {
 
     #[test]
     fn few_trackers_hear_of_everything_and_of_many_two_share_a_content() {
-        let content = ContentId::of_manifest(b"a");
+        let content = ContentId::of_descriptor(b"a");
         assert_eq!(trackers_of(content, &trackers(3)).len(), 3);
         let mut load: HashMap<Address, usize> = HashMap::new();
         for number in 0_u32..500 {
-            let content = ContentId::of_manifest(&number.to_le_bytes());
+            let content = ContentId::of_descriptor(&number.to_le_bytes());
             let picked = trackers_of(content, &trackers(5));
             assert_eq!(picked.len(), 2);
             for tracker in picked {
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_order_of_the_settings_does_not_matter() {
-        let content = ContentId::of_manifest(b"a");
+        let content = ContentId::of_descriptor(b"a");
         let mut reversed = trackers(7);
         reversed.reverse();
         assert_eq!(trackers_of(content, &trackers(7)), trackers_of(content, &reversed));

@@ -1,6 +1,6 @@
 //! Durations: `30s`, `1m 30s`, `250ms`. For `#[serde(with = "shoal_common::units::duration")]`.
 
-use std::time::Duration;
+use std::{fmt::Display, time::Duration};
 
 use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
@@ -49,9 +49,14 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
     }
 }
 
+/// A duration as [`parse`] reads it.
+pub fn shown(duration: Duration) -> impl Display {
+    humantime::format_duration(duration)
+}
+
 /// Formats a duration as [`parse`] reads it.
 pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&humantime::format_duration(*duration))
+    serializer.collect_str(&shown(*duration))
 }
 
 /// Parses a duration from a string.

@@ -1,8 +1,8 @@
-//! The id of a content: the hash of its manifest.
+//! The id of a content: the hash of its descriptor.
 
 use std::{fmt, str::FromStr};
 
-/// The BLAKE3 hash of a manifest. Written as 64 lower-case hex digits.
+/// The BLAKE3 hash of a descriptor. Written as 64 lower-case hex digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentId([u8; 32]);
 
@@ -12,8 +12,8 @@ impl ContentId {
         Self(bytes)
     }
 
-    /// The id of the content with this encoded manifest.
-    pub fn of_manifest(encoded: &[u8]) -> Self {
+    /// The id of the content with this encoded descriptor.
+    pub fn of_descriptor(encoded: &[u8]) -> Self {
         Self(*blake3::hash(encoded).as_bytes())
     }
 
@@ -60,13 +60,13 @@ mod tests {
 
     #[test]
     fn an_id_reads_as_it_is_written() {
-        let id = ContentId::of_manifest(b"manifest");
+        let id = ContentId::of_descriptor(b"descriptor");
         assert_eq!(id.to_string().parse(), Ok(id));
     }
 
     #[test]
     fn upper_case_short_and_strange_texts_are_refused() {
-        let good = ContentId::of_manifest(b"manifest").to_string();
+        let good = ContentId::of_descriptor(b"descriptor").to_string();
         for bad in [good.to_uppercase(), good[1..].to_owned(), String::new(), "g".repeat(64)] {
             assert!(bad.parse::<ContentId>().is_err(), "{bad}");
         }

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     fn id() -> ContentId {
-        ContentId::of_manifest(b"manifest")
+        ContentId::of_descriptor(b"descriptor")
     }
 
     fn parse(parameters: &str) -> Result<Link, LinkError> {

@@ -1,434 +1,368 @@
-//! The manifest: the files of a content.
+//! The manifest: the files of a content, and the blobs that hold their bytes.
+//!
+//! It stays as it was encoded, because it can have millions of entries: what is kept beside the
+//! bytes are two numbers per entry. Every value is valid, whatever its source.
 
-mod wire;
+mod check;
+mod entry;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashSet;
+use std::ops::Range;
 
-use self::wire::Wire;
-use super::{ContentId, Layout, LayoutError, PieceLength};
+use self::check::Checked;
+pub use self::entry::{Attributes, Entry, Kind, Part};
+use super::{
+    BlobNumber, ContentId, Descriptor, DescriptorError, Layout, LayoutError, PieceHash, PieceIndex,
+    PieceLength,
+    descriptor::MAX_MANIFEST_BYTES,
+    file_name::Escaped,
+    root_of,
+    wire::{self, Malformed},
+};
 
-/// The only version so far.
-const FORMAT_VERSION: u32 = 1;
+/// Files, directories and links of a content, at most.
+pub const MAX_ENTRIES: u32 = 4 << 20;
 
-/// Bytes of an encoded manifest: room for some hundred thousand files.
-pub const MAX_MANIFEST_BYTES: usize = 64 << 20;
+const BLOBS: u32 = 1;
+const ENTRIES: u32 = 2;
 
-/// Bytes of a path: Linux's PATH_MAX.
-const MAX_PATH_BYTES: usize = 4096;
+const SIZE: u32 = 1;
+const ROOT: u32 = 2;
+const PIECE_HASHES: u32 = 3;
+const HOLES: u32 = 4;
 
-/// Bytes of a path component: NAME_MAX of most file systems.
-const MAX_COMPONENT_BYTES: usize = 255;
+/// The number of an entry in its manifest, from 0: the content itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EntryNumber(u32);
 
-/// A file or a directory tree; every value is valid, whatever its source.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manifest {
-    name: String,
-    is_directory: bool,
-    files: Vec<FileEntry>,
-    empty_directories: Vec<String>,
-    layout: Layout,
+impl EntryNumber {
+    /// The file or directory itself.
+    pub const ROOT: Self = Self(0);
+
+    /// The entry with this number.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn get(self) -> u32 {
+        self.0
+    }
 }
 
-/// One file of a content.
+/// A file or a directory tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileEntry {
-    /// Relative to the content, `/`-separated.
-    pub path: String,
+pub struct Manifest {
+    descriptor: Descriptor,
+    id: ContentId,
+    layout: Layout,
+    encoded: Vec<u8>,
+    blobs: Vec<BlobRecord>,
+    entries: Vec<EntryRecord>,
+}
+
+/// A blob that a manifest is made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewBlob {
     /// Bytes.
     pub size: u64,
-    /// Some execute bit is set.
-    pub executable: bool,
-    /// BLAKE3 root of its bytes.
-    pub root: [u8; 32],
+    /// The hashes of its pieces, in order.
+    pub hashes: Vec<PieceHash>,
+    /// The pieces, counted in the blob, whose bytes are all zero.
+    pub holes: Vec<Range<u32>>,
+}
+
+/// Where the parts of a blob are in the encoded manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct BlobRecord {
+    /// The offset of its root.
+    root: u32,
+    /// The offset of its piece hashes, or of the root if it has one piece.
+    hashes: u32,
+    holes: Box<[Range<u32>]>,
+    files: Files,
+}
+
+/// The files that a blob is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Files {
+    /// One file, and maybe others that are equal. This is the first.
+    Whole(EntryNumber),
+    /// Several, in the order of their bytes: the first of those that are equal.
+    Pack(Vec<EntryNumber>),
+}
+
+/// Where an entry is in the encoded manifest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct EntryRecord {
+    /// The offset of its length, which its bytes follow.
+    at: u32,
+    parent: EntryNumber,
 }
 
 /// The manifest is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// Longer than [`MAX_MANIFEST_BYTES`].
-    #[error("a manifest of {0} bytes is longer than the {MAX_MANIFEST_BYTES} allowed")]
-    TooLong(usize),
-    /// Not a protobuf manifest.
+    /// Not a message.
     #[error("the manifest cannot be decoded: {0}")]
-    Encoding(String),
+    Encoding(#[from] Malformed),
     /// It does not encode back to the same bytes.
     #[error("the manifest is not in canonical form")]
     NotCanonical,
-    /// A later format.
-    #[error("manifest version {0} is unknown; this is version {FORMAT_VERSION}; upgrade shoal")]
-    Version(u32),
-    /// Absolute, empty, too long, or with an empty, `.`, `..` or otherwise unusable component.
-    #[error("the path {0:?} is refused: {1}")]
-    Path(String, &'static str),
-    /// Out of order, twice, or below a path that is a file.
-    #[error("the path {0:?} clashes with another or is out of order")]
-    Clash(String),
-    /// A root is not 32 bytes long.
-    #[error("the root of {0:?} is not 32 bytes long")]
-    Root(String),
-    /// A content that is not a directory has exactly one file, named as the content.
-    #[error("a content that is not a directory has one file, named as itself")]
-    NotOneFile,
-    /// The files cannot be cut into pieces this way.
+    /// Its length, hash, sizes or number of pieces differ from those in the descriptor.
+    #[error("the manifest is not that of the descriptor")]
+    OtherDescriptor,
+    /// More than [`MAX_ENTRIES`].
+    #[error("more than {MAX_ENTRIES} files and directories")]
+    TooManyEntries,
+    /// The encoded manifest would be longer than [`MAX_MANIFEST_BYTES`].
+    #[error("a manifest of {0} bytes is longer than the {MAX_MANIFEST_BYTES} allowed")]
+    TooLong(u64),
+    /// Not at a place where it can be, such as below a file.
+    #[error("entry {number} is not below a directory", number = .0.get())]
+    Depth(EntryNumber),
+    /// The content itself is a link, or has a name.
+    #[error("the first entry is neither a file nor a directory without a name")]
+    Root,
+    /// Not a name that a file can have, or a path that is too long.
+    #[error("the path \"{path}\" is refused: {why}", path = Escaped(.0), why = .1)]
+    Path(Vec<u8>, &'static str),
+    /// Out of order, or twice in its directory.
+    #[error("the path \"{path}\" is there twice or out of order", path = Escaped(.0))]
+    Order(Vec<u8>),
+    /// Absolute, or out of the content.
+    #[error("the target of the link \"{path}\" is refused: {why}", path = Escaped(.0), why = .1)]
+    Target(Vec<u8>, &'static str),
+    /// The attributes of an entry contradict each other.
+    #[error("the mode of \"{path}\" is refused", path = Escaped(.0))]
+    Mode(Vec<u8>),
+    /// There is no such blob, or the file's bytes are not where the next are expected.
+    #[error("the bytes of \"{path}\" are not in order in their blob", path = Escaped(.0))]
+    Part(Vec<u8>),
+    /// Empty, with holes or hashes that it cannot have, or not made of the files that name it.
+    #[error("blob {number} is refused: {why}", number = .0.get(), why = .1)]
+    Blob(BlobNumber, &'static str),
+    /// The content has no valid descriptor.
+    #[error(transparent)]
+    Descriptor(#[from] DescriptorError),
+    /// The blobs cannot be cut into pieces this way.
     #[error(transparent)]
     Layout(#[from] LayoutError),
 }
 
 impl Manifest {
-    /// The manifest of one file.
-    pub fn of_file(piece_length: PieceLength, file: FileEntry) -> Result<Self, ManifestError> {
-        Self::checked(file.path.clone(), false, piece_length, vec![file], Vec::new())
+    /// Makes a manifest. The entries come in its order, and the blobs in the order in which the
+    /// entries first name them.
+    pub fn new<'a>(
+        name: &[u8],
+        piece_length: PieceLength,
+        blobs: &[NewBlob],
+        entries: impl IntoIterator<Item = Entry<'a>>,
+    ) -> Result<Self, ManifestError> {
+        let (mut encoded, mut message) = (Vec::new(), Vec::new());
+        let (mut blob_bytes, mut hole_bytes, mut blob_pieces) = (0, 0, 0);
+        for blob in blobs {
+            message.clear();
+            blob.encode(&mut message);
+            wire::put_element(BLOBS, &message, &mut encoded);
+            blob_bytes += blob.size;
+            blob_pieces += blob.hashes.len() as u32;
+            hole_bytes += blob.hole_bytes(piece_length);
+        }
+        let size_of = |blob: BlobNumber| {
+            let index = (blob.get() as usize).checked_sub(1);
+            index.and_then(|index| blobs.get(index)).map(|blob| blob.size)
+        };
+        for entry in entries {
+            message.clear();
+            entry.encode(size_of, &mut message);
+            wire::put_element(ENTRIES, &message, &mut encoded);
+        }
+        if encoded.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(ManifestError::TooLong(encoded.len() as u64));
+        }
+        let descriptor = Descriptor {
+            name: name.to_vec(),
+            piece_length,
+            blob_bytes,
+            hole_bytes,
+            blob_pieces,
+            manifest_bytes: encoded.len() as u64,
+            manifest_root: *blake3::hash(&encoded).as_bytes(),
+        };
+        Self::checked(descriptor.checked()?, encoded)
     }
 
-    /// The manifest of a directory; files and empty directories may come in any order.
-    pub fn of_directory(
-        name: String,
-        piece_length: PieceLength,
-        mut files: Vec<FileEntry>,
-        mut empty_directories: Vec<String>,
-    ) -> Result<Self, ManifestError> {
-        files.sort_by(|a, b| a.path.cmp(&b.path));
-        empty_directories.sort();
-        Self::checked(name, true, piece_length, files, empty_directories)
-    }
-
-    fn checked(
-        name: String,
-        is_directory: bool,
-        piece_length: PieceLength,
-        files: Vec<FileEntry>,
-        empty_directories: Vec<String>,
-    ) -> Result<Self, ManifestError> {
-        check_component(&name).map_err(|why| ManifestError::Path(name.clone(), why))?;
-        if !is_directory
-            && (files.len() != 1 || files[0].path != name || !empty_directories.is_empty())
+    /// Parses an encoded manifest, and refuses it if it is not that of the descriptor.
+    pub fn decode(descriptor: Descriptor, encoded: Vec<u8>) -> Result<Self, ManifestError> {
+        if encoded.len() as u64 != descriptor.manifest_bytes
+            || blake3::hash(&encoded) != descriptor.manifest_root
         {
-            return Err(ManifestError::NotOneFile);
+            return Err(ManifestError::OtherDescriptor);
         }
-        check_tree(&files, &empty_directories)?;
-        let layout = Layout::new(piece_length, files.iter().map(|file| file.size).collect())?;
-        Ok(Self { name, is_directory, files, empty_directories, layout })
+        Self::checked(descriptor, encoded)
     }
 
-    /// Parses what [`Manifest::encode`] wrote, and refuses everything else.
-    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
-        if bytes.len() > MAX_MANIFEST_BYTES {
-            return Err(ManifestError::TooLong(bytes.len()));
-        }
-        let wire = Wire::read(bytes)?;
-        if wire.format_version != FORMAT_VERSION {
-            return Err(ManifestError::Version(wire.format_version));
-        }
-        if wire.has_unknown {
-            return Err(ManifestError::NotCanonical);
-        }
-        let manifest = Self::checked(
-            wire.name.to_owned(),
-            wire.directory,
-            PieceLength::new(wire.piece_length)?,
-            wire.files,
-            wire.empty_directories,
-        )?;
-        // Part by part: a copy of the whole would double the memory.
-        let mut rest = Some(bytes);
-        manifest.write(|part| rest = rest.and_then(|rest| rest.strip_prefix(part)));
-        if rest != Some(&[]) {
-            return Err(ManifestError::NotCanonical);
-        }
-        Ok(manifest)
-    }
-
-    /// The canonical bytes, as `shoal/content/v1/manifest.proto` defines them.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.write(|part| bytes.extend_from_slice(part));
-        bytes
-    }
-
-    fn write(&self, sink: impl FnMut(&[u8])) {
-        let head = (FORMAT_VERSION, &*self.name, u64::from(self.layout.piece_length().get()));
-        wire::write(head, &self.files, &self.empty_directories, self.is_directory, sink);
+    fn checked(descriptor: Descriptor, encoded: Vec<u8>) -> Result<Self, ManifestError> {
+        let Checked { layout, blobs, entries } = Checked::read(&descriptor, &encoded)?;
+        Ok(Self { id: descriptor.id(), descriptor, layout, encoded, blobs, entries })
     }
 
     /// The id of the content.
-    pub fn id(&self) -> ContentId {
-        ContentId::of_manifest(&self.encode())
+    pub const fn id(&self) -> ContentId {
+        self.id
     }
 
-    /// Name of the file or directory.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Its descriptor.
+    pub const fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
     }
 
-    /// A directory tree, not one file.
-    pub const fn is_directory(&self) -> bool {
-        self.is_directory
+    /// The canonical bytes, as `shoal/content/v2/manifest.proto` defines them.
+    pub fn encoded(&self) -> &[u8] {
+        &self.encoded
     }
 
-    /// The files, sorted by path.
-    pub fn files(&self) -> &[FileEntry] {
-        &self.files
-    }
-
-    /// Empty directories, sorted.
-    pub fn empty_directories(&self) -> &[String] {
-        &self.empty_directories
-    }
-
-    /// How the files are cut into pieces.
+    /// How the manifest and the blobs are cut into pieces.
     pub const fn layout(&self) -> &Layout {
         &self.layout
     }
+
+    /// Name of the file or directory.
+    pub fn name(&self) -> &[u8] {
+        &self.descriptor.name
+    }
+
+    /// A directory tree, not one file.
+    pub fn is_directory(&self) -> bool {
+        matches!(self.entry(EntryNumber::ROOT).kind, Kind::Directory)
+    }
+
+    /// Entries, the content itself among them.
+    pub fn entry_count(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// An entry of this manifest.
+    pub fn entry(&self, number: EntryNumber) -> Entry<'_> {
+        let blob = |number| Some((self.layout.size_of(number), *self.root_of(number)));
+        Entry::read(check::body_at(&self.encoded, self.entries[number.0 as usize].at), blob)
+            .expect("every entry was read when the manifest was checked")
+    }
+
+    /// All entries in order, each directory before what it contains.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = (EntryNumber, Entry<'_>)> {
+        let numbers = (0..self.entries.len() as u32).map(EntryNumber);
+        numbers.map(|number| (number, self.entry(number)))
+    }
+
+    /// The files, with their numbers.
+    pub fn files(&self) -> impl Iterator<Item = (EntryNumber, Part)> + '_ {
+        self.entries().filter_map(|(number, entry)| Some((number, entry.part()?)))
+    }
+
+    /// The path of an entry below the content, `/`-separated; empty for the content itself.
+    pub fn path_of(&self, number: EntryNumber) -> Vec<u8> {
+        let mut names = Vec::new();
+        let mut at = number;
+        while at != EntryNumber::ROOT {
+            names.push(self.entry(at).name);
+            at = self.entries[at.0 as usize].parent;
+        }
+        names.reverse();
+        names.join(&b'/')
+    }
+
+    /// The directory of an entry; that of the content itself is the content.
+    pub fn parent_of(&self, number: EntryNumber) -> EntryNumber {
+        self.entries[number.0 as usize].parent
+    }
+
+    /// The BLAKE3 hash of a blob.
+    pub fn root_of(&self, blob: BlobNumber) -> &PieceHash {
+        match self.record(blob) {
+            None => &self.descriptor.manifest_root,
+            Some(record) => self.hash_at(record.root),
+        }
+    }
+
+    /// The hash of a piece of a blob.
+    pub fn hash_of(&self, piece: PieceIndex) -> &PieceHash {
+        let blob = self.layout.span(piece).blob;
+        let record = self.record(blob).expect("the manifest's own hashes are not in it");
+        let first = self.layout.pieces_of(blob).next().map_or(0, PieceIndex::get);
+        self.hash_at(record.hashes + 32 * (piece.get() - first))
+    }
+
+    /// The pieces whose bytes are all zero.
+    pub fn holes(&self) -> impl Iterator<Item = PieceIndex> + '_ {
+        self.layout.blobs().skip(1).flat_map(|blob| {
+            let first = self.layout.pieces_of(blob).next().map_or(0, PieceIndex::get);
+            let holes = self.record(blob).into_iter().flat_map(|record| record.holes.iter());
+            holes.cloned().flatten().map(move |piece| PieceIndex::new(first + piece))
+        })
+    }
+
+    /// The files that a blob is made of, in the order of their bytes. Of equal ones, the first.
+    pub fn files_of(&self, blob: BlobNumber) -> &[EntryNumber] {
+        match self.record(blob).map(|record| &record.files) {
+            None => &[],
+            Some(Files::Whole(file)) => std::slice::from_ref(file),
+            Some(Files::Pack(files)) => files,
+        }
+    }
+
+    /// The files with bytes in a range of a blob, as [`Manifest::files_of`] has them.
+    pub fn files_within(
+        &self,
+        blob: BlobNumber,
+        range: Range<u64>,
+    ) -> impl Iterator<Item = (EntryNumber, Part)> + '_ {
+        let part = |file: &EntryNumber| self.entry(*file).part().expect("a blob is made of files");
+        let files = self.files_of(blob);
+        let first = files.partition_point(|file| {
+            let part = part(file);
+            part.offset + part.size <= range.start
+        });
+        let within = files[first..].iter().map(move |file| (*file, part(file)));
+        within.take_while(move |(_, part)| part.offset < range.end)
+    }
+
+    fn record(&self, blob: BlobNumber) -> Option<&BlobRecord> {
+        self.blobs.get((blob.get() as usize).checked_sub(1)?)
+    }
+
+    fn hash_at(&self, offset: u32) -> &PieceHash {
+        let bytes = self.encoded[offset as usize..].first_chunk();
+        bytes.expect("every hash was found when the manifest was checked")
+    }
 }
 
-/// Whether the name can be that of a file or directory on every relevant system.
-fn check_component(name: &str) -> Result<(), &'static str> {
-    match name {
-        "" => Err("a component is empty"),
-        "." | ".." => Err("a component is . or .."),
-        _ if name.len() > MAX_COMPONENT_BYTES => Err("a component is longer than 255 bytes"),
-        _ if name.contains(['/', '\\']) => Err("a component has a slash or backslash"),
-        _ if name.contains(char::is_control) => Err("a component has a control character"),
-        _ => Ok(()),
+impl NewBlob {
+    /// The BLAKE3 hash of its bytes.
+    pub fn root(&self) -> PieceHash {
+        root_of(&self.hashes)
+    }
+
+    fn hole_bytes(&self, piece_length: PieceLength) -> u64 {
+        hole_bytes(&self.holes, self.size, piece_length)
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        wire::put_number(SIZE, self.size, out);
+        wire::put_bytes(ROOT, &self.root(), out);
+        if self.hashes.len() > 1 {
+            wire::put_bytes(PIECE_HASHES, self.hashes.as_flattened(), out);
+        }
+        let holes = self.holes.iter().flat_map(|run| [run.start, run.end - run.start]);
+        wire::put_numbers(HOLES, &holes.collect::<Vec<_>>(), out);
     }
 }
 
-fn check_path(path: &str) -> Result<(), ManifestError> {
-    if path.len() > MAX_PATH_BYTES {
-        let start = path.chars().take(80).collect();
-        return Err(ManifestError::Path(start, "it is longer than 4096 bytes"));
-    }
-    path.split('/')
-        .try_for_each(check_component)
-        .map_err(|why| ManifestError::Path(path.to_owned(), why))
-}
-
-/// Every path is valid, in order and unique, and none lies below one that is a file or empty.
-fn check_tree(files: &[FileEntry], empty_directories: &[String]) -> Result<(), ManifestError> {
-    check_sorted(files.iter().map(|file| file.path.as_str()))?;
-    check_sorted(empty_directories.iter().map(String::as_str))?;
-
-    let all = || {
-        files.iter().map(|file| file.path.as_str()).chain(empty_directories.iter().map(|d| &**d))
-    };
-    let mut leaves = HashSet::new();
-    for path in all() {
-        if !leaves.insert(path) {
-            return Err(ManifestError::Clash(path.to_owned()));
-        }
-    }
-    for path in all() {
-        let mut parents = path.match_indices('/').map(|(at, _)| &path[..at]);
-        if parents.any(|parent| leaves.contains(parent)) {
-            return Err(ManifestError::Clash(path.to_owned()));
-        }
-    }
-    Ok(())
-}
-
-fn check_sorted<'a>(paths: impl Iterator<Item = &'a str>) -> Result<(), ManifestError> {
-    let mut last = None;
-    for path in paths {
-        check_path(path)?;
-        if last.is_some_and(|last| last >= path) {
-            return Err(ManifestError::Clash(path.to_owned()));
-        }
-        last = Some(path);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use prost::Message as _;
-
-    use super::*;
-
-    /// The messages as prost would define them, for comparison.
-    mod wire {
-        #[derive(Clone, PartialEq, prost::Message)]
-        pub(super) struct Manifest {
-            #[prost(uint32, tag = "1")]
-            pub(super) format_version: u32,
-            #[prost(string, tag = "2")]
-            pub(super) name: String,
-            #[prost(uint64, tag = "3")]
-            pub(super) piece_length: u64,
-            #[prost(message, repeated, tag = "4")]
-            pub(super) files: Vec<FileEntry>,
-            #[prost(string, repeated, tag = "5")]
-            pub(super) empty_directories: Vec<String>,
-            #[prost(bool, tag = "6")]
-            pub(super) directory: bool,
-        }
-
-        #[derive(Clone, PartialEq, prost::Message)]
-        pub(super) struct FileEntry {
-            #[prost(string, tag = "1")]
-            pub(super) path: String,
-            #[prost(uint64, tag = "2")]
-            pub(super) size: u64,
-            #[prost(bool, tag = "3")]
-            pub(super) executable: bool,
-            #[prost(bytes = "vec", tag = "4")]
-            pub(super) root: Vec<u8>,
-        }
-    }
-
-    fn as_prost(manifest: &Manifest) -> wire::Manifest {
-        let entry = |file: &FileEntry| wire::FileEntry {
-            path: file.path.clone(),
-            size: file.size,
-            executable: file.executable,
-            root: file.root.to_vec(),
-        };
-        wire::Manifest {
-            format_version: FORMAT_VERSION,
-            name: manifest.name.clone(),
-            piece_length: u64::from(manifest.layout.piece_length().get()),
-            files: manifest.files.iter().map(entry).collect(),
-            empty_directories: manifest.empty_directories.clone(),
-            directory: manifest.is_directory,
-        }
-    }
-
-    fn file(path: &str) -> FileEntry {
-        FileEntry { path: path.to_owned(), size: 5, executable: false, root: [7; 32] }
-    }
-
-    fn tree(paths: &[&str], empty: &[&str]) -> Result<Manifest, ManifestError> {
-        Manifest::of_directory(
-            "tree".to_owned(),
-            PieceLength::MIN,
-            paths.iter().map(|path| file(path)).collect(),
-            empty.iter().map(|path| (*path).to_owned()).collect(),
-        )
-    }
-
-    #[test]
-    fn a_manifest_reads_as_it_is_written() {
-        let manifest = tree(&["b", "a/x", "a/y"], &["c/d"]).unwrap();
-        assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest.clone()));
-        let single = Manifest::of_file(PieceLength::TEXTBOOK, file("a")).unwrap();
-        assert_eq!(Manifest::decode(&single.encode()), Ok(single.clone()));
-        assert_ne!(manifest.id(), single.id());
-    }
-
-    #[test]
-    fn paths_that_leave_the_directory_are_refused() {
-        let long = "x".repeat(256);
-        let deep = "x/".repeat(3000);
-        for path in [
-            "/etc/passwd",
-            "..",
-            "../x",
-            "a/../b",
-            "a//b",
-            "a/",
-            "",
-            ".",
-            "a\\b",
-            "a\0b",
-            "a\nb",
-            &long,
-            &deep,
-        ] {
-            assert!(matches!(tree(&[path], &[]), Err(ManifestError::Path(..))), "{path}");
-            assert!(matches!(tree(&[], &[path]), Err(ManifestError::Path(..))), "{path}");
-        }
-    }
-
-    #[test]
-    fn files_that_overlap_are_refused() {
-        for (files, empty) in [
-            (vec!["a", "a"], vec![]),
-            (vec!["a", "a/b"], vec![]),
-            (vec!["a/b"], vec!["a"]),
-            (vec!["a"], vec!["a"]),
-            (vec![], vec!["a", "a/b"]),
-            (vec!["a", "a-b", "a/b"], vec![]),
-        ] {
-            assert!(
-                matches!(tree(&files, &empty), Err(ManifestError::Clash(_))),
-                "{files:?} {empty:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_manifest_that_is_not_canonical_is_refused() {
-        let mut bytes = tree(&["a"], &[]).unwrap().encode();
-        bytes.extend([0xf8, 0x07, 1]);
-        assert_eq!(Manifest::decode(&bytes), Err(ManifestError::NotCanonical));
-        let reversed = wire::Manifest {
-            format_version: 1,
-            name: "tree".to_owned(),
-            piece_length: 65_536,
-            files: ["b", "a"]
-                .map(|path| wire::FileEntry {
-                    path: path.to_owned(),
-                    size: 0,
-                    executable: false,
-                    root: vec![0; 32],
-                })
-                .into(),
-            empty_directories: Vec::new(),
-            directory: true,
-        };
-        assert!(matches!(
-            Manifest::decode(&reversed.encode_to_vec()),
-            Err(ManifestError::Clash(_))
-        ));
-        let future = wire::Manifest { format_version: 2, ..reversed.clone() };
-        assert_eq!(Manifest::decode(&future.encode_to_vec()), Err(ManifestError::Version(2)));
-        let single = wire::Manifest { directory: false, ..reversed };
-        assert_eq!(Manifest::decode(&single.encode_to_vec()), Err(ManifestError::NotOneFile));
-    }
-
-    #[test]
-    fn empty_entries_are_refused_before_there_is_memory_for_them() {
-        let head = as_prost(&tree(&[], &[]).unwrap()).encode_to_vec();
-        for entry in [&[0x22, 0][..], &[0x22, 3, 0x0a, 1, b'a'], &[0x2a, 0]] {
-            let mut bytes = head.clone();
-            bytes.extend(entry.repeat(1000));
-            let refused = Manifest::decode(&bytes);
-            assert!(matches!(refused, Err(ManifestError::Encoding(_))), "{refused:?}");
-        }
-    }
-
-    #[test]
-    fn a_truncated_manifest_is_refused() {
-        let bytes = tree(&["a", "b"], &["c"]).unwrap().encode();
-        for end in 0..bytes.len() {
-            assert!(Manifest::decode(&bytes[..end]).is_err(), "{end}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn it_is_written_as_prost_writes_it(
-            names in prop::collection::btree_set("[a-z]{1,9}(/[a-z]{1,9}){0,2}", 1..20),
-            piece_length in prop::sample::select(vec![PieceLength::MIN, PieceLength::TEXTBOOK]),
-            size in 0..1_u64 << 40,
-            executable: bool,
-            split in 0_usize..20,
-        ) {
-            let names: Vec<_> = names.into_iter().collect();
-            let (files, empty) = names.split_at(split.min(names.len()));
-            let files = files.iter().map(|path| FileEntry { path: path.clone(), size, executable, root: [9; 32] });
-            let made = Manifest::of_directory("tree".into(), piece_length, files.collect(), empty.to_vec());
-            if let Ok(manifest) = made {
-                prop_assert_eq!(manifest.encode(), as_prost(&manifest).encode_to_vec());
-                prop_assert_eq!(Manifest::decode(&manifest.encode()), Ok(manifest));
-            }
-        }
-
-        #[test]
-        fn any_bytes_are_read_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(manifest) = Manifest::decode(&bytes) {
-                prop_assert_eq!(manifest.encode(), bytes);
-            }
-        }
-    }
+/// Bytes of the holes of a blob, whose last piece may be shorter than the others.
+fn hole_bytes(holes: &[Range<u32>], size: u64, piece_length: PieceLength) -> u64 {
+    let whole = u64::from(piece_length.get());
+    let bytes = |piece: u32| (u64::from(piece) * whole).min(size);
+    holes.iter().map(|run| bytes(run.end) - bytes(run.start)).sum()
 }

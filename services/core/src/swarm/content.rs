@@ -273,9 +273,14 @@ impl Content {
         self.reopened += 1;
     }
 
-    /// Updates the picker for a piece: a leecher picks what it lacks, a seeder what to suggest.
+    /// Updates the picker for a piece: a leecher picks what it lacks, a seeder what to suggest. A
+    /// piece whose place is not known yet is not picked.
     fn update_picker(&mut self, piece: PieceIndex) {
-        if self.held.has(piece) == self.is_seeding() && !self.pending.contains_key(&piece) {
+        let is_known = piece.get() < self.layout.known_pieces();
+        if is_known
+            && self.held.has(piece) == self.is_seeding()
+            && !self.pending.contains_key(&piece)
+        {
             self.picker.open(piece);
         } else {
             self.picker.close(piece);

@@ -33,6 +33,15 @@ impl Swarm {
         self.contents.insert(content, state);
     }
 
+    pub(super) fn on_layout_known(&mut self, now: Instant, content: ContentKey, layout: Layout) {
+        let Some(state) = self.contents.get_mut(&content) else { return };
+        if layout.piece_count() == state.layout.piece_count() {
+            state.layout = layout;
+            state.retarget();
+            self.refill_all(now, content);
+        }
+    }
+
     pub(super) fn on_remove_content(&mut self, now: Instant, content: ContentKey) {
         // Removed before its links are: the last of them are asked for nothing.
         let Some(state) = self.contents.remove(&content) else { return };

@@ -193,7 +193,7 @@ pub(super) fn add_content(
     let size = u64::from(pieces) * u64::from(PIECE);
     Input::AddContent {
         content,
-        layout: Layout::new(PieceLength::MIN, vec![size]).unwrap(),
+        layout: Layout::new(0, PieceLength::MIN, [size]).unwrap(),
         held: bitfield(pieces, held),
         sequential: false,
         super_seeding: false,

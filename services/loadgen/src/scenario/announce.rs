@@ -31,7 +31,7 @@ impl Announce {
             trackers.iter().map(|tracker| tracker.address.clone()).collect();
         let run = Uuid::new_v4();
         let content = |number| {
-            let id = ContentId::of_manifest(format!("shoal-loadgen {run} {number}").as_bytes());
+            let id = ContentId::of_descriptor(format!("shoal-loadgen {run} {number}").as_bytes());
             let chosen = trackers_of(id, &addresses);
             let numbers = addresses.iter().enumerate();
             let known = numbers.filter(|(_, address)| chosen.contains(address));

@@ -1,11 +1,13 @@
 //! Requests for pieces of a content, without a link to the peers. The pieces are discarded
 //! unverified, so that the peers are measured and not this process.
 
+use std::ops::Range;
+
 use anyhow::{Context as _, bail};
 use shoal_common::{status, text, trackers::trackers_of};
 use shoal_core::{
     Address,
-    content::{ContentId, Layout, Manifest},
+    content::{ContentId, Descriptor},
 };
 use shoal_proto::{
     peer::v1::{
@@ -31,13 +33,12 @@ const BLOCK_BYTES: u32 = 256 << 10;
 
 /// Peers requested from a tracker.
 const MAX_PEERS: u32 = 200;
-/// The most bytes of a manifest: a longer one cannot be valid.
-const MAX_MANIFEST_BYTES: usize = shoal_core::content::MAX_MANIFEST_BYTES;
 
 pub(super) struct Swarm {
     peers: Vec<Connected>,
     content: ContentId,
-    layout: Layout,
+    /// All pieces but those of the manifest.
+    blob_pieces: Range<u32>,
     /// Pieces requested in one call.
     pieces: u32,
 }
@@ -70,12 +71,12 @@ pub(super) async fn complete_peers(
 impl Swarm {
     /// Skips peers that do not have the content.
     pub(super) async fn prepare(peers: Vec<Connected>, content: ContentId) -> anyhow::Result<Self> {
-        let mut layout = None;
+        let mut found = None;
         let mut holders = Vec::new();
         for peer in peers {
-            match manifest(&peer, content).await {
-                Ok(manifest) => {
-                    layout = Some(manifest.layout().clone());
+            match descriptor(&peer, content).await {
+                Ok(descriptor) => {
+                    found = Some(descriptor);
                     holders.push(peer);
                 }
                 Err(error) => {
@@ -84,18 +85,21 @@ impl Swarm {
                 }
             }
         }
-        let layout = layout.with_context(|| format!("no peer has {content}"))?;
-        let Some(first) = layout.piece(0) else { bail!("{content} is empty") };
-        let piece_bytes = u64::from(layout.length_of(first)).max(1);
-        let pieces = (CALL_BYTES / piece_bytes).clamp(1, MAX_RANGES.into()) as u32;
-        let pieces = pieces.min(layout.piece_count());
-        Ok(Self { peers: holders, content, layout, pieces })
+        let descriptor = found.with_context(|| format!("no peer has {content}"))?;
+        let blob_pieces = descriptor.layout()?.known_pieces()..descriptor.piece_count();
+        if blob_pieces.is_empty() {
+            bail!("{content} is empty");
+        }
+        let pieces = CALL_BYTES / u64::from(descriptor.piece_length().get());
+        let pieces = pieces.clamp(1, MAX_RANGES.into()) as u32;
+        let pieces = pieces.min(blob_pieces.len() as u32);
+        Ok(Self { peers: holders, content, blob_pieces, pieces })
     }
 
     pub(super) async fn call(&self, number: u64) -> Result<u64, Status> {
-        let count = self.layout.piece_count();
+        let count = self.blob_pieces.end - self.blob_pieces.start;
         let first = (scatter(number) % u64::from(count)) as u32;
-        let pieces = (0..self.pieces).map(|step| (first + step) % count);
+        let pieces = (0..self.pieces).map(|step| self.blob_pieces.start + (first + step) % count);
         let request = RequestPieceRequest {
             content_id: self.content.to_string(),
             ranges: pieces.map(|piece| PieceRange { piece, offset: 0, length: 0 }).collect(),
@@ -116,21 +120,15 @@ impl Swarm {
     }
 }
 
-/// The manifest of a content, from a peer.
-async fn manifest(peer: &Connected, content: ContentId) -> anyhow::Result<Manifest> {
+/// The descriptor of a content, from a peer.
+async fn descriptor(peer: &Connected, content: ContentId) -> anyhow::Result<Descriptor> {
     let words = |refusal: Status| anyhow::anyhow!(status::words(&refusal));
-    let request = GetManifestRequest { content_id: content.to_string() };
+    let request = GetManifestRequest { content_id: content.to_string(), max_manifest_bytes: 0 };
     let mut client = PeerServiceClient::new(peer.channel(0));
-    let mut chunks = client.get_manifest(request).await.map_err(words)?.into_inner();
-    let mut encoded = Vec::new();
-    while let Some(chunk) = chunks.message().await.map_err(words)? {
-        encoded.extend_from_slice(&chunk.chunk);
-        if encoded.len() > MAX_MANIFEST_BYTES {
-            bail!("its manifest is too long");
-        }
+    let mut messages = client.get_manifest(request).await.map_err(words)?.into_inner();
+    let first = messages.message().await.map_err(words)?.context("it sent no descriptor")?;
+    if ContentId::of_descriptor(&first.descriptor) != content {
+        bail!("its descriptor is of another content");
     }
-    if ContentId::of_manifest(&encoded) != content {
-        bail!("its manifest is of another content");
-    }
-    Ok(Manifest::decode(&encoded)?)
+    Ok(Descriptor::decode(&first.descriptor)?)
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use shoal_core::{Address, address::AddressError, content::ContentId, swarm::Priority};
 use shoal_proto::control::v1::{
-    FetchRequest, FetchResponse, PinRequest, PinResponse, PublishRequest, PublishResponse,
-    RemoveRequest, RemoveResponse, UploadRequest, UploadResponse,
+    FetchRequest, FetchResponse, LinkHandling, PinRequest, PinResponse, PublishRequest,
+    PublishResponse, RemoveRequest, RemoveResponse, UploadRequest, UploadResponse,
     control_service_server::ControlService,
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -19,7 +19,7 @@ use crate::{
     daemon::Room,
     options::Options,
     status::Phase,
-    store::{Store, StoreError, check_destination, hash_at},
+    store::{HashOptions, Links, Store, StoreError, check_destination, hash_at},
 };
 
 #[tonic::async_trait]
@@ -39,7 +39,16 @@ impl ControlService for LocalApi {
         let request = request.into_inner();
         let rooted =
             self.roots.allow(Purpose::Publish, absolute("path", &request.path)?, &caller)?;
-        let piece_length = piece_length(request.piece_length)?;
+        let hash_options = HashOptions {
+            piece_length: piece_length(request.piece_length)?,
+            links: match request.links() {
+                LinkHandling::Unspecified => Links::Follow,
+                LinkHandling::Skip => Links::Skip,
+                LinkHandling::Refuse => Links::Refuse,
+            },
+            preserve: request.preserve,
+            name: (!request.name.is_empty()).then(|| request.name.clone().into_bytes()),
+        };
         let options = Options { super_seeding: request.super_seeding, ..Options::default() };
         let noted = options.clone();
         // It may take hours, and is of no use once the caller has gone.
@@ -48,7 +57,7 @@ impl ControlService for LocalApi {
         let stored = self
             .daemon
             .on_disk(move |store| {
-                let hashed = hash_at(&stop, &rooted, piece_length, |_| {})?;
+                let hashed = hash_at(&stop, &rooted, &hash_options, |_| {})?;
                 let stored = store.add_in_place(hashed)?;
                 store.note_options(stored.id(), &noted)?;
                 Ok(stored)
@@ -57,7 +66,7 @@ impl ControlService for LocalApi {
         let response = PublishResponse {
             content_id: stored.id().to_string(),
             link: self.link(stored.id()),
-            bytes: stored.layout().total_bytes(),
+            bytes: stored.descriptor().blob_bytes(),
         };
         self.daemon.share(stored, false, options).await?;
         Ok(Response::new(response))

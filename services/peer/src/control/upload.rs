@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
+use shoal_core::content::{ContentId, Descriptor, Manifest};
 use shoal_proto::control::v1::{UploadRequest, UploadResponse, UploadStart, upload_request::Part};
 use tokio::{sync::mpsc, task::spawn_blocking};
 use tonic::{Status, Streaming};
 
-use super::{
-    api::{LocalApi, parse_id},
-    wire::piece_length,
-};
+use super::api::LocalApi;
 use crate::{
     options::Options,
-    store::{Import, ImportPlan, Reservation, Store, StoreError, Stored},
+    store::{Import, Reservation, Store, StoreError, Stored},
 };
 
 /// Parts of an upload that may wait for the disk, each of at most 1 MiB.
@@ -28,16 +26,17 @@ impl LocalApi {
         let Some(Part::Start(start)) = first else {
             return Err(Status::invalid_argument("the first part of an upload is its start"));
         };
-        let pin = start.pin;
-        if let Some(stored) = self.known(&start).await? {
+        let UploadStart { descriptor, pin } = start;
+        let descriptor = Descriptor::decode(&descriptor).map_err(StoreError::from)?;
+        if let Some(stored) = self.known(descriptor.id()).await? {
             let response = self.uploaded(&stored);
             self.daemon.share(stored, pin, Options::default()).await?;
             return Ok(response);
         }
-        let room = self.daemon.make_room(start.total_bytes).await?;
+        let room = self.daemon.make_room(descriptor.disk_bytes()).await?;
         let (to_disk, queue) = mpsc::channel(UPLOAD_QUEUE);
         let store = self.daemon.store.clone();
-        let importing = spawn_blocking(move || import(room, &store, start, queue));
+        let importing = spawn_blocking(move || import(room, &store, descriptor, queue));
         while let Some(message) = parts.message().await? {
             let part = message
                 .part
@@ -56,11 +55,7 @@ impl LocalApi {
     }
 
     /// The content that is about to be uploaded, if it is complete here already.
-    async fn known(&self, start: &UploadStart) -> Result<Option<Arc<Stored>>, Status> {
-        if start.content_id.is_empty() {
-            return Ok(None);
-        }
-        let id = parse_id(&start.content_id)?;
+    async fn known(&self, id: ContentId) -> Result<Option<Arc<Stored>>, Status> {
         let find = move |store: &Store| match store.load(id) {
             Ok(stored) => Ok(stored.is_complete().then_some(stored)),
             Err(StoreError::Unknown(_)) => Ok(None),
@@ -73,7 +68,7 @@ impl LocalApi {
         UploadResponse {
             content_id: stored.id().to_string(),
             link: self.link(stored.id()),
-            bytes: stored.layout().total_bytes(),
+            bytes: stored.descriptor().blob_bytes(),
         }
     }
 }
@@ -82,22 +77,34 @@ impl LocalApi {
 fn import(
     room: Reservation,
     store: &Arc<Store>,
-    start: UploadStart,
+    descriptor: Descriptor,
     mut parts: mpsc::Receiver<Part>,
 ) -> Result<Arc<Stored>, Status> {
-    let UploadStart { name, directory: is_directory, total_bytes, .. } = start;
-    let piece_length = piece_length(start.piece_length)?;
-    let plan = ImportPlan { name, is_directory, total_bytes, piece_length };
-    let mut import = Import::start_within(room, store, plan)?;
-    while let Some(part) = parts.blocking_recv() {
-        match part {
-            Part::Start(_) => return Err(Status::invalid_argument("an upload starts once")),
-            Part::File(file) => import.file(file.path, file.size, file.executable)?,
-            Part::Chunk(bytes) => import.chunk(&bytes)?,
-            Part::EmptyDirectory(path) => import.empty_directory(path)?,
-            Part::End(_) => return Ok(import.finish()?),
+    let mut encoded = Vec::new();
+    while (encoded.len() as u64) < descriptor.manifest_bytes() {
+        match parts.blocking_recv() {
+            Some(Part::Manifest(bytes)) => encoded.extend_from_slice(&bytes),
+            Some(_) => {
+                return Err(Status::invalid_argument("the manifest of an upload comes first"));
+            }
+            None => return Err(ended_early()),
         }
     }
-    // The part that has arrived is deleted with the import.
-    Err(Status::aborted("the upload broke off before its end"))
+    let manifest = Manifest::decode(descriptor, encoded).map_err(StoreError::from)?;
+    let mut import = Import::start_within(room, store, manifest)?;
+    loop {
+        match parts.blocking_recv() {
+            Some(Part::Chunk(bytes)) => import.chunk(&bytes)?,
+            Some(Part::End(_)) => return Ok(import.finish()?),
+            Some(Part::Start(_) | Part::Manifest(_)) => {
+                return Err(Status::invalid_argument("an upload has one start and one manifest"));
+            }
+            // The part that has arrived is deleted with the import.
+            None => return Err(ended_early()),
+        }
+    }
+}
+
+fn ended_early() -> Status {
+    Status::aborted("the upload broke off before its end")
 }

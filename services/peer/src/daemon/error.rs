@@ -27,15 +27,19 @@ pub(crate) fn code_of(error: &StoreError) -> Code {
         StoreError::Interrupted(_) => Code::Cancelled,
         StoreError::Exists(_) => Code::AlreadyExists,
         StoreError::LinkCycle(_)
-        | StoreError::NotAFile(_)
-        | StoreError::NotUtf8(_)
+        | StoreError::NotFiles(_)
+        | StoreError::Dangling(_)
+        | StoreError::LinksRefused(_)
+        | StoreError::Names { .. }
         | StoreError::Unnamed(_)
+        | StoreError::Descriptor(_)
         | StoreError::Manifest(_)
         | StoreError::Layout(_)
         | StoreError::Import(_) => Code::InvalidArgument,
-        StoreError::SourceChanged(_) | StoreError::Incomplete(_) | StoreError::Downloading(_) => {
-            Code::FailedPrecondition
-        }
+        StoreError::SourceChanged(_)
+        | StoreError::WrongRoot(_)
+        | StoreError::Incomplete(_)
+        | StoreError::Downloading(_) => Code::FailedPrecondition,
         _ => Code::Internal,
     }
 }

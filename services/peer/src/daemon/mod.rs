@@ -8,7 +8,7 @@ mod room;
 
 use std::sync::Arc;
 
-use shoal_core::content::{ContentId, Manifest};
+use shoal_core::content::{ContentId, Metadata};
 use tokio::task::spawn_blocking;
 use tonic::Status;
 
@@ -54,14 +54,14 @@ impl Daemon {
     ) -> Result<StatusWatch, Stopped> {
         let daemon = self.clone();
         let noted = options.clone();
-        let make_room = move |manifest: Manifest, hashes| {
+        let make_room = move |metadata: Metadata| {
             let room = match room {
                 Room::Made(spared) if !daemon.store.contains(id) => {
-                    Some(daemon.evict_for(&spared, manifest.layout().total_bytes())?)
+                    Some(daemon.evict_for(&spared, metadata.descriptor().disk_bytes())?)
                 }
                 Room::Made(_) | Room::Free => None,
             };
-            let stored = daemon.store.add_within(room, manifest, hashes)?;
+            let stored = daemon.store.add_within(room, metadata)?;
             daemon.store.note_options(id, &noted)?;
             daemon.note_exports(id)?;
             if pin {

@@ -131,7 +131,7 @@ mod tests {
 
     fn subject(left_bytes: u64) -> Subject {
         Subject {
-            content: ContentId::of_manifest(b"a"),
+            content: ContentId::of_descriptor(b"a"),
             me: info(ME, "10.0.0.9:7072"),
             left_bytes: Arc::new(AtomicU64::new(left_bytes)),
         }

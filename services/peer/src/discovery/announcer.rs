@@ -180,7 +180,7 @@ mod tests {
                 events,
                 stop: stop.clone(),
                 subject: Subject {
-                    content: ContentId::of_manifest(b"a"),
+                    content: ContentId::of_descriptor(b"a"),
                     me: PeerInfo::default(),
                     left_bytes: Arc::new(AtomicU64::new(left_bytes)),
                 },

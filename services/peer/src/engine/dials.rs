@@ -27,7 +27,7 @@ impl Engine {
             let Some(stored) = entry.stored() else { continue };
             let dial = Dial {
                 content,
-                layout: stored.layout().clone(),
+                piece_count: stored.layout().piece_count(),
                 peer: candidate.peer,
                 address: candidate.address,
                 hello: self.identity.hello(&stored),

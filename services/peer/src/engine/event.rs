@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use shoal_core::{
     Address, PeerId,
-    content::{ContentId, Manifest, PieceHashes},
+    content::{ContentId, Metadata, PieceIndex},
     swarm::{ContentKey, LinkKey},
 };
 use tokio::sync::{oneshot, watch};
@@ -21,8 +21,10 @@ use crate::{
 pub(crate) enum Event {
     /// A command of a local client, as part of its span.
     Command(Command, Span),
-    /// A content's manifest was fetched from this address, and room made for the content, or not.
+    /// A content's descriptor was fetched from this address, and room made for the content, or not.
     Resolved { content: ContentKey, at: Address, outcome: Result<Arc<Stored>, StoreError> },
+    /// The pieces of a content's manifest were read; pieces that are holes are held from now on.
+    ManifestRead { content: ContentKey, outcome: Result<Vec<PieceIndex>, StoreError> },
     /// A dial failed.
     DialFailed { content: ContentKey, peer: PeerId, error: LinkError },
     /// A neighbour that dialled us cannot be dialled.
@@ -54,6 +56,5 @@ pub(crate) enum Command {
     Explain { id: ContentId, done: oneshot::Sender<Option<Explanation>> },
 }
 
-/// Makes room for a content whose manifest was fetched.
-pub(crate) type MakeRoom =
-    Box<dyn FnOnce(Manifest, PieceHashes) -> Result<Arc<Stored>, StoreError> + Send>;
+/// Makes room for a content whose descriptor was fetched.
+pub(crate) type MakeRoom = Box<dyn FnOnce(Metadata) -> Result<Arc<Stored>, StoreError> + Send>;

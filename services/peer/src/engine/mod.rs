@@ -197,6 +197,7 @@ impl Engine {
         match event {
             Event::Command(command, span) => self.obey(command, &span),
             Event::Resolved { content, at, outcome } => self.resolved(content, &at, outcome),
+            Event::ManifestRead { content, outcome } => self.manifest_read(content, outcome),
             Event::DialFailed { content, peer, error } => self.dial_failed(content, peer, &error),
             Event::Undialable { link } => self.undialable(link),
         }

@@ -5,7 +5,7 @@ use std::{fs, num::NonZeroUsize};
 use shoal_common::{health::Health, supervisor::Supervisor};
 use shoal_core::{
     PeerId,
-    content::{Bitfield, PieceLength},
+    content::{Bitfield, Manifest, ManifestHashes, Metadata, PieceLength},
     peer_list::Origin,
     swarm::{FetchEnd, PeerMessage},
 };
@@ -22,7 +22,8 @@ use super::*;
 use crate::{
     link::{self, AdmittedLink, Handshake, LinkSender, LinkToken, wire::InLink},
     options::Options,
-    store::{OneShot, hash},
+    status::Phase,
+    store::{HashOptions, OneShot, hash},
     transfer::{self, Downloads, IoThreads, RateCap, Uploads},
 };
 
@@ -30,26 +31,35 @@ const PIECE: u32 = PieceLength::MIN.get();
 const BLOCK: u32 = 16 << 10;
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// An engine that fetches a content of one piece, and what reaches it.
+/// An engine that fetches a content of two pieces, one of them of the manifest, and what reaches
+/// it.
 struct Bench {
     engine: Engine,
     content: ContentKey,
+    manifest: Vec<u8>,
     bytes: Vec<u8>,
     queues: Queues,
-    _copy: OneShot,
+    copy: OneShot,
     _directory: TempDir,
 }
 
 impl Bench {
+    /// With the manifest.
     async fn new() -> Self {
+        Self::with(PIECE, |manifest| Metadata::Manifest(manifest.clone())).await
+    }
+
+    /// With a file of this length, and what is made of its manifest.
+    async fn with(length: u32, metadata: impl FnOnce(&Manifest) -> Metadata) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("source");
-        let mut bytes = vec![0; PIECE as usize];
+        let mut bytes = vec![0; length as usize];
         blake3::Hasher::new().finalize_xof().fill(&mut bytes);
         fs::write(&path, &bytes).unwrap();
-        let hashed = hash(&path, Some(PieceLength::MIN), |_| {}).unwrap();
+        let hashed = hash(&path, &HashOptions::default(), |_| {}).unwrap();
+        let manifest = hashed.manifest.encoded().to_vec();
         let destination = directory.path().join("copy");
-        let copy = OneShot::begin(&destination, hashed.manifest, hashed.hashes).unwrap();
+        let copy = OneShot::begin(&destination, metadata(&hashed.manifest)).unwrap();
 
         let (senders, queues) = queues();
         let events = senders.transfers.clone();
@@ -77,7 +87,7 @@ impl Bench {
         });
         engine.add(copy.stored(), Options::default(), &Span::none());
         let content = *engine.contents.keys().next().unwrap();
-        Self { engine, content, bytes, queues, _copy: copy, _directory: directory }
+        Self { engine, content, manifest, bytes, queues, copy, _directory: directory }
     }
 
     /// A link whose hellos were exchanged, and the messages to its neighbour.
@@ -104,20 +114,19 @@ impl Bench {
         let admitted = self.engine.admit(handshake).unwrap();
         let link = *self.engine.links.keys().next().unwrap();
         self.engine.undialable(link);
-        for message in [PeerMessage::Bitfield(Bitfield::full(1)), PeerMessage::Unchoke] {
+        let pieces = self.copy.stored().layout().piece_count();
+        for message in [PeerMessage::Bitfield(Bitfield::full(pieces)), PeerMessage::Unchoke] {
             self.engine.handle_link(link::Event::Message { link, message });
         }
-        let request = loop {
-            if let Some(Kind::Request(request)) = sent.try_recv().unwrap().kind {
-                break request;
-            }
-        };
+        let request = next_request(&mut sent);
         (link, admitted, sent, request)
     }
 
     fn block(&self, request: &pb::Request, number: u32, last: bool) -> InLink {
         let (offset, range) = (number * BLOCK, &request.ranges[0]);
-        let data = self.bytes[offset as usize..][..BLOCK as usize].to_vec().into();
+        let bytes = if range.piece == 0 { &self.manifest } else { &self.bytes };
+        let bytes = &bytes[offset as usize..];
+        let data = bytes[..bytes.len().min(BLOCK as usize)].to_vec().into();
         let request_id = request.request_id;
         InLink::Block(pb::Block { request_id, piece: range.piece, offset, data, last })
     }
@@ -136,6 +145,15 @@ impl Bench {
             assert!(!ended, "it ended twice");
         }
         end
+    }
+}
+
+/// The next request among the messages to a neighbour.
+fn next_request(sent: &mut mpsc::Receiver<LinkMessage>) -> pb::Request {
+    loop {
+        if let Some(Kind::Request(request)) = sent.try_recv().unwrap().kind {
+            return request;
+        }
     }
 }
 
@@ -231,6 +249,75 @@ async fn a_fetch_that_cannot_begin_ends_at_once() {
     bench.engine.start_fetch(fetch, link, Vec::new(), BLOCK);
     assert_eq!(outstanding(&bench), 0);
     drop(entry);
+}
+
+/// What is known of a content whose manifest is fetched in pieces.
+fn descriptor_only(manifest: &Manifest) -> Metadata {
+    let hashes = ManifestHashes::of(manifest);
+    Metadata::Descriptor(manifest.descriptor().clone(), hashes)
+}
+
+fn pieces(request: &pb::Request) -> Vec<u32> {
+    request.ranges.iter().map(|range| range.piece).collect()
+}
+
+impl Bench {
+    /// Handles events until the manifest was read.
+    async fn read_manifest(&mut self) {
+        loop {
+            tokio::select! {
+                event = self.queues.transfers.recv() => self.engine.transferred(event.unwrap()),
+                event = self.queues.events.recv() => {
+                    let event = event.unwrap();
+                    let is_read = matches!(event, Event::ManifestRead { .. });
+                    self.engine.handle(event);
+                    if is_read {
+                        return;
+                    }
+                }
+                () = tokio::time::sleep(DEADLINE) => panic!("the manifest was not read"),
+            }
+            assert_eq!(self.phase(), Phase::Downloading, "the manifest is still missing");
+        }
+    }
+
+    fn phase(&self) -> Phase {
+        self.engine.status(self.content).phase
+    }
+}
+
+#[tokio::test]
+async fn the_pieces_of_a_manifest_are_fetched_first_and_read() {
+    let mut bench = Bench::with(PIECE, descriptor_only).await;
+    let (link, _admitted, mut sent, request) = bench.ask_on_link();
+    assert_eq!(pieces(&request), [0], "where the others are is not known");
+    let manifest = bench.block(&request, 0, true);
+    bench.engine.in_link(link, manifest);
+    bench.read_manifest().await;
+    assert_eq!(bench.engine.status(bench.content).held_pieces, 1);
+    let request = next_request(&mut sent);
+    assert_eq!(pieces(&request), [1]);
+    for number in 0..PIECE / BLOCK {
+        let block = bench.block(&request, number, number == PIECE / BLOCK - 1);
+        bench.engine.in_link(link, block);
+    }
+    while bench.phase() != Phase::Seeding {
+        let event = timeout(DEADLINE, bench.queues.transfers.recv()).await.unwrap().unwrap();
+        bench.engine.transferred(event);
+    }
+    let stored = bench.copy.stored();
+    assert!(stored.is_complete() && stored.manifest().is_some());
+}
+
+#[tokio::test]
+async fn a_content_without_bytes_is_complete_once_its_manifest_was_read() {
+    let mut bench = Bench::with(0, descriptor_only).await;
+    let (link, _admitted, _sent, request) = bench.ask_on_link();
+    let manifest = bench.block(&request, 0, true);
+    bench.engine.in_link(link, manifest);
+    bench.read_manifest().await;
+    assert_eq!(bench.phase(), Phase::Seeding);
+    assert!(bench.copy.stored().is_complete());
 }
 
 #[tokio::test]

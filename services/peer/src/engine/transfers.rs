@@ -160,7 +160,14 @@ impl Engine {
                     }
                     _ => {}
                 }
+                let stored = match &input {
+                    Input::PieceStored { content, piece } => Some((*content, *piece)),
+                    _ => None,
+                };
                 self.advance(input);
+                if let Some((content, piece)) = stored {
+                    self.piece_stored(content, piece);
+                }
             }
             Event::ProtocolBroken { link } => self.ban(link, BanReason::Protocol),
             Event::StoreFailed { content, error } => self.store_failed(content, error),

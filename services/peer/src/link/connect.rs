@@ -9,7 +9,7 @@ use shoal_common::{
     advertised::AdvertisedAddresses,
     channel::{Channel, Options},
 };
-use shoal_core::{Address, PeerId, content::Layout, peer_list::Origin, swarm::ContentKey};
+use shoal_core::{Address, PeerId, peer_list::Origin, swarm::ContentKey};
 use shoal_proto::peer::v1::{ExchangeRequest, LinkMessage, peer_service_client::PeerServiceClient};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -36,7 +36,7 @@ const HELLO_PATIENCE: Duration = Duration::from_secs(10);
 /// A peer to dial for a content.
 pub(crate) struct Dial {
     pub(crate) content: ContentKey,
-    pub(crate) layout: Layout,
+    pub(crate) piece_count: u32,
     pub(crate) peer: PeerId,
     pub(crate) address: Address,
     pub(crate) hello: Hello,
@@ -81,7 +81,7 @@ impl Dial {
         };
         let admitted = admit(&self.events, handshake).await?;
         let incoming = incoming.map(|response| response.map(|response| response.message));
-        Reader { layout: self.layout, events: self.events }.run(admitted, incoming).await;
+        Reader { piece_count: self.piece_count, events: self.events }.run(admitted, incoming).await;
         Ok(())
     }
 }
@@ -89,7 +89,7 @@ impl Dial {
 /// A neighbour that dialled us, after its Hello and its content were checked.
 pub(crate) struct IncomingLink {
     pub(crate) content: ContentKey,
-    pub(crate) layout: Layout,
+    pub(crate) piece_count: u32,
     pub(crate) theirs: Hello,
     /// The source address of the connection.
     pub(crate) observed: IpAddr,
@@ -121,7 +121,9 @@ impl IncomingLink {
         };
         let admitted = admit(&self.events, handshake).await?;
         let incoming = incoming.map(|request| request.map(|request| request.message));
-        tokio::spawn(Reader { layout: self.layout, events: self.events }.run(admitted, incoming));
+        tokio::spawn(
+            Reader { piece_count: self.piece_count, events: self.events }.run(admitted, incoming),
+        );
         Ok(said)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{pin::pin, time::Duration};
 
-use shoal_core::{content::Layout, swarm::LinkKey};
+use shoal_core::swarm::LinkKey;
 use shoal_proto::peer::v1::LinkMessage;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{Stream, StreamExt as _};
@@ -19,7 +19,7 @@ const FIRST_MESSAGE_PATIENCE: Duration = Duration::from_secs(30);
 /// Reads a link and reports to the engine, until the neighbour ends it or violates the protocol, or
 /// the engine closes it.
 pub(super) struct Reader {
-    pub(super) layout: Layout,
+    pub(super) piece_count: u32,
     pub(super) events: mpsc::Sender<Event>,
 }
 
@@ -44,7 +44,7 @@ impl Reader {
         let mut incoming = pin!(incoming);
         let mut next = timeout(FIRST_MESSAGE_PATIENCE, incoming.next()).await.unwrap_or(None);
         while let Some(Ok(message)) = next {
-            let event = match wire::parse(message, &self.layout)? {
+            let event = match wire::parse(message, self.piece_count)? {
                 Received::Message(message) => Event::Message { link, message },
                 Received::InLink(message) => Event::InLink { link, message },
             };

@@ -1,7 +1,7 @@
 //! Messages on a link after the hellos: parsed at the edge, then trusted.
 
 use shoal_core::{
-    content::{Bitfield, Layout, PieceIndex},
+    content::{Bitfield, PieceIndex},
     swarm::PeerMessage,
 };
 use shoal_proto::peer::v1::{self as pb, link_message::Kind};
@@ -56,18 +56,18 @@ pub(crate) enum InLink {
 
 pub(crate) fn parse(
     message: Option<pb::LinkMessage>,
-    layout: &Layout,
+    piece_count: u32,
 ) -> Result<Received, WireError> {
     let kind = message.and_then(|message| message.kind).ok_or(WireError::Unknown)?;
     let message = match kind {
         Kind::Hello(_) => return Err(WireError::SecondHello),
         Kind::Bitfield(field) => {
-            let field = Bitfield::from_wire(&field.pieces, layout.piece_count());
+            let field = Bitfield::from_wire(&field.pieces, piece_count);
             PeerMessage::Bitfield(field.map_err(|error| WireError::Field(error.to_string()))?)
         }
-        Kind::Have(have) => PeerMessage::Have(pieces(&have.pieces, MAX_HAVE, layout)?),
+        Kind::Have(have) => PeerMessage::Have(pieces(&have.pieces, MAX_HAVE, piece_count)?),
         Kind::Suggest(suggest) => {
-            PeerMessage::Suggest(pieces(&suggest.pieces, MAX_SUGGEST, layout)?)
+            PeerMessage::Suggest(pieces(&suggest.pieces, MAX_SUGGEST, piece_count)?)
         }
         Kind::Choke(pb::Choke {}) => PeerMessage::Choke,
         Kind::Unchoke(pb::Unchoke {}) => PeerMessage::Unchoke,
@@ -81,11 +81,12 @@ pub(crate) fn parse(
     Ok(Received::Message(message))
 }
 
-fn pieces(indexes: &[u32], limit: usize, layout: &Layout) -> Result<Vec<PieceIndex>, WireError> {
+fn pieces(indexes: &[u32], limit: usize, piece_count: u32) -> Result<Vec<PieceIndex>, WireError> {
     if indexes.len() > limit {
         return Err(WireError::TooMany(indexes.len(), limit));
     }
-    indexes.iter().map(|index| layout.piece(*index).ok_or(WireError::Piece(*index))).collect()
+    let known = |index: &u32| (*index < piece_count).then(|| PieceIndex::new(*index));
+    indexes.iter().map(|index| known(index).ok_or(WireError::Piece(*index))).collect()
 }
 
 /// The messages for an output of the state machine, split where one would be too long.

@@ -56,7 +56,7 @@ mod tests {
     }
 
     fn id(number: u8) -> ContentId {
-        ContentId::of_manifest(&[number])
+        ContentId::of_descriptor(&[number])
     }
 
     fn status(number: u8, phase: Phase, held_bytes: u64) -> Status {

@@ -1,13 +1,14 @@
 //! Errors of the store, with messages for the operator.
 
 use std::{
-    io,
+    fmt, io,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
 use shoal_common::durable_files::{DirectoryError, FileError};
 use shoal_core::content::{
-    BlockRange, ContentId, LayoutError, ManifestError, PieceHashesError, PieceIndex,
+    BlockRange, ContentId, DescriptorError, Escaped, LayoutError, ManifestError, PieceIndex,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -70,21 +71,39 @@ pub enum StoreError {
     /// A symbolic link leads back to a directory above it.
     #[error("{} leads back to a directory above it; remove that link", .0.display())]
     LinkCycle(PathBuf),
-    /// A device, socket or pipe.
-    #[error("{} is neither a file nor a directory; leave it out", .0.display())]
-    NotAFile(PathBuf),
-    /// A name that is not UTF-8.
-    #[error("the name of {} is not valid UTF-8; rename it", .0.display())]
-    NotUtf8(PathBuf),
+    /// Devices, sockets or pipes.
+    #[error("these are neither files nor directories: {0}; leave them out")]
+    NotFiles(Paths),
+    /// Symbolic links that lead nowhere.
+    #[error(
+        "these symbolic links lead nowhere: {0}; remove them, or leave them out with --links skip"
+    )]
+    Dangling(Paths),
+    /// Symbolic links that lead out of the content.
+    #[error(
+        "these symbolic links lead out of the directory: {0}; publish what they lead to with --links follow, or leave them out with --links skip"
+    )]
+    LinksRefused(Paths),
     /// The path has no file name, like `/`.
     #[error("{} has no file name; name a file or a directory", .0.display())]
     Unnamed(PathBuf),
     /// The manifest would be invalid.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// The piece hashes do not belong to the manifest.
+    /// The descriptor would be invalid.
     #[error(transparent)]
-    PieceHashes(#[from] PieceHashesError),
+    Descriptor(#[from] DescriptorError),
+    /// The file system cannot keep these names, or makes two of them one.
+    #[error("the file system of {} cannot keep these names: {names}; choose another destination", .directory.display())]
+    Names {
+        /// Where the content was to be.
+        directory: PathBuf,
+        /// The paths in the content.
+        names: Paths,
+    },
+    /// The bytes of a file are not those that its hash in the manifest demands.
+    #[error("the publisher's manifest is wrong about {}: its bytes have another hash", .0.display())]
+    WrongRoot(PathBuf),
     /// The files cannot be cut into such pieces, or there is no such block.
     #[error(transparent)]
     Layout(#[from] LayoutError),
@@ -137,20 +156,58 @@ pub enum StoreError {
     /// The destination is occupied.
     #[error("{} exists already and is something else; move it away, or choose another destination", .0.display())]
     Exists(PathBuf),
-    /// The state directory beside a destination belongs to another download.
-    #[error("{} holds an unfinished download of {id}; finish or delete it", .path.display())]
+    /// The download of another content to the same destination is unfinished.
+    #[error("a download of {id} to {0} is unfinished; finish it with `shoal get {id} -o {0}`, or discard it with `rm -r {1}`", .destination.display(), .path.display())]
     OtherDownload {
-        /// The state directory.
+        /// Its state.
         path: PathBuf,
-        /// The content in it.
+        /// The content.
         id: ContentId,
+        /// Its destination.
+        destination: PathBuf,
     },
     /// Another user's file lies where the state of a download would.
     #[error("{} is not a directory of this user; delete it, or choose another destination", .0.display())]
     NotOurs(PathBuf),
-    /// The parts of an import do not fit together.
+    /// The bytes of an import are not those of its manifest.
     #[error("the import is refused: {0}")]
     Import(&'static str),
+}
+
+/// Paths in a message: the first few, and the number of the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths {
+    first: Vec<PathBuf>,
+    more: usize,
+}
+
+impl Paths {
+    /// Paths that are named in a message.
+    const SHOWN: usize = 20;
+
+    /// Adds a path.
+    pub fn push(&mut self, path: PathBuf) {
+        if self.first.len() < Self::SHOWN {
+            self.first.push(path);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// No path was added.
+    pub const fn is_empty(&self) -> bool {
+        self.first.is_empty()
+    }
+}
+
+impl fmt::Display for Paths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, path) in self.first.iter().enumerate() {
+            let separator = if number > 0 { ", " } else { "" };
+            write!(f, "{separator}{}", Escaped(path.as_os_str().as_bytes()))?;
+        }
+        if self.more > 0 { write!(f, " and {} more", self.more) } else { Ok(()) }
+    }
 }
 
 impl StoreError {

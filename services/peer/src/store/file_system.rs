@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, RenameFlags, renameat, renameat_with, statat, syncfs},
+    fs::{AtFlags, RenameFlags, renameat, renameat_with, statat},
     io::Errno,
 };
 use shoal_common::durable_files::parent;
@@ -43,19 +43,6 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
         Err(StoreError::Denied { .. }) => Ok(()),
         synced => synced,
     }
-}
-
-/// Makes everything written to the file system of `path` survive a power cut: one call instead of
-/// one per file.
-pub(super) fn sync_file_system(path: &Path) -> Result<(), StoreError> {
-    let directory = File::open(path).map_err(cannot("open", path))?;
-    syncfs(directory).map_err(|error| StoreError::io("sync", path, error.into()))
-}
-
-/// Creates the directories above a path.
-pub(super) fn create_parent(path: &Path) -> Result<(), StoreError> {
-    let Some(parent) = path.parent() else { return Ok(()) };
-    fs::create_dir_all(parent).map_err(cannot("create", parent))
 }
 
 /// Deletes a directory with everything in it.

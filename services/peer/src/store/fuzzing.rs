@@ -1,15 +1,16 @@
 //! Entry points for fuzz targets: the formats on disk.
 
 use redb::Value as _;
-use shoal_core::content::{Bitfield, ContentId, PieceIndex};
+use shoal_core::content::{Bitfield, ContentId, Manifest, PieceIndex};
 
 use super::{
+    arrangement::Arrangement,
     catalogue::{
-        database::{ContentRecord, OptionsRow, Row, Texts},
+        database::{ContentRecord, OptionsRow, PathsRow, Row, Texts},
         rows::{Checked, Sound},
     },
     content::held_log,
-    hash::Fingerprint,
+    hash::Fingerprints,
 };
 
 /// The pieces that a `held.log` lists.
@@ -38,17 +39,16 @@ pub fn held_log(boot: [u8; 16], values: &[u32]) -> Vec<u8> {
     bytes
 }
 
-/// Reads the rows of a content, under the id of the manifest; false if they are damaged.
-pub fn read_rows(manifest: &[u8], hashes: &[u8], fingerprints: Option<&[u8]>) -> bool {
-    let id = ContentId::of_manifest(manifest);
-    let [manifest, hashes] = [manifest, hashes].map(<[u8]>::to_vec);
-    let fingerprints = fingerprints.map(<[u8]>::to_vec);
-    ContentRecord { manifest, hashes, fingerprints }.decode(id).is_ok()
+/// Reads the rows of a content, under the id of the descriptor; false if they are damaged.
+pub fn read_rows(descriptor: &[u8], hashes: &[u8]) -> bool {
+    let id = ContentId::of_descriptor(descriptor);
+    let [descriptor, hashes] = [descriptor, hashes].map(<[u8]>::to_vec);
+    ContentRecord { descriptor, hashes, fingerprints: None }.decode(id).is_ok()
 }
 
-/// Reads the row with the fingerprints of this number of files, and writes it again.
-pub fn fingerprints(bytes: &[u8], files: usize) -> Option<Vec<u8>> {
-    Fingerprint::decode_all(bytes, files).map(|list| Fingerprint::encode_all(&list))
+/// Reads the row with the fingerprints of the files of a content in place, and writes it again.
+pub fn fingerprints(manifest: &Manifest, bytes: &[u8]) -> Option<Vec<u8>> {
+    Fingerprints::decode(manifest, Arrangement::Tree, bytes).map(|list| list.encode())
 }
 
 /// Reads bytes as each kind of row of several columns.
@@ -63,6 +63,7 @@ pub fn check_columns(bytes: &[u8]) {
     check_row::<Row>(bytes);
     check_row::<OptionsRow>(bytes);
     check_row::<Texts>(bytes);
+    check_row::<PathsRow>(bytes);
 }
 
 fn check_row<R: Sound + 'static>(bytes: &[u8]) {

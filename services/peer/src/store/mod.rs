@@ -4,8 +4,9 @@
 //! DIR/VERSION              the format of the data directory
 //! DIR/control.sock         the local API, unless it listens elsewhere
 //! DIR/lock                 locked by the process that has the directory open
-//! DIR/store.redb           manifests, piece hashes, options, pins and times of last use
-//! DIR/contents/ID/data     the file, or the directory of files; sparse, written in place
+//! DIR/store.redb           descriptors, options, pins and times of last use
+//! DIR/contents/ID/manifest the encoded manifest
+//! DIR/contents/ID/blobs/N  the blobs, sparse, written in place
 //! DIR/contents/ID/held.log the pieces held
 //! DIR/import/              contents that are being imported or deleted; emptied on opening
 //! ```
@@ -19,6 +20,7 @@
 //! All calls block on the disk and do not belong on an async worker, except [`Stored::read`] and
 //! [`Stored::accept`] on the I/O threads, which do nothing else.
 
+mod arrangement;
 mod catalogue;
 mod content;
 mod error;
@@ -27,6 +29,7 @@ mod file_system;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod hash;
+mod names;
 mod probe;
 mod rooted_path;
 #[cfg(test)]
@@ -34,8 +37,8 @@ mod tests;
 
 pub use catalogue::{Entry, Reservation, Store};
 pub use content::{Accepted, Stored};
-pub use error::StoreError;
+pub use error::{Paths, StoreError};
 pub(crate) use exchange::check_destination;
-pub use exchange::{Exported, Import, ImportPlan, OneShot};
-pub use hash::{Hashed, hash, hash_at, hash_until};
+pub use exchange::{Exported, Import, OneShot, find_at};
+pub use hash::{HashOptions, Hashed, Links, hash, hash_at, hash_until};
 pub use rooted_path::RootedPath;

@@ -1,15 +1,21 @@
 //! Tests with a slow or failing disk.
 
-use std::{cell::RefCell, fs, io, path::PathBuf, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    fs, io,
+    path::{Path, PathBuf},
+    rc::Rc,
+    sync::Arc,
+};
 
 use shoal_core::{
-    content::{ContentId, PieceIndex, PieceLength},
+    content::{Bitfield, ContentId, Metadata, PieceIndex, PieceLength},
     swarm::{Attempt, LinkKey},
 };
 use tempfile::TempDir;
 
 use super::{
-    Accepted, Import, ImportPlan, Store, StoreError, Stored,
+    Accepted, HashOptions, Hashed, Import, Store, StoreError, Stored,
     catalogue::database::ContentRecord,
     content::held_log,
     hash,
@@ -32,9 +38,10 @@ impl Bench {
         let tree = directory.path().join("tree");
         fs::create_dir(&tree).unwrap();
         for number in 0..files {
-            fs::write(tree.join(number.to_string()), vec![number; PIECE]).unwrap();
+            // A piece of zeros would be a hole.
+            fs::write(tree.join(number.to_string()), vec![number + 1; PIECE]).unwrap();
         }
-        let source = Stored::in_place(hash(&tree, Some(PieceLength::MIN), |_| {}).unwrap());
+        let source = Stored::in_place(hashed(&tree));
         let store = Arc::new(Store::open(&directory.path().join("store"), None).unwrap());
         let download = add(&source, &store);
         Self { directory, source, store, download }
@@ -49,7 +56,7 @@ impl Bench {
     }
 
     fn held(&self) -> Vec<u32> {
-        self.download.held().iter().map(PieceIndex::get).collect()
+        numbers(&self.download.held())
     }
 
     fn inside(&self, name: &str) -> PathBuf {
@@ -60,7 +67,7 @@ impl Bench {
     fn checkpointed(&self) -> Vec<u32> {
         let bytes = fs::read(self.inside("held.log")).unwrap();
         let logged = held_log::parse(&bytes, self.source.layout().piece_count(), &[0; 16]);
-        logged.held.iter().map(PieceIndex::get).collect()
+        numbers(&logged.held)
     }
 
     /// Kills the process and starts it again, without a reboot.
@@ -73,12 +80,28 @@ impl Bench {
     }
 }
 
-fn add(source: &Stored, store: &Store) -> Arc<Stored> {
-    store.add(source.manifest().clone(), source.hashes().clone()).unwrap()
+fn hashed(path: &Path) -> Hashed {
+    let options = HashOptions { piece_length: Some(PieceLength::MIN), ..HashOptions::default() };
+    hash(path, &options, |_| {}).unwrap()
 }
 
+fn metadata(source: &Stored) -> Metadata {
+    Metadata::Manifest(source.manifest().unwrap().clone())
+}
+
+fn add(source: &Stored, store: &Store) -> Arc<Stored> {
+    store.add(metadata(source)).unwrap()
+}
+
+/// The pieces of a set that follow the only one of the manifest, counted from 0.
+fn numbers(pieces: &Bitfield) -> Vec<u32> {
+    assert!(pieces.has(PieceIndex::new(0)));
+    pieces.iter().skip(1).map(|piece| piece.get() - 1).collect()
+}
+
+/// Sends a piece, counted from 0 after that of the manifest.
 fn send(source: &Stored, to: &Stored, piece: u32) -> Result<Accepted, StoreError> {
-    let block = source.layout().whole(PieceIndex::new(piece));
+    let block = source.layout().whole(PieceIndex::new(1 + piece));
     let mut bytes = vec![0; block.length as usize];
     source.read(block, &mut bytes).unwrap();
     to.accept(LinkKey(1), Attempt(1), block, bytes.into())
@@ -106,7 +129,7 @@ fn a_piece_written_during_a_checkpoint_is_covered_only_after_its_own_sync() {
     let bench = Bench::new(1);
     let file = bench.directory.path().join("file");
     fs::write(&file, vec![7; 2 * PIECE]).unwrap();
-    let source = Stored::in_place(hash(&file, Some(PieceLength::MIN), |_| {}).unwrap());
+    let source = Stored::in_place(hashed(&file));
     let download = add(&source, &bench.store);
     let bench = Bench { source, download, ..bench };
 
@@ -168,7 +191,7 @@ fn pieces_that_failed_to_sync_are_never_covered_and_are_fetched_again() {
     bench.send(1).unwrap();
     let error = watch(breaking(Step::SyncData), || bench.download.checkpoint()).unwrap_err();
     let message = error.to_string();
-    assert!(message.contains("data/1: a broken disk"), "{message}");
+    assert!(message.contains("blobs/2: a broken disk"), "{message}");
     // The system reports such an error once: a second sync would succeed.
     bench.download.checkpoint().unwrap();
     assert_eq!((bench.held(), bench.checkpointed()), (vec![0], vec![0]));
@@ -176,7 +199,7 @@ fn pieces_that_failed_to_sync_are_never_covered_and_are_fetched_again() {
 
     // Opened again, although it is still open elsewhere, the download continues.
     let reopened = add(&bench.source, &bench.store);
-    assert_eq!(reopened.held().iter().map(PieceIndex::get).collect::<Vec<_>>(), [0]);
+    assert_eq!(numbers(&reopened.held()), [0]);
     for piece in [1, 2] {
         send(&bench.source, &reopened, piece).unwrap();
     }
@@ -193,8 +216,8 @@ fn no_lock_that_async_tasks_take_is_held_while_the_disk_works() {
         // The locks that the engine, the I/O threads and the local API take meanwhile.
         assert!(store.index.is_free(), "{step:?}");
         assert!(download.progress.is_free(), "{step:?}");
-        let log = download.log.as_ref().unwrap();
-        assert!(log.is_free(), "{step:?}");
+        let owned = download.owned.as_ref().unwrap();
+        assert!(owned.log.is_free(), "{step:?}");
         Ok(())
     };
     let other = bench.directory.path().join("other");
@@ -205,9 +228,9 @@ fn no_lock_that_async_tasks_take_is_held_while_the_disk_works() {
         bench.download.checkpoint().unwrap();
         store.pin(id, true).unwrap();
         store.touch(id).unwrap();
-        let in_place = store.add_in_place(hash(&other, None, |_| {}).unwrap()).unwrap();
+        let in_place = store.add_in_place(hashed(&other)).unwrap();
         store.remove(in_place.id()).unwrap();
-        import(store);
+        import(store, &other);
         store.remove(id).unwrap();
         add(&bench.source, store);
     });
@@ -216,12 +239,9 @@ fn no_lock_that_async_tasks_take_is_held_while_the_disk_works() {
     assert_eq!(steps, [Step::Commit, Step::Delete], "the steps are watched");
 }
 
-fn import(store: &Arc<Store>) -> Arc<Stored> {
-    let name = "imported".to_owned();
-    let plan = ImportPlan { name, is_directory: false, total_bytes: 3, piece_length: None };
-    let mut import = Import::start(store, plan).unwrap();
-    import.file("imported".to_owned(), 3, false).unwrap();
-    import.chunk(b"abc").unwrap();
+fn import(store: &Arc<Store>, path: &Path) -> Arc<Stored> {
+    let mut import = Import::start(store, hashed(path).manifest).unwrap();
+    import.chunk(&fs::read(path).unwrap()).unwrap();
     import.finish().unwrap()
 }
 
@@ -258,10 +278,7 @@ fn a_failed_commit_changes_nothing() {
     bench.send(0).unwrap();
     assert!(bench.download.is_complete());
     bench.store.remove(id).unwrap();
-    fails(&|| {
-        let (manifest, hashes) = (bench.source.manifest(), bench.source.hashes());
-        bench.store.add(manifest.clone(), hashes.clone()).map(drop)
-    });
+    fails(&|| bench.store.add(metadata(&bench.source)).map(drop));
     assert!(bench.store.contents().is_empty() && !bench.inside("").exists());
 }
 
@@ -272,16 +289,17 @@ fn a_damaged_record_is_reported_and_its_content_can_be_removed_and_added_again()
     let id = source.id();
     let entry = store.contents().remove(0).1;
     let sound = || ContentRecord {
-        manifest: source.manifest().encode(),
-        hashes: source.hashes().as_bytes().to_vec(),
+        descriptor: source.descriptor().encode(),
+        hashes: source.manifest_hashes().as_bytes().to_vec(),
         fingerprints: None,
     };
-    let cut = sound().manifest.split_last().unwrap().1.to_vec();
+    let cut = sound().descriptor.split_last().unwrap().1.to_vec();
+    let hashes = "the list of the manifest's hashes";
     let damaged = [
-        (ContentRecord { manifest: Vec::new(), ..sound() }, "the manifest"),
-        (ContentRecord { manifest: cut, ..sound() }, "the manifest"),
-        (ContentRecord { hashes: vec![7; 32], ..sound() }, "the list of piece hashes"),
-        (ContentRecord { hashes: vec![7; 31], ..sound() }, "the list of piece hashes"),
+        (ContentRecord { descriptor: Vec::new(), ..sound() }, "the descriptor"),
+        (ContentRecord { descriptor: cut, ..sound() }, "the descriptor"),
+        (ContentRecord { hashes: vec![7; 32], ..sound() }, hashes),
+        (ContentRecord { hashes: vec![7; 31], ..sound() }, hashes),
         (ContentRecord { fingerprints: Some(Vec::new()), ..sound() }, "the record of the files"),
     ];
     for (record, what) in damaged {

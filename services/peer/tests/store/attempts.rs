@@ -15,14 +15,14 @@ use shoal_core::{
 };
 use shoal_peer::store::{Accepted, Store, Stored};
 
-use crate::support::Source;
+use crate::support::{Source, blob_piece};
 
 const CONTENT: ContentKey = ContentKey(0);
-const PIECE: PieceIndex = PieceIndex::new(0);
+const PIECE: PieceIndex = blob_piece(0);
 const LENGTH: u32 = 64 << 10;
 const BLOCK: u32 = 16 << 10;
 
-/// A peer without a network, which fetches a content of one piece.
+/// A peer without a network, which fetches a file of one piece; it has the manifest.
 struct Peer {
     swarm: Swarm,
     now: Instant,
@@ -59,7 +59,7 @@ impl Peer {
             capabilities: Capabilities { reciprocates: true, serves: true },
             round_trip: Duration::from_millis(1),
         });
-        let all = PeerMessage::Bitfield(Bitfield::full(1));
+        let all = PeerMessage::Bitfield(Bitfield::full(2));
         for message in [all, PeerMessage::Unchoke] {
             self.input(Input::Message { link, message });
         }

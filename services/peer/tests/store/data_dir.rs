@@ -7,7 +7,7 @@ use std::{
 
 use shoal_common::durable_files::DirectoryError;
 use shoal_core::{
-    content::{ContentId, PieceIndex},
+    content::ContentId,
     swarm::{LinkKey, Priority},
 };
 use shoal_peer::{
@@ -16,18 +16,28 @@ use shoal_peer::{
 };
 use tempfile::TempDir;
 
-use crate::support::{Source, names, snapshot};
+use crate::support::{Source, blob_piece, bytes_of, names};
 
-/// A store with room for three contents of 100,000 bytes.
+const LENGTH: usize = 100_000;
+
+/// The bytes on disk of each of [`contents`], with its manifest.
+const EACH: u64 = 100_110;
+
+/// A store with room for three contents.
 fn small_store() -> (TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path(), Some(300_000)).unwrap();
+    let store = Store::open(directory.path(), Some(3 * EACH)).unwrap();
     (directory, store)
 }
 
-/// Contents of 100,000 bytes, all different.
-fn contents(count: usize) -> Vec<Source> {
-    (0..count).map(|number| Source::tree(&[100_000 - number, number], 65_536)).collect()
+/// Contents of the same size, all different.
+fn contents(count: u8) -> Vec<Source> {
+    let content = |seed| {
+        let source = Source::seeded_file(LENGTH, 65_536, seed);
+        assert_eq!(source.descriptor().disk_bytes(), EACH);
+        source
+    };
+    (0..count).map(content).collect()
 }
 
 #[test]
@@ -84,15 +94,6 @@ fn options_and_exports_of_a_content_are_kept_and_removed_with_it() {
 }
 
 #[test]
-fn a_newer_format_is_refused_with_the_reason() {
-    let directory = tempfile::tempdir().unwrap();
-    drop(Store::open(directory.path(), None).unwrap());
-    fs::write(directory.path().join("VERSION"), "shoal store 2\n").unwrap();
-    let message = Store::open(directory.path(), None).err().unwrap().to_string();
-    assert!(message.contains("shoal store 2") && message.contains("VERSION"), "{message}");
-}
-
-#[test]
 fn contents_survive_a_restart() {
     let directory = tempfile::tempdir().unwrap();
     let source = Source::tree(&[0, 100_000, 5, 70_000], 65_536);
@@ -108,10 +109,9 @@ fn contents_survive_a_restart() {
     let store = Store::open(directory.path(), None).unwrap();
     assert_eq!(store.contents(), listed);
     let (id, entry) = &listed[0];
-    assert!(entry.pinned && entry.total_bytes == 170_005 && entry.name == "model");
+    assert!(entry.pinned && entry.total_bytes == 170_005 && entry.name == b"model");
     let download = store.load(*id).unwrap();
-    assert!(download.is_complete());
-    assert_eq!(snapshot(&download.path()), snapshot(&source.path));
+    source.assert_same(&download);
 }
 
 #[test]
@@ -122,10 +122,9 @@ fn a_content_that_is_removed_is_gone() {
     let download = source.add_to(&store);
     source.send_all(&download);
     store.remove(download.id()).unwrap();
-    let block = download.layout().whole(PieceIndex::new(0));
-    let read = download.read(block, &mut vec![0; block.length as usize]);
+    let read = bytes_of(&download, download.layout().whole(blob_piece(0)));
     assert!(matches!(read, Err(StoreError::Removed(_))));
-    let sent = source.send(&download, LinkKey(1), PieceIndex::new(1));
+    let sent = source.send(&download, LinkKey(1), blob_piece(1));
     assert!(matches!(sent, Err(StoreError::Removed(_))));
     assert!(names(&directory.path().join("contents")).is_empty());
     assert!(matches!(store.load(download.id()), Err(StoreError::Unknown(_))));
@@ -138,7 +137,7 @@ fn a_content_that_is_removed_is_gone() {
 fn leftovers_of_a_crash_are_deleted() {
     let directory = tempfile::tempdir().unwrap();
     drop(Store::open(directory.path(), None).unwrap());
-    fs::create_dir_all(directory.path().join("contents").join("0".repeat(64)).join("data"))
+    fs::create_dir_all(directory.path().join("contents").join("0".repeat(64)).join("blobs"))
         .unwrap();
     fs::create_dir_all(directory.path().join("import/x")).unwrap();
     let _store = Store::open(directory.path(), None).unwrap();
@@ -155,21 +154,16 @@ fn the_quota_evicts_whole_unpinned_contents_only() {
     sources[1].send_all(&downloads[1]);
     store.pin(downloads[1].id(), true).unwrap();
 
-    let manifest = sources[3].stored.manifest().clone();
-    let refused = store.add(manifest, sources[3].stored.hashes().clone());
-    let Err(StoreError::QuotaExceeded { missing: 100_000, .. }) = refused else {
+    let refused = store.add(sources[3].metadata());
+    let Err(StoreError::QuotaExceeded { missing: EACH, .. }) = refused else {
         panic!("a fourth content fits in room for three");
     };
     // The second is pinned, and the third incomplete.
-    assert!(matches!(
-        store.make_room(100_001),
-        Err(StoreError::QuotaExceeded { missing: 1, quota: 300_000, .. })
-    ));
+    assert!(matches!(store.make_room(EACH + 1), Err(StoreError::QuotaExceeded { missing: 1, .. })));
     assert_eq!(store.contents().len(), 3);
-    let (evicted, room) = store.make_room(100_000).unwrap();
+    let (evicted, room) = store.make_room(EACH).unwrap();
     assert_eq!(evicted, [downloads[0].id()]);
-    let (manifest, hashes) = (sources[3].stored.manifest(), sources[3].stored.hashes());
-    store.add_within(Some(room), manifest.clone(), hashes.clone()).unwrap();
+    store.add_within(Some(room), sources[3].metadata()).unwrap();
     assert!(store.make_room(0).unwrap().0.is_empty());
 }
 
@@ -184,8 +178,8 @@ fn the_content_not_used_for_longest_is_evicted_first() {
     for id in [second, third, first] {
         touch_later_than_all(&store, id);
     }
-    assert_eq!(store.make_room(100_000).unwrap().0, [second]);
-    assert_eq!(store.make_room(300_000).unwrap().0, [third, first]);
+    assert_eq!(store.make_room(EACH).unwrap().0, [second]);
+    assert_eq!(store.make_room(3 * EACH).unwrap().0, [third, first]);
 }
 
 #[test]
@@ -196,7 +190,7 @@ fn one_of_many_concurrent_reservations_of_the_last_room_succeeds() {
         let start = Barrier::new(ASKING);
         let ask = || {
             start.wait();
-            store.make_room(200_000)
+            store.make_room(2 * EACH)
         };
         let answers: Vec<_> = thread::scope(|scope| {
             let asking: Vec<_> = (0..ASKING).map(|_| scope.spawn(ask)).collect();
@@ -210,20 +204,16 @@ fn one_of_many_concurrent_reservations_of_the_last_room_succeeds() {
 fn reserved_room_counts_as_used_until_it_is_used_or_released() {
     let (_directory, store) = small_store();
     let sources = contents(4);
-    let (_, room) = store.make_room(200_000).unwrap();
-    assert!(matches!(
-        store.make_room(200_000),
-        Err(StoreError::QuotaExceeded { missing: 100_000, .. })
-    ));
+    let (_, room) = store.make_room(2 * EACH).unwrap();
+    let refused = store.make_room(2 * EACH);
+    assert!(matches!(refused, Err(StoreError::QuotaExceeded { missing: EACH, .. })));
     sources[0].add_to(&store);
-    let (manifest, hashes) = (sources[1].stored.manifest(), sources[1].stored.hashes());
-    let refused = store.add(manifest.clone(), hashes.clone());
-    assert!(matches!(refused, Err(StoreError::QuotaExceeded { missing: 100_000, .. })));
+    let refused = store.add(sources[1].metadata());
+    assert!(matches!(refused, Err(StoreError::QuotaExceeded { missing: EACH, .. })));
     drop(room);
     // A content that is stored already needs no room, and releases its reservation.
-    let (_, room) = store.make_room(200_000).unwrap();
-    let (manifest, hashes) = (sources[0].stored.manifest(), sources[0].stored.hashes());
-    store.add_within(Some(room), manifest.clone(), hashes.clone()).unwrap();
+    let (_, room) = store.make_room(2 * EACH).unwrap();
+    store.add_within(Some(room), sources[0].metadata()).unwrap();
     for source in &sources[1..3] {
         source.add_to(&store);
     }
@@ -238,9 +228,9 @@ fn sizes_that_overflow_are_refused() {
     for bytes in [u64::MAX, u64::MAX - 1, 1 << 63] {
         let refused = store.make_room(bytes);
         let Err(StoreError::QuotaExceeded { needed, missing, .. }) = refused else {
-            panic!("{bytes} bytes fit into room for 300000");
+            panic!("{bytes} bytes fit into a small store");
         };
-        assert_eq!((needed, missing), (bytes, (bytes.saturating_add(100_000)) - 300_000));
+        assert_eq!((needed, missing), (bytes, bytes.saturating_add(EACH) - 3 * EACH));
     }
     // Without a quota, any room can be reserved and released.
     let directory = tempfile::tempdir().unwrap();
@@ -249,7 +239,7 @@ fn sizes_that_overflow_are_refused() {
     let promised = [u64::MAX, u64::MAX, 1].map(|bytes| store.make_room(bytes).unwrap());
     drop(promised);
     drop(store);
-    let store = Store::open(directory.path(), Some(100_000)).unwrap();
+    let store = Store::open(directory.path(), Some(EACH)).unwrap();
     assert!(matches!(store.make_room(u64::MAX), Err(StoreError::QuotaExceeded { .. })));
 }
 
@@ -262,34 +252,4 @@ fn touch_later_than_all(store: &Store, id: ContentId) {
         contents.iter().find(|(found, _)| *found == id).map(|(_, entry)| entry.last_used_unix_ms)
     };
     while last_use() <= latest {}
-}
-
-#[test]
-fn a_store_of_version_1_is_readable() {
-    let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/store-v1");
-    let directory = tempfile::tempdir().unwrap();
-    for (inside, bytes) in snapshot(&fixture) {
-        let path = directory.path().join(inside);
-        match bytes {
-            Some(bytes) => fs::write(path, bytes).unwrap(),
-            None => fs::create_dir_all(path).unwrap(),
-        }
-    }
-    let store = Store::open(directory.path(), None).unwrap();
-    assert_eq!(store.peer_id().to_string(), "d62058da-6dbf-4680-99b9-9aeeda7ebeea");
-    let contents = store.contents();
-    let names: Vec<_> = contents.iter().map(|(_, entry)| (&*entry.name, entry.pinned)).collect();
-    assert_eq!(names, [("model", true), ("model.bin", false)]);
-    let [whole, begun] = [0, 1].map(|number: usize| store.load(contents[number].0).unwrap());
-    // `Source::tree` still generates the same bytes.
-    let source = Source::tree(&[70_000, 5, 0], 65_536);
-    assert_eq!(files(&whole.path()), files(&source.path));
-    let held: Vec<_> = begun.held().iter().map(PieceIndex::get).collect();
-    assert_eq!(held, [1, 2]);
-    Source::file(200_000, 65_536).send_all(&begun);
-}
-
-/// Without the directories: git does not keep empty ones.
-fn files(path: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
-    snapshot(path).into_iter().filter(|(_, bytes)| bytes.is_some()).collect()
 }

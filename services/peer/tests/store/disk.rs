@@ -5,7 +5,7 @@ use shoal_peer::store::{OneShot, Store, StoreError};
 
 use crate::{
     small_disk::SmallDisk,
-    support::{MIB, Source, snapshot},
+    support::{MIB, Source, finish, options, snapshot},
 };
 
 #[test]
@@ -13,10 +13,7 @@ fn a_full_disk_stops_a_download_until_there_is_room() {
     for piece_length in [256 << 10, 2 << 20] {
         let Some(disk) = SmallDisk::anywhere(3 << 20) else { return };
         let source = Source::file(8 * MIB, piece_length);
-        let begin = || {
-            let (manifest, hashes) = (source.stored.manifest().clone(), source.stored.hashes());
-            OneShot::begin(&disk.path().join("model.bin"), manifest, hashes.clone()).unwrap()
-        };
+        let begin = || OneShot::begin(&disk.path().join("model.bin"), source.metadata()).unwrap();
         let download = begin();
         let error = source
             .stored
@@ -25,9 +22,9 @@ fn a_full_disk_stops_a_download_until_there_is_room() {
             .find_map(|piece| source.send(download.stored(), LinkKey(1), piece).err())
             .unwrap();
         assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
-        assert!(error.to_string().contains("model.bin"), "{error}");
+        assert!(error.to_string().contains("blobs/1"), "{error}");
         let held = download.stored().held();
-        assert!(held.held() > 0 && !held.is_full());
+        assert!(held.held() > 1 && !held.is_full());
 
         // The same download continues, and so does one that is begun again.
         disk.resize(20 << 20);
@@ -38,7 +35,7 @@ fn a_full_disk_stops_a_download_until_there_is_room() {
         let download = begin();
         assert_eq!(download.stored().held().held(), held.held() + 1);
         source.send_all(download.stored());
-        download.finish().unwrap();
+        finish(download).unwrap();
         assert_eq!(
             fs::read(disk.path().join("model.bin")).unwrap(),
             fs::read(&source.path).unwrap()
@@ -46,9 +43,15 @@ fn a_full_disk_stops_a_download_until_there_is_room() {
     }
 }
 
-/// Trees of many small files: the store's records of them take more room than their bytes.
-fn trees() -> impl Iterator<Item = Source> {
-    (1..).map(|length| Source::tree(&[length; 400], 65_536))
+/// Sparse files of many pieces, all different: their manifests take room, and their bytes none.
+fn sparse_files() -> impl Iterator<Item = Source> {
+    let sparse_file = |number: u64| {
+        Source::made(&options(65_536), |path| {
+            let file = fs::File::create(path.join("file")).unwrap();
+            file.set_len(900 * 65_536 + number).unwrap();
+        })
+    };
+    (1..).map(sparse_file)
 }
 
 #[test]
@@ -58,12 +61,9 @@ fn a_store_with_a_full_disk_works_again_once_there_is_room() {
         let directory = disk.path().join("store");
         let store = Store::open(&directory, None).unwrap();
         let peer_id = store.peer_id();
-        let add = |source: &Source| {
-            let stored = &source.stored;
-            store.add(stored.manifest().clone(), stored.hashes().clone())
-        };
+        let add = |source: &Source| store.add(source.metadata());
         let mut known = Vec::new();
-        let refused = trees().find_map(|source| match add(&source) {
+        let refused = sparse_files().find_map(|source| match add(&source) {
             Ok(stored) => {
                 known.push(stored.id());
                 None
@@ -95,11 +95,8 @@ fn a_store_that_was_closed_on_a_full_disk_can_be_opened() {
     let Some(disk) = SmallDisk::anywhere(3 << 20) else { return };
     let directory = disk.path().join("store");
     let store = Store::open(&directory, None).unwrap();
-    let add = |source: Source| {
-        let stored = &source.stored;
-        store.add(stored.manifest().clone(), stored.hashes().clone()).is_ok()
-    };
-    let count = trees().map(add).take_while(|is_added| *is_added).count();
+    let add = |source: Source| store.add(source.metadata()).is_ok();
+    let count = sparse_files().map(add).take_while(|is_added| *is_added).count();
     // Fills the disk to the last byte.
     let mut ballast = fs::File::create(disk.path().join("ballast")).unwrap();
     while ballast.write(&[1; 4096]).is_ok_and(|written| written > 0) {}
@@ -125,8 +122,7 @@ fn a_read_only_directory_is_reported() {
     let error = Store::open(disk.path(), None).err().unwrap();
     assert!(matches!(error, StoreError::Denied { .. }), "{error}");
     assert!(error.to_string().contains("lock"), "{error}");
-    let (manifest, hashes) = (source.stored.manifest().clone(), source.stored.hashes().clone());
-    let error = OneShot::begin(&disk.path().join("model"), manifest, hashes).err().unwrap();
+    let error = OneShot::begin(&disk.path().join("model"), source.metadata()).err().unwrap();
     assert!(matches!(error, StoreError::Denied { .. }), "{error}");
     assert_eq!(snapshot(disk.path()), before);
 }

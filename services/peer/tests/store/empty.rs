@@ -1,10 +1,11 @@
-//! Contents without pieces: an empty file, a tree of empty files, a tree without files.
+//! Contents without pieces beside the manifest's: an empty file, a tree of empty files, a tree
+//! without files.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
-use shoal_peer::store::{Exported, Import, ImportPlan, OneShot, Store};
+use shoal_peer::store::{Exported, Import, OneShot, Store};
 
-use crate::support::{Source, snapshot};
+use crate::support::{Source, finish, snapshot};
 
 /// An empty file, a tree of empty files and directories, and a tree of directories alone.
 fn sources() -> Vec<Source> {
@@ -18,9 +19,8 @@ fn empty_contents_are_complete_at_once_and_after_a_restart() {
         for _ in 0..2 {
             let store = Store::open(&directory.path().join("store"), None).unwrap();
             let download = source.add_to(&store);
-            assert!(download.is_complete());
+            source.assert_same(&download);
             download.checkpoint().unwrap();
-            assert_eq!(snapshot(&download.path()), snapshot(&source.path));
             let copy = directory.path().join("copy");
             store.export(&download, &copy).unwrap();
             assert_eq!(snapshot(&copy), snapshot(&source.path));
@@ -34,35 +34,36 @@ fn empty_contents_are_downloaded_to_a_destination() {
     for source in sources() {
         let directory = tempfile::tempdir().unwrap();
         let destination = directory.path().join("copy");
-        let (manifest, hashes) = (source.stored.manifest().clone(), source.stored.hashes().clone());
-        let download = OneShot::begin(&destination, manifest, hashes).unwrap();
-        download.finish().unwrap();
+        let download = OneShot::begin(&destination, source.metadata()).unwrap();
+        finish(download).unwrap();
         assert_eq!(snapshot(&destination), snapshot(&source.path));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 }
 
 #[test]
+fn empty_contents_are_complete_once_their_manifest_was_fetched() {
+    for source in sources() {
+        let directory = tempfile::tempdir().unwrap();
+        let destination = directory.path().join("copy");
+        let download = OneShot::begin(&destination, source.descriptor_only()).unwrap();
+        assert!(!download.stored().is_complete());
+        source.send_all(download.stored());
+        assert_eq!(download.stored().learn_manifest().unwrap(), []);
+        finish(download).unwrap();
+        assert_eq!(snapshot(&destination), snapshot(&source.path));
+    }
+}
+
+#[test]
 fn empty_contents_are_imported() {
     let directory = tempfile::tempdir().unwrap();
-    let store = std::sync::Arc::new(Store::open(directory.path(), Some(0)).unwrap());
+    let room = sources().iter().map(|source| source.descriptor().disk_bytes()).sum();
+    let store = Arc::new(Store::open(directory.path(), Some(room)).unwrap());
     for source in sources() {
-        let manifest = source.stored.manifest();
-        let plan = ImportPlan {
-            name: manifest.name().to_owned(),
-            is_directory: manifest.is_directory(),
-            total_bytes: 0,
-            piece_length: None,
-        };
-        let mut import = Import::start(&store, plan).unwrap();
-        for file in manifest.files() {
-            import.file(file.path.clone(), 0, false).unwrap();
-        }
-        for directory in manifest.empty_directories() {
-            import.empty_directory(directory.clone()).unwrap();
-        }
+        let import = Import::start(&store, source.manifest().clone()).unwrap();
         let stored = import.finish().unwrap();
         assert_eq!(stored.id(), source.stored.id());
-        assert_eq!(snapshot(&stored.path()), snapshot(&source.path));
+        source.assert_same(&stored);
     }
 }

@@ -5,13 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use shoal_core::content::PieceIndex;
 use shoal_peer::store::{Exported, Store, StoreError, Stored};
 use tempfile::TempDir;
 
 use crate::{
     small_disk::SmallDisk,
-    support::{Source, hashed, names, snapshot},
+    support::{Source, blob_piece, bytes_of, hashed, names, noise, options, snapshot},
 };
 
 /// A store with one complete content.
@@ -24,8 +23,7 @@ fn complete(source: &Source) -> (TempDir, Store, Arc<Stored>) {
 }
 
 fn read(stored: &Stored) -> Result<(), StoreError> {
-    let block = stored.layout().whole(PieceIndex::new(0));
-    stored.read(block, &mut vec![0; block.length as usize])
+    bytes_of(stored, stored.layout().whole(blob_piece(0))).map(drop)
 }
 
 #[test]
@@ -56,10 +54,16 @@ fn an_export_to_another_file_system_is_a_copy() {
 #[test]
 fn an_export_that_fails_leaves_nothing_behind() {
     let Some(disk) = SmallDisk::anywhere(100 << 10) else { return };
-    let (_directory, store, stored) = complete(&Source::tree(&[50_000, 200_000], 65_536));
-    let error = store.export(&stored, &disk.path().join("copy")).err().unwrap();
-    assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
-    assert!(names(disk.path()).is_empty());
+    let deep = Source::made(&options(65_536), |path| {
+        fs::create_dir_all(path.join("d/".repeat(1_000))).unwrap();
+        fs::write(path.join("too-long"), noise(200_000, 1)).unwrap();
+    });
+    for source in [Source::tree(&[50_000, 200_000], 65_536), deep] {
+        let (_directory, store, stored) = complete(&source);
+        let error = store.export(&stored, &disk.path().join("copy")).err().unwrap();
+        assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+        assert!(names(disk.path()).is_empty());
+    }
 }
 
 #[test]

@@ -1,20 +1,31 @@
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use shoal_core::content::PieceLength;
-use shoal_peer::store::{Import, ImportPlan, Store, StoreError};
+use shoal_core::content::BlobNumber;
+use shoal_peer::store::{Import, Store, StoreError};
 use tempfile::TempDir;
 
-use crate::support::{Source, names, snapshot};
+use crate::support::{Source, bytes_of, names, options, snapshot};
+
+const QUOTA: u64 = 1_000_000;
 
 fn store() -> (TempDir, Arc<Store>) {
     let directory = tempfile::tempdir().unwrap();
-    let store = Store::open(directory.path(), Some(1_000_000)).unwrap();
+    let store = Store::open(directory.path(), Some(QUOTA)).unwrap();
     (directory, Arc::new(store))
 }
 
-fn plan(name: &str, is_directory: bool, total_bytes: u64) -> ImportPlan {
-    let piece_length = Some(PieceLength::MIN);
-    ImportPlan { name: name.to_owned(), is_directory, total_bytes, piece_length }
+fn start(store: &Arc<Store>, source: &Source) -> Result<Import, StoreError> {
+    Import::start(store, source.manifest().clone())
+}
+
+/// The bytes that an import takes: those of the pieces that are neither the manifest's nor holes.
+fn bytes_to_import(source: &Source) -> Vec<u8> {
+    let (manifest, layout) = (source.manifest(), source.stored.layout());
+    let holes: Vec<_> = manifest.holes().collect();
+    let blobs = layout.blobs().filter(|blob| *blob != BlobNumber::MANIFEST);
+    let pieces = blobs.flat_map(|blob| layout.pieces_of(blob));
+    let sent = pieces.filter(|piece| !holes.contains(piece));
+    sent.flat_map(|piece| bytes_of(&source.stored, layout.whole(piece)).unwrap()).collect()
 }
 
 fn assert_nothing_is_left(directory: &Path) {
@@ -25,30 +36,39 @@ fn assert_nothing_is_left(directory: &Path) {
 #[test]
 fn an_imported_tree_has_the_same_id_and_files() {
     let (directory, store) = store();
-    let source = Source::tree(&[0, 65_536, 65_537, 3, 300_000], 65_536);
-    let manifest = source.stored.manifest();
-    let total = manifest.layout().total_bytes();
-    let mut import = Import::start(&store, plan("model", true, total)).unwrap();
-    for path in manifest.empty_directories() {
-        import.empty_directory(path.clone()).unwrap();
-    }
-    // In reverse order of the manifest.
-    for file in manifest.files().iter().rev() {
-        import.file(file.path.clone(), file.size, file.executable).unwrap();
-        for chunk in fs::read(source.path.join(&file.path)).unwrap().chunks(50_000) {
-            import.chunk(chunk).unwrap();
-        }
+    let source = Source::tree(&[0, 65_536, 65_537, 3, 300_000, 4], 65_536);
+    let mut import = start(&store, &source).unwrap();
+    for chunk in bytes_to_import(&source).chunks(50_000) {
+        import.chunk(chunk).unwrap();
     }
     let stored = import.finish().unwrap();
     assert_eq!(stored.id(), source.stored.id());
-    assert_eq!(stored.hashes(), source.stored.hashes());
-    assert_eq!(snapshot(&stored.path()), snapshot(&source.path));
-    assert!(stored.is_complete());
+    source.assert_same(&stored);
     assert!(names(&directory.path().join("import")).is_empty());
     // The reserved room is used once, not twice.
-    let (evicted, _) = store.make_room(1_000_000 - total).unwrap();
+    let (evicted, room) = store.make_room(QUOTA - source.descriptor().disk_bytes()).unwrap();
     assert!(evicted.is_empty());
     assert_eq!(store.contents().len(), 1);
+    drop(room);
+    let copy = directory.path().join("copy");
+    store.export(&stored, &copy).unwrap();
+    assert_eq!(snapshot(&copy), snapshot(&source.path));
+}
+
+#[test]
+fn an_import_lacks_the_pieces_that_are_holes() {
+    let (_directory, store) = store();
+    let source = Source::made(&options(65_536), |path| {
+        let mut bytes = vec![0; 5 * 65_536 + 9];
+        bytes[70_000] = 1;
+        bytes[5 * 65_536] = 2;
+        std::fs::write(path.join("file"), bytes).unwrap();
+    });
+    let bytes = bytes_to_import(&source);
+    assert_eq!(bytes.len(), 65_536 + 9);
+    let mut import = start(&store, &source).unwrap();
+    import.chunk(&bytes).unwrap();
+    source.assert_same(&import.finish().unwrap());
 }
 
 #[test]
@@ -56,9 +76,8 @@ fn a_file_is_imported_twice_and_stored_once() {
     let (_directory, store) = store();
     let source = Source::file(100_000, 65_536);
     let import = || {
-        let mut import = Import::start(&store, plan("model.bin", false, 100_000)).unwrap();
-        import.file("model.bin".to_owned(), 100_000, false).unwrap();
-        import.chunk(&fs::read(&source.path).unwrap()).unwrap();
+        let mut import = start(&store, &source).unwrap();
+        import.chunk(&bytes_to_import(&source)).unwrap();
         import.finish().unwrap()
     };
     let first = import();
@@ -69,51 +88,48 @@ fn a_file_is_imported_twice_and_stored_once() {
 #[test]
 fn an_empty_directory_can_be_imported() {
     let (_directory, store) = store();
-    let stored = Import::start(&store, plan("nothing", true, 0)).unwrap().finish().unwrap();
+    let source = Source::made(&options(65_536), |_| {});
+    let stored = start(&store, &source).unwrap().finish().unwrap();
     assert!(stored.is_complete());
-    assert!(stored.path().is_dir());
 }
 
 #[test]
 fn an_aborted_import_leaves_nothing_behind() {
     let (directory, store) = store();
-    let mut import = Import::start(&store, plan("model", true, 900_000)).unwrap();
-    import.file("a/b".to_owned(), 100_000, false).unwrap();
-    import.chunk(&[0; 10_000]).unwrap();
-    let second = Import::start(&store, plan("model", true, 100_001));
-    assert!(matches!(second, Err(StoreError::QuotaExceeded { missing: 1, .. })));
+    let first = Source::file(900_000, 65_536);
+    let second = Source::seeded_file(200_000, 65_536, 2);
+    let mut import = start(&store, &first).unwrap();
+    import.chunk(&bytes_to_import(&first)[..100_000]).unwrap();
+    let both = first.descriptor().disk_bytes() + second.descriptor().disk_bytes();
+    match start(&store, &second) {
+        Err(StoreError::QuotaExceeded { missing, .. }) => assert_eq!(missing, both - QUOTA),
+        _ => panic!("both fit into the quota"),
+    }
     drop(import);
     assert_nothing_is_left(directory.path());
-    Import::start(&store, plan("model", true, 1_000_000)).unwrap();
+    start(&store, &second).unwrap();
 }
 
 #[test]
-fn parts_that_do_not_fit_the_plan_are_refused() {
+fn bytes_that_are_not_those_of_the_manifest_are_refused() {
     let (directory, store) = store();
-    let start = |is_directory| Import::start(&store, plan("model", is_directory, 10)).unwrap();
-    let file = |import: &mut Import, path: &str, size| import.file(path.to_owned(), size, false);
-    let refused = |outcome| matches!(outcome, Err(StoreError::Import(_) | StoreError::Manifest(_)));
+    let source = Source::tree(&[100_000, 5], 65_536);
+    let bytes = bytes_to_import(&source);
+    let refused = |outcome| matches!(outcome, Err(StoreError::Import(_)));
 
-    assert!(refused(start(true).chunk(b"early")));
-    assert!(refused(file(&mut start(true), "a", 11)));
-    for path in ["../a", "/etc/passwd", "a//b", ""] {
-        assert!(refused(file(&mut start(true), path, 1)), "{path}");
-        assert!(refused(start(true).empty_directory(path.to_owned())), "{path}");
-    }
-    assert!(refused(file(&mut start(false), "other", 1)));
-    assert!(refused(start(false).finish().map(drop)));
-
-    let mut import = start(true);
-    file(&mut import, "a", 2).unwrap();
-    assert!(refused(import.chunk(b"abc")));
-    import.chunk(b"a").unwrap();
-    assert!(refused(file(&mut import, "b", 2)));
+    let mut import = start(&store, &source).unwrap();
+    assert!(refused(import.chunk(&vec![7; bytes.len()])));
     drop(import);
 
-    let mut import = start(true);
-    for _ in 0..2 {
-        file(&mut import, "a", 0).unwrap();
+    let mut import = start(&store, &source).unwrap();
+    import.chunk(&bytes).unwrap();
+    assert!(refused(import.chunk(&[1])));
+    drop(import);
+
+    for end in [0, 65_536, bytes.len() - 1] {
+        let mut import = start(&store, &source).unwrap();
+        import.chunk(&bytes[..end]).unwrap();
+        assert!(refused(import.finish().map(drop)), "{end}");
     }
-    assert!(refused(import.finish().map(drop)));
     assert_nothing_is_left(directory.path());
 }

@@ -5,10 +5,9 @@ use std::{
     path::Path,
 };
 
-use shoal_core::content::PieceIndex;
 use shoal_peer::store::{Store, StoreError, Stored};
 
-use crate::support::{Source, hashed, noise};
+use crate::support::{Source, blob_piece, bytes_of, hashed, noise};
 
 const LENGTH: usize = 200_000;
 
@@ -22,8 +21,7 @@ const CHANGES: [(&str, Change); 3] = [
 ];
 
 fn read(stored: &Stored, piece: u32) -> Result<(), StoreError> {
-    let block = stored.layout().whole(PieceIndex::new(piece));
-    stored.read(block, &mut vec![0; block.length as usize])
+    bytes_of(stored, stored.layout().whole(blob_piece(piece))).map(drop)
 }
 
 #[test]
@@ -42,12 +40,12 @@ fn a_file_that_changes_while_it_is_seeded_is_refused() {
 #[test]
 fn a_replaced_file_is_never_mixed_with_the_old_one() {
     let source = Source::file(LENGTH, 65_536);
-    let before = source.bytes(source.stored.layout().whole(PieceIndex::new(0)));
+    let before = source.bytes(source.stored.layout().whole(blob_piece(0)));
     let other = source.path.with_extension("new");
     fs::write(&other, noise(LENGTH, 2)).unwrap();
     fs::rename(&other, &source.path).unwrap();
     // The store's open file is still the old one.
-    assert_eq!(source.bytes(source.stored.layout().whole(PieceIndex::new(0))), before);
+    assert_eq!(source.bytes(source.stored.layout().whole(blob_piece(0))), before);
 }
 
 #[test]

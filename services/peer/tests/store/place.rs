@@ -8,20 +8,22 @@ use std::{
     thread,
 };
 
-use shoal_core::content::PieceIndex;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
+use shoal_core::content::ContentId;
 use shoal_peer::store::{
-    Exported, Hashed, OneShot, RootedPath, Store, StoreError, Stored, hash, hash_at,
+    Exported, HashOptions, Hashed, OneShot, RootedPath, Store, StoreError, Stored, hash, hash_at,
 };
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Source, hashed, names, noise, snapshot};
+use crate::support::{
+    Source, blob_piece, bytes_of, finish, hashed, mode, names, noise, snapshot, state_name, umask,
+};
 
 const LENGTH: usize = 100_000;
 
 fn read(stored: &Stored) -> Result<(), StoreError> {
-    let block = stored.layout().whole(PieceIndex::new(0));
-    stored.read(block, &mut vec![0; block.length as usize])
+    bytes_of(stored, stored.layout().whole(blob_piece(0))).map(drop)
 }
 
 fn beneath(root: &Path, path: &Path) -> RootedPath {
@@ -29,7 +31,7 @@ fn beneath(root: &Path, path: &Path) -> RootedPath {
 }
 
 fn hash_beneath(root: &Path, path: &Path) -> Result<Hashed, StoreError> {
-    hash_at(&CancellationToken::new(), &beneath(root, path), None, |_| {})
+    hash_at(&CancellationToken::new(), &beneath(root, path), &HashOptions::default(), |_| {})
 }
 
 /// Another user's file, with the size and time of `model`.
@@ -116,7 +118,10 @@ fn a_path_that_leads_out_of_its_root_is_neither_hashed_nor_written() {
     fs::write(root.join("tree/inner/file"), "public").unwrap();
     symlink("inner/file", root.join("tree/link")).unwrap();
     let whole = hash_beneath(&root, &root.join("tree")).unwrap();
-    assert_eq!(whole.manifest.id(), hash(&root.join("tree"), None, |_| {}).unwrap().manifest.id());
+    assert_eq!(
+        whole.manifest.id(),
+        hash(&root.join("tree"), &HashOptions::default(), |_| {}).unwrap().manifest.id()
+    );
 
     symlink(&outside, root.join("way-out")).unwrap();
     let source = Source::file(LENGTH, 65_536);
@@ -149,7 +154,7 @@ fn hashing_never_follows_a_directory_that_becomes_a_link() {
     fs::write(outside.join("file"), noise(LENGTH, 77)).unwrap();
     make_alike(&outside.join("file"), &root.join("tree/file"));
     let file = root.join("tree/file");
-    let known = hash(&file, None, |_| {}).unwrap().manifest.id();
+    let known = hash(&file, &HashOptions::default(), |_| {}).unwrap().manifest.id();
     let id = || hash_beneath(&root, &file).map(|hashed| hashed.manifest.id());
     while_it_alternates(&root.join("tree"), &outside, || {
         let ids = (0..1000).filter_map(|_| id().ok());
@@ -199,12 +204,8 @@ fn an_export_has_no_setuid_bit() {
     let copy = here.path().join("copy");
     let how = store.export(&stored, &copy).unwrap();
     assert!(how == Exported::Reflink || how == Exported::Copy, "{how:?}");
-    assert_eq!(mode(&copy), 0o755);
+    assert_eq!(mode(&copy), 0o755 & !umask());
     assert_eq!(snapshot(&copy).len(), snapshot(&source.path).len());
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 #[test]
@@ -227,8 +228,7 @@ fn a_data_directory_is_closed_to_other_users() {
 }
 
 fn begin(source: &Source, directory: &TempDir) -> Result<OneShot, StoreError> {
-    let (manifest, hashes) = (source.stored.manifest().clone(), source.stored.hashes().clone());
-    OneShot::begin(&directory.path().join("copy"), manifest, hashes)
+    OneShot::begin(&directory.path().join("copy"), source.metadata())
 }
 
 #[test]
@@ -239,10 +239,10 @@ fn the_state_of_a_download_is_not_kept_in_another_users_directory() {
     let trap = here.path().join("trap");
     fs::write(&victim, "precious").unwrap();
     fs::create_dir(&trap).unwrap();
-    for name in ["lock", "hashes.new", "manifest.new", "data"] {
+    for name in ["lock", "descriptor.new", "manifest.new", "manifest", "held.new", "blobs"] {
         symlink(&victim, trap.join(name)).unwrap();
     }
-    let state = here.path().join(".copy.shoal");
+    let state = here.path().join(state_name(source.stored.id(), "copy"));
     let expect_refusal = || {
         assert!(matches!(begin(&source, &here), Err(StoreError::NotOurs(_))));
         let resumed = OneShot::resume(&here.path().join("copy"), source.stored.id());
@@ -253,7 +253,7 @@ fn the_state_of_a_download_is_not_kept_in_another_users_directory() {
     expect_refusal();
     fs::remove_file(&state).unwrap();
     // Only root can change the owner of a directory.
-    if chown(&trap, Some(12_345), None).is_ok() {
+    if chown(&trap, Some(54_321), None).is_ok() {
         fs::rename(&trap, &state).unwrap();
         expect_refusal();
         fs::remove_dir_all(&state).unwrap();
@@ -261,5 +261,30 @@ fn the_state_of_a_download_is_not_kept_in_another_users_directory() {
     let download = begin(&source, &here).unwrap();
     assert_eq!(mode(&state), 0o700);
     source.send_all(download.stored());
-    download.finish().unwrap();
+    finish(download).unwrap();
+}
+
+#[test]
+fn what_other_users_put_beside_a_destination_does_not_stop_a_download() {
+    let source = Source::file(LENGTH, 65_536);
+    let here = tempfile::tempdir().unwrap();
+    // As the state of another download to the same destination is named.
+    let other =
+        |number: u8| here.path().join(state_name(ContentId::from_bytes([number; 32]), "copy"));
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("descriptor"), "a descriptor").unwrap();
+    symlink(elsewhere.path(), other(1)).unwrap();
+    fs::write(other(2), "a file").unwrap();
+    symlink("nowhere", other(3)).unwrap();
+    fs::create_dir(other(4)).unwrap();
+    // To read from it would take forever.
+    let pipe = other(4).join("descriptor");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    // Only root can change the owner of a directory.
+    if chown(other(4), Some(54_321), None).is_err() {
+        fs::remove_dir_all(other(4)).unwrap();
+    }
+    let download = begin(&source, &here).unwrap();
+    source.send_all(download.stored());
+    finish(download).unwrap();
 }

@@ -6,14 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use shoal_core::{
-    content::{ContentId, PieceIndex},
-    swarm::LinkKey,
-};
+use shoal_core::{content::ContentId, swarm::LinkKey};
 use shoal_peer::store::{Store, Stored};
 use tempfile::TempDir;
 
-use crate::support::{Source, snapshot};
+use crate::support::{Source, blob_piece, held_blob_pieces};
 
 const PIECE_LENGTH: u64 = 65_536;
 
@@ -46,19 +43,19 @@ impl Begun {
 
     fn send(&self, to: &Stored, pieces: impl IntoIterator<Item = u32>) {
         for piece in pieces {
-            self.source.send(to, LinkKey(1), PieceIndex::new(piece)).unwrap();
+            self.source.send(to, LinkKey(1), blob_piece(piece)).unwrap();
         }
     }
 
     fn held(&self) -> Vec<u32> {
         let (_store, download) = self.open();
-        download.held().iter().map(PieceIndex::get).collect()
+        held_blob_pieces(&download)
     }
 
     fn complete(&self) {
         let (_store, download) = self.open();
         self.source.send_all(&download);
-        assert_eq!(snapshot(&download.path()), snapshot(&self.source.path));
+        self.source.assert_same(&download);
     }
 }
 
@@ -125,13 +122,13 @@ fn after_a_reboot_only_pieces_since_the_checkpoint_are_hashed_again() {
     begun.send(&download, [3, 4, 5]);
     drop((store, download));
     // Piece 1 is lost unnoticed: pieces before the checkpoint are not hashed again.
-    lose(&begun.inside("data"), 1);
-    lose(&begun.inside("data"), 4);
+    lose(&begun.inside("blobs/1"), 1);
+    lose(&begun.inside("blobs/1"), 4);
     assert_eq!(begun.held(), [0, 1, 2, 3, 4, 5]);
     reboot(&begun.inside("held.log"));
     assert_eq!(begun.held(), [0, 1, 2, 3, 5]);
     // The pieces that were hashed again now count as before the checkpoint.
-    lose(&begun.inside("data"), 5);
+    lose(&begun.inside("blobs/1"), 5);
     reboot(&begun.inside("held.log"));
     assert_eq!(begun.held(), [0, 1, 2, 3, 5]);
 }
@@ -142,7 +139,7 @@ fn files_that_a_reboot_lost_are_fetched_again() {
     let (store, download) = begun.open();
     begun.send(&download, [0, 1, 2]);
     drop((store, download));
-    fs::remove_file(begun.inside("data")).unwrap();
+    fs::remove_file(begun.inside("blobs/1")).unwrap();
     reboot(&begun.inside("held.log"));
     assert!(begun.held().is_empty());
     begun.complete();
@@ -159,11 +156,11 @@ fn deleted_or_truncated_pieces_are_fetched_again_and_never_served() {
         begun.send(&download, pieces);
         download.checkpoint().unwrap();
         drop((store, download));
-        cut(&begun.inside("data"), 2 * PIECE_LENGTH + 1);
+        cut(&begun.inside("blobs/1"), 2 * PIECE_LENGTH + 1);
         for _ in 0..2 {
             assert_eq!(begun.held(), [0, 1], "the remaining pieces are kept, and logged");
         }
-        fs::remove_file(begun.inside("data")).unwrap();
+        fs::remove_file(begun.inside("blobs/1")).unwrap();
         for _ in 0..2 {
             assert!(begun.held().is_empty());
         }
@@ -179,7 +176,7 @@ fn a_checkpoint_is_due_after_64_mib() {
     let download = source.add_to(&store);
     assert!(!download.is_checkpoint_due());
     for piece in 0..64 {
-        source.send(&download, LinkKey(1), PieceIndex::new(piece)).unwrap();
+        source.send(&download, LinkKey(1), blob_piece(piece)).unwrap();
     }
     assert!(download.is_checkpoint_due());
     download.checkpoint().unwrap();

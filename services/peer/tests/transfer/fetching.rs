@@ -10,10 +10,14 @@ use shoal_proto::peer::v1::RequestPieceResponse;
 use tokio::{net::TcpListener, time::timeout};
 use tonic::Status;
 
-use crate::harness::{ATTEMPT, CONTENT, LINK, Leecher, Listening, PIECE, Parrot, Seeder};
+use crate::harness::{ATTEMPT, CONTENT, FIRST, LINK, Leecher, Listening, PIECE, Parrot, Seeder};
 
 fn block(piece: u32, offset: u32, data: &[u8]) -> RequestPieceResponse {
-    RequestPieceResponse { piece, offset, data: Bytes::copy_from_slice(data) }
+    RequestPieceResponse {
+        piece: FIRST.wrapping_add(piece),
+        offset,
+        data: Bytes::copy_from_slice(data),
+    }
 }
 
 /// Fetches pieces 0 and 1 from a neighbour. Returns the events, and how the fetch ends.
@@ -44,7 +48,7 @@ async fn fetched_blocks_are_stored_and_reported() {
     assert_eq!(arrived, bytes.len());
     assert_eq!(leecher.answers, 1, "the answer to the call was timed");
     assert!(leecher.copy.stored().is_complete());
-    assert_eq!(fs::read(leecher.copy.stored().path()).unwrap(), bytes);
+    assert_eq!(fs::read(leecher.copy.stored().path().join("blobs/1")).unwrap(), bytes);
 }
 
 #[tokio::test]
@@ -53,7 +57,7 @@ async fn a_neighbour_that_sends_an_unrequested_block_is_reported() {
     let whole = &seeder.bytes[..PIECE as usize];
     for (case, messages) in [
         ("another piece", vec![block(1, 0, whole)]),
-        ("a nonexistent piece", vec![block(u32::MAX, 0, whole)]),
+        ("a nonexistent piece", vec![block(u32::MAX - FIRST, 0, whole)]),
         ("another offset", vec![block(0, 16_384, &whole[16_384..32_768])]),
         ("more than a piece", vec![block(0, 0, &seeder.bytes[..PIECE as usize * 2])]),
         ("part of a block", vec![block(0, 0, &whole[..100])]),
@@ -185,7 +189,7 @@ async fn several_neighbours_and_calls_share_a_download() {
     for _ in &calls {
         assert_eq!(leecher.until_end().await.1, FetchEnd::Done);
     }
-    assert_eq!(fs::read(leecher.copy.stored().path()).unwrap(), bytes);
+    assert_eq!(fs::read(leecher.copy.stored().path().join("blobs/1")).unwrap(), bytes);
 }
 
 #[tokio::test]

@@ -12,11 +12,11 @@ use shoal_common::{
 };
 use shoal_core::{
     Address,
-    content::{ContentId, PieceLength},
+    content::{ContentId, Metadata, PieceLength},
     swarm::{Attempt, ContentKey, FetchEnd, FetchKey, FetchRange, Input, LinkKey},
 };
 use shoal_peer::{
-    store::{OneShot, Stored, hash},
+    store::{HashOptions, OneShot, Stored, hash},
     transfer::{
         BlockSource, ContentIndex, Downloads, Event, FetchSpec, IoThreads, RateCap, RequestPiece,
         SocketTuning, Uploads,
@@ -32,6 +32,9 @@ use tonic::{
     service::Routes,
 };
 use tonic_prost::ProstCodec;
+
+/// The first piece of the file: the one before it is the manifest's. Tests count from it.
+pub(crate) const FIRST: u32 = 1;
 
 pub(crate) const CONTENT: ContentKey = ContentKey(1);
 pub(crate) const LINK: LinkKey = LinkKey(1);
@@ -109,7 +112,9 @@ impl Seeder {
         let path = directory.path().join("source");
         let bytes = noise(length);
         fs::write(&path, &bytes).expect("written");
-        let hashed = hash(&path, Some(PieceLength::MIN), |_| {}).expect("hashed");
+        let piece_length = Some(PieceLength::MIN);
+        let options = HashOptions { piece_length, ..HashOptions::default() };
+        let hashed = hash(&path, &options, |_| {}).expect("hashed");
         let stored = Stored::in_place(hashed);
         let (sender, events) = mpsc::channel(16);
         let uploads = Uploads::new(sender, RateCap::new(cap));
@@ -155,7 +160,7 @@ impl Seeder {
     }
 
     pub(crate) fn request(&self, pieces: &[u32]) -> RequestPieceRequest {
-        let range = |piece: &u32| PieceRange { piece: *piece, offset: 0, length: 0 };
+        let range = |piece: &u32| PieceRange { piece: FIRST + piece, offset: 0, length: 0 };
         RequestPieceRequest {
             content_id: self.stored.id().to_string(),
             ranges: pieces.iter().map(range).collect(),
@@ -197,8 +202,9 @@ impl Leecher {
 
     pub(crate) fn capped(of: &Seeder, cap: Option<Rate>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let (manifest, hashes) = (of.stored.manifest().clone(), of.stored.hashes().clone());
-        let copy = OneShot::begin(&directory.path().join("copy"), manifest, hashes).expect("room");
+        let manifest = of.stored.manifest().expect("a publisher has it").clone();
+        let metadata = Metadata::Manifest(manifest);
+        let copy = OneShot::begin(&directory.path().join("copy"), metadata).expect("room");
         let (sender, events) = mpsc::channel(16);
         let downloads = Downloads::new(sender, RateCap::new(cap), PATIENCE);
         let io_threads = IoThreads::start(IO_THREADS).expect("threads");
@@ -224,7 +230,7 @@ impl Leecher {
         let stored = self.copy.stored().clone();
         let whole = |piece: &u32| FetchRange {
             attempt: ATTEMPT,
-            range: stored.layout().range(*piece, 0, 0).expect("a piece"),
+            range: stored.layout().range(FIRST + piece, 0, 0).expect("a piece"),
         };
         let ranges = pieces.iter().map(whole).collect();
         FetchSpec {

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::harness::{CONTENT, LINK, PATIENCE, PIECE, Seeder};
+use crate::harness::{CONTENT, FIRST, LINK, PATIENCE, PIECE, Seeder};
 
 /// When there was no event for so long, there are no more.
 const QUIET: Duration = Duration::from_millis(300);
@@ -27,9 +27,9 @@ async fn requested(seeder: &mut Seeder) -> ServeKey {
 async fn the_stored_bytes_arrive_in_the_requested_order() {
     let mut seeder = Seeder::start(PIECE as usize * 3 + 1000).await;
     let ranges = vec![
-        PieceRange { piece: 3, offset: 0, length: 0 },
-        PieceRange { piece: 0, offset: 16_384, length: 20_000 },
-        PieceRange { piece: 1, offset: 0, length: PIECE },
+        PieceRange { piece: FIRST + 3, offset: 0, length: 0 },
+        PieceRange { piece: FIRST, offset: 16_384, length: 20_000 },
+        PieceRange { piece: FIRST + 1, offset: 0, length: PIECE },
     ];
     let request = RequestPieceRequest { ranges, block_length: 16_384, ..seeder.request(&[]) };
     let mut blocks = seeder.call(request).await.unwrap();
@@ -43,9 +43,9 @@ async fn the_stored_bytes_arrive_in_the_requested_order() {
     }
     let mut blocks_read = Vec::new();
     while let Some(block) = blocks.message().await.unwrap() {
-        let start = (block.piece * PIECE + block.offset) as usize;
+        let start = ((block.piece - FIRST) * PIECE + block.offset) as usize;
         assert_eq!(block.data, seeder.bytes[start..start + block.data.len()]);
-        blocks_read.push((block.piece, block.offset, block.data.len()));
+        blocks_read.push((block.piece - FIRST, block.offset, block.data.len()));
     }
     let whole = (0..4).map(|number| (1, number * 16_384, 16_384));
     let expected: Vec<_> =
@@ -73,7 +73,7 @@ async fn a_truncated_source_ends_in_an_error_and_never_in_wrong_bytes() {
     let error = loop {
         match blocks.message().await {
             Ok(Some(block)) => {
-                let start = (block.piece * PIECE + block.offset) as usize;
+                let start = ((block.piece - FIRST) * PIECE + block.offset) as usize;
                 assert_eq!(block.data, bytes[start..start + block.data.len()]);
             }
             Ok(None) => panic!("the call ended without an error"),
@@ -88,7 +88,7 @@ async fn requests_that_cannot_be_served_are_refused_with_the_reason() {
     let seeder = Seeder::start(PIECE as usize + 1000).await;
     let good = seeder.request(&[0]);
     let range = |piece, offset, length| RequestPieceRequest {
-        ranges: vec![PieceRange { piece, offset, length }],
+        ranges: vec![PieceRange { piece: FIRST + piece, offset, length }],
         ..good.clone()
     };
     let cases = [
@@ -128,7 +128,7 @@ async fn a_refusal_comes_after_the_granted_blocks_and_gives_the_reason() {
         seeder.uploads.grant(serve, 2);
         seeder.uploads.refuse(serve, reason);
         for piece in 0..2 {
-            assert_eq!(blocks.message().await.unwrap().unwrap().piece, piece);
+            assert_eq!(blocks.message().await.unwrap().unwrap().piece, FIRST + piece);
             assert!(matches!(seeder.next().await, Event::Swarm(Input::BlockSent { .. })));
         }
         let refusal: Status = blocks.message().await.unwrap_err();

@@ -257,7 +257,7 @@ impl User {
     /// Compares a peer's copy with the published file.
     async fn compare(&self, peer: usize, content: &Content) {
         let data = self.places.data(Target::Peer(peer));
-        let copy = data.join("contents").join(&content.id).join("data");
+        let copy = data.join("contents").join(&content.id).join("blobs/1");
         let original = content.file.clone();
         let same = spawn_blocking(move || are_same(&copy, &original)).await;
         match same {

@@ -208,7 +208,7 @@ impl Cluster {
         let (held, pieces) = self.held(peer, content)?;
         ensure!(held == pieces, "{} holds {held} of {pieces} pieces", peer.name);
         let copy = self.folder.path().join(&peer.name);
-        peer.copy_out(&format!("/var/lib/shoal/contents/{}/data", content.id), &copy)?;
+        peer.copy_out(&format!("/var/lib/shoal/contents/{}/blobs/1", content.id), &copy)?;
         files::check_copy(&copy, content.hash).with_context(|| peer.name.clone())?;
         std::fs::remove_file(&copy)?;
         Ok(())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use shoal_core::content::MAX_MANIFEST_BYTES;
 use shoal_proto::peer::v1::{
     GetManifestRequest, GetManifestResponse, peer_service_client::PeerServiceClient,
 };
@@ -28,7 +29,10 @@ impl LazyReaders {
             let channel = endpoint.connect().await.expect("the server listens");
             let requests = (0..calls).map(|_| {
                 let mut client = PeerServiceClient::new(channel.clone());
-                let request = GetManifestRequest { content_id: id.to_owned() };
+                let request = GetManifestRequest {
+                    content_id: id.to_owned(),
+                    max_manifest_bytes: MAX_MANIFEST_BYTES,
+                };
                 async move { client.get_manifest(request).await }
             });
             let answers: Vec<Result<_, Status>> = join_all(requests).await;

@@ -241,7 +241,8 @@ impl<'a> Scenario<'a> {
 
     /// Installs the chart with one peer on each node, and runs a pod that uses its own node's peer.
     pub(super) fn run_on_each_node(&self) -> anyhow::Result<()> {
-        let directory = format!("/var/lib/{}", self.cluster.namespace);
+        // Not that of an earlier run, which the node keeps and another version may have written.
+        let directory = format!("/var/lib/{}-{}", self.cluster.namespace, std::process::id());
         let host_path = format!("peer.daemonSet.hostPath={directory}");
         let mut arguments = self.setup.helm.clone();
         let values = ["--set", "peer.kind=DaemonSet", "--set", &host_path];

@@ -106,7 +106,7 @@ impl Setup {
     /// The division of the content into pieces.
     pub fn layout(&self) -> Result<Layout, LayoutError> {
         let piece_length = self.piece_length.unwrap_or_else(|| PieceLength::for_size(self.size));
-        Layout::new(piece_length, vec![self.size])
+        Layout::new(0, piece_length, [self.size])
     }
 
     /// The textbook's lower bound: `max{F/us, F/dmin, N*F/(us+sum ui)}`.

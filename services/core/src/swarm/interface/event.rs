@@ -125,7 +125,8 @@ pub enum Input {
     AddContent {
         /// Its key.
         content: ContentKey,
-        /// Its pieces.
+        /// Its pieces. Until [`Input::LayoutKnown`], only those are requested whose places are
+        /// known.
         layout: Layout,
         /// The pieces that are held and verified.
         held: Bitfield,
@@ -147,6 +148,13 @@ pub enum Input {
     RemoveContent {
         /// The content.
         content: ContentKey,
+    },
+    /// The places of all pieces of a content are known, because its manifest is.
+    LayoutKnown {
+        /// The content.
+        content: ContentKey,
+        /// As many pieces as in the layout before.
+        layout: Layout,
     },
     /// A link is up: both hellos were exchanged.
     LinkUp {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    content::PieceIndex,
+    content::{Layout, PieceIndex, PieceLength},
     swarm::{Input, LinkKey, Output, PeerMessage, Priority, Settings, testing::*},
 };
 
@@ -249,4 +249,38 @@ fn a_neighbour_with_enough_to_request_gets_haves_later() {
     assert!(said(&outputs, newcomer).is_empty(), "it knew of 16 that it lacks");
     let later = said(&bench.pass(Duration::from_secs(1)), newcomer);
     assert_eq!(later, [have([20])]);
+}
+
+#[test]
+fn until_the_manifest_is_known_only_its_pieces_are_requested() {
+    const BLOB_PIECES: u32 = 8;
+    let manifest_bytes = 2 * u64::from(Layout::MANIFEST_PIECE.get());
+    let partial = Layout::of_manifest(manifest_bytes, PieceLength::MIN, BLOB_PIECES).unwrap();
+    let blob = u64::from(BLOB_PIECES) * u64::from(PIECE);
+    let layout = Layout::new(manifest_bytes, PieceLength::MIN, [blob]).unwrap();
+    let count = layout.piece_count();
+    let mut bench = Bench::new();
+    bench.tell(Input::AddContent {
+        content: CONTENT,
+        layout: partial,
+        held: bitfield(count, []),
+        sequential: false,
+        super_seeding: false,
+    });
+    let seeder = bench.neighbour(0..count);
+    let mut requested = bench.unchokes_us(seeder);
+    let mut pieces = BTreeSet::new();
+    while let Some(call) = requested.pop() {
+        for range in call.ranges {
+            pieces.insert(range.piece.get());
+            requested.extend(asked(&bench.arrive(call.fetch, range)));
+            requested.extend(asked(&bench.store(range.piece.get())));
+        }
+    }
+    assert_eq!(pieces, BTreeSet::from([0, 1]));
+    let status = bench.swarm.content_status(CONTENT).unwrap();
+    assert_eq!((status.held, status.missing), (2, BLOB_PIECES), "it is not complete");
+    let outputs = bench.tell(Input::LayoutKnown { content: CONTENT, layout });
+    let requested = pieces_asked(&outputs);
+    assert!(!requested.is_empty() && requested.iter().all(|piece| *piece >= 2), "{requested:?}");
 }

@@ -1,4 +1,5 @@
-//! Fetches the manifest and piece hashes of a content id from any peer; the id proves them.
+//! Fetches the descriptor of a content id from any peer, with the manifest if that is short; the id
+//! proves them.
 //!
 //! Anybody can announce peers that accept a connection and never answer. An honest peer must not
 //! wait behind them: peers that were not asked yet go first, of hosts with the fewest calls, and a
@@ -12,14 +13,13 @@ use shoal_common::channel::{Channel, ConnectError, Options};
 use shoal_core::{
     Address,
     content::{
-        ContentId, MAX_MANIFEST_BYTES, Manifest, ManifestError, PieceHashes, PieceHashesError,
+        ContentId, Descriptor, DescriptorError, Manifest, ManifestError, ManifestHashes,
+        ManifestHashesError, Metadata,
     },
 };
-use shoal_proto::peer::v1::{
-    GetManifestRequest, GetPieceHashesRequest, peer_service_client::PeerServiceClient,
-};
+use shoal_proto::peer::v1::{GetManifestRequest, peer_service_client::PeerServiceClient};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -37,14 +37,12 @@ const TURN: Duration = Duration::from_secs(2);
 /// Calls in progress, at most.
 const MAX_CALLS: usize = 256;
 
-/// Longest wait for one peer's manifest and hashes.
+/// Longest wait for one peer's answer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Bytes of long manifests and lists of hashes that the process receives at a time.
-const LONG_LISTS_BYTES: usize = MAX_MANIFEST_BYTES;
-
-/// A list up to this length is short: all calls together take no more than a long one.
-const SHORT_LIST_BYTES: usize = LONG_LISTS_BYTES / MAX_CALLS;
+/// Bytes of a manifest that is fetched with its descriptor, at most: more than that of a file of
+/// 8,192 pieces. A longer one comes in pieces, from several peers.
+const SHORT_MANIFEST_BYTES: u64 = 320 << 10;
 
 #[derive(Debug, thiserror::Error)]
 enum ResolveError {
@@ -54,14 +52,16 @@ enum ResolveError {
     Status(#[from] Status),
     #[error("the answer took longer than {PATIENCE:?}")]
     Slow,
-    #[error("the peer sent the manifest of another content")]
+    #[error("the peer sent the descriptor of another content")]
     OtherContent,
-    #[error("the answer is longer than {0} bytes")]
-    TooLong(usize),
+    #[error("the answer has no descriptor, or more bytes than the manifest")]
+    Malformed,
+    #[error(transparent)]
+    Descriptor(#[from] DescriptorError),
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     #[error(transparent)]
-    Hashes(#[from] PieceHashesError),
+    Hashes(#[from] ManifestHashesError),
 }
 
 /// Asks the peers that arrive, and again those that failed, until one gives what the id proves.
@@ -69,7 +69,7 @@ enum ResolveError {
 pub(crate) async fn resolve(
     id: ContentId,
     peers: mpsc::Receiver<Address>,
-) -> Option<(Address, (Manifest, PieceHashes))> {
+) -> Option<(Address, Metadata)> {
     let ask_one = move |peer: Address| async move {
         let answer = timeout(PATIENCE, ask(id, &peer)).await.unwrap_or(Err(ResolveError::Slow));
         answer.inspect_err(|error| {
@@ -128,76 +128,33 @@ async fn with_turn<T>(turn: OwnedSemaphorePermit, call: impl Future<Output = T>)
     call.await
 }
 
-async fn ask(id: ContentId, peer: &Address) -> Result<(Manifest, PieceHashes), ResolveError> {
+async fn ask(id: ContentId, peer: &Address) -> Result<Metadata, ResolveError> {
     let mut client = PeerServiceClient::new(Channel::connect(peer, &Options::default()).await?);
-    let content_id = id.to_string();
-
-    let request = GetManifestRequest { content_id: content_id.clone() };
+    let request =
+        GetManifestRequest { content_id: id.to_string(), max_manifest_bytes: SHORT_MANIFEST_BYTES };
     let mut chunks = client.get_manifest(request).await?.into_inner();
-    let mut encoded = Vec::new();
-    // The first chunk announces the length of the manifest, which has to be correct.
-    let (mut limit, mut room) = (None, None);
-    while let Some(message) = chunks.message().await? {
-        if limit.is_none() {
-            let announced = usize::try_from(message.total_bytes).unwrap_or(usize::MAX);
-            if announced > MAX_MANIFEST_BYTES {
-                return Err(ResolveError::TooLong(MAX_MANIFEST_BYTES));
-            }
-            room = room_for(announced).await;
-            limit = Some(announced);
+    let first = chunks.message().await?.ok_or(ResolveError::Malformed)?;
+    if ContentId::of_descriptor(&first.descriptor) != id {
+        return Err(ResolveError::OtherContent);
+    }
+    let descriptor = Descriptor::decode(&first.descriptor)?;
+    if descriptor.manifest_bytes() > SHORT_MANIFEST_BYTES {
+        let hashes = ManifestHashes::verify(&descriptor, &first.piece_hashes)?;
+        return Ok(Metadata::Descriptor(descriptor, hashes));
+    }
+    let (mut encoded, mut next) = (Vec::new(), Some(first));
+    while let Some(message) = next {
+        encoded.extend_from_slice(&message.chunk);
+        // Never more than announced, whatever a stranger sends.
+        if encoded.len() as u64 > descriptor.manifest_bytes() {
+            return Err(ResolveError::Malformed);
         }
-        extend(&mut encoded, &message.chunk, limit.unwrap_or(0))?;
+        next = chunks.message().await?;
     }
-    let manifest = check(move || {
-        if ContentId::of_manifest(&encoded) != id {
-            return Err(ResolveError::OtherContent);
-        }
-        Ok(Manifest::decode(&encoded)?)
-    });
-    let manifest = manifest.await?;
-    drop(room);
-
-    let mut chunks =
-        client.get_piece_hashes(GetPieceHashesRequest { content_id }).await?.into_inner();
-    let expected = manifest.layout().piece_count() as usize * 32;
-    let _room = room_for(expected).await;
-    let mut hashes = Vec::new();
-    while let Some(message) = chunks.message().await? {
-        extend(&mut hashes, &message.hashes, expected)?;
-    }
-    check(move || {
-        let hashes = PieceHashes::verify(&manifest, &hashes)?;
-        Ok((manifest, hashes))
-    })
-    .await
-}
-
-/// Checks a list, of which up to 64 MiB are hashed, on a thread for that: the engine shares this
-/// one (ADR 12).
-async fn check<T: Send + 'static>(
-    check: impl FnOnce() -> Result<T, ResolveError> + Send + 'static,
-) -> Result<T, ResolveError> {
-    spawn_blocking(check).await.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()))
-}
-
-/// Waits until there is room for a list of this many bytes. A short one needs none, so that it does
-/// not wait for long ones, which may be slow transfers of strangers.
-async fn room_for(bytes: usize) -> Option<SemaphorePermit<'static>> {
-    static ROOM: Semaphore = Semaphore::const_new(LONG_LISTS_BYTES);
-    if bytes <= SHORT_LIST_BYTES {
-        return None;
-    }
-    let bytes = bytes.min(LONG_LISTS_BYTES) as u32;
-    Some(ROOM.acquire_many(bytes).await.expect("the semaphore is never closed"))
-}
-
-/// Appends received bytes, never more than `limit` in total, whatever a stranger sends.
-fn extend(all: &mut Vec<u8>, chunk: &[u8], limit: usize) -> Result<(), ResolveError> {
-    if all.len() + chunk.len() > limit {
-        return Err(ResolveError::TooLong(limit));
-    }
-    all.extend_from_slice(chunk);
-    Ok(())
+    // On a thread for that: the engine shares this one (ADR 12).
+    let decoding = spawn_blocking(move || Manifest::decode(descriptor, encoded));
+    let manifest = decoding.await.unwrap_or_else(|panicked| resume_unwind(panicked.into_panic()));
+    Ok(Metadata::Manifest(manifest?))
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ pub(in crate::engine) struct Content {
     news: watch::Sender<News>,
     pub(super) status: watch::Sender<Arc<Status>>,
     pub(super) targets: BTreeMap<AnnounceTarget, TargetState>,
+    /// All pieces of its manifest are held, and being read.
+    pub(super) reads_manifest: bool,
     /// When a neighbour last requested blocks.
     pub(in crate::engine) last_asked: Option<Instant>,
     /// The span of the request for it, which its work belongs to.
@@ -92,6 +94,7 @@ impl Content {
             news: watch::Sender::new(News::default()),
             status: watch::Sender::new(Arc::new(Status::unresolved(id))),
             targets: BTreeMap::new(),
+            reads_manifest: false,
             last_asked: None,
             span: info_span!(parent: asked, "content", content_id = %id),
             _stop_with_it: stop.clone().drop_guard(),
@@ -115,7 +118,7 @@ impl Content {
 
     /// Announces contain the number of missing bytes.
     pub(super) fn note_left(&self, stored: &Stored) {
-        let left = stored.layout().total_bytes() - stored.held_bytes();
+        let left = stored.descriptor().blob_bytes() - stored.held_bytes();
         self.left_bytes.store(left, Ordering::Relaxed);
     }
 

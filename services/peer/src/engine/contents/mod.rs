@@ -5,11 +5,11 @@ mod explain;
 mod peers;
 mod status;
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use shoal_core::{
     Address,
-    content::{ContentId, PieceIndex},
+    content::{ContentId, Manifest, PieceIndex},
     swarm::{ContentKey, Input, Priority},
 };
 use tokio::{
@@ -68,9 +68,9 @@ impl Engine {
         let key = self.insert(id, options, search, asked);
         let (events, stop) = (self.senders.events.clone(), self.stop.clone());
         let resolving = async move {
-            // No manifest: the content was removed before any peer had it.
-            let Some((at, (manifest, hashes))) = resolve(id, peers).await else { return };
-            let making_room = spawn_blocking(move || make_room(manifest, hashes));
+            // No descriptor: the content was removed before any peer had it.
+            let Some((at, metadata)) = resolve(id, peers).await else { return };
+            let making_room = spawn_blocking(move || make_room(metadata));
             // This may take long: data that is there already is hashed.
             let Some(outcome) = stop.run_until_cancelled(making_room).await else { return };
             let outcome = outcome.expect("making room for a content does not panic");
@@ -121,7 +121,7 @@ impl Engine {
         key
     }
 
-    /// The manifest was fetched, and room made for the content or not.
+    /// The descriptor was fetched, and room made for the content or not.
     pub(super) fn resolved(
         &mut self,
         key: ContentKey,
@@ -140,7 +140,7 @@ impl Engine {
         }
     }
 
-    /// Joins the swarm of a content with a manifest.
+    /// Joins the swarm of a content.
     fn join(&mut self, key: ContentKey, stored: &Arc<Stored>) {
         let now = Instant::now();
         let content = self.contents.get_mut(&key).expect("joined contents are here");
@@ -172,15 +172,72 @@ impl Engine {
 
     /// Changes the priority of the pieces of some paths, and of everything below them.
     fn prioritise(&mut self, content: ContentKey, stored: &Stored) {
-        for (path, priority) in self.contents[&content].options.priorities.clone() {
-            let pieces = pieces_within(stored, path.trim_end_matches('/'));
+        // Without a manifest it is not known which pieces these are.
+        let Some(manifest) = stored.manifest() else { return };
+        let pieces = by_priority(manifest, &self.contents[&content].options.priorities);
+        for (priority, pieces) in pieces {
             self.advance(Input::Prioritise { content, pieces, priority });
         }
+    }
+
+    /// A piece was stored: if it was the last of the manifest, that is read.
+    pub(super) fn piece_stored(&mut self, key: ContentKey, piece: PieceIndex) {
+        let Some(content) = self.contents.get_mut(&key) else { return };
+        let Some(stored) = content.stored().filter(|stored| stored.manifest().is_none()) else {
+            return;
+        };
+        let is_whole = |stored: &Stored| stored.layout().pieces().all(|piece| stored.has(piece));
+        if content.reads_manifest
+            || stored.layout().piece(piece.get()).is_none()
+            || !is_whole(&stored)
+        {
+            return;
+        }
+        content.reads_manifest = true;
+        let events = self.senders.events.clone();
+        let reading = async move {
+            let read = spawn_blocking(move || stored.learn_manifest()).await;
+            let outcome = read.expect("reading a manifest does not panic");
+            let _ = events.send(Event::ManifestRead { content: key, outcome }).await;
+        };
+        self.jobs.spawn("manifest", reading.instrument(content.span.clone()));
+    }
+
+    /// The manifest of a content was read.
+    pub(super) fn manifest_read(
+        &mut self,
+        key: ContentKey,
+        outcome: Result<Vec<PieceIndex>, StoreError>,
+    ) {
+        let holes = match outcome {
+            Ok(holes) => holes,
+            Err(error) => return self.store_failed(key, error),
+        };
+        let stored = self.contents.get(&key).and_then(Content::stored);
+        let Some(stored) = stored else { return };
+        // Before they could be requested.
+        for piece in holes {
+            self.advance(Input::PieceStored { content: key, piece });
+        }
+        let layout = stored.layout().clone();
+        self.advance(Input::LayoutKnown { content: key, layout });
+        self.prioritise(key, &stored);
+        if let Some(content) = self.contents.get(&key) {
+            content.note_left(&stored);
+        }
+        if self.swarm.content_status(key).is_some_and(|status| status.missing == 0) {
+            self.completed(key);
+        }
+        self.report_on(key);
     }
 
     /// Everything wanted is here.
     pub(super) fn completed(&mut self, key: ContentKey) {
         let Some(content) = self.contents.get(&key) else { return };
+        // A content without pieces beside its manifest's is complete once that was read.
+        if content.stored().is_some_and(|stored| stored.manifest().is_none()) {
+            return;
+        }
         info!(content_id = %content.id, "complete");
         content.announce_completed();
         if content.stored().is_some_and(|stored| stored.is_complete()) {
@@ -206,14 +263,85 @@ impl Engine {
     }
 }
 
-/// The pieces of the file at a path, or of all files below it.
-fn pieces_within(stored: &Stored, path: &str) -> Vec<PieceIndex> {
-    let is_within = |file: &str| {
-        file.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let files = stored.manifest().files().iter().enumerate();
-    files
-        .filter(|(_, file)| is_within(&file.path))
-        .flat_map(|(number, _)| stored.layout().pieces_of_file(number))
-        .collect()
+/// The pieces that do not have the normal priority. The last of the paths that a file is at or below
+/// decides about it. A piece with bytes of several files has the highest of their priorities.
+fn by_priority(
+    manifest: &Manifest,
+    paths: &[(String, Priority)],
+) -> BTreeMap<Priority, Vec<PieceIndex>> {
+    let mut pieces: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    if paths.is_empty() {
+        return pieces;
+    }
+    let layout = manifest.layout();
+    let mut highest = vec![None; layout.piece_count() as usize];
+    for (file, part) in manifest.files() {
+        let Some(blob) = part.blob else { continue };
+        let file = manifest.path_of(file);
+        let decides = paths.iter().rev().find(|(path, _)| is_within(&file, path));
+        let priority = decides.map_or(Priority::Normal, |(_, priority)| *priority);
+        for piece in layout.pieces_within(blob, &(part.offset..part.offset + part.size)) {
+            let highest = &mut highest[piece.get() as usize];
+            *highest = (*highest).max(Some(priority));
+        }
+    }
+    for (piece, priority) in layout.pieces().zip(highest) {
+        if let Some(priority) = priority.filter(|priority| *priority != Priority::Normal) {
+            pieces.entry(priority).or_default().push(piece);
+        }
+    }
+    pieces
+}
+
+/// Whether a file is at a path or below it.
+fn is_within(file: &[u8], path: &str) -> bool {
+    let rest = file.strip_prefix(path.trim_end_matches('/').as_bytes());
+    rest.is_some_and(|rest| matches!(rest, [] | [b'/', ..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use shoal_core::content::PieceLength;
+
+    use Priority::{High, Low, Normal, Skip};
+
+    use super::*;
+    use crate::store::{HashOptions, hash};
+
+    #[test]
+    fn a_piece_of_several_files_has_the_highest_of_their_priorities() {
+        const PIECE: usize = PieceLength::MIN.get() as usize;
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("sub")).unwrap();
+        // A pack of three files, then a file that is there twice.
+        for (name, bytes) in [("a", "a"), ("sub/b", "b"), ("sub/c", "c")] {
+            fs::write(directory.path().join(name), bytes).unwrap();
+        }
+        for name in ["sub/long", "sub-long"] {
+            fs::write(directory.path().join(name), vec![7; 2 * PIECE]).unwrap();
+        }
+        let manifest = hash(directory.path(), &HashOptions::default(), |_| {}).unwrap().manifest;
+        let (pack, long) = (vec![1], vec![2, 3]);
+        let pieces = |paths: &[(&str, Priority)]| -> Vec<(Priority, Vec<u32>)> {
+            let paths = paths.iter().map(|(path, priority)| ((*path).to_owned(), *priority));
+            let pieces = by_priority(&manifest, &paths.collect::<Vec<_>>()).into_iter();
+            pieces
+                .map(|(priority, pieces)| {
+                    (priority, pieces.into_iter().map(PieceIndex::get).collect())
+                })
+                .collect()
+        };
+        assert_eq!(pieces(&[]), []);
+        assert_eq!(pieces(&[("nothing", Skip)]), []);
+        assert_eq!(pieces(&[("sub", Skip)]), [], "other files need the same pieces");
+        assert_eq!(pieces(&[("sub-long", Skip), ("sub/", Skip)]), [(Skip, long.clone())]);
+        assert_eq!(pieces(&[("a", Skip), ("sub", Skip)]), [(Skip, pack.clone())]);
+        assert_eq!(pieces(&[("a", Low), ("sub/b", Skip), ("sub/c", Skip)]), [(Low, pack.clone())]);
+        assert_eq!(pieces(&[("sub/c", High)]), [(High, pack)]);
+        // The last path that applies to a file decides.
+        assert_eq!(pieces(&[("sub", High), ("sub/b", Skip), ("sub/c", Low)]), [(High, long)]);
+        assert_eq!(pieces(&[("sub", High), ("sub", Normal)]), []);
+    }
 }

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use shoal_core::swarm::{ContentKey, LinkStatus};
+use shoal_core::{
+    content::Escaped,
+    swarm::{ContentKey, LinkStatus},
+};
 use tokio::sync::watch;
 
 use super::content::Search;
@@ -50,7 +53,9 @@ impl Engine {
             describe(&mut status, stored);
         }
         let links: Vec<_> = self.links_of(key, now);
-        let wants_nothing = self.swarm.content_status(key).is_some_and(|swarm| swarm.missing == 0);
+        let has_manifest = stored.as_ref().is_some_and(|stored| stored.manifest().is_some());
+        let wants_nothing =
+            has_manifest && self.swarm.content_status(key).is_some_and(|swarm| swarm.missing == 0);
         status.phase = match &content.search {
             Search::Manifest { .. } => Phase::Resolving,
             Search::Failed(reason) => Phase::Failed(reason.clone()),
@@ -76,8 +81,8 @@ impl Engine {
 }
 
 fn describe(status: &mut Status, stored: &Arc<Stored>) {
-    stored.manifest().name().clone_into(&mut status.name);
-    status.total_bytes = stored.layout().total_bytes();
+    status.name = Escaped(stored.descriptor().name()).to_string();
+    status.total_bytes = stored.descriptor().blob_bytes();
     status.held_bytes = stored.held_bytes();
     status.piece_count = stored.layout().piece_count();
     status.held_pieces = stored.held_pieces();

@@ -15,7 +15,7 @@ struct Bench {
 }
 
 fn id(number: usize) -> ContentId {
-    ContentId::of_manifest(&number.to_le_bytes())
+    ContentId::of_descriptor(&number.to_le_bytes())
 }
 
 fn ids(numbers: impl IntoIterator<Item = usize>) -> BTreeSet<ContentId> {

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn id(number: usize) -> ContentId {
-        ContentId::of_manifest(&number.to_le_bytes())
+        ContentId::of_descriptor(&number.to_le_bytes())
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! The catalogue on disk, in one `redb` file.
 
 use std::{
+    ffi::OsStr,
     fs::File,
+    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +14,7 @@ use rustix::fs::Advice;
 use shoal_common::lock::RwLock;
 use shoal_core::{
     Address, PeerId,
-    content::{ContentId, Manifest, PieceHashes},
+    content::{ContentId, Descriptor, ManifestHashes, Metadata},
     swarm::Priority,
 };
 use uuid::Uuid;
@@ -21,8 +23,8 @@ use super::{index::Entry, rows::Checked};
 use crate::{
     options::Options,
     store::{
-        StoreError,
-        hash::Fingerprint,
+        StoreError, Stored,
+        hash::Fingerprints,
         probe::{Step, reach},
     },
 };
@@ -35,16 +37,17 @@ const PEER_ID: &str = "peer_id";
 
 const IDENTITY: TableDefinition<&str, &[u8; 16]> = TableDefinition::new("identity");
 const CONTENTS: TableDefinition<&[u8; 32], Checked<Row>> = TableDefinition::new("contents");
-const MANIFESTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("manifests");
-const HASHES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("piece_hashes");
+const DESCRIPTORS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("descriptors");
+/// The hashes of the pieces of the manifests.
+const HASHES: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("manifest_hashes");
 /// For contents whose files others can change.
 const FINGERPRINTS: TableDefinition<&[u8; 32], &[u8]> = TableDefinition::new("fingerprints");
 const OPTIONS: TableDefinition<&[u8; 32], Checked<OptionsRow>> = TableDefinition::new("options");
-/// The ring nodes of the options: rows of OPTIONS older than the ring have no column for them.
+/// The ring nodes of the options.
 const RING_NODES: TableDefinition<&[u8; 32], Checked<Texts>> = TableDefinition::new("ring_nodes");
 
 /// Paths to which a content is to be exported once it is complete.
-const EXPORTS: TableDefinition<&[u8; 32], Checked<Texts>> = TableDefinition::new("exports");
+const EXPORTS: TableDefinition<&[u8; 32], Checked<PathsRow>> = TableDefinition::new("exports");
 
 /// Trackers, whether sequential, whether super-seeding, paths and their priorities.
 pub(in crate::store) type OptionsRow = (Vec<&'static str>, bool, bool, Vec<(&'static str, u8)>);
@@ -52,49 +55,46 @@ pub(in crate::store) type OptionsRow = (Vec<&'static str>, bool, bool, Vec<(&'st
 /// The same, as it is read.
 type OptionsOf<'a> = (Vec<&'a str>, bool, bool, Vec<(&'a str, u8)>);
 
-/// Addresses or paths.
+/// Addresses.
 pub(in crate::store) type Texts = Vec<&'static str>;
 
-/// Name, bytes, pieces, pinned, milliseconds since 1970 when added and when last used, path if in
-/// place.
-pub(in crate::store) type Row = (&'static str, u64, u32, bool, u64, u64, Option<&'static str>);
+pub(in crate::store) type PathsRow = Vec<&'static [u8]>;
 
-/// The encoded manifest, piece hashes and fingerprints of a content.
+/// Name, bytes of the blobs and on disk, pieces, pinned, milliseconds since 1970 when added and when
+/// last used, path if in place.
+pub(in crate::store) type Row =
+    (&'static [u8], u64, u64, u32, bool, u64, u64, Option<&'static [u8]>);
+
+/// The encoded descriptor, the hashes of the manifest's pieces, and the fingerprints of a content.
 pub(in crate::store) struct ContentRecord {
-    pub(in crate::store) manifest: Vec<u8>,
+    pub(in crate::store) descriptor: Vec<u8>,
     pub(in crate::store) hashes: Vec<u8>,
     pub(in crate::store) fingerprints: Option<Vec<u8>>,
 }
 
 impl ContentRecord {
-    pub(super) fn new(
-        manifest: &Manifest,
-        hashes: &PieceHashes,
-        fingerprints: Option<&[Fingerprint]>,
-    ) -> Self {
-        let hashes = hashes.as_bytes().to_vec();
-        let fingerprints = fingerprints.map(Fingerprint::encode_all);
-        Self { manifest: manifest.encode(), hashes, fingerprints }
+    pub(super) fn new(stored: &Stored, fingerprints: Option<&Fingerprints>) -> Self {
+        Self {
+            descriptor: stored.descriptor().encode(),
+            hashes: stored.manifest_hashes().as_bytes().to_vec(),
+            fingerprints: fingerprints.map(Fingerprints::encode),
+        }
     }
 
-    /// Decodes the record, and checks that it was added under this id.
+    /// Decodes the record, and checks that it was added under this id. The fingerprints can be
+    /// decoded once the manifest is known.
     pub(in crate::store) fn decode(
         self,
         id: ContentId,
-    ) -> Result<(Manifest, PieceHashes, Option<Vec<Fingerprint>>), StoreError> {
+    ) -> Result<(Metadata, Option<Vec<u8>>), StoreError> {
         let damaged = |what| StoreError::Damaged { what, id };
-        if ContentId::of_manifest(&self.manifest) != id {
-            return Err(damaged("the manifest"));
+        if ContentId::of_descriptor(&self.descriptor) != id {
+            return Err(damaged("the descriptor"));
         }
-        let manifest = Manifest::decode(&self.manifest)?;
-        let hashes = PieceHashes::verify(&manifest, &self.hashes)
-            .map_err(|_| damaged("the list of piece hashes"))?;
-        let files = manifest.files().len();
-        let fingerprints = self.fingerprints.map(|bytes| {
-            let list = Fingerprint::decode_all(&bytes, files);
-            list.ok_or_else(|| damaged("the record of the files"))
-        });
-        Ok((manifest, hashes, fingerprints.transpose()?))
+        let descriptor = Descriptor::decode(&self.descriptor)?;
+        let hashes = ManifestHashes::verify(&descriptor, &self.hashes)
+            .map_err(|_| damaged("the list of the manifest's hashes"))?;
+        Ok((Metadata::Descriptor(descriptor, hashes), self.fingerprints))
     }
 }
 
@@ -125,7 +125,7 @@ impl Database {
         let peer_id = Uuid::new_v4().into_bytes();
         self.write(Durability::Immediate, |transaction| {
             transaction.open_table(CONTENTS)?;
-            transaction.open_table(MANIFESTS)?;
+            transaction.open_table(DESCRIPTORS)?;
             transaction.open_table(HASHES)?;
             transaction.open_table(FINGERPRINTS)?;
             transaction.open_table(OPTIONS)?;
@@ -155,6 +155,7 @@ impl Database {
                 let (
                     name,
                     total_bytes,
+                    stored_bytes,
                     piece_count,
                     pinned,
                     added_unix_ms,
@@ -162,13 +163,14 @@ impl Database {
                     path,
                 ) = row.value().ok_or_else(damaged)?;
                 let entry = Entry {
-                    name: name.to_owned(),
+                    name: name.to_vec(),
                     total_bytes,
+                    stored_bytes,
                     piece_count,
                     pinned,
                     added_unix_ms,
                     last_used_unix_ms,
-                    in_place: path.map(PathBuf::from),
+                    in_place: path.map(|path| PathBuf::from(OsStr::from_bytes(path))),
                 };
                 Ok((ContentId::from_bytes(*id.value()), entry))
             });
@@ -178,11 +180,11 @@ impl Database {
 
     pub(super) fn record(&self, id: ContentId) -> Result<ContentRecord, StoreError> {
         let found = self.read(|transaction| {
-            let manifest = transaction.open_table(MANIFESTS)?.get(id.as_bytes())?;
+            let descriptor = transaction.open_table(DESCRIPTORS)?.get(id.as_bytes())?;
             let hashes = transaction.open_table(HASHES)?.get(id.as_bytes())?;
             let fingerprints = transaction.open_table(FINGERPRINTS)?.get(id.as_bytes())?;
-            Ok(manifest.zip(hashes).map(|(manifest, hashes)| ContentRecord {
-                manifest: manifest.value().to_vec(),
+            Ok(descriptor.zip(hashes).map(|(descriptor, hashes)| ContentRecord {
+                descriptor: descriptor.value().to_vec(),
                 hashes: hashes.value().to_vec(),
                 fingerprints: fingerprints.map(|list| list.value().to_vec()),
             }))
@@ -197,7 +199,7 @@ impl Database {
         record: &ContentRecord,
     ) -> Result<(), StoreError> {
         self.write(Durability::Immediate, |transaction| {
-            transaction.open_table(MANIFESTS)?.insert(id.as_bytes(), &*record.manifest)?;
+            transaction.open_table(DESCRIPTORS)?.insert(id.as_bytes(), &*record.descriptor)?;
             transaction.open_table(HASHES)?.insert(id.as_bytes(), &*record.hashes)?;
             insert_fingerprints(transaction, id, record.fingerprints.as_deref())?;
             insert_entry(transaction, id, entry)
@@ -260,7 +262,7 @@ impl Database {
             Ok(match transaction.open_table(EXPORTS)?.get(id.as_bytes())? {
                 Some(row) => {
                     let paths = row.value().ok_or_else(damaged)?;
-                    paths.iter().map(PathBuf::from).collect()
+                    paths.iter().map(|path| PathBuf::from(OsStr::from_bytes(path))).collect()
                 }
                 None => Vec::new(),
             })
@@ -268,7 +270,7 @@ impl Database {
     }
 
     pub(super) fn set_exports(&self, id: ContentId, paths: &[PathBuf]) -> Result<(), StoreError> {
-        let paths: Vec<_> = paths.iter().filter_map(|path| path.to_str()).collect();
+        let paths: Vec<_> = paths.iter().map(|path| path.as_os_str().as_bytes()).collect();
         let is_empty = paths.is_empty();
         self.write(Durability::Immediate, |transaction| {
             let mut table = transaction.open_table(EXPORTS)?;
@@ -287,7 +289,7 @@ impl Database {
             transaction.open_table(OPTIONS)?.remove(id.as_bytes())?;
             transaction.open_table(RING_NODES)?.remove(id.as_bytes())?;
             transaction.open_table(EXPORTS)?.remove(id.as_bytes())?;
-            for table in [MANIFESTS, HASHES, FINGERPRINTS] {
+            for table in [DESCRIPTORS, HASHES, FINGERPRINTS] {
                 transaction.open_table(table)?.remove(id.as_bytes())?;
             }
             Ok(())
@@ -359,13 +361,14 @@ fn insert_entry(
     entry: &Entry,
 ) -> Result<(), redb::Error> {
     let row = Some((
-        entry.name.as_str(),
+        entry.name.as_slice(),
         entry.total_bytes,
+        entry.stored_bytes,
         entry.piece_count,
         entry.pinned,
         entry.added_unix_ms,
         entry.last_used_unix_ms,
-        entry.in_place.as_deref().and_then(Path::to_str),
+        entry.in_place.as_deref().map(|path| path.as_os_str().as_bytes()),
     ));
     transaction.open_table(CONTENTS)?.insert(id.as_bytes(), row)?;
     Ok(())

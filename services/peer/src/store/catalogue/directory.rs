@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 /// The content of the file `VERSION`.
-const FORMAT: &str = "shoal store 1";
+const FORMAT: &str = "shoal store 2";
 
 /// The mode of a directory that only this user may enter.
 pub(in crate::store) const PRIVATE: u32 = 0o700;

@@ -65,7 +65,7 @@ impl Store {
             if missing == 0 {
                 break;
             }
-            missing = missing.saturating_sub(entry.total_bytes);
+            missing = missing.saturating_sub(entry.stored_bytes);
             evicted.push(id);
         }
         if missing > 0 {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use shoal_common::clock::unix_ms;
-use shoal_core::content::{ContentId, Manifest};
+use shoal_core::content::{ContentId, Descriptor};
 
 use crate::store::content::Stored;
 
@@ -15,10 +15,12 @@ use crate::store::content::Stored;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Its name.
-    pub name: String,
-    /// Bytes of all its files.
+    pub name: Vec<u8>,
+    /// Bytes of its blobs.
     pub total_bytes: u64,
-    /// Pieces of all its files.
+    /// Bytes that it takes on disk when it is complete.
+    pub stored_bytes: u64,
+    /// Pieces of its manifest and its blobs.
     pub piece_count: u32,
     /// It is never evicted.
     pub pinned: bool,
@@ -32,12 +34,13 @@ pub struct Entry {
 
 impl Entry {
     /// The entry of a content that is being added.
-    pub(super) fn new(manifest: &Manifest, in_place: Option<PathBuf>) -> Self {
+    pub(super) fn new(descriptor: &Descriptor, in_place: Option<PathBuf>) -> Self {
         let now = unix_ms();
         Self {
-            name: manifest.name().to_owned(),
-            total_bytes: manifest.layout().total_bytes(),
-            piece_count: manifest.layout().piece_count(),
+            name: descriptor.name().to_vec(),
+            total_bytes: descriptor.blob_bytes(),
+            stored_bytes: descriptor.disk_bytes(),
+            piece_count: descriptor.piece_count(),
             pinned: false,
             added_unix_ms: now,
             last_used_unix_ms: now,
@@ -84,6 +87,6 @@ impl Index {
     /// overflow.
     pub(super) fn used_bytes(&self) -> u64 {
         let ours = self.entries.values().filter(|entry| entry.in_place.is_none());
-        ours.map(|entry| entry.total_bytes).fold(self.reserved, u64::saturating_add)
+        ours.map(|entry| entry.stored_bytes).fold(self.reserved, u64::saturating_add)
     }
 }

@@ -18,7 +18,7 @@ use redb::Durability;
 use shoal_common::{clock::unix_ms, lock::Mutex};
 use shoal_core::{
     PeerId,
-    content::{ContentId, Manifest, PieceHashes},
+    content::{ContentId, Manifest, Metadata},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -32,8 +32,9 @@ use self::{
 pub use self::{index::Entry, reservation::Reservation};
 use super::{
     StoreError,
+    arrangement::Arrangement,
     content::{ContentDirectory, OpenFiles, Revalidated, Stored, held_log},
-    hash::{Fingerprint, Hashed},
+    hash::{Fingerprints, Hashed},
 };
 use crate::options::Options;
 
@@ -102,40 +103,36 @@ impl Store {
     }
 
     /// Adds a content to be downloaded, or opens it if the store has it.
-    pub fn add(&self, manifest: Manifest, hashes: PieceHashes) -> Result<Arc<Stored>, StoreError> {
-        self.add_within(None, manifest, hashes)
+    pub fn add(&self, metadata: Metadata) -> Result<Arc<Stored>, StoreError> {
+        self.add_within(None, metadata)
     }
 
     /// Like [`Store::add`], in room that [`Store::make_room`] has reserved.
     pub fn add_within(
         &self,
         room: Option<Reservation>,
-        manifest: Manifest,
-        hashes: PieceHashes,
+        metadata: Metadata,
     ) -> Result<Arc<Stored>, StoreError> {
-        let id = manifest.id();
+        let id = metadata.id();
         let _locked = self.content_locks.lock(id);
         if self.contains(id) {
             return self.open_known(id);
         }
         let room = match room {
             Some(room) => room,
-            None => self.reserve(manifest.layout().total_bytes())?,
+            None => self.reserve(metadata.descriptor().disk_bytes())?,
         };
         let directory = self.directory.content(id);
         directory.create()?;
         // A failed removal may have left a log without the pieces that it lists.
         held_log::delete(&directory.log())?;
-        self.register_in(&directory, room, manifest, hashes)
+        self.register_in(&directory, room, metadata)
     }
 
     /// Adds a content that is served where it was hashed. If the store has a copy of its own, that
     /// is served; if it has the content in place elsewhere, it is served from here from now on.
     pub fn add_in_place(&self, hashed: Hashed) -> Result<Arc<Stored>, StoreError> {
-        let Hashed { path, manifest, hashes, fingerprints } = hashed;
-        if path.to_str().is_none() {
-            return Err(StoreError::NotUtf8(path));
-        }
+        let Hashed { path, manifest, fingerprints } = hashed;
         let id = manifest.id();
         let _locked = self.content_locks.lock(id);
         match self.entry(id) {
@@ -143,11 +140,13 @@ impl Store {
             Some(_) => self.remove_locked(id)?,
             None => {}
         }
-        let entry = Entry::new(&manifest, Some(path.clone()));
-        let record = ContentRecord::new(&manifest, &hashes, Some(&fingerprints));
-        self.database.add(id, &entry, &record)?;
+        let entry = Entry::new(manifest.descriptor(), Some(path.clone()));
+        let directory = self.directory.content(id);
+        directory.write_manifest(&manifest)?;
         let open_files = self.open_files.clone();
-        let stored = Stored::guarded(manifest, hashes, path, fingerprints, open_files);
+        let stored = Stored::guarded(manifest, path, fingerprints.clone(), open_files);
+        let record = ContentRecord::new(&stored, Some(&fingerprints));
+        self.database.add(id, &entry, &record)?;
         Ok(self.register(id, entry, stored, None))
     }
 
@@ -155,17 +154,16 @@ impl Store {
     pub(super) fn add_complete(
         &self,
         room: Reservation,
-        manifest: Manifest,
-        hashes: PieceHashes,
+        metadata: Metadata,
         staged: &Path,
     ) -> Result<Arc<Stored>, StoreError> {
-        let id = manifest.id();
+        let id = metadata.id();
         let _locked = self.content_locks.lock(id);
         if self.contains(id) {
             return self.open_complete(id);
         }
         let directory = self.directory.adopt(staged, id)?;
-        self.register_in(&directory, room, manifest, hashes)
+        self.register_in(&directory, room, metadata)
     }
 
     /// Adds the content in a directory to the database and the index. Deletes the directory if that
@@ -174,14 +172,16 @@ impl Store {
         &self,
         directory: &ContentDirectory,
         room: Reservation,
-        manifest: Manifest,
-        hashes: PieceHashes,
+        metadata: Metadata,
     ) -> Result<Arc<Stored>, StoreError> {
-        let id = manifest.id();
-        let record = ContentRecord::new(&manifest, &hashes, None);
-        let entry = Entry::new(&manifest, None);
-        let stored = Stored::resume(manifest, hashes, directory, self.open_files.clone())
-            .and_then(|stored| self.database.add(id, &entry, &record).map(|()| stored))
+        let id = metadata.id();
+        let entry = Entry::new(metadata.descriptor(), None);
+        let add = |stored: Arc<Stored>| {
+            let record = ContentRecord::new(&stored, None);
+            self.database.add(id, &entry, &record).map(|()| stored)
+        };
+        let stored = Stored::resume(metadata, directory, self.open_files.clone())
+            .and_then(add)
             .inspect_err(|_| drop(self.directory.delete(directory)))?;
         Ok(self.register(id, entry, stored, Some(room)))
     }
@@ -213,28 +213,34 @@ impl Store {
             return Ok(stored);
         }
         let entry = self.entry(id).ok_or(StoreError::Unknown(id))?;
-        let (manifest, hashes, fingerprints) = self.database.record(id)?.decode(id)?;
+        let (metadata, guarded) = self.database.record(id)?.decode(id)?;
+        let directory = self.directory.content(id);
         let open_files = self.open_files.clone();
-        let stored = match entry.in_place.clone() {
-            Some(_) if fingerprints.is_none() => {
-                return Err(StoreError::Damaged { what: "the record of the files", id });
-            }
-            Some(path) => Stored::unguarded(manifest, hashes, path, open_files),
-            None => {
-                let directory = self.directory.content(id);
-                if let Some(expected) = &fingerprints {
+        let stored = match (entry.in_place, guarded) {
+            (None, None) => Stored::resume(metadata, &directory, open_files)?,
+            (in_place, guarded) => {
+                let damaged = |what| StoreError::Damaged { what, id };
+                let manifest = directory.manifest()?;
+                let manifest = Manifest::decode(metadata.descriptor().clone(), manifest)
+                    .map_err(|_| damaged("the manifest"))?;
+                let arrangement = Arrangement::of(in_place.as_deref());
+                let guarded = guarded
+                    .and_then(|bytes| Fingerprints::decode(&manifest, arrangement, &bytes))
+                    .ok_or_else(|| damaged("the record of the files"))?;
+                let stored = if let Some(path) = in_place {
+                    Stored::unguarded(manifest, path, open_files)
+                } else {
                     // Exports share these files by hard links: one that was changed through an
                     // export must not be repaired.
-                    Fingerprint::check_all(expected, &manifest, &directory.data())?;
+                    guarded.check(|file| directory.blob(file.blob()))?;
+                    Stored::resume(Metadata::Manifest(manifest), &directory, open_files)?
+                };
+                if stored.revalidate(&guarded)? == Revalidated::SameBytes {
+                    self.guard(&stored)?;
                 }
-                Stored::resume(manifest, hashes, &directory, open_files)?
+                stored
             }
         };
-        if let Some(fingerprints) = fingerprints
-            && stored.revalidate(&fingerprints)? == Revalidated::SameBytes
-        {
-            self.guard(&stored)?;
-        }
         self.index.lock().opened.insert(id, Arc::downgrade(&stored));
         Ok(stored)
     }
@@ -255,7 +261,7 @@ impl Store {
     }
 
     fn remove_locked(&self, id: ContentId) -> Result<(), StoreError> {
-        let (is_ours, _reserved_until_deleted) = {
+        let _reserved_until_deleted = {
             let _changing = self.changing.lock();
             let entry = self.entry(id).ok_or(StoreError::Unknown(id))?;
             self.database.remove(id)?;
@@ -264,10 +270,10 @@ impl Store {
                 stored.mark_removed();
             }
             let is_ours = entry.in_place.is_none();
-            let reserve = || Reservation::unchecked(&self.index, &mut index, entry.total_bytes);
-            (is_ours, is_ours.then(reserve))
+            let reserve = || Reservation::unchecked(&self.index, &mut index, entry.stored_bytes);
+            is_ours.then(reserve)
         };
-        if is_ours { self.directory.delete(&self.directory.content(id)) } else { Ok(()) }
+        self.directory.delete(&self.directory.content(id))
     }
 
     /// Protects a content from eviction, or ends the protection.
@@ -322,7 +328,7 @@ impl Store {
         self.database.exports(id)
     }
 
-    /// Records that a content is to be exported to a path, which is UTF-8. Kept until it is
+    /// Records that a content is to be exported to a path, kept until it is
     /// forgotten or the content removed.
     pub fn note_export(&self, id: ContentId, path: &Path) -> Result<(), StoreError> {
         let _changing = self.changing.lock();
@@ -352,7 +358,8 @@ impl Store {
 
     /// From now on others can change the files of a content: it is refused once they do.
     pub(super) fn guard(&self, stored: &Stored) -> Result<(), StoreError> {
-        self.database.guard(stored.id(), &Fingerprint::encode_all(stored.files.guard_as_is()?))
+        let fingerprints = stored.files.guard_as_is(stored.complete_manifest()?)?;
+        self.database.guard(stored.id(), &fingerprints.encode())
     }
 
     /// A new path for the directory of an import.

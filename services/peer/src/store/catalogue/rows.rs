@@ -64,14 +64,16 @@ macro_rules! sound_numbers {
 
 sound_numbers!(u8 u32 u64);
 
+impl Sound for &[u8] {
+    fn is_sound(_: &[u8]) -> bool {
+        true
+    }
+}
+
 /// For a value without a fixed width.
-impl Sound for Option<&str> {
+impl Sound for Option<&[u8]> {
     fn is_sound(bytes: &[u8]) -> bool {
-        match bytes {
-            [0] => true,
-            [1, value @ ..] => <&str>::is_sound(value),
-            _ => false,
-        }
+        matches!(bytes, [0] | [1, ..])
     }
 }
 
@@ -120,7 +122,7 @@ macro_rules! sound_rows {
 sound_rows! {
     (A) B;
     (A B C) D;
-    (A B C D E F) G;
+    (A B C D E F G) H;
 }
 
 /// The length of the next value of a type, and the bytes after that length if it is written.
@@ -154,7 +156,7 @@ mod tests {
     use super::*;
     use crate::store::{
         StoreError,
-        catalogue::database::{Database, OptionsRow, Row, Texts},
+        catalogue::database::{Database, OptionsRow, PathsRow, Row, Texts},
     };
 
     /// A row as raw bytes.
@@ -200,10 +202,10 @@ mod tests {
         let row = &[255, 255, 255, 255, 255][..];
         let options = TableDefinition::<&[u8; 32], Raw<OptionsRow>>::new("options");
         transaction.open_table(options).unwrap().insert(id.as_bytes(), row).unwrap();
-        for table in ["ring_nodes", "exports"] {
-            let table = TableDefinition::<&[u8; 32], Raw<Texts>>::new(table);
-            transaction.open_table(table).unwrap().insert(id.as_bytes(), row).unwrap();
-        }
+        let ring_nodes = TableDefinition::<&[u8; 32], Raw<Texts>>::new("ring_nodes");
+        transaction.open_table(ring_nodes).unwrap().insert(id.as_bytes(), row).unwrap();
+        let exports = TableDefinition::<&[u8; 32], Raw<PathsRow>>::new("exports");
+        transaction.open_table(exports).unwrap().insert(id.as_bytes(), row).unwrap();
         transaction.commit().unwrap();
         drop(redb);
         let database = Database::open(&path).unwrap();
@@ -228,9 +230,10 @@ mod tests {
             number: u64,
             flag: bool,
             texts in prop::collection::vec(".{0,300}", 0..4),
+            paths in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..4),
         ) {
-            let path = flag.then_some(&*text);
-            let row = Some((&*text, number, 7, flag, number, 1, path));
+            let path = flag.then_some(text.as_bytes());
+            let row = Some((text.as_bytes(), number, number, 7, flag, number, 1, path));
             let written = Checked::<Row>::as_bytes(&row);
             prop_assert_eq!(&Checked::<Row>::from_bytes(&written), &row);
             let texts: Vec<_> = texts.iter().map(String::as_str).collect();
@@ -238,6 +241,9 @@ mod tests {
             let row = Some((texts, flag, true, numbered));
             let written = Checked::<OptionsRow>::as_bytes(&row);
             prop_assert_eq!(&Checked::<OptionsRow>::from_bytes(&written), &row);
+            let row = Some(paths.iter().map(Vec::as_slice).collect());
+            let written = Checked::<PathsRow>::as_bytes(&row);
+            prop_assert_eq!(&Checked::<PathsRow>::from_bytes(&written), &row);
         }
 
         #[test]
@@ -247,6 +253,7 @@ mod tests {
             check::<Row>(&bytes);
             check::<OptionsRow>(&bytes);
             check::<Texts>(&bytes);
+            check::<PathsRow>(&bytes);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{io::IoSlice, mem, sync::Arc};
 
 use bytes::Bytes;
 use shoal_core::{
-    content::{BlockRange, PieceIndex},
+    content::{BlockRange, PieceHasher, PieceIndex},
     swarm::{Attempt, LinkKey},
 };
 
@@ -69,7 +69,7 @@ impl Stored {
         if !assembly.is_whole() {
             return Ok(if fresh == 0 { Accepted::Duplicate } else { Accepted::Partial });
         }
-        let is_sound = assembly.hash() == *self.hashes().of(block.piece);
+        let is_sound = Some(assembly.hash()) == self.hash_of(block.piece);
         let next = if is_sound { AssemblyState::Closed } else { AssemblyState::Ended { attempt } };
         let AssemblyState::Open { assembly: whole, .. } = mem::replace(&mut *state, next) else {
             unreachable!("it is open, as checked above under the same lock")
@@ -80,6 +80,21 @@ impl Stored {
         let contributions = self.progress.lock().begin_writing(block.piece, whole.kept_in());
         drop(state);
         self.store(block.piece, *whole, &contributions)
+    }
+
+    /// Verifies and writes a whole piece that a local client has sent.
+    pub(in crate::store) fn store_whole(
+        &self,
+        piece: PieceIndex,
+        bytes: Vec<u8>,
+    ) -> Result<(), StoreError> {
+        let span = self.layout().span(piece);
+        let mut hasher = PieceHasher::new(self.layout(), span);
+        hasher.update(&bytes);
+        if Some(hasher.finish()) != self.hash_of(piece) {
+            return Err(StoreError::Import("its bytes differ from those of its manifest"));
+        }
+        self.write(&[VerifiedPiece { piece, span, bytes: vec![bytes.into()] }])
     }
 
     /// Discards the blocks of an abandoned attempt and of those before it, unless the piece is
@@ -157,19 +172,20 @@ impl Stored {
         let mut bytes = 0;
         for verified in batch {
             let mut parts: Vec<_> = verified.bytes.iter().map(|part| IoSlice::new(part)).collect();
-            self.files.write(verified.span.file, verified.span.offset, &mut parts)?;
+            self.files.write(verified.span.blob, verified.span.offset, &mut parts)?;
             bytes += u64::from(verified.span.length);
         }
         let pieces: Vec<_> = batch.iter().map(|verified| verified.piece).collect();
-        if let Some(log) = &self.log {
-            log.lock().append(&pieces, bytes)?;
+        if let Some(owned) = &self.owned {
+            owned.log.lock().append(&pieces, bytes)?;
         }
         let mut progress = self.progress.lock();
         for piece in pieces {
             progress.writing.remove(&piece);
-            progress.held.insert(piece);
+            if progress.held.insert(piece) {
+                progress.held_bytes += self.blob_bytes_of(piece);
+            }
         }
-        progress.held_bytes += bytes;
         Ok(())
     }
 

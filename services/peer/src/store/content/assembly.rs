@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::IoSlice, ops::Range};
 
 use bytes::{Buf, Bytes};
 use shoal_core::{
-    content::{FileSpan, Layout, PieceHash, PieceHasher},
+    content::{Layout, PieceHash, PieceHasher, Span},
     swarm::LinkKey,
 };
 
@@ -15,7 +15,10 @@ use crate::store::{StoreError, hash::BUFFER_BYTES};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KeptIn {
     /// Written once verified.
-    Memory,
+    Memory {
+        /// Bytes of the piece.
+        length: u32,
+    },
     /// Written as they arrive, and read back if they could not be hashed on arrival.
     Files,
 }
@@ -24,7 +27,7 @@ pub(super) enum KeptIn {
 ///
 /// Invariant: segments do not overlap, and `hasher` has those that end at or before `hashed`.
 pub(super) struct Assembly {
-    span: FileSpan,
+    span: Span,
     kept_in: KeptIn,
     /// By offset in the piece.
     segments: BTreeMap<u32, Segment>,
@@ -47,12 +50,12 @@ pub(super) struct Contribution {
 }
 
 impl Assembly {
-    pub(super) fn new(layout: &Layout, span: FileSpan, kept_in: KeptIn) -> Self {
+    pub(super) fn new(layout: &Layout, span: Span, kept_in: KeptIn) -> Self {
         let hasher = PieceHasher::new(layout, span);
         Self { span, kept_in, segments: BTreeMap::new(), hasher, hashed: 0 }
     }
 
-    pub(super) const fn span(&self) -> FileSpan {
+    pub(super) const fn span(&self) -> Span {
         self.span
     }
 
@@ -86,7 +89,7 @@ impl Assembly {
             at = gap.end;
             if self.kept_in == KeptIn::Files {
                 files.write(
-                    self.span.file,
+                    self.span.blob,
                     self.span.offset + u64::from(gap.start),
                     &mut [IoSlice::new(&part)],
                 )?;
@@ -205,7 +208,7 @@ impl Segment {
     fn visit(
         &self,
         files: &Files,
-        span: FileSpan,
+        span: Span,
         range: Range<u32>,
         offset: u32,
         mut visitor: impl FnMut(&[u8]),
@@ -218,7 +221,7 @@ impl Segment {
         let mut at = range.start;
         while at < range.end {
             let length = buffer.len().min((range.end - at) as usize);
-            files.read(span.file, span.offset + u64::from(at), &mut buffer[..length])?;
+            files.read(span.blob, span.offset + u64::from(at), &mut buffer[..length])?;
             visitor(&buffer[..length]);
             at += length as u32;
         }

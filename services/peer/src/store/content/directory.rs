@@ -1,21 +1,25 @@
-//! The directory of a content that belongs to shoal: where its files lie, and how they are created.
+//! The directory of a content that belongs to shoal: its manifest, and its blobs as files.
 
 use std::{
     fs::{self, File, OpenOptions},
+    io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::OFlags;
-use shoal_core::content::{FileEntry, Manifest};
+use shoal_core::content::{BlobNumber, Kind, Manifest};
+
+use shoal_common::durable_files::write_whole;
 
 use crate::store::{
     StoreError,
     error::cannot,
-    file_system::{create_parent, delete_directory},
+    file_system::{delete_directory, sync_parent},
 };
 
-/// The directory of a content: its files, and the log of the pieces held.
+/// The directory of a content.
+#[derive(Clone)]
 pub(in crate::store) struct ContentDirectory(PathBuf);
 
 impl ContentDirectory {
@@ -27,80 +31,109 @@ impl ContentDirectory {
         &self.0
     }
 
-    /// The file, or the directory of files.
-    pub(in crate::store) fn data(&self) -> PathBuf {
-        self.0.join("data")
-    }
-
+    /// The log of the pieces held.
     pub(in crate::store) fn log(&self) -> PathBuf {
         self.0.join("held.log")
     }
 
+    /// The file of a blob, or of the manifest.
+    pub(in crate::store) fn blob(&self, blob: BlobNumber) -> PathBuf {
+        match blob {
+            BlobNumber::MANIFEST => self.0.join("manifest"),
+            _ => self.blobs().join(blob.get().to_string()),
+        }
+    }
+
+    /// The files of the blobs.
+    pub(super) fn blobs(&self) -> PathBuf {
+        self.0.join("blobs")
+    }
+
     pub(in crate::store) fn create(&self) -> Result<(), StoreError> {
-        fs::create_dir_all(&self.0).map_err(cannot("create", &self.0))
+        let blobs = self.blobs();
+        fs::create_dir_all(&blobs).map_err(cannot("create", &blobs))
     }
 
     pub(in crate::store) fn delete(&self) -> Result<(), StoreError> {
         delete_directory(&self.0)
     }
 
-    /// Numbers of the files that do not exist, or are shorter or longer than they should be.
-    pub(super) fn missing_files(&self, manifest: &Manifest) -> Vec<usize> {
-        let data = self.data();
-        let is_missing = |number: &usize| {
-            let file = &manifest.files()[*number];
-            let path = if manifest.is_directory() { data.join(&file.path) } else { data.clone() };
-            !path.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == file.size)
+    /// The encoded manifest, as far as it is there.
+    pub(in crate::store) fn manifest(&self) -> Result<Vec<u8>, StoreError> {
+        let path = self.blob(BlobNumber::MANIFEST);
+        match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            read => read.map_err(cannot("read", &path)),
+        }
+    }
+
+    /// Writes the encoded manifest.
+    pub(in crate::store) fn write_manifest(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        fs::create_dir_all(&self.0).map_err(cannot("create", &self.0))?;
+        let path = self.blob(BlobNumber::MANIFEST);
+        write_whole(&path, manifest.encoded(), sync_parent).map(drop)
+    }
+
+    /// The blobs whose files do not exist, or are shorter or longer than they should be.
+    pub(super) fn missing_blobs(&self, manifest: &Manifest) -> Vec<BlobNumber> {
+        let layout = manifest.layout();
+        let is_missing = |blob: &BlobNumber| {
+            let found = self.blob(*blob).symlink_metadata();
+            !found.is_ok_and(|found| found.is_file() && found.len() == layout.size_of(*blob))
         };
-        (0..manifest.files().len()).filter(is_missing).collect()
+        layout.blobs().skip(1).filter(is_missing).collect()
     }
 
-    /// Whether the file or directory exists, and all empty directories in it.
-    pub(super) fn has_empty_directories(&self, manifest: &Manifest) -> bool {
-        let data = self.data();
-        let mut empty = manifest.empty_directories().iter();
-        data.exists() && empty.all(|directory| data.join(directory).is_dir())
+    /// Creates the files of the blobs, sparse and of full size. Existing bytes are kept.
+    pub(super) fn create_blobs(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let layout = manifest.layout();
+        layout.blobs().skip(1).try_for_each(|blob| {
+            create_file(&self.blob(blob), layout.size_of(blob), mode_of(manifest, blob)).map(drop)
+        })
     }
 
-    /// Creates the files of a content, sparse and of full size, and its empty directories. Existing
-    /// bytes are kept.
-    pub(super) fn create_files(&self, manifest: &Manifest) -> Result<(), StoreError> {
-        let data = self.data();
-        if !manifest.is_directory() {
-            return create_file(&data, &manifest.files()[0]).map(drop);
+    /// Creates the file of the manifest, sparse and of full size. Existing bytes are kept.
+    pub(super) fn create_manifest(&self, bytes: u64) -> Result<(), StoreError> {
+        create_file(&self.blob(BlobNumber::MANIFEST), bytes, 0o644).map(drop)
+    }
+}
+
+/// The mode of the file that is a whole blob, so that it can become that file.
+fn mode_of(manifest: &Manifest, blob: BlobNumber) -> u32 {
+    match manifest.files_of(blob) {
+        [file] => {
+            let entry = manifest.entry(*file);
+            let executable = matches!(entry.kind, Kind::File { executable: true, .. });
+            file_mode(executable, entry.private)
         }
-        fs::create_dir_all(&data).map_err(cannot("create", &data))?;
-        let mut parent = PathBuf::new();
-        for file in manifest.files() {
-            let path = data.join(&file.path);
-            if let Some(directory) = path.parent().filter(|directory| *directory != parent) {
-                directory.clone_into(&mut parent);
-                create_parent(&path)?;
-            }
-            create_file(&path, file)?;
-        }
-        for directory in manifest.empty_directories() {
-            let path = data.join(directory);
-            fs::create_dir_all(&path).map_err(cannot("create", &path))?;
-        }
-        Ok(())
+        _ => 0o644,
+    }
+}
+
+/// The mode of a file, before the user's mask.
+pub(in crate::store) const fn file_mode(executable: bool, private: bool) -> u32 {
+    match (executable, private) {
+        (true, true) => 0o700,
+        (true, false) => 0o755,
+        (false, true) => 0o600,
+        (false, false) => 0o644,
     }
 }
 
 /// Creates one file, sparse and of full size. Existing bytes are kept.
-pub(in crate::store) fn create_file(path: &Path, entry: &FileEntry) -> Result<File, StoreError> {
+fn create_file(path: &Path, size: u64, mode: u32) -> Result<File, StoreError> {
     let file = OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(false)
         .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
-        .mode(if entry.executable { 0o755 } else { 0o644 })
+        .mode(mode)
         .open(path)
         .map_err(cannot("create", path))?;
     let found = file.metadata().map_err(cannot("look at", path))?;
     // Setting the same length would change the file's time, so that it would look changed.
-    if found.len() != entry.size {
-        file.set_len(entry.size).map_err(cannot("resize", path))?;
+    if found.len() != size {
+        file.set_len(size).map_err(cannot("resize", path))?;
     }
     Ok(file)
 }

@@ -1,11 +1,16 @@
-//! The files of a content: opened on demand, read and written at offsets.
+//! The bytes of a content's blobs on disk, read and written at offsets.
+//!
+//! Each blob of a content that belongs to shoal is a file. The blobs of a content that belongs to
+//! others are read from the files of its tree; a pack from many.
 
 use std::{
     collections::BTreeSet,
+    ffi::OsStr,
     fs::{File, OpenOptions},
     io::{self, ErrorKind, IoSlice},
     mem::MaybeUninit,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    ops::Range,
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc, OnceLock,
@@ -15,241 +20,352 @@ use std::{
 
 use rustix::fs::OFlags;
 use shoal_common::lock::Mutex;
-use shoal_core::content::Manifest;
+use shoal_core::content::{BlobNumber, EntryNumber, Manifest};
 
-use super::open_files::OpenFiles;
+use super::{directory::ContentDirectory, open_files::OpenFiles};
 use crate::store::{
     StoreError,
+    arrangement::{Arrangement, FileNumber},
     error::{cannot, unreadable},
     file_system::sync_directory,
-    hash::Fingerprint,
+    hash::{Fingerprint, Fingerprints},
     probe::{Step, reach},
 };
 
 /// Slices of one `pwritev`, at most: Linux's IOV_MAX.
 const MAX_SLICES: usize = 1024;
 
-/// Who owns the files, and how they are opened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Owned by shoal, and not complete.
-    Write,
-    /// Owned by shoal, and complete.
-    Read,
-    /// Owned by others: symbolic links are followed.
-    InPlace,
+/// Where the blobs of a content are.
+pub(super) enum Place {
+    /// In its directory, which belongs to shoal.
+    Directory {
+        directory: ContentDirectory,
+        /// Not all of its pieces are held.
+        is_written: bool,
+    },
+    /// The file or tree at a path, which belongs to others: symbolic links are followed.
+    Tree(PathBuf),
+}
+
+impl Place {
+    const fn arrangement(&self) -> Arrangement {
+        match self {
+            Self::Directory { .. } => Arrangement::Blobs,
+            Self::Tree(_) => Arrangement::Tree,
+        }
+    }
 }
 
 /// The files of one content.
 pub(in crate::store) struct Files {
-    manifest: Manifest,
-    /// The file, or the directory that holds the files.
-    path: Mutex<PathBuf>,
-    access: Access,
+    manifest: OnceLock<Manifest>,
+    placed: Mutex<Arc<Placed>>,
     open: Arc<OpenFiles>,
-    /// The key of this content in `open`.
-    key: u64,
-    /// Files written since the last [`Files::sync`]. A file is added after its bytes were written,
+    /// Blobs written since the last [`Files::sync`]. A blob is added after its bytes were written,
     /// so that the sync that removes it covers them.
-    dirty: Mutex<BTreeSet<usize>>,
+    dirty: Mutex<BTreeSet<BlobNumber>>,
     /// The directories were synced. No file is created later.
     has_synced_names: AtomicBool,
+}
+
+/// The place of the blobs, until they are moved.
+struct Placed {
+    place: Place,
+    /// The key of these files in [`OpenFiles`].
+    key: u64,
     /// The fingerprints that the files must still have, if others can change them.
-    expected: OnceLock<Vec<Fingerprint>>,
+    expected: OnceLock<Fingerprints>,
 }
 
 impl Files {
-    pub(super) fn new(
-        manifest: Manifest,
-        path: PathBuf,
-        access: Access,
-        open: Arc<OpenFiles>,
-    ) -> Self {
-        let key = open.new_content();
+    /// Files of a content whose manifest is not known yet.
+    pub(super) fn new(place: Place, open: Arc<OpenFiles>) -> Self {
+        let placed = Placed { place, key: open.new_content(), expected: OnceLock::new() };
         Self {
-            manifest,
-            path: Mutex::new(path),
-            access,
+            manifest: OnceLock::new(),
+            placed: Mutex::new(Arc::new(placed)),
             open,
-            key,
             dirty: Mutex::default(),
             has_synced_names: AtomicBool::new(false),
-            expected: OnceLock::new(),
         }
     }
 
-    pub(super) const fn manifest(&self) -> &Manifest {
-        &self.manifest
+    /// The manifest, once it is known.
+    pub(super) fn manifest(&self) -> Option<&Manifest> {
+        self.manifest.get()
     }
 
-    /// The file, or the directory that holds the files, as of now.
+    /// From now on the manifest is known, and files may be created for its blobs.
+    pub(super) fn set_manifest(&self, manifest: Manifest) -> &Manifest {
+        let manifest = self.manifest.get_or_init(|| manifest);
+        self.has_synced_names.store(false, Ordering::Relaxed);
+        manifest
+    }
+
+    fn placed(&self) -> Arc<Placed> {
+        self.placed.lock().clone()
+    }
+
+    /// What the files are, as of now.
+    pub(super) fn arrangement(&self) -> Arrangement {
+        self.placed().place.arrangement()
+    }
+
+    /// Their path, as of now: the file or tree, or the directory of the blobs.
     pub(super) fn path(&self) -> PathBuf {
-        self.path.lock().clone()
-    }
-
-    /// The files were renamed. Open files stay open.
-    pub(in crate::store) fn moved_to(&self, path: PathBuf) {
-        *self.path.lock() = path;
-    }
-
-    /// From now on others can change the files: reads fail unless the files have these
-    /// fingerprints.
-    pub(super) fn guard(&self, expected: Vec<Fingerprint>) -> &[Fingerprint] {
-        self.expected.get_or_init(|| expected)
-    }
-
-    /// Like [`Files::guard`], with the present fingerprints of the files.
-    pub(in crate::store) fn guard_as_is(&self) -> Result<&[Fingerprint], StoreError> {
-        if let Some(expected) = self.expected.get() {
-            return self.check_all().map(|()| expected.as_slice());
-        }
-        let count = self.manifest.files().len();
-        let fingerprints = (0..count)
-            .map(|file| Fingerprint::at(&self.path_of(file)))
-            .collect::<Result<Vec<_>, _>>()?;
-        Fingerprint::wait_for_next_tick(&fingerprints);
-        Ok(self.guard(fingerprints))
-    }
-
-    pub(in crate::store) fn path_of(&self, file: usize) -> PathBuf {
-        let path = self.path.lock();
-        if self.manifest.is_directory() {
-            path.join(&self.manifest.files()[file].path)
-        } else {
-            path.clone()
+        match &self.placed().place {
+            Place::Directory { directory, .. } => directory.path().to_owned(),
+            Place::Tree(path) => path.clone(),
         }
     }
 
-    pub(super) fn file(&self, file: usize) -> Result<Arc<File>, StoreError> {
-        if let Some(open) = self.open.find((self.key, file)) {
+    /// The blobs have become the file or tree at `path`, whose files have these fingerprints.
+    pub(in crate::store) fn moved_to(&self, path: PathBuf, fingerprints: Fingerprints) {
+        let (place, expected) = (Place::Tree(path), OnceLock::from(fingerprints));
+        let placed = Placed { place, key: self.open.new_content(), expected };
+        let before = std::mem::replace(&mut *self.placed.lock(), Arc::new(placed));
+        self.open.close_all_of(before.key);
+    }
+
+    /// From now on others can change the files: reads fail unless they have these fingerprints.
+    pub(super) fn guard(&self, expected: Fingerprints) {
+        self.placed().expected.get_or_init(|| expected);
+    }
+
+    /// Like [`Files::guard`], with the present fingerprints of the files, which are returned.
+    pub(in crate::store) fn guard_as_is(
+        &self,
+        manifest: &Manifest,
+    ) -> Result<Fingerprints, StoreError> {
+        self.check_all()?;
+        let placed = self.placed();
+        if let Some(expected) = placed.expected.get() {
+            return Ok(expected.clone());
+        }
+        let look = |file| Fingerprint::at(&self.path_in(&placed.place, file));
+        let present = Fingerprints::find(manifest, placed.place.arrangement(), look)?;
+        present.wait_for_next_tick();
+        Ok(placed.expected.get_or_init(|| present).clone())
+    }
+
+    /// The path of a file on disk.
+    pub(in crate::store) fn path_of(&self, file: FileNumber) -> PathBuf {
+        self.path_in(&self.placed().place, file)
+    }
+
+    fn path_in(&self, place: &Place, file: FileNumber) -> PathBuf {
+        match place {
+            Place::Directory { directory, .. } => directory.blob(file.blob()),
+            Place::Tree(root) => {
+                let manifest = self.manifest.get().expect("a tree has a manifest");
+                path_below(root, manifest, file.entry())
+            }
+        }
+    }
+
+    fn file(&self, placed: &Placed, file: FileNumber) -> Result<Arc<File>, StoreError> {
+        if let Some(open) = self.open.find((placed.key, file)) {
             return Ok(open);
         }
-        let opened = Arc::new(self.open_unshared(file)?);
-        self.open.insert((self.key, file), opened.clone());
+        let opened = Arc::new(self.open(placed, file)?);
+        self.open.insert((placed.key, file), opened.clone());
         Ok(opened)
     }
 
-    /// Opens a file for one caller, with a position of its own.
-    pub(in crate::store) fn open_unshared(&self, file: usize) -> Result<File, StoreError> {
-        let path = self.path_of(file);
-        let flags = match self.access {
-            Access::Write | Access::Read => OFlags::NOFOLLOW,
+    /// Opens the file of a blob for one caller, with a position of its own. It must be one file on
+    /// disk: each blob in a directory is, and each whole file in a tree.
+    pub(in crate::store) fn open_unshared(
+        &self,
+        manifest: &Manifest,
+        blob: BlobNumber,
+    ) -> Result<File, StoreError> {
+        let placed = self.placed();
+        let file = match (&placed.place, manifest.files_of(blob)) {
+            (Place::Directory { .. }, _) => FileNumber::of_blob(blob),
+            (Place::Tree(_), [file]) => FileNumber::of_entry(*file),
+            (Place::Tree(path), _) => return Err(StoreError::SourceChanged(path.clone())),
+        };
+        self.open(&placed, file)
+    }
+
+    fn open(&self, placed: &Placed, file: FileNumber) -> Result<File, StoreError> {
+        let path = self.path_in(&placed.place, file);
+        let (flags, is_written) = match &placed.place {
+            Place::Directory { is_written, .. } => (OFlags::NOFOLLOW, *is_written),
             // A pipe may have taken its place: opening it must not wait for a writer.
-            Access::InPlace => OFlags::NONBLOCK,
+            Place::Tree(_) => (OFlags::NONBLOCK, false),
         };
         let mut options = OpenOptions::new();
-        options.read(true).write(self.access == Access::Write);
-        options.custom_flags(flags.bits().cast_signed());
+        options.read(true).write(is_written).custom_flags(flags.bits().cast_signed());
         let opened = options.open(&path).map_err(cannot("open", &path))?;
         // Another file may have taken its place, such as one that only this user may read.
-        self.check(file, &opened)?;
+        self.check(placed, file, &opened)?;
         Ok(opened)
     }
 
-    /// Fills `buffer` from an offset of a file.
-    pub(super) fn read(&self, file: usize, at: u64, buffer: &mut [u8]) -> Result<(), StoreError> {
-        let open = self.file(file)?;
-        open.read_exact_at(buffer, at).map_err(|error| unreadable(&self.path_of(file), error))?;
-        self.check(file, &open)
+    /// Fills `buffer` from an offset of a blob.
+    pub(in crate::store) fn read(
+        &self,
+        blob: BlobNumber,
+        at: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), StoreError> {
+        if let Some(bytes) = self.of_manifest(blob, at, buffer.len()) {
+            buffer.copy_from_slice(bytes);
+            return Ok(());
+        }
+        self.visit(blob, at, buffer.len(), |placed, file, at, range| {
+            let open = self.file(placed, file)?;
+            let path = || self.path_in(&placed.place, file);
+            let part = &mut buffer[range];
+            std::os::unix::fs::FileExt::read_exact_at(&*open, part, at)
+                .map_err(|error| unreadable(&path(), error))?;
+            self.check(placed, file, &open)
+        })
     }
 
-    /// Fills an uninitialised `buffer` from an offset of a file.
+    /// Fills an uninitialised `buffer` from an offset of a blob.
     pub(super) fn read_uninit(
         &self,
-        file: usize,
+        blob: BlobNumber,
         at: u64,
         buffer: &mut [MaybeUninit<u8>],
     ) -> Result<(), StoreError> {
-        let open = self.file(file)?;
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match rustix::io::pread(&open, &mut buffer[filled..], at + filled as u64) {
-                Ok(([], _)) => {
-                    return Err(StoreError::SourceChanged(self.path_of(file)));
-                }
-                Ok((read, _)) => filled += read.len(),
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(unreadable(&self.path_of(file), error.into())),
+        if let Some(bytes) = self.of_manifest(blob, at, buffer.len()) {
+            for (to, from) in buffer.iter_mut().zip(bytes) {
+                to.write(*from);
             }
+            return Ok(());
         }
-        self.check(file, &open)
+        self.visit(blob, at, buffer.len(), |placed, file, at, range| {
+            let open = self.file(placed, file)?;
+            let buffer = &mut buffer[range];
+            let mut filled = 0;
+            while filled < buffer.len() {
+                match rustix::io::pread(&open, &mut buffer[filled..], at + filled as u64) {
+                    Ok(([], _)) => {
+                        return Err(StoreError::SourceChanged(self.path_in(&placed.place, file)));
+                    }
+                    Ok((read, _)) => filled += read.len(),
+                    Err(rustix::io::Errno::INTR) => {}
+                    Err(error) => {
+                        let path = self.path_in(&placed.place, file);
+                        return Err(unreadable(&path, error.into()));
+                    }
+                }
+            }
+            self.check(placed, file, &open)
+        })
     }
 
-    /// Checks the file's fingerprint. Called after a read and not before, so that there is no time
-    /// for a change in between.
-    fn check(&self, file: usize, open: &File) -> Result<(), StoreError> {
-        let Some(expected) = self.expected.get() else { return Ok(()) };
-        let metadata = open.metadata().map_err(cannot("look at", &self.path_of(file)))?;
-        if Fingerprint::of(&metadata) != expected[file] {
-            return Err(StoreError::SourceChanged(self.path_of(file)));
+    /// Bytes of the manifest, once that is known.
+    fn of_manifest(&self, blob: BlobNumber, at: u64, length: usize) -> Option<&[u8]> {
+        let manifest = self.manifest.get().filter(|_| blob == BlobNumber::MANIFEST)?;
+        manifest.encoded().get(at as usize..)?.get(..length)
+    }
+
+    /// Calls `visit` with the files that have these bytes of a blob, the first of them in the file,
+    /// and the range of the bytes that it has.
+    fn visit(
+        &self,
+        blob: BlobNumber,
+        at: u64,
+        length: usize,
+        mut visit: impl FnMut(&Placed, FileNumber, u64, Range<usize>) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let placed = self.placed();
+        match (&placed.place, self.manifest.get()) {
+            (Place::Tree(_), Some(manifest)) => Arrangement::Tree.visit(
+                manifest,
+                blob,
+                at..at + length as u64,
+                |file, at, range| visit(&placed, file, at, range),
+            ),
+            _ => visit(&placed, FileNumber::of_blob(blob), at, 0..length),
+        }
+    }
+
+    /// Checks a file's fingerprint. Called after a read and not before, so that there is no time for
+    /// a change in between.
+    fn check(&self, placed: &Placed, file: FileNumber, open: &File) -> Result<(), StoreError> {
+        let Some(expected) = placed.expected.get() else { return Ok(()) };
+        let path = || self.path_in(&placed.place, file);
+        let metadata = open.metadata().map_err(|error| cannot("look at", &path())(error))?;
+        if expected.get(file).is_some_and(|expected| Fingerprint::of(&metadata) != *expected) {
+            return Err(StoreError::SourceChanged(path()));
         }
         Ok(())
     }
 
     /// Checks the sizes and times of all files.
     pub(in crate::store) fn check_all(&self) -> Result<(), StoreError> {
-        let Some(expected) = self.expected.get() else { return Ok(()) };
-        Fingerprint::check_all(expected, &self.manifest, &self.path())
+        let placed = self.placed();
+        let Some(expected) = placed.expected.get() else { return Ok(()) };
+        expected.check(|file| self.path_in(&placed.place, file))
     }
 
-    /// Writes `parts` one after the other, from an offset of a file.
+    /// Writes `parts` one after the other, from an offset of a blob.
     pub(super) fn write(
         &self,
-        file: usize,
+        blob: BlobNumber,
         at: u64,
         parts: &mut [IoSlice<'_>],
     ) -> Result<(), StoreError> {
-        let open = self.file(file)?;
+        let open = self.file(&self.placed(), FileNumber::of_blob(blob))?;
         let written = reach(Step::Write).and_then(|()| write_vectored_at(&open, at, parts));
         // Also after an error: some bytes may have been written.
-        self.mark_dirty(file);
-        written.map_err(|error| StoreError::io("write", &self.path_of(file), error))
+        self.mark_dirty(blob);
+        written.map_err(|error| {
+            StoreError::io("write", &self.path_of(FileNumber::of_blob(blob)), error)
+        })
     }
 
-    /// The file has bytes that may not have reached the disk.
-    pub(super) fn mark_dirty(&self, file: usize) {
-        self.dirty.lock().insert(file);
+    /// The blob has bytes that may not have reached the disk.
+    pub(super) fn mark_dirty(&self, blob: BlobNumber) {
+        self.dirty.lock().insert(blob);
     }
 
     /// Makes everything written so far survive a power cut. Only one thread at a time may call
-    /// this: another would take the files that this one removed from `dirty` for synced. After an
+    /// this: another would take the blobs that this one removed from `dirty` for synced. After an
     /// error it is unknown which bytes reached the disk: the system reports the error once, and the
     /// next sync succeeds.
     pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let placed = self.placed();
+        let Place::Directory { directory, .. } = &placed.place else { return Ok(()) };
         if !self.has_synced_names.load(Ordering::Relaxed) {
-            self.sync_names()?;
+            sync_names(directory)?;
             self.has_synced_names.store(true, Ordering::Relaxed);
         }
         let dirty = std::mem::take(&mut *self.dirty.lock());
-        for file in &dirty {
-            let open = self.file(*file)?;
+        for blob in dirty {
+            let open = self.file(&placed, FileNumber::of_blob(blob))?;
             reach(Step::SyncData)
                 .and_then(|()| open.sync_data())
-                .map_err(cannot("sync", &self.path_of(*file)))?;
+                .map_err(cannot("sync", &directory.blob(blob)))?;
         }
         Ok(())
     }
+}
 
-    fn sync_names(&self) -> Result<(), StoreError> {
-        let path = self.path();
-        let above = path.ancestors().skip(1).take(2).map(Path::to_owned);
-        let mut directories: BTreeSet<_> = above.collect();
-        if self.manifest.is_directory() {
-            directories.insert(path.clone());
-            let files = self.manifest.files().iter().map(|file| file.path.as_str());
-            let empty = self.manifest.empty_directories().iter().map(String::as_str);
-            for inside in files.chain(empty) {
-                let parents = inside.match_indices('/').map(|(end, _)| path.join(&inside[..end]));
-                directories.extend(parents);
-            }
-        }
-        directories.iter().try_for_each(|directory| sync_directory(directory))
-    }
+/// Makes the names of the blobs, and of the directory itself, survive a power cut.
+fn sync_names(directory: &ContentDirectory) -> Result<(), StoreError> {
+    sync_directory(&directory.blobs())?;
+    directory.path().ancestors().take(2).try_for_each(sync_directory)
+}
+
+/// The path of an entry of a tree.
+pub(in crate::store) fn path_below(
+    root: &Path,
+    manifest: &Manifest,
+    entry: EntryNumber,
+) -> PathBuf {
+    let below = manifest.path_of(entry);
+    if below.is_empty() { root.to_owned() } else { root.join(OsStr::from_bytes(&below)) }
 }
 
 impl Drop for Files {
     fn drop(&mut self) {
-        self.open.close_all_of(self.key);
+        self.open.close_all_of(self.placed().key);
     }
 }
 

@@ -73,11 +73,20 @@ pub(in crate::store) struct LoggedPieces {
 }
 
 impl LoggedPieces {
+    /// Adds pieces that are known to be there.
+    pub(super) fn hold(&mut self, pieces: impl IntoIterator<Item = PieceIndex>) {
+        for piece in pieces {
+            self.is_valid &= !self.held.insert(piece);
+        }
+        self.doubtful.retain(|piece| !self.held.has(*piece));
+    }
+
     /// Moves pieces from `held` to `doubtful`.
     pub(super) fn doubt(&mut self, pieces: impl IntoIterator<Item = PieceIndex>) {
         let doubtful: Vec<_> =
             pieces.into_iter().filter(|piece| self.held.remove(*piece)).collect();
         self.is_valid &= doubtful.is_empty();
+        self.unsynced.retain(|piece| self.held.has(*piece));
         self.doubtful.extend(doubtful);
     }
 }
@@ -97,17 +106,18 @@ pub(in crate::store) fn delete(path: &Path) -> Result<(), StoreError> {
 }
 
 impl HeldLog {
-    /// Opens a log for appending. `logged` was read from it, and its doubtful pieces were checked.
-    /// If the log has to be replaced, `sync` first makes the data of all held pieces reach the
-    /// disk.
+    /// Opens a log for appending. `logged` was read from it, and `held` are its pieces after the
+    /// doubtful ones were checked. If the log has to be replaced, `sync` first makes the data of all
+    /// held pieces reach the disk.
     pub(super) fn open(
         path: &Path,
         logged: &LoggedPieces,
+        held: &Bitfield,
         sync: impl FnOnce() -> Result<(), StoreError>,
     ) -> Result<Self, StoreError> {
         if !logged.is_valid {
             sync()?;
-            return Self::create(path, &logged.held);
+            return Self::create(path, held);
         }
         let mut options = OpenOptions::new();
         let file = options.read(true).write(true).open(path).map_err(cannot("open", path))?;
@@ -315,7 +325,9 @@ mod tests {
     fn a_checkpoint_covers_only_the_pieces_listed_when_it_began() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("held.log");
-        let mut log = HeldLog::open(&path, &read(&path, 10).unwrap(), || Ok(())).unwrap();
+        let mut log =
+            HeldLog::open(&path, &read(&path, 10).unwrap(), &Bitfield::empty(10), || Ok(()))
+                .unwrap();
         log.append(&pieces(&[7, 2]), 2).unwrap();
         let begun = log.begin_checkpoint().unwrap();
         log.append(&pieces(&[5]), 1).unwrap();

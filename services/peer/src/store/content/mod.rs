@@ -16,44 +16,58 @@ use std::{
     mem::MaybeUninit,
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use shoal_common::lock::Mutex;
 use shoal_core::content::{
-    Bitfield, BlockRange, ContentId, FileSpan, Layout, Manifest, PieceHashes, PieceIndex,
+    Bitfield, BlobNumber, BlockRange, ContentId, Descriptor, Layout, Manifest, ManifestError,
+    ManifestHashes, Metadata, PieceHash, PieceIndex, Span,
 };
 
 pub use self::accept::Accepted;
 pub(super) use self::{
-    directory::{ContentDirectory, create_file},
+    directory::{ContentDirectory, file_mode},
+    files::path_below,
     held_log::HeldLog,
     open_files::OpenFiles,
 };
 use self::{
-    files::{Access, Files},
+    files::{Files, Place},
     progress::Progress,
     writer::Writer,
 };
 use super::{
     StoreError,
-    hash::{BUFFER_BYTES, Fingerprint, Hashed, hash_piece},
+    hash::{BUFFER_BYTES, Fingerprint, Fingerprints, Hashed, hash_piece},
+    names::check_names,
 };
 
 /// A content and its files, with all of its pieces or some of them.
 pub struct Stored {
     id: ContentId,
-    hashes: PieceHashes,
+    descriptor: Descriptor,
+    manifest_hashes: ManifestHashes,
+    /// The layout until the manifest is known.
+    partial_layout: Layout,
     pub(super) files: Files,
     pub(super) progress: Mutex<Progress>,
     writer: Writer,
     /// None for a content in place, which is never written.
-    pub(super) log: Option<Mutex<HeldLog>>,
+    pub(super) owned: Option<Owned>,
+    /// A directory, not there yet, whose file system must be able to keep the names.
+    names_tried_in: OnceLock<PathBuf>,
     /// Locked during a checkpoint: see [`Files::sync`].
     pub(super) checkpointing: Mutex<()>,
     was_removed: AtomicBool,
+}
+
+/// The directory of a content that belongs to shoal, and the log of the pieces held.
+pub(super) struct Owned {
+    directory: ContentDirectory,
+    pub(super) log: Mutex<HeldLog>,
 }
 
 /// How the files of a content compare with their stored fingerprints.
@@ -68,19 +82,18 @@ pub(super) enum Revalidated {
 impl Stored {
     /// A content that is served where it was hashed, and never written.
     pub fn in_place(hashed: Hashed) -> Arc<Self> {
-        let Hashed { path, manifest, hashes, fingerprints } = hashed;
-        Self::guarded(manifest, hashes, path, fingerprints, Arc::default())
+        let Hashed { path, manifest, fingerprints } = hashed;
+        Self::guarded(manifest, path, fingerprints, Arc::default())
     }
 
     /// A content that is served in place at `path`, as long as its files have these fingerprints.
     pub(super) fn guarded(
         manifest: Manifest,
-        hashes: PieceHashes,
         path: PathBuf,
-        fingerprints: Vec<Fingerprint>,
+        fingerprints: Fingerprints,
         open_files: Arc<OpenFiles>,
     ) -> Arc<Self> {
-        let stored = Self::unguarded(manifest, hashes, path, open_files);
+        let stored = Self::unguarded(manifest, path, open_files);
         stored.files.guard(fingerprints);
         stored
     }
@@ -88,109 +101,199 @@ impl Stored {
     /// The same before the fingerprints of its files are known.
     pub(super) fn unguarded(
         manifest: Manifest,
-        hashes: PieceHashes,
         path: PathBuf,
         open_files: Arc<OpenFiles>,
     ) -> Arc<Self> {
         let held = Bitfield::full(manifest.layout().piece_count());
-        let files = Files::new(manifest, path, Access::InPlace, open_files);
-        Arc::new(Self::new(hashes, files, held, None))
+        let files = Files::new(Place::Tree(path), open_files);
+        Arc::new(Self::new(Known::Manifest(manifest), files, held, None))
     }
 
     /// Guards the files if they match these fingerprints. A file with the same size and time but
     /// another device or inode is hashed again: its file system may have been mounted again, or it
     /// may be a different file.
-    pub(super) fn revalidate(&self, known: &[Fingerprint]) -> Result<Revalidated, StoreError> {
-        let mut now = Vec::with_capacity(known.len());
+    pub(super) fn revalidate(&self, known: &Fingerprints) -> Result<Revalidated, StoreError> {
+        let Some(manifest) = self.manifest() else { return Ok(Revalidated::SameFiles) };
         let mut others = Vec::new();
-        for (number, expected) in known.iter().enumerate() {
-            let path = self.files.path_of(number);
+        let arrangement = self.files.arrangement();
+        let now = Fingerprints::find(manifest, arrangement, |file| {
+            let path = self.files.path_of(file);
             let found = Fingerprint::at(&path)?;
-            if !found.has_same_size_and_time(expected) {
+            let expected = known.get(file);
+            if !expected.is_some_and(|expected| found.has_same_size_and_time(expected)) {
                 return Err(StoreError::SourceChanged(path));
             }
-            if found != *expected {
-                others.push(number);
+            if expected != Some(&found) {
+                others.push(file);
             }
-            now.push(found);
-        }
+            Ok(found)
+        })?;
         self.files.guard(now);
-        for number in &others {
-            let pieces: Vec<_> = self.layout().pieces_of_file(*number).collect();
-            if matching(&self.files, &self.hashes, pieces.clone()) != pieces {
-                return Err(StoreError::SourceChanged(self.files.path_of(*number)));
+        for file in &others {
+            let pieces = arrangement.pieces(manifest, *file);
+            if self.matching(pieces.clone()) != pieces {
+                return Err(StoreError::SourceChanged(self.files.path_of(*file)));
             }
         }
         Ok(if others.is_empty() { Revalidated::SameFiles } else { Revalidated::SameBytes })
     }
 
     /// A content in its directory. Pieces that a reboot put in doubt are hashed again, and so are
-    /// the files that are not of their full size.
+    /// the blobs that are not of their full size, and a manifest that is not whole.
     pub(super) fn resume(
-        manifest: Manifest,
-        hashes: PieceHashes,
+        metadata: Metadata,
         directory: &ContentDirectory,
         open_files: Arc<OpenFiles>,
     ) -> Result<Arc<Self>, StoreError> {
-        let log_path = directory.log();
-        let layout = manifest.layout();
-        let mut logged = held_log::read(&log_path, layout.piece_count())?;
-        let missing = directory.missing_files(&manifest);
-        logged.doubt(missing.iter().flat_map(|file| layout.pieces_of_file(*file)));
-        // A content without pieces holds all of them even before its files or directories exist.
-        let is_whole = logged.held.is_full()
-            && missing.is_empty()
-            && directory.has_empty_directories(&manifest);
-        if !is_whole {
-            directory.create_files(&manifest)?;
+        directory.create()?;
+        let partial = metadata.descriptor().layout()?;
+        let mut logged = held_log::read(&directory.log(), partial.piece_count())?;
+        let known = Known::find(metadata, directory)?;
+        if let Known::Manifest(manifest) = &known {
+            let missing = directory.missing_blobs(manifest);
+            logged.doubt(missing.iter().flat_map(|blob| manifest.layout().pieces_of(*blob)));
+            logged.hold(manifest.layout().pieces_of(BlobNumber::MANIFEST));
+            logged.hold(manifest.holes());
+            if !missing.is_empty() {
+                directory.create_blobs(manifest)?;
+            }
+        } else {
+            directory.create_manifest(partial.size_of(BlobNumber::MANIFEST))?;
+            // If the log lists the whole manifest, that is damaged: no other piece can be checked.
+            let held: Vec<_> = logged.held.iter().collect();
+            logged.doubt(held);
         }
-        let access = if is_whole { Access::Read } else { Access::Write };
-        let files = Files::new(manifest, directory.data(), access, open_files);
         let doubtful = std::mem::take(&mut logged.doubtful);
-        let verified = matching(&files, &hashes, doubtful);
+        let held = std::mem::replace(&mut logged.held, Bitfield::empty(0));
+        let is_written = !(doubtful.is_empty() && held.is_full());
+        let place = Place::Directory { directory: directory.clone(), is_written };
+        let mut stored = Self::new(known, Files::new(place, open_files), held, None);
+        let verified = stored.matching(doubtful);
         for piece in verified.iter().chain(&logged.unsynced) {
-            files.mark_dirty(files.manifest().layout().span(*piece).file);
+            stored.files.mark_dirty(stored.layout().span(*piece).blob);
         }
-        for piece in verified {
-            logged.held.insert(piece);
-        }
-        let log = HeldLog::open(&log_path, &logged, || files.sync())?;
-        Ok(Arc::new(Self::new(hashes, files, logged.held, Some(Mutex::new(log)))))
+        stored.hold(verified);
+        let held = stored.held();
+        let log = HeldLog::open(&directory.log(), &logged, &held, || stored.files.sync())?;
+        stored.owned = Some(Owned { directory: directory.clone(), log: Mutex::new(log) });
+        Ok(Arc::new(stored))
     }
 
-    fn new(hashes: PieceHashes, files: Files, held: Bitfield, log: Option<Mutex<HeldLog>>) -> Self {
-        let layout = files.manifest().layout();
-        let held_bytes = held.iter().map(|piece| u64::from(layout.length_of(piece))).sum();
-        Self {
-            id: files.manifest().id(),
-            hashes,
+    fn new(known: Known, files: Files, held: Bitfield, owned: Option<Owned>) -> Self {
+        let (descriptor, manifest_hashes) = match known {
+            Known::Manifest(manifest) => {
+                let hashes = ManifestHashes::of(&manifest);
+                (files.set_manifest(manifest).descriptor().clone(), hashes)
+            }
+            Known::Descriptor(descriptor, hashes) => (descriptor, hashes),
+        };
+        let partial_layout = descriptor.layout().expect("a descriptor has a valid layout");
+        let stored = Self {
+            id: descriptor.id(),
+            descriptor,
+            manifest_hashes,
+            partial_layout,
             files,
-            progress: Mutex::new(Progress::new(held, held_bytes)),
+            progress: Mutex::new(Progress::new(held, 0)),
             writer: Writer::default(),
-            log,
+            owned,
+            names_tried_in: OnceLock::new(),
             checkpointing: Mutex::default(),
             was_removed: AtomicBool::new(false),
-        }
+        };
+        let mut progress = stored.progress.lock();
+        progress.held_bytes = progress.held.iter().map(|piece| stored.blob_bytes_of(piece)).sum();
+        drop(progress);
+        stored
     }
 
-    /// The hash of its manifest.
+    /// The manifest is whole: reads it, and creates the files of the blobs. Returns the pieces that
+    /// are held from now on, because they are holes.
+    pub fn learn_manifest(&self) -> Result<Vec<PieceIndex>, StoreError> {
+        let Some(owned) = &self.owned else { return Ok(Vec::new()) };
+        let encoded = owned.directory.manifest()?;
+        let manifest = Manifest::decode(self.descriptor.clone(), encoded)?;
+        if let Some(place) = self.names_tried_in.get() {
+            check_names(&manifest, place)?;
+        }
+        owned.directory.create_blobs(&manifest)?;
+        let holes = self.hold(self.files.set_manifest(manifest).holes().collect());
+        owned.log.lock().append(&holes, 0)?;
+        Ok(holes)
+    }
+
+    /// Refuses the content, as soon as its manifest is known, if a file system cannot keep the names
+    /// of its files. They are tried in a new directory at `place`.
+    pub(super) fn try_names_in(&self, place: PathBuf) -> Result<(), StoreError> {
+        if let Some(manifest) = self.manifest() {
+            return check_names(manifest, &place);
+        }
+        self.names_tried_in.get_or_init(|| place);
+        Ok(())
+    }
+
+    /// Marks pieces as held. Returns those that were not before.
+    fn hold(&self, pieces: Vec<PieceIndex>) -> Vec<PieceIndex> {
+        let mut progress = self.progress.lock();
+        let mut new = pieces;
+        new.retain(|piece| progress.held.insert(*piece));
+        progress.held_bytes += new.iter().map(|piece| self.blob_bytes_of(*piece)).sum::<u64>();
+        new
+    }
+
+    /// Bytes of a piece of a blob; none of a piece of the manifest.
+    fn blob_bytes_of(&self, piece: PieceIndex) -> u64 {
+        let span = self.layout().span(piece);
+        if span.blob == BlobNumber::MANIFEST { 0 } else { u64::from(span.length) }
+    }
+
+    /// Those of the pieces whose bytes can be read and match their hash.
+    fn matching(&self, pieces: Vec<PieceIndex>) -> Vec<PieceIndex> {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        let mut matches = |piece: &PieceIndex| {
+            let Some(expected) = self.hash_of(*piece) else { return false };
+            let span = self.layout().span(*piece);
+            let read = |at, buffer: &mut [u8]| self.files.read(span.blob, at, buffer);
+            hash_piece(self.layout(), span, &mut buffer, read).is_ok_and(|hash| hash == expected)
+        };
+        pieces.into_iter().filter(|piece| matches(piece)).collect()
+    }
+
+    /// The hash of its descriptor.
     pub const fn id(&self) -> ContentId {
         self.id
     }
 
-    /// Its manifest.
-    pub const fn manifest(&self) -> &Manifest {
+    /// Its descriptor.
+    pub const fn descriptor(&self) -> &Descriptor {
+        &self.descriptor
+    }
+
+    /// The hashes of the pieces of its manifest.
+    pub const fn manifest_hashes(&self) -> &ManifestHashes {
+        &self.manifest_hashes
+    }
+
+    /// Its manifest, once all pieces of that are held.
+    pub fn manifest(&self) -> Option<&Manifest> {
         self.files.manifest()
     }
 
-    /// How it is cut into pieces.
-    pub const fn layout(&self) -> &Layout {
-        self.manifest().layout()
+    /// The manifest of a content of which all pieces are held.
+    pub(super) fn complete_manifest(&self) -> Result<&Manifest, StoreError> {
+        let manifest = self.manifest().filter(|_| self.is_complete());
+        manifest.ok_or(StoreError::Incomplete(self.id))
     }
 
-    /// The hashes of its pieces.
-    pub const fn hashes(&self) -> &PieceHashes {
-        &self.hashes
+    /// How it is cut into pieces, as far as that is known.
+    pub fn layout(&self) -> &Layout {
+        self.manifest().map_or(&self.partial_layout, Manifest::layout)
+    }
+
+    /// The hash of a piece; none if it is not known yet.
+    pub(super) fn hash_of(&self, piece: PieceIndex) -> Option<PieceHash> {
+        let of_manifest = self.manifest_hashes.get(piece.get());
+        of_manifest.or_else(|| self.manifest().map(|manifest| manifest.hash_of(piece))).copied()
     }
 
     /// The pieces that are held, that is verified and written, as of now.
@@ -203,7 +306,7 @@ impl Stored {
         self.progress.lock().held.held()
     }
 
-    /// Bytes of the pieces held, as of now.
+    /// Bytes of the pieces of blobs that are held, as of now.
     pub fn held_bytes(&self) -> u64 {
         self.progress.lock().held_bytes
     }
@@ -225,7 +328,7 @@ impl Stored {
 
     /// Whether its files belong to others and are served in place.
     pub const fn is_in_place(&self) -> bool {
-        self.log.is_none()
+        self.owned.is_none()
     }
 
     /// Reads a block of a held piece; `buffer` is as long as the block.
@@ -234,7 +337,7 @@ impl Stored {
     /// hashed, the error is [`StoreError::SourceChanged`], and its bytes are not to be sent.
     pub fn read(&self, range: BlockRange, buffer: &mut [u8]) -> Result<(), StoreError> {
         let span = self.locate(range, buffer.len())?;
-        self.files.read(span.file, span.offset, buffer)
+        self.files.read(span.blob, span.offset, buffer)
     }
 
     /// Like [`Stored::read`], into uninitialised memory. After success all of it is initialised.
@@ -244,10 +347,10 @@ impl Stored {
         buffer: &mut [MaybeUninit<u8>],
     ) -> Result<(), StoreError> {
         let span = self.locate(range, buffer.len())?;
-        self.files.read_uninit(span.file, span.offset, buffer)
+        self.files.read_uninit(span.blob, span.offset, buffer)
     }
 
-    fn locate(&self, range: BlockRange, actual: usize) -> Result<FileSpan, StoreError> {
+    fn locate(&self, range: BlockRange, actual: usize) -> Result<Span, StoreError> {
         self.check_block(range, actual)?;
         if !self.has(range.piece) {
             return Err(StoreError::NotHeld(range.piece));
@@ -271,7 +374,7 @@ impl Stored {
 
     /// A checkpoint is due: 64 MiB were written since the last one, or the first of them 5 s ago.
     pub fn is_checkpoint_due(&self) -> bool {
-        self.log.as_ref().is_some_and(|log| log.lock().is_checkpoint_due())
+        self.owned.as_ref().is_some_and(|owned| owned.log.lock().is_checkpoint_due())
     }
 
     /// Makes all held pieces survive a power cut. Waits for the disk, and must not be called on the
@@ -280,7 +383,7 @@ impl Stored {
     /// After an error the pieces since the last checkpoint are no longer held, and no others are
     /// accepted: the content has to be opened again.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        let Some(log) = &self.log else { return Ok(()) };
+        let Some(Owned { log, .. }) = &self.owned else { return Ok(()) };
         let _checkpointing = self.checkpointing.lock();
         // The pieces are counted before the sync. The bytes of each were written, and their file
         // marked dirty, before it was appended to the log: so this sync or an earlier one covers
@@ -302,7 +405,7 @@ impl Stored {
         let mut progress = self.progress.lock();
         for piece in lost {
             if progress.held.remove(piece) {
-                progress.held_bytes -= u64::from(self.layout().length_of(piece));
+                progress.held_bytes -= self.blob_bytes_of(piece);
             }
         }
         Ok(())
@@ -310,7 +413,7 @@ impl Stored {
 
     /// A checkpoint has failed, so that no pieces are accepted any more.
     pub(super) fn has_failed(&self) -> bool {
-        self.log.as_ref().is_some_and(|log| log.lock().has_failed())
+        self.owned.as_ref().is_some_and(|owned| owned.log.lock().has_failed())
     }
 
     /// Makes the files and their names survive a power cut, even if no pieces arrived.
@@ -326,16 +429,30 @@ impl Stored {
     }
 }
 
-/// Those of the pieces whose bytes can be read and match their hash.
-fn matching(files: &Files, hashes: &PieceHashes, pieces: Vec<PieceIndex>) -> Vec<PieceIndex> {
-    let layout = files.manifest().layout();
-    let mut buffer = vec![0; BUFFER_BYTES];
-    let mut matches = |piece: &PieceIndex| {
-        let span = layout.span(*piece);
-        files.file(span.file).is_ok_and(|file| {
-            hash_piece(&file, layout, span, &mut buffer)
-                .is_ok_and(|hash| hash == *hashes.of(*piece))
-        })
-    };
-    pieces.into_iter().filter(|piece| matches(piece)).collect()
+/// What is known about a content when it is opened.
+enum Known {
+    Manifest(Manifest),
+    Descriptor(Descriptor, ManifestHashes),
+}
+
+impl Known {
+    /// Finds the manifest in the directory of the content, or writes it there.
+    fn find(metadata: Metadata, directory: &ContentDirectory) -> Result<Self, StoreError> {
+        let present = directory.manifest()?;
+        match metadata {
+            Metadata::Manifest(manifest) => {
+                if present != manifest.encoded() {
+                    directory.write_manifest(&manifest)?;
+                }
+                Ok(Self::Manifest(manifest))
+            }
+            Metadata::Descriptor(descriptor, hashes) => {
+                match Manifest::decode(descriptor.clone(), present) {
+                    Ok(manifest) => Ok(Self::Manifest(manifest)),
+                    Err(ManifestError::OtherDescriptor) => Ok(Self::Descriptor(descriptor, hashes)),
+                    Err(error) => Err(error.into()),
+                }
+            }
+        }
+    }
 }

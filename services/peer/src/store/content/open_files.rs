@@ -12,12 +12,14 @@ use std::{
 use lru::LruCache;
 use shoal_common::lock::Mutex;
 
+use crate::store::arrangement::FileNumber;
+
 /// Files that a store keeps open, over all contents: well below the usual limit of 1,024 per
 /// process.
 const MAX_OPEN_FILES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 
-/// A content, and the number of a file in it.
-pub(super) type FileKey = (u64, usize);
+/// A content, and one of its files.
+pub(super) type FileKey = (u64, FileNumber);
 
 /// The open files of all contents of a store.
 ///
@@ -64,7 +66,13 @@ impl OpenFiles {
 
 #[cfg(test)]
 mod tests {
+    use shoal_core::content::BlobNumber;
+
     use super::*;
+
+    fn number(number: usize) -> FileNumber {
+        FileNumber::of_blob(BlobNumber::new(number as u32))
+    }
 
     #[test]
     fn the_least_recently_used_file_is_closed_when_there_are_too_many() {
@@ -72,15 +80,15 @@ mod tests {
         let file = Arc::new(tempfile::tempfile().unwrap());
         let (first, second) = (open_files.new_content(), open_files.new_content());
         for number in 0..MAX_OPEN_FILES.get() {
-            open_files.insert((first, number), file.clone());
+            open_files.insert((first, self::number(number)), file.clone());
         }
-        assert!(open_files.find((first, 0)).is_some());
-        open_files.insert((second, 0), file.clone());
-        assert!(open_files.find((first, 0)).is_some(), "it was just used");
-        assert!(open_files.find((first, 1)).is_none());
+        assert!(open_files.find((first, number(0))).is_some());
+        open_files.insert((second, number(0)), file.clone());
+        assert!(open_files.find((first, number(0))).is_some(), "it was just used");
+        assert!(open_files.find((first, number(1))).is_none());
         assert_eq!(Arc::strong_count(&file), 1 + MAX_OPEN_FILES.get());
         open_files.close_all_of(first);
-        assert!(open_files.find((second, 0)).is_some());
+        assert!(open_files.find((second, number(0))).is_some());
         assert_eq!(Arc::strong_count(&file), 2);
     }
 }

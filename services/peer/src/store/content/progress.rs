@@ -34,7 +34,7 @@ pub(in crate::store) struct Progress {
     pub(super) writing: HashSet<PieceIndex>,
     /// Pieces of which blocks have arrived.
     pub(super) assemblies: HashMap<PieceIndex, Arc<SharedAssembly>>,
-    /// Attempts whose bytes are kept in memory.
+    /// Bytes of the pieces that are kept in memory.
     in_memory: u32,
     /// What neighbours sent for pieces whose hash did not match.
     contributions: HashMap<PieceIndex, Vec<Contribution>>,
@@ -69,16 +69,19 @@ impl Progress {
 
     /// Decides where the bytes of one more attempt are kept.
     pub(super) fn begin_assembly(&mut self, layout: &Layout, piece: PieceIndex) -> KeptIn {
-        let has_room = self.in_memory < MAX_BYTES_IN_MEMORY / layout.piece_length().get();
-        if layout.length_of(piece) > MAX_PIECE_IN_MEMORY || !has_room {
+        let length = layout.length_of(piece);
+        let has_room = self.in_memory + length <= MAX_BYTES_IN_MEMORY;
+        if length > MAX_PIECE_IN_MEMORY || !has_room {
             return KeptIn::Files;
         }
-        self.in_memory += 1;
-        KeptIn::Memory
+        self.in_memory += length;
+        KeptIn::Memory { length }
     }
 
     pub(super) fn end_assembly(&mut self, kept_in: KeptIn) {
-        self.in_memory -= u32::from(kept_in == KeptIn::Memory);
+        if let KeptIn::Memory { length } = kept_in {
+            self.in_memory -= length;
+        }
     }
 
     /// A piece is verified. Returns the contributions to its failed attempts.

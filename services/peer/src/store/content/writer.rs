@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use shoal_common::lock::{Change, Condvar, Mutex};
-use shoal_core::content::{FileSpan, PieceIndex};
+use shoal_core::content::{PieceIndex, Span};
 
 use crate::store::StoreError;
 
@@ -17,7 +17,7 @@ const MAX_WAITING: usize = 8;
 /// A verified piece.
 pub(super) struct VerifiedPiece {
     pub(super) piece: PieceIndex,
-    pub(super) span: FileSpan,
+    pub(super) span: Span,
     /// Its bytes, in order; empty if they were written before.
     pub(super) bytes: Vec<Bytes>,
 }
@@ -98,10 +98,12 @@ mod tests {
         thread,
     };
 
+    use shoal_core::content::BlobNumber;
+
     use super::*;
 
     fn verified(piece: u32) -> VerifiedPiece {
-        let span = FileSpan { file: 0, offset: 0, length: 1 };
+        let span = Span { blob: BlobNumber::new(1), offset: 0, length: 1 };
         VerifiedPiece { piece: PieceIndex::new(piece), span, bytes: Vec::new() }
     }
 

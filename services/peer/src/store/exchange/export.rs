@@ -1,13 +1,9 @@
 //! Exports copies of a content, which share its blocks on disk if the file system can do that.
-//!
-//! Other users may write to the directory of the destination. Therefore everything there is done
-//! through open directory handles, without resolving a path again, and no symbolic link is
-//! followed.
 
 use std::{
     ffi::OsStr,
     fs::{File, Permissions},
-    io::{self, Read as _},
+    io,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::fs::PermissionsExt as _,
@@ -16,31 +12,23 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, ioctl_ficlone, linkat, mkdirat, openat, syncfs, unlinkat},
+    fs::{AtFlags, Mode, OFlags, openat, syncfs, unlinkat},
     io::Errno,
 };
+use shoal_core::content::{Entry, Manifest, Metadata};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::tree::{self, Blobs, READ, Target};
 use crate::store::{
     StoreError,
-    catalogue::Store,
+    catalogue::{PRIVATE, Store},
     content::Stored,
-    error::{cannot, check_stop},
+    error::cannot,
     file_system::{exists, names_in, rename_new},
-    hash::hash_at,
+    hash::{HashOptions, Hashed, hash_at},
     rooted_path::RootedPath,
 };
-
-/// Permissions that are copied. The set-user-id bit is not, because the copy may have another
-/// owner.
-const PERMISSIONS: u32 = 0o777;
-
-/// How created files and directories are opened: a link that has taken their place is refused.
-const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
-
-/// Bytes copied between two checks for cancellation: a second on a slow disk.
-const COPY_STEP: u64 = 64 << 20;
 
 /// How a file was exported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,25 +59,27 @@ impl Store {
         stored: &Stored,
         destination: &RootedPath,
     ) -> Result<Exported, StoreError> {
-        if !stored.is_complete() {
-            return Err(StoreError::Incomplete(stored.id()));
-        }
+        let manifest = stored.complete_manifest()?;
         let path = destination.path();
         let (name, parent) = open_parent(destination)?;
         if exists(parent.as_fd(), name.as_ref()) {
-            return unchanged(stored, destination, self.stop());
+            let metadata = Metadata::Manifest(manifest.clone());
+            return find(destination, &metadata, self.stop()).map(|_| Exported::Unchanged);
         }
-        let staged = format!(".{}.{}.shoal", name.display(), Uuid::new_v4().simple());
+        // Not with the name in it, which may be as long as a name can be.
+        let staged = format!(".{}.shoal", Uuid::new_v4().simple());
         let target = Target { directory: parent.as_fd(), name: staged.as_ref(), shown: path };
-        let exported = export_all(stored, target, self.stop()).and_then(|exported| {
-            if exported.contains(&Exported::HardLink) {
+        stored.files.check_all()?;
+        let exported = tree::create(stored, target, Blobs::Stay, self.stop()).and_then(|way| {
+            stored.files.check_all()?;
+            if way >= Exported::HardLink && !stored.is_in_place() {
                 self.guard(stored)?;
             }
             // A file or tree under its final name must be whole, even after a power cut.
-            sync_staged(target, stored.manifest().is_directory()).map_err(cannot("sync", path))?;
+            sync_staged(target, manifest.is_directory()).map_err(cannot("sync", path))?;
             rename_new(&parent, staged.as_ref(), &parent, name.as_ref(), path)?;
             sync_names(parent.as_fd()).map_err(cannot("sync", path))?;
-            Ok(exported.into_iter().max().unwrap_or(Exported::Copy))
+            Ok(way)
         });
         if exported.is_err() {
             // If it remains, its name tells where it comes from.
@@ -114,126 +104,57 @@ fn open_parent(destination: &RootedPath) -> Result<(&OsStr, File), StoreError> {
     Ok((name, parent))
 }
 
-/// Succeeds if the destination holds the same content, byte by byte.
-fn unchanged(
-    stored: &Stored,
-    destination: &RootedPath,
+/// The files at a path, which are those of a content; an error if they are anything else.
+pub fn find_at(
+    path: &Path,
+    metadata: &Metadata,
     stop: &CancellationToken,
-) -> Result<Exported, StoreError> {
-    let layout = stored.layout();
-    let found = hash_at(stop, destination, Some(layout.piece_length()), |_| {})?;
-    let ours = stored.manifest();
-    let is_same = found.hashes == *stored.hashes()
-        && found.manifest.is_directory() == ours.is_directory()
-        && (!ours.is_directory() || found.manifest.files() == ours.files())
-        && found.manifest.empty_directories() == ours.empty_directories();
-    let path = destination.path();
-    if is_same { Ok(Exported::Unchanged) } else { Err(StoreError::Exists(path.to_owned())) }
+) -> Result<Hashed, StoreError> {
+    let absolute = std::path::absolute(path).map_err(cannot("find", path))?;
+    find(&RootedPath::anywhere(&absolute), metadata, stop)
 }
 
-/// A name in an open directory, which is not used yet.
-#[derive(Clone, Copy)]
-struct Target<'a> {
-    directory: BorrowedFd<'a>,
-    name: &'a OsStr,
-    /// The path in errors.
-    shown: &'a Path,
-}
-
-fn export_all(
-    stored: &Stored,
-    target: Target<'_>,
+/// Like [`find_at`], without leaving the root of the path.
+fn find(
+    path: &RootedPath,
+    metadata: &Metadata,
     stop: &CancellationToken,
-) -> Result<Vec<Exported>, StoreError> {
-    let files = &stored.files;
-    files.check_all()?;
-    let manifest = stored.manifest();
-    if !manifest.is_directory() {
-        let exported = export_file(stored, 0, target, stop)?;
-        files.check_all()?;
-        return Ok(vec![exported]);
-    }
-    let Target { directory, name, shown } = target;
-    let root = directory_in(directory, name).map_err(cannot("create", shown))?;
-    let mut exported = Vec::with_capacity(manifest.files().len());
-    for (number, entry) in manifest.files().iter().enumerate() {
-        let shown = &shown.join(&entry.path);
-        let (above, name) = match entry.path.rsplit_once('/') {
-            Some((above, name)) => {
-                (directories_in(&root, above).map_err(cannot("create", shown))?, name)
-            }
-            None => (root.try_clone().map_err(cannot("create", shown))?, entry.path.as_str()),
-        };
-        let target = Target { directory: above.as_fd(), name: name.as_ref(), shown };
-        exported.push(export_file(stored, number, target, stop)?);
-    }
-    for path in manifest.empty_directories() {
-        directories_in(&root, path).map_err(cannot("create", &shown.join(path)))?;
-    }
-    files.check_all()?;
-    Ok(exported)
-}
-
-fn export_file(
-    stored: &Stored,
-    number: usize,
-    target: Target<'_>,
-    stop: &CancellationToken,
-) -> Result<Exported, StoreError> {
-    let Target { directory, name, shown } = target;
-    let path = stored.files.path_of(number);
-    let mut source = stored.files.open_unshared(number)?;
-    let mode = source.metadata().map_err(cannot("look at", &path))?.permissions().mode();
-    let create = || -> io::Result<File> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        Ok(openat(directory, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+) -> Result<Hashed, StoreError> {
+    let descriptor = metadata.descriptor();
+    let options = HashOptions {
+        piece_length: Some(descriptor.piece_length()),
+        name: Some(descriptor.name().to_vec()),
+        ..HashOptions::default()
     };
-    let permit = |file: &File| {
-        file.set_permissions(Permissions::from_mode(mode & PERMISSIONS))
-            .map_err(cannot("change the mode of", shown))
-    };
-    let file = create().map_err(cannot("create", shown))?;
-    if ioctl_ficlone(&file, &source).is_ok() {
-        permit(&file)?;
-        return Ok(Exported::Reflink);
-    }
-    // The owner of files in place did not request a second name for them.
-    if !stored.is_in_place() {
-        unlinkat(directory, name, AtFlags::empty())
-            .map_err(|error| StoreError::io("replace", shown, error.into()))?;
-        if linkat(CWD, &path, directory, name, AtFlags::empty()).is_ok() {
-            return Ok(Exported::HardLink);
+    let found = hash_at(stop, path, &options, |_| {})?;
+    match metadata {
+        _ if found.manifest.id() == metadata.id() => Ok(found),
+        // Who may read the files, and what else is preserved, may differ here.
+        Metadata::Manifest(manifest) if has_same_files(manifest, &found.manifest) => {
+            Ok(Hashed { manifest: manifest.clone(), ..found })
         }
+        _ => Err(StoreError::Exists(path.path().to_owned())),
     }
-    let mut file =
-        if stored.is_in_place() { file } else { create().map_err(cannot("create", shown))? };
-    copy(&mut source, &mut file, shown, stop)?;
-    permit(&file)?;
-    Ok(Exported::Copy)
 }
 
-/// Like `io::copy`, but in steps, because it may take hours.
-fn copy(
-    from: &mut File,
-    to: &mut File,
-    shown: &Path,
-    stop: &CancellationToken,
-) -> Result<(), StoreError> {
-    loop {
-        check_stop(stop, shown)?;
-        // From file to file the kernel copies, without a user-space buffer.
-        let step = io::copy(&mut from.by_ref().take(COPY_STEP), to);
-        if step.map_err(cannot("write", shown))? == 0 {
-            return Ok(());
-        }
-    }
+/// Whether two contents have the same files, directories and links.
+fn has_same_files(ours: &Manifest, theirs: &Manifest) -> bool {
+    let is_same = |(ours, theirs): (Entry<'_>, Entry<'_>)| {
+        (ours.depth, ours.name) == (theirs.depth, theirs.name) && ours.kind == theirs.kind
+    };
+    let both = ours.entries().zip(theirs.entries());
+    ours.entry_count() == theirs.entry_count()
+        && both.map(|((_, ours), (_, theirs))| (ours, theirs)).all(is_same)
 }
 
 /// Makes the staged copy survive a power cut. For a tree, one call instead of one per file.
-fn sync_staged(target: Target<'_>, is_tree: bool) -> io::Result<()> {
+pub(super) fn sync_staged(target: Target<'_>, is_tree: bool) -> io::Result<()> {
     let Target { directory, name, .. } = target;
-    let staged = File::from(openat(directory, name, READ, Mode::empty())?);
+    let staged = match openat(directory, name, READ, Mode::empty()) {
+        // Its restored permissions forbid it.
+        Err(Errno::ACCESS) => return Ok(syncfs(openat(directory, ".", READ, Mode::empty())?)?),
+        opened => File::from(opened?),
+    };
     if is_tree { Ok(syncfs(staged)?) } else { staged.sync_all() }
 }
 
@@ -247,24 +168,6 @@ fn sync_names(directory: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// Opens a directory, after creating it if it does not exist.
-fn directory_in(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<File> {
-    match mkdirat(parent, name, Mode::RWXU | Mode::RWXG | Mode::RWXO) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(error.into()),
-    }
-    Ok(openat(parent, name, READ | OFlags::DIRECTORY, Mode::empty())?.into())
-}
-
-/// The same for each directory of a path.
-fn directories_in(parent: &File, path: &str) -> io::Result<File> {
-    let mut at = parent.try_clone()?;
-    for name in path.split('/') {
-        at = directory_in(at.as_fd(), name.as_ref())?;
-    }
-    Ok(at)
-}
-
 /// Deletes a file or a tree.
 fn delete(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     match unlinkat(directory, name, AtFlags::empty()) {
@@ -272,7 +175,9 @@ fn delete(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
         Err(Errno::ISDIR | Errno::PERM) => {}
         outcome => return outcome.map_err(io::Error::from),
     }
-    let inner = directory_in(directory, name)?;
+    let inner = File::from(openat(directory, name, READ | OFlags::DIRECTORY, Mode::empty())?);
+    // Restored permissions may forbid to delete what is in it.
+    inner.set_permissions(Permissions::from_mode(PRIVATE))?;
     for name in names_in(&inner)? {
         delete(inner.as_fd(), &name)?;
     }

@@ -4,10 +4,11 @@
 mod export;
 mod import;
 mod one_shot;
+mod tree;
 
 pub(crate) use self::export::check_destination;
 pub use self::{
-    export::Exported,
-    import::{Import, ImportPlan},
+    export::{Exported, find_at},
+    import::Import,
     one_shot::OneShot,
 };

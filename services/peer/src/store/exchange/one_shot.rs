@@ -1,27 +1,40 @@
 //! A download without a data directory, for one run of a command.
 
 use std::{
-    fs::{self, DirBuilder, File, Metadata},
+    ffi::OsStr,
+    fs::{self, DirBuilder, File, Metadata as FileMetadata, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use rustix::{fs::CWD, process::geteuid};
-use shoal_common::durable_files::{lock_file, read_if_exists, write_whole};
-use shoal_core::content::{ContentId, Manifest, PieceHashes};
+use shoal_common::durable_files::{lock_file, parent, read_if_exists, write_whole};
+use shoal_core::content::{
+    ContentId, Descriptor, EntryNumber, Kind, Manifest, ManifestHashes, Metadata,
+};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::{
+    export::sync_staged,
+    tree::{self, Blobs, Target},
+};
 use crate::store::{
     StoreError,
+    arrangement::{Arrangement, FileNumber},
     catalogue::PRIVATE,
-    content::{ContentDirectory, Stored},
+    content::{ContentDirectory, Stored, path_below},
     error::cannot,
-    file_system::{rename_new, sync_parent},
+    file_system::{delete_directory, rename_new, sync_parent},
+    hash::{Fingerprint, Fingerprints},
 };
 
-/// A download. Until it is complete, its state is in `.NAME.shoal` beside its destination `NAME`.
+/// A download. Until it is complete, its state is in a directory beside its destination.
 pub struct OneShot {
     stored: Arc<Stored>,
     destination: Destination,
@@ -31,56 +44,49 @@ pub struct OneShot {
 /// The path to which a download is moved when it is complete, and its state until then.
 struct Destination {
     path: PathBuf,
-    /// `.NAME.shoal` beside `path`.
+    /// `.ID-NAME.shoal` beside `path`, with hex digits that stand for the content and for the name.
     state: ContentDirectory,
 }
 
 impl OneShot {
     /// Resumes an interrupted download of this content to this destination, if there is one.
     pub fn resume(destination: &Path, id: ContentId) -> Result<Option<Self>, StoreError> {
-        let destination = Destination::vacant(destination)?;
+        let destination = Destination::vacant(destination, id)?;
         if !destination.is_begun()? {
             return Ok(None);
         }
         let lock = destination.lock()?;
-        let Some((manifest, hashes)) = destination.record(id)? else { return Ok(None) };
-        Self::open(destination, lock, manifest, hashes).map(Some)
+        let Some(metadata) = destination.record(id)? else { return Ok(None) };
+        Self::open(destination, lock, metadata).map(Some)
     }
 
     /// Starts a download, or resumes an interrupted one.
-    pub fn begin(
-        destination: &Path,
-        manifest: Manifest,
-        hashes: PieceHashes,
-    ) -> Result<Self, StoreError> {
-        let destination = Destination::vacant(destination)?;
+    pub fn begin(destination: &Path, metadata: Metadata) -> Result<Self, StoreError> {
+        let id = metadata.id();
+        let destination = Destination::vacant(destination, id)?;
         destination.create()?;
         let lock = destination.lock()?;
-        if destination.record(manifest.id())?.is_none() {
-            destination.write_record(&manifest, &hashes)?;
+        if destination.record(id)?.is_none() {
+            destination.write_record(&metadata)?;
         }
-        Self::open(destination, lock, manifest, hashes)
+        Self::open(destination, lock, metadata)
     }
 
     /// Deletes the state that is left beside a complete download if its process was killed after it
     /// had moved the files.
     pub fn tidy(destination: &Path, id: ContentId) -> Result<(), StoreError> {
-        let destination = Destination::new(destination)?;
-        if !destination.is_begun()? || destination.state.data().exists() {
+        let destination = Destination::new(destination, id)?;
+        if !destination.is_begun()? {
             return Ok(());
         }
         let _lock = destination.lock()?;
-        destination.record(id)?;
         destination.state.delete()
     }
 
-    fn open(
-        destination: Destination,
-        lock: File,
-        manifest: Manifest,
-        hashes: PieceHashes,
-    ) -> Result<Self, StoreError> {
-        let stored = Stored::resume(manifest, hashes, &destination.state, Arc::default())?;
+    fn open(destination: Destination, lock: File, metadata: Metadata) -> Result<Self, StoreError> {
+        destination.take_back(metadata.descriptor())?;
+        let stored = Stored::resume(metadata, &destination.state, Arc::default())?;
+        stored.try_names_in(destination.state.path().join("names"))?;
         Ok(Self { stored, destination, _lock: lock })
     }
 
@@ -91,40 +97,131 @@ impl OneShot {
 
     /// Moves the complete content to its destination, and deletes the state. It can be served from
     /// there as long as nobody changes it.
-    pub fn finish(self) -> Result<Arc<Stored>, StoreError> {
-        if !self.stored.is_complete() {
-            return Err(StoreError::Incomplete(self.stored.id()));
-        }
+    pub fn finish(self, stop: &CancellationToken) -> Result<Arc<Stored>, StoreError> {
+        let manifest = self.stored.complete_manifest()?;
         self.stored.sync()?;
-        self.stored.files.guard_as_is()?;
         let Destination { path, state } = self.destination;
-        rename_new(CWD, &self.stored.path(), CWD, &path, &path)?;
+        let tree = tree_in(&state);
+        let directory = File::open(state.path()).map_err(cannot("open", state.path()))?;
+        let target = Target { directory: directory.as_fd(), name: TREE.as_ref(), shown: &tree };
+        tree::create(&self.stored, target, Blobs::Move, stop)?;
+        sync_staged(target, manifest.is_directory()).map_err(cannot("sync", &tree))?;
+        let look = |file: FileNumber| Fingerprint::at(&path_below(&tree, manifest, file.entry()));
+        let fingerprints = Fingerprints::find(manifest, Arrangement::Tree, look)?;
+        fingerprints.wait_for_next_tick();
+        let own = manifest.entry(EntryNumber::ROOT);
+        let moved = own.attributes.filter(|_| own.kind == Kind::Directory);
+        let moved = moved.map(|attributes| Ok((File::open(&tree)?, attributes))).transpose();
+        let moved = moved.map_err(cannot("open", &tree))?;
+        rename_new(CWD, &tree, CWD, &path, &path)?;
+        // Not before: who may not write to a directory may not move it.
+        if let Some((directory, attributes)) = moved {
+            tree::restore(&directory, attributes, &path)?;
+            directory.sync_all().map_err(cannot("sync", &path))?;
+        }
         // Before the state is deleted: a power cut must leave the files or the state.
         sync_parent(&path)?;
-        self.stored.files.moved_to(path);
+        self.stored.files.moved_to(path, fingerprints);
         state.delete()?;
         Ok(self.stored)
     }
 }
 
+/// The name, in the state, of the files when they are complete, before they are moved.
+const TREE: &str = "tree";
+
+fn tree_in(state: &ContentDirectory) -> PathBuf {
+    state.path().join(TREE)
+}
+
 impl Destination {
     /// A destination that does not exist yet.
-    fn vacant(path: &Path) -> Result<Self, StoreError> {
+    fn vacant(path: &Path, id: ContentId) -> Result<Self, StoreError> {
         if path.symlink_metadata().is_ok() {
             return Err(StoreError::Exists(path.to_owned()));
         }
-        Self::new(path)
+        let destination = Self::new(path, id)?;
+        destination.check_others()?;
+        Ok(destination)
     }
 
-    fn new(path: &Path) -> Result<Self, StoreError> {
+    fn new(path: &Path, id: ContentId) -> Result<Self, StoreError> {
         let path = std::path::absolute(path).map_err(cannot("find", path))?;
-        let name = match path.file_name().map(|name| name.to_str()) {
-            Some(Some(name)) => name,
-            Some(None) => return Err(StoreError::NotUtf8(path)),
-            None => return Err(StoreError::Unnamed(path)),
-        };
-        let state = ContentDirectory::new(path.with_file_name(format!(".{name}.shoal")));
+        let Some(name) = path.file_name() else { return Err(StoreError::Unnamed(path)) };
+        // Not the names themselves, which may be as long as a name can be.
+        let state = format!(".{}-{}", &id.to_string()[..16], suffix(name));
+        let state = ContentDirectory::new(path.with_file_name(state));
         Ok(Self { path, state })
+    }
+
+    /// Refuses to download two contents to one destination: the other is unfinished.
+    fn check_others(&self) -> Result<(), StoreError> {
+        let ours = self.state.path();
+        let suffix = self.path.file_name().map(suffix).unwrap_or_default();
+        // Who may not list the directory may still download to it.
+        let Ok(names) = fs::read_dir(parent(ours)) else { return Ok(()) };
+        for name in names.filter_map(Result::ok).map(|entry| entry.file_name()) {
+            let path = ours.with_file_name(&name);
+            if path == ours || !name.as_encoded_bytes().ends_with(suffix.as_bytes()) {
+                continue;
+            }
+            let other = Self { path: self.path.clone(), state: ContentDirectory::new(path) };
+            // What others put there, such as a pipe, is not read.
+            if !matches!(other.is_begun(), Ok(true)) {
+                continue;
+            }
+            if let Some(descriptor) = read_if_exists(&other.descriptor())? {
+                let id = ContentId::of_descriptor(&descriptor);
+                let Self { path: destination, state } = other;
+                let path = state.path().to_owned();
+                return Err(StoreError::OtherDownload { path, id, destination });
+            }
+        }
+        Ok(())
+    }
+
+    /// Moves files back that had become part of the tree when the process ended.
+    fn take_back(&self, descriptor: &Descriptor) -> Result<(), StoreError> {
+        let tree = tree_in(&self.state);
+        if tree.symlink_metadata().is_err() {
+            return Ok(());
+        }
+        if let Ok(manifest) = Manifest::decode(descriptor.clone(), self.state.manifest()?) {
+            self.take_blobs_back(&manifest, &tree)?;
+        }
+        match fs::remove_file(&tree) {
+            Ok(()) => Ok(()),
+            // The content is one file, which was moved back.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(_) => delete_directory(&tree),
+        }
+    }
+
+    fn take_blobs_back(&self, manifest: &Manifest, tree: &Path) -> Result<(), StoreError> {
+        // Permissions that were restored may forbid to move, read and delete.
+        let allow = |path: &Path, mode| fs::set_permissions(path, Permissions::from_mode(mode));
+        for (number, entry) in manifest.entries().filter(|(_, entry)| entry.attributes.is_some()) {
+            if entry.kind == Kind::Directory {
+                // It may not exist yet.
+                let _ = allow(&path_below(tree, manifest, number), PRIVATE);
+            }
+        }
+        for blob in manifest.layout().blobs().skip(1) {
+            let place = self.state.blob(blob);
+            let [file] = manifest.files_of(blob) else { continue };
+            if place.exists() {
+                continue;
+            }
+            let moved = path_below(tree, manifest, *file);
+            match fs::rename(&moved, &place) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                renamed => renamed.map_err(cannot("rename", &moved))?,
+            }
+            if manifest.entry(*file).attributes.is_some() {
+                allow(&place, 0o600).map_err(cannot("change the mode of", &place))?;
+            }
+        }
+        Ok(())
     }
 
     /// Creates the directory of the state, which nobody else may enter, or keeps an existing one.
@@ -151,7 +248,7 @@ impl Destination {
     }
 
     /// This user's id on the file system, which may be another one on a network file system.
-    fn own_uid(&self, state: &Metadata) -> Result<u32, StoreError> {
+    fn own_uid(&self, state: &FileMetadata) -> Result<u32, StoreError> {
         let uid = geteuid().as_raw();
         if state.uid() == uid {
             return Ok(uid);
@@ -168,32 +265,46 @@ impl Destination {
         Ok(lock_file(&self.state.path().join("lock"), self.state.path())?)
     }
 
-    /// The content whose download was begun; an error if that is another one.
-    fn record(&self, id: ContentId) -> Result<Option<(Manifest, PieceHashes)>, StoreError> {
-        let Some(manifest) = read_if_exists(&self.manifest())? else { return Ok(None) };
+    /// What was recorded about the content when the download was begun.
+    fn record(&self, id: ContentId) -> Result<Option<Metadata>, StoreError> {
+        let Some(encoded) = read_if_exists(&self.descriptor())? else { return Ok(None) };
         let Some(hashes) = read_if_exists(&self.hashes())? else { return Ok(None) };
-        let found = ContentId::of_manifest(&manifest);
-        if found != id {
-            let path = self.state.path().to_owned();
-            return Err(StoreError::OtherDownload { path, id: found });
+        let damaged = |what| StoreError::Damaged { what, id };
+        if ContentId::of_descriptor(&encoded) != id {
+            return Err(damaged("the descriptor"));
         }
-        let manifest = Manifest::decode(&manifest)?;
-        let hashes = PieceHashes::verify(&manifest, &hashes)?;
-        Ok(Some((manifest, hashes)))
+        let descriptor = Descriptor::decode(&encoded)?;
+        let hashes = ManifestHashes::verify(&descriptor, &hashes)
+            .map_err(|_| damaged("the list of the manifest's hashes"))?;
+        Ok(Some(Metadata::Descriptor(descriptor, hashes)))
     }
 
-    /// Records which content is downloaded. The manifest is written last: only with it the download
-    /// can be resumed.
-    fn write_record(&self, manifest: &Manifest, hashes: &PieceHashes) -> Result<(), StoreError> {
+    /// Records which content is downloaded. The descriptor is written last: only with it the
+    /// download can be resumed.
+    fn write_record(&self, metadata: &Metadata) -> Result<(), StoreError> {
+        let hashes = match metadata {
+            Metadata::Manifest(manifest) => &ManifestHashes::of(manifest),
+            Metadata::Descriptor(_, hashes) => hashes,
+        };
         write_whole(&self.hashes(), hashes.as_bytes(), sync_parent)?;
-        write_whole(&self.manifest(), &manifest.encode(), sync_parent).map(drop)
+        let descriptor = metadata.descriptor().encode();
+        write_whole(&self.descriptor(), &descriptor, sync_parent).map(drop)
     }
 
-    fn manifest(&self) -> PathBuf {
-        self.state.path().join("manifest")
+    fn descriptor(&self) -> PathBuf {
+        self.state.path().join(DESCRIPTOR)
     }
 
     fn hashes(&self) -> PathBuf {
-        self.state.path().join("hashes")
+        self.state.path().join("manifest.hashes")
     }
+}
+
+/// The name of the encoded descriptor in the state.
+const DESCRIPTOR: &str = "descriptor";
+
+/// The end of the names of the states of all downloads to a name.
+fn suffix(name: &OsStr) -> String {
+    let hash = blake3::hash(name.as_encoded_bytes()).to_hex();
+    format!("{}.shoal", &hash[..8])
 }

@@ -3,17 +3,24 @@
 use std::{
     fs::{self, Metadata},
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, UNIX_EPOCH},
 };
 
 use shoal_core::content::Manifest;
 
-use crate::store::{StoreError, error::cannot};
+use crate::store::{
+    StoreError,
+    arrangement::{Arrangement, FileNumber},
+    error::cannot,
+};
 
 /// Linux's slowest clock of file times ticks 100 times a second.
 const TICK: Duration = Duration::from_millis(10);
+
+/// Numbers of a stored fingerprint.
+const WORDS: usize = 5;
 
 /// Tells whether a file is the same file and unchanged: its device and inode, its size, and the
 /// time of its last change. Size and time are not enough: anyone can give a file of theirs the size
@@ -43,22 +50,6 @@ impl Fingerprint {
         fs::metadata(path).map(|found| Self::of(&found)).map_err(cannot("look at", path))
     }
 
-    /// Checks that the files of a content at `path` still have the expected sizes and times.
-    pub(in crate::store) fn check_all(
-        expected: &[Self],
-        manifest: &Manifest,
-        path: &Path,
-    ) -> Result<(), StoreError> {
-        for (file, expected) in manifest.files().iter().zip(expected) {
-            let path =
-                if manifest.is_directory() { path.join(&file.path) } else { path.to_owned() };
-            if !Self::at(&path)?.has_same_size_and_time(expected) {
-                return Err(StoreError::SourceChanged(path));
-            }
-        }
-        Ok(())
-    }
-
     pub(super) const fn size(&self) -> u64 {
         self.size
     }
@@ -84,37 +75,75 @@ impl Fingerprint {
             == (other.size, other.seconds, other.nanoseconds)
     }
 
-    pub(in crate::store) fn encode_all(fingerprints: &[Self]) -> Vec<u8> {
-        fingerprints
-            .iter()
-            .flat_map(|print| print.words().map(u64::to_le_bytes))
-            .flatten()
-            .collect()
-    }
-
-    /// The fingerprints of this number of files; none if the bytes are not that. Earlier versions
-    /// did not store device and inode, which are then 0.
-    pub(in crate::store) fn decode_all(bytes: &[u8], files: usize) -> Option<Vec<Self>> {
-        const WORDS: [usize; 2] = [5, 3];
-        let (words, rest) = bytes.as_chunks::<8>();
-        let each = WORDS.into_iter().find(|each| Some(words.len()) == each.checked_mul(files))?;
-        let words: Vec<_> = words.iter().copied().map(u64::from_le_bytes).collect();
-        rest.is_empty().then(|| words.chunks_exact(each).map(Self::of_words).collect())
-    }
-
-    const fn words(&self) -> [u64; 5] {
+    const fn words(&self) -> [u64; WORDS] {
         let (seconds, nanoseconds) = (self.seconds, self.nanoseconds);
         [self.size, seconds.cast_unsigned(), nanoseconds.cast_unsigned(), self.device, self.inode]
     }
 
-    fn of_words(words: &[u64]) -> Self {
-        let word = |number: usize| words.get(number).copied().unwrap_or(0);
-        Self {
-            size: word(0),
-            seconds: word(1).cast_signed(),
-            nanoseconds: word(2).cast_signed(),
-            device: word(3),
-            inode: word(4),
-        }
+    const fn of_words([size, seconds, nanoseconds, device, inode]: [u64; WORDS]) -> Self {
+        let (seconds, nanoseconds) = (seconds.cast_signed(), nanoseconds.cast_signed());
+        Self { size, seconds, nanoseconds, device, inode }
+    }
+}
+
+/// The fingerprints of the files on disk of a content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::store) struct Fingerprints(Vec<(FileNumber, Fingerprint)>);
+
+impl Fingerprints {
+    /// As `look` finds them.
+    pub(in crate::store) fn find(
+        manifest: &Manifest,
+        arrangement: Arrangement,
+        mut look: impl FnMut(FileNumber) -> Result<Fingerprint, StoreError>,
+    ) -> Result<Self, StoreError> {
+        let files = arrangement.files(manifest).into_iter();
+        files.map(|file| Ok((file, look(file)?))).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// Waits until a later change of a file would show.
+    pub(in crate::store) fn wait_for_next_tick(&self) {
+        Fingerprint::wait_for_next_tick(self.0.iter().map(|(_, fingerprint)| fingerprint));
+    }
+
+    /// Checks that all files still have the expected sizes and times.
+    pub(in crate::store) fn check(
+        &self,
+        path_of: impl Fn(FileNumber) -> PathBuf,
+    ) -> Result<(), StoreError> {
+        self.0.iter().try_for_each(|(file, expected)| {
+            let path = path_of(*file);
+            if Fingerprint::at(&path)?.has_same_size_and_time(expected) {
+                return Ok(());
+            }
+            Err(StoreError::SourceChanged(path))
+        })
+    }
+
+    /// That of one file.
+    pub(in crate::store) fn get(&self, file: FileNumber) -> Option<&Fingerprint> {
+        let index = self.0.binary_search_by_key(&file, |(number, _)| *number).ok()?;
+        Some(&self.0[index].1)
+    }
+
+    pub(in crate::store) fn encode(&self) -> Vec<u8> {
+        let words = self.0.iter().flat_map(|(_, print)| print.words().map(u64::to_le_bytes));
+        words.flatten().collect()
+    }
+
+    /// None if the bytes are not the fingerprints of the files of this manifest.
+    pub(in crate::store) fn decode(
+        manifest: &Manifest,
+        arrangement: Arrangement,
+        bytes: &[u8],
+    ) -> Option<Self> {
+        let (words, []) = bytes.as_chunks::<8>() else { return None };
+        let words: Vec<_> = words.iter().copied().map(u64::from_le_bytes).collect();
+        let (prints, []) = words.as_chunks::<WORDS>() else { return None };
+        let files = arrangement.files(manifest);
+        (prints.len() == files.len()).then(|| {
+            let prints = prints.iter().copied().map(Fingerprint::of_words);
+            Self(files.into_iter().zip(prints).collect())
+        })
     }
 }

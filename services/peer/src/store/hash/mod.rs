@@ -1,38 +1,53 @@
 //! Hashes a file or directory tree in place, on all cores, and builds its manifest.
 
+mod blobs;
 mod fingerprint;
+mod pieces;
 mod scan;
 
-use std::{
-    fs::File,
-    io,
-    os::unix::fs::FileExt,
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, AtomicU64, Ordering},
-    thread,
-};
+use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
-use shoal_common::lock::Mutex;
 use shoal_core::content::{
-    FileEntry, FileSpan, Layout, MAX_MANIFEST_BYTES, Manifest, ManifestError, PieceHash,
-    PieceHasher, PieceHashes, PieceIndex, PieceLength, file_root,
+    Entry, Kind, MAX_MANIFEST_BYTES, Manifest, ManifestError, NewBlob, Part, PieceLength,
 };
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::fingerprint::Fingerprint;
-use self::scan::{FoundFile, Tree, scan};
-use super::{
-    StoreError,
-    error::{cannot, check_stop, unreadable},
-    rooted_path::{Opener, RootedPath},
+use self::{
+    blobs::{Assigned, Blob, HashedFile, assign},
+    pieces::Hashing,
+    scan::{FoundKind, Tree, scan},
 };
+pub(super) use self::{
+    fingerprint::{Fingerprint, Fingerprints},
+    pieces::{BUFFER_BYTES, hash_piece},
+};
+use super::{StoreError, arrangement::Arrangement, error::cannot, rooted_path::RootedPath};
 
-/// Bytes per read: they stay in a core's cache until they are hashed.
-pub(super) const BUFFER_BYTES: usize = 256 * 1024;
+/// What becomes of symbolic links that do not stay in the content; the others are kept as links.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Links {
+    /// What they lead to is published in their place.
+    #[default]
+    Follow,
+    /// They are left out.
+    Skip,
+    /// They are an error.
+    Refuse,
+}
 
-/// Bytes that a thread hashes in sequence, so that the disk reads long stretches.
-const RUN_BYTES: u32 = 4 << 20;
+/// What of files and directories becomes part of a content.
+#[derive(Clone, Debug, Default)]
+pub struct HashOptions {
+    /// None: chosen by size.
+    pub piece_length: Option<PieceLength>,
+    /// Links that do not stay in the content.
+    pub links: Links,
+    /// All mode bits and the times of modification, instead of what everybody has: whether files are
+    /// executable, and what is private.
+    pub preserve: bool,
+    /// None: the name of the file or directory.
+    pub name: Option<Vec<u8>>,
+}
 
 /// A file or tree that was hashed in place.
 pub struct Hashed {
@@ -40,207 +55,110 @@ pub struct Hashed {
     pub path: PathBuf,
     /// Its manifest.
     pub manifest: Manifest,
-    /// The hashes of its pieces.
-    pub hashes: PieceHashes,
-    /// Its files when they were hashed, in the manifest's order.
-    pub(super) fingerprints: Vec<Fingerprint>,
+    /// Its files when they were hashed.
+    pub(super) fingerprints: Fingerprints,
 }
 
 /// Hashes the file or directory tree at `path`, without copying it. Several threads call `progress`
-/// with the total of bytes hashed so far. Without a `piece_length` one is chosen by size.
+/// with the total of bytes hashed so far.
 ///
-/// Symbolic links are followed and empty directories kept. A device, a link cycle, a name that is
-/// not UTF-8, or a file that changes meanwhile is an error.
+/// A device, a link cycle, a link that leads nowhere, or a file that changes meanwhile is an error.
 pub fn hash(
     path: &Path,
-    piece_length: Option<PieceLength>,
+    options: &HashOptions,
     progress: impl Fn(u64) + Sync,
 ) -> Result<Hashed, StoreError> {
-    hash_until(&CancellationToken::new(), path, piece_length, progress)
+    hash_until(&CancellationToken::new(), path, options, progress)
 }
 
 /// Like [`hash`], but ends with [`StoreError::Interrupted`] soon after `stop` is cancelled.
 pub fn hash_until(
     stop: &CancellationToken,
     path: &Path,
-    piece_length: Option<PieceLength>,
+    options: &HashOptions,
     progress: impl Fn(u64) + Sync,
 ) -> Result<Hashed, StoreError> {
     let absolute = std::path::absolute(path).map_err(cannot("resolve", path))?;
-    hash_at(stop, &RootedPath::anywhere(&absolute), piece_length, progress)
+    hash_at(stop, &RootedPath::anywhere(&absolute), options, progress)
 }
 
 /// Like [`hash_until`], for an absolute path, without leaving its root.
 pub fn hash_at(
     stop: &CancellationToken,
     path: &RootedPath,
-    piece_length: Option<PieceLength>,
+    options: &HashOptions,
     progress: impl Fn(u64) + Sync,
 ) -> Result<Hashed, StoreError> {
     let opener = path.opener()?;
-    let tree = scan(path.path(), &opener, stop)?;
-    let sizes: Vec<u64> = tree.files.iter().map(|file| file.fingerprint.size()).collect();
-    let total_bytes = sizes.iter().copied().fold(0, u64::saturating_add);
-    let piece_length = piece_length.unwrap_or_else(|| PieceLength::for_size(total_bytes));
-    let layout = Layout::new(piece_length, sizes)?;
-    Fingerprint::wait_for_next_tick(tree.files.iter().map(|file| &file.fingerprint));
-    let pieces = hash_pieces(&tree.files, &opener, &layout, stop, &progress)?;
-    for file in &tree.files {
-        if Fingerprint::at(&file.source)? != file.fingerprint {
-            return Err(StoreError::SourceChanged(file.source.clone()));
+    let tree = scan(path.path(), &opener, options.links, stop)?;
+    let total_bytes = tree.files().fold(0, |sum: u64, (_, file)| sum.saturating_add(file.size()));
+    let piece_length = options.piece_length.unwrap_or_else(|| PieceLength::for_size(total_bytes));
+    let hashing = Hashing::new(&tree, &opener, piece_length, stop)?;
+    check_size(&tree, hashing.long_pieces())?;
+    Fingerprint::wait_for_next_tick(tree.files().map(|(_, fingerprint)| fingerprint));
+    let hashed = hashing.hash_files(&progress)?;
+    let Assigned { parts, blobs } = assign(&hashed.files, piece_length);
+    let blobs = blobs
+        .into_iter()
+        .map(|blob| match blob {
+            Blob::File(number) => Ok(hashing.file(&hashed, number)),
+            Blob::Pack(numbers) => hashing.pack(&numbers),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    for (number, fingerprint) in tree.files() {
+        let path = tree.path_of(number);
+        if Fingerprint::at(&path)? != *fingerprint {
+            return Err(StoreError::SourceChanged(path));
         }
     }
-    let fingerprints = tree.files.iter().map(|file| file.fingerprint).collect();
-    let manifest = manifest_of(tree, &layout, &pieces)?;
-    let hashes = PieceHashes::verify(&manifest, pieces.as_flattened())?;
-    Ok(Hashed { path: path.path().to_owned(), manifest, hashes, fingerprints })
-}
-
-/// Hashes one piece of a file. `buffer` is scratch space.
-pub(super) fn hash_piece(
-    file: &File,
-    layout: &Layout,
-    span: FileSpan,
-    buffer: &mut [u8],
-) -> io::Result<PieceHash> {
-    let mut hasher = PieceHasher::new(layout, span);
-    let end = span.offset + u64::from(span.length);
-    let mut at = span.offset;
-    while at < end {
-        let length = (end - at).min(buffer.len() as u64) as usize;
-        file.read_exact_at(&mut buffer[..length], at)?;
-        hasher.update(&buffer[..length]);
-        at += length as u64;
-    }
-    Ok(hasher.finish())
-}
-
-fn hash_pieces(
-    files: &[FoundFile],
-    opener: &Opener,
-    layout: &Layout,
-    stop: &CancellationToken,
-    progress: &(impl Fn(u64) + Sync),
-) -> Result<Vec<PieceHash>, StoreError> {
-    let work = Work {
-        stop,
-        files,
-        opener,
-        layout,
-        run: (RUN_BYTES / layout.piece_length().get()).max(1),
-        next: AtomicU32::new(0),
-        bytes: AtomicU64::new(0),
-        hashes: Mutex::new(vec![[0; 32]; layout.piece_count() as usize]),
-    };
-    let runs = layout.piece_count().div_ceil(work.run) as usize;
-    let threads = thread::available_parallelism().map_or(1, usize::from).min(runs);
-    thread::scope(|scope| {
-        let workers: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| work.hash_runs(progress))).collect();
-        workers
-            .into_iter()
-            .try_for_each(|worker| worker.join().expect("a hashing thread does not panic"))
+    let manifest = build(&tree, piece_length, &blobs, &parts, options)?;
+    let fingerprints = Fingerprints::find(&manifest, Arrangement::Tree, |file| {
+        Ok(*tree.fingerprint(file.entry()))
     })?;
-    Ok(work.hashes.into_inner())
+    Ok(Hashed { path: path.path().to_owned(), manifest, fingerprints })
 }
 
-/// The work of the hashing threads. Each takes the next run of pieces until none is left.
-struct Work<'a> {
-    stop: &'a CancellationToken,
-    files: &'a [FoundFile],
-    opener: &'a Opener,
-    layout: &'a Layout,
-    /// Pieces in a run.
-    run: u32,
-    next: AtomicU32,
-    bytes: AtomicU64,
-    hashes: Mutex<Vec<PieceHash>>,
+/// Refuses a tree whose manifest would be too long, before its files are hashed.
+fn check_size(tree: &Tree, pieces: u32) -> Result<(), StoreError> {
+    let names = tree.entries.iter().map(|entry| entry.name.len() as u64);
+    let least = names.sum::<u64>() + 32 * u64::from(pieces);
+    if least > MAX_MANIFEST_BYTES { Err(ManifestError::TooLong(least).into()) } else { Ok(()) }
 }
 
-impl Work<'_> {
-    /// Opens a file, unless another has taken its place since the scan.
-    fn open(&self, found: &FoundFile) -> Result<File, StoreError> {
-        let source = &found.source;
-        // A pipe may have taken its place: opening it must not wait for a writer.
-        let file = self.opener.open(source, OFlags::RDONLY | OFlags::NONBLOCK)?;
-        let metadata = file.metadata().map_err(cannot("look at", source))?;
-        if Fingerprint::of(&metadata) != found.fingerprint {
-            return Err(StoreError::SourceChanged(source.clone()));
-        }
-        Ok(file)
-    }
-
-    fn hash_runs(&self, progress: &impl Fn(u64)) -> Result<(), StoreError> {
-        let mut buffer = vec![0; BUFFER_BYTES];
-        let mut open: Option<(usize, File)> = None;
-        loop {
-            let start = self.next.fetch_add(self.run, Ordering::Relaxed);
-            let end = start.saturating_add(self.run).min(self.layout.piece_count());
-            if start >= end {
-                return Ok(());
-            }
-            let mut run = Vec::with_capacity(self.run as usize);
-            for piece in (start..end).map(PieceIndex::new) {
-                let span = self.layout.span(piece);
-                let source = &self.files[span.file].source;
-                // Checked per piece, which has at most 16 MiB: some milliseconds.
-                check_stop(self.stop, source)?;
-                let file = match open.take() {
-                    Some((number, file)) if number == span.file => file,
-                    _ => self.open(&self.files[span.file])?,
-                };
-                run.push(
-                    hash_piece(&file, self.layout, span, &mut buffer)
-                        .map_err(|error| unreadable(source, error))?,
-                );
-                open = Some((span.file, file));
-                let length = u64::from(span.length);
-                progress(self.bytes.fetch_add(length, Ordering::Relaxed) + length);
-            }
-            self.hashes.lock()[start as usize..end as usize].copy_from_slice(&run);
-        }
-    }
+/// Whether only the owner and the group have permissions.
+const fn is_private(mode: u32) -> bool {
+    const OTHERS: u32 = 0o007;
+    mode & OTHERS == 0
 }
 
-fn manifest_of(tree: Tree, layout: &Layout, pieces: &[PieceHash]) -> Result<Manifest, StoreError> {
-    let mut rest = pieces;
-    let mut files = Vec::with_capacity(tree.files.len());
-    for (number, file) in tree.files.into_iter().enumerate() {
-        let (own, later) = rest.split_at(layout.pieces_of_file(number).len());
-        rest = later;
-        files.push(FileEntry {
-            path: file.path,
-            size: file.fingerprint.size(),
-            executable: file.executable,
-            root: file_root(own),
-        });
-    }
-    build_manifest(
-        tree.name,
-        tree.is_directory,
-        layout.piece_length(),
-        files,
-        tree.empty_directories,
-    )
-}
-
-/// The manifest of hashed files; an error if it is longer than peers accept.
-pub(super) fn build_manifest(
-    name: String,
-    is_directory: bool,
+fn build(
+    tree: &Tree,
     piece_length: PieceLength,
-    mut files: Vec<FileEntry>,
-    empty_directories: Vec<String>,
+    blobs: &[NewBlob],
+    parts: &[Part],
+    options: &HashOptions,
 ) -> Result<Manifest, StoreError> {
-    let manifest = match files.pop() {
-        Some(file) if !is_directory => Manifest::of_file(piece_length, file)?,
-        last => {
-            files.extend(last);
-            Manifest::of_directory(name, piece_length, files, empty_directories)?
+    let mut parts = parts.iter();
+    let entries = tree.entries.iter().map(|found| {
+        let mode = found.attributes.mode;
+        let kind = match &found.kind {
+            FoundKind::Directory => Kind::Directory,
+            FoundKind::Link(target) => Kind::Link(target),
+            FoundKind::File(_) => {
+                let part = *parts.next().expect("each file has a part");
+                Kind::File { part, executable: mode & 0o111 != 0 }
+            }
+        };
+        let is_link = matches!(kind, Kind::Link(_));
+        Entry {
+            depth: found.depth,
+            name: &found.name,
+            kind,
+            private: !is_link && is_private(mode),
+            // A link has no mode of its own, and its time cannot be set everywhere.
+            attributes: (options.preserve && !is_link).then_some(found.attributes),
         }
-    };
-    match manifest.encode().len() {
-        0..=MAX_MANIFEST_BYTES => Ok(manifest),
-        too_long => Err(ManifestError::TooLong(too_long).into()),
-    }
+    });
+    let name = options.name.as_ref().unwrap_or(&tree.name);
+    Ok(Manifest::new(name, piece_length, blobs, entries)?)
 }

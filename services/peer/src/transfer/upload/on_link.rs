@@ -100,10 +100,7 @@ fn read(request_id: u64, outgoing: &Outgoing, last: bool) -> Result<pb::Block, S
 mod tests {
     use std::{fs, num::NonZeroUsize, time::Duration};
 
-    use shoal_core::{
-        content::PieceLength,
-        swarm::{Input, RefuseReason, ServeKey},
-    };
+    use shoal_core::swarm::{Input, RefuseReason, ServeKey};
     use tokio::{
         sync::mpsc,
         time::{sleep, timeout},
@@ -111,13 +108,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        store::hash,
+        store::{HashOptions, hash},
         transfer::{event::Event, rate_cap::RateCap},
     };
 
     const DEADLINE: Duration = Duration::from_secs(20);
 
-    /// A link whose neighbour requests the only piece of a content.
+    /// A link whose neighbour requests the only piece of a file: piece 1, after that of the manifest.
     struct Bench {
         stored: Arc<Stored>,
         uploads: Uploads,
@@ -133,7 +130,7 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("file");
             fs::write(&path, [7; 100]).unwrap();
-            let stored = Stored::in_place(hash(&path, Some(PieceLength::MIN), |_| {}).unwrap());
+            let stored = Stored::in_place(hash(&path, &HashOptions::default(), |_| {}).unwrap());
             let (to_engine, events) = mpsc::channel(64);
             let (to_neighbour, messages) = mpsc::channel(64);
             Self {
@@ -148,7 +145,7 @@ mod tests {
         }
 
         fn request(&mut self, request_id: u64) {
-            let ranges = vec![pb::PieceRange { piece: 0, offset: 0, length: 0 }];
+            let ranges = vec![pb::PieceRange { piece: 1, offset: 0, length: 0 }];
             let request = pb::Request { request_id, ranges };
             let stored = self.stored.clone();
             let request =

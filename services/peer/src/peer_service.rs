@@ -1,22 +1,18 @@
 //! `shoal.peer.v1.PeerService`, except for `RequestPiece`, which belongs to the data plane.
 
-mod metadata;
-
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use shoal_common::advertised::AdvertisedAddresses;
-use shoal_core::content::ContentId;
+use shoal_core::content::{ContentId, Manifest};
 use shoal_proto::peer::v1::{
     Bitfield, ExchangeRequest, ExchangeResponse, GetBitfieldRequest, GetBitfieldResponse,
-    GetManifestRequest, GetManifestResponse, GetPieceHashesRequest, GetPieceHashesResponse,
-    peer_service_server::PeerService,
+    GetManifestRequest, GetManifestResponse, peer_service_server::PeerService,
 };
 use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status, Streaming};
 
-pub(crate) use self::metadata::Manifests;
 use crate::{
     engine::Directory,
     identity::Identity,
@@ -25,7 +21,7 @@ use crate::{
     transfer::ContentIndex as _,
 };
 
-/// Bytes in one message of a manifest or of piece hashes: the memory of each reader.
+/// Bytes in one message of a manifest: the memory of each reader.
 const CHUNK: usize = 64 << 10;
 
 /// Longest wait for a dialler's Hello.
@@ -41,7 +37,6 @@ pub(crate) struct PeerCalls {
     pub(crate) rule: AdvertisedAddresses,
     /// Links report to the engine.
     pub(crate) links: mpsc::Sender<Event>,
-    pub(crate) manifests: Manifests,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -50,7 +45,6 @@ type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl PeerService for PeerCalls {
     type ExchangeStream = Answers<ExchangeResponse>;
     type GetManifestStream = Answers<GetManifestResponse>;
-    type GetPieceHashesStream = Answers<GetPieceHashesResponse>;
 
     async fn exchange(
         &self,
@@ -80,7 +74,7 @@ impl PeerService for PeerCalls {
             .ok_or_else(|| unknown(theirs.content))?;
         let link = IncomingLink {
             content,
-            layout: stored.layout().clone(),
+            piece_count: stored.layout().piece_count(),
             ours: self.identity.hello(&stored),
             theirs,
             observed,
@@ -108,21 +102,28 @@ impl PeerService for PeerCalls {
         &self,
         request: Request<GetManifestRequest>,
     ) -> Result<Response<Self::GetManifestStream>, Status> {
-        let encoded = self.manifests.of(&*self.content(&request.get_ref().content_id)?);
-        let total_bytes = encoded.len() as u64;
-        let answers = chunks(encoded).enumerate().map(move |(n, chunk)| {
-            Ok(GetManifestResponse { chunk, total_bytes: if n == 0 { total_bytes } else { 0 } })
-        });
-        Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
+        let request = request.into_inner();
+        let stored = self.content(&request.content_id)?;
+        let first = GetManifestResponse {
+            descriptor: stored.descriptor().encode().into(),
+            piece_hashes: stored.manifest_hashes().as_bytes().to_vec().into(),
+            chunk: Bytes::new(),
+        };
+        let is_wanted = stored.descriptor().manifest_bytes() <= request.max_manifest_bytes;
+        let encoded = if is_wanted { Bytes::from_owner(Encoded(stored)) } else { Bytes::new() };
+        let rest = chunks(encoded);
+        let rest =
+            rest.map(|chunk| GetManifestResponse { chunk, ..GetManifestResponse::default() });
+        Ok(Response::new(Box::pin(tokio_stream::iter([first].into_iter().chain(rest).map(Ok)))))
     }
+}
 
-    async fn get_piece_hashes(
-        &self,
-        request: Request<GetPieceHashesRequest>,
-    ) -> Result<Response<Self::GetPieceHashesStream>, Status> {
-        let hashes = metadata::hashes_of(self.content(&request.get_ref().content_id)?);
-        let answers = chunks(hashes).map(|hashes| Ok(GetPieceHashesResponse { hashes }));
-        Ok(Response::new(Box::pin(tokio_stream::iter(answers))))
+/// The encoded manifest of a content, without a copy; no bytes until it is known.
+struct Encoded(Arc<Stored>);
+
+impl AsRef<[u8]> for Encoded {
+    fn as_ref(&self) -> &[u8] {
+        self.0.manifest().map_or(&[], Manifest::encoded)
     }
 }
 

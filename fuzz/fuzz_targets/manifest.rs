@@ -74,7 +74,6 @@ fn decode(manifest: Vec<u8>, described: &Described, lie: Option<Lie>) {
     assert_eq!(read.encoded(), manifest);
     let messages = pb::Manifest::decode(&*manifest).expect("prost reads it");
     assert_eq!(messages.encode_to_vec(), manifest, "two manifests with one meaning");
-    stats(&read); // TEMPORARY
     check_entries(&read);
     check_layout(&read);
     check_blobs(&read);
@@ -116,6 +115,9 @@ fn check_entries(manifest: &Manifest) {
         }
         if let Kind::Link(target) = entry.kind {
             assert!((1..=4095).contains(&target.len()) && !target.contains(&0));
+            let names = target.split(|byte| *byte == b'/');
+            let mut names = names.skip_while(|name| matches!(*name, b"" | b"." | b".."));
+            assert!(!names.any(|name| name == b".."), "a .. after a name");
             links.insert(path.clone(), target);
         }
         let is_link = matches!(entry.kind, Kind::Link(_));
@@ -306,29 +308,4 @@ fn check_manifest_hashes(manifest: &Manifest) {
     }
     bytes[0] ^= 1;
     assert!(ManifestHashes::verify(manifest.descriptor(), &bytes).is_err());
-}
-
-fn stats(m: &Manifest) {
-    // TEMPORARY
-    if std::env::var_os("STATS").is_none() {
-        return;
-    }
-    let links = m.entries().filter(|(_, e)| matches!(e.kind, Kind::Link(_))).count();
-    let up = m
-        .entries()
-        .filter(|(_, e)| matches!(e.kind, Kind::Link(t) if t.starts_with(b"..")))
-        .count();
-    let packs = m.layout().blobs().filter(|b| m.files_of(*b).len() > 1).count();
-    let attrs = m.entries().filter(|(_, e)| e.attributes.is_some()).count();
-    let again = m.files().filter(|(_, p)| p.blob.is_some()).count()
-        - m.layout().blobs().map(|b| m.files_of(b).len()).sum::<usize>();
-    let depth = m.entries().map(|(_, e)| e.depth).max();
-    eprintln!(
-        "ACC entries {} links {links} up {up} blobs {} packs {packs} holes {} attrs {attrs} again {again} depth {depth:?} bytes {} own {}",
-        m.entry_count(),
-        m.layout().blobs().len() - 1,
-        m.holes().count(),
-        m.encoded().len(),
-        m.layout().pieces_of(BlobNumber::MANIFEST).len()
-    );
 }

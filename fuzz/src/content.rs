@@ -164,11 +164,20 @@ pub struct Tree<'a> {
 struct Entry<'a> {
     /// Directories to leave first.
     leave: u8,
-    /// None: one that is in order.
-    name: Option<&'a [u8]>,
+    name: Name<'a>,
     what: What<'a>,
     private: bool,
     attributes: Option<(u16, i64)>,
+}
+
+#[derive(Arbitrary, Debug)]
+enum Name<'a> {
+    InOrder,
+    /// In order, and of this many bytes more.
+    Long(u8),
+    /// That of the entry before.
+    Again,
+    Other(&'a [u8]),
 }
 
 #[derive(Arbitrary, Debug)]
@@ -186,6 +195,7 @@ enum What<'a> {
         pieces: u8,
         less: u16,
         content: u8,
+        /// Pieces between two holes, and pieces of a hole.
         holes: Vec<(u8, u8)>,
     },
     /// A part of the pack.
@@ -196,6 +206,8 @@ enum What<'a> {
     },
     /// The bytes of an earlier file.
     Again(u8),
+    /// A blob that may come later.
+    Blob(u8),
     /// Any entry.
     Other(Other<'a>),
 }
@@ -247,11 +259,13 @@ impl Walk {
     fn enter(&mut self, entry: &Entry) {
         self.open = self.open.saturating_sub(entry.leave.into()).max(self.open.min(1));
         self.names += 1;
-        let in_order = || format!("{:05}", self.names).into_bytes();
-        let name = match entry.name {
+        let in_order = format!("{:05}", self.names).into_bytes();
+        let name = match &entry.name {
             _ if self.open == 0 => Vec::new(),
-            Some(name) => name.to_vec(),
-            None => in_order(),
+            Name::InOrder => in_order,
+            Name::Long(more) => [in_order, vec![b'n'; usize::from(*more)]].concat(),
+            Name::Again => self.manifest.entries.last().map_or(in_order, |last| last.name.clone()),
+            Name::Other(name) => name.to_vec(),
         };
         let private = entry.private && !matches!(entry.what, What::Link { .. });
         let mut made = pb::Entry { depth: self.open, name, private, ..self.what(&entry.what) };
@@ -280,9 +294,13 @@ impl Walk {
             What::Empty { executable } => pb::Entry { executable: *executable, ..entry },
             What::Whole { pieces, less, content, holes } => {
                 let size = (u64::from(pieces % 16) + 1) * self.piece_length - u64::from(*less);
-                let holes = holes.iter().flat_map(|(first, count)| [*first, *count]);
-                let holes = holes.map(u32::from).collect();
-                let blob = pb::Blob { holes, ..self.blob(size, *content) };
+                let mut end = 0;
+                let holes = holes.iter().flat_map(|(between, count)| {
+                    let (first, count) = (end + u32::from(between % 4), u32::from(count % 4));
+                    end = first + count;
+                    [first, count]
+                });
+                let blob = pb::Blob { holes: holes.collect(), ..self.blob(size, *content) };
                 pb::Entry { blob: self.push(blob), ..entry }
             }
             What::Part { size, content, executable } => {
@@ -304,6 +322,7 @@ impl Walk {
                 let pb::Entry { blob, offset, size, ref root, .. } = *files[number];
                 pb::Entry { blob, offset, size, root: root.clone(), ..entry }
             }
+            What::Blob(number) => pb::Entry { blob: (*number).into(), ..entry },
             What::Other(Other { directory, blob, offset, size, root, target }) => pb::Entry {
                 directory: *directory,
                 blob: (*blob).into(),

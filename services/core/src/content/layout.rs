@@ -210,6 +210,11 @@ impl Layout {
         self.piece_length
     }
 
+    /// Bytes in the longest of the pieces whose places are known.
+    pub fn known_piece_length(&self) -> PieceLength {
+        if self.is_known() { self.piece_length } else { Self::MANIFEST_PIECE }
+    }
+
     /// Bytes in every piece of this blob, or of the manifest, except the last.
     const fn piece_length_in(&self, blob: BlobNumber) -> PieceLength {
         match blob {

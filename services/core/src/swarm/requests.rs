@@ -95,7 +95,7 @@ impl Swarm {
         let neighbour = self.neighbours.get(&link)?;
         let content = self.contents.get(&neighbour.content)?;
         let window = neighbour.down.window(neighbour.round_trip, &self.settings, now);
-        let piece_length = u64::from(content.layout.piece_length().get());
+        let piece_length = u64::from(content.layout.known_piece_length().get());
         // A piece ahead on slow links; half a window on fast ones, where each call has a cost.
         let low_water = window.min(piece_length).max(window / 2);
         if content.is_seeding() {
@@ -127,7 +127,7 @@ impl Swarm {
         let Some(neighbour) = self.neighbours.get_mut(&link) else { return ranges };
         let Some(content) = self.contents.get_mut(&neighbour.content) else { return ranges };
         let window = neighbour.down.window(neighbour.round_trip, &self.settings, now);
-        let piece_length = u64::from(content.layout.piece_length().get());
+        let piece_length = u64::from(content.layout.known_piece_length().get());
         let room = window.saturating_sub(neighbour.down.outstanding);
         // The last piece may reach beyond the window, but not beyond the memory limit.
         let link_limit = self.settings.max_window.saturating_sub(neighbour.down.outstanding);
@@ -364,7 +364,7 @@ impl Swarm {
             .iter()
             .filter(|(_, neighbour)| {
                 let Some(content) = self.contents.get(&neighbour.content) else { return false };
-                let piece_length = content.layout.piece_length().get();
+                let piece_length = content.layout.known_piece_length().get();
                 let patience = neighbour.down.patience(piece_length, &self.settings, now);
                 neighbour.down.outstanding > 0 && now >= neighbour.down.progress_at + patience
             })

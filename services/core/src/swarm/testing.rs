@@ -200,6 +200,12 @@ pub(super) fn add_content(
     }
 }
 
+/// Adds [`CONTENT`] with this layout and without any piece.
+pub(super) fn add_layout(layout: Layout) -> Input {
+    let held = Bitfield::empty(layout.piece_count());
+    Input::AddContent { content: CONTENT, layout, held, sequential: false, super_seeding: false }
+}
+
 pub(super) fn bitfield(count: u32, pieces: impl IntoIterator<Item = u32>) -> Bitfield {
     let mut field = Bitfield::empty(count);
     for piece in pieces {

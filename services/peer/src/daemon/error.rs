@@ -34,6 +34,7 @@ pub(crate) fn code_of(error: &StoreError) -> Code {
         | StoreError::Unnamed(_)
         | StoreError::Descriptor(_)
         | StoreError::Manifest(_)
+        | StoreError::FalseHole(_)
         | StoreError::Layout(_)
         | StoreError::Import(_) => Code::InvalidArgument,
         StoreError::SourceChanged(_)

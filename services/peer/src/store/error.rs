@@ -104,6 +104,9 @@ pub enum StoreError {
     /// The bytes of a file are not those that its hash in the manifest demands.
     #[error("the publisher's manifest is wrong about {}: its bytes have another hash", .0.display())]
     WrongRoot(PathBuf),
+    /// The manifest says that a piece has only zeros, and gives it another hash than theirs.
+    #[error("the publisher's manifest is wrong: piece {} has another hash than the zeros it is said to have", .0.get())]
+    FalseHole(PieceIndex),
     /// The files cannot be cut into such pieces, or there is no such block.
     #[error(transparent)]
     Layout(#[from] LayoutError),

@@ -7,10 +7,13 @@ use std::{
 };
 
 use shoal_core::{
-    content::{BlobNumber, PieceIndex},
-    swarm::LinkKey,
+    content::{
+        BlobNumber, Entry, Kind, Layout, Manifest, ManifestHashes, Metadata, NewBlob, Part,
+        PieceHasher, PieceIndex, PieceLength,
+    },
+    swarm::{Attempt, LinkKey},
 };
-use shoal_peer::store::{Exported, OneShot, Store, Stored};
+use shoal_peer::store::{Exported, OneShot, Store, StoreError, Stored};
 
 use crate::{
     small_disk::SmallDisk,
@@ -184,4 +187,56 @@ fn a_complete_content_with_holes_can_be_evicted_before_it_is_opened_again() {
     stored.checkpoint().unwrap();
     drop((store, stored));
     assert_eq!(open().make_room(1).unwrap().0, [source.stored.id()]);
+}
+
+#[test]
+fn a_piece_that_is_only_said_to_be_a_hole_is_refused() {
+    let piece_length = PieceLength::MIN;
+    let layout = Layout::new(0, piece_length, [3 * PIECE]).unwrap();
+    let hash = |number: u32, byte: u8| {
+        let span = layout.span(PieceIndex::new(number));
+        let mut hasher = PieceHasher::new(&layout, span);
+        hasher.update(&vec![byte; span.length as usize]);
+        hasher.finish()
+    };
+    // The second piece has ones.
+    let hashes = vec![hash(0, 1), hash(1, 1), hash(2, 0)];
+    let blob = NewBlob { size: 3 * PIECE, hashes, holes: vec![1..3] };
+    let part =
+        Part { blob: Some(BlobNumber::new(1)), offset: 0, size: 3 * PIECE, root: blob.root() };
+    let file = Entry {
+        depth: 0,
+        name: b"",
+        kind: Kind::File { part, executable: false },
+        private: false,
+        attributes: None,
+    };
+    let manifest = Manifest::new(b"false", piece_length, &[blob], [file]).unwrap();
+    let hashes = ManifestHashes::of(&manifest);
+    let encoded = manifest.encoded().to_vec();
+    let here = tempfile::tempdir().unwrap();
+    let is_false = |error: StoreError| matches!(error, StoreError::FalseHole(piece) if piece == PieceIndex::new(2));
+
+    let in_pieces = Metadata::Descriptor(manifest.descriptor().clone(), hashes);
+    let store = Store::open(&here.path().join("store"), None).unwrap();
+    let download = store.add(in_pieces).unwrap();
+    let block = download.layout().whole(PieceIndex::new(0));
+    download.accept(LinkKey(1), Attempt(1), block, encoded.into()).unwrap();
+    assert!(is_false(download.learn_manifest().err().unwrap()));
+    assert_eq!(download.held_bytes(), 0);
+
+    let whole = Metadata::Manifest(manifest);
+    let refused = OneShot::begin(&here.path().join("copy"), whole).err().unwrap();
+    assert!(is_false(refused), "with a manifest of one piece");
+}
+
+#[test]
+fn holes_are_checked_once() {
+    let source = sparse();
+    let directory = tempfile::tempdir().unwrap();
+    let open = || Store::open(directory.path(), None).unwrap();
+    drop(open().add(source.metadata()).unwrap());
+    let log = directory.path().join(format!("contents/{}/held.log", source.stored.id()));
+    let logged = fs::metadata(&log).unwrap().len();
+    assert!(logged >= 8 * HOLES as u64, "all holes are in the log: {logged} bytes");
 }

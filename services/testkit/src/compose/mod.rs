@@ -54,11 +54,12 @@ impl Step {
         let outcome = catch_unwind(AssertUnwindSafe(|| (self.run)(cluster)))
             .unwrap_or_else(|panic| Err(anyhow!("{}", message(panic.as_ref()))));
         let elapsed = begun.elapsed().as_secs_f64();
-        if let Ok(result) = &outcome {
-            println!("ok   {elapsed:6.1} s  {}: {result}", self.name);
-        } else {
-            println!("FAIL {elapsed:6.1} s  {}", self.name);
-            eprintln!("{}", cluster.logs(self.services));
+        match &outcome {
+            Ok(result) => println!("ok   {elapsed:6.1} s  {}: {result}", self.name),
+            Err(error) => {
+                println!("FAIL {elapsed:6.1} s  {}: {error:#}", self.name);
+                eprintln!("{}", cluster.logs(self.services));
+            }
         }
         outcome.map(drop).context(self.name)
     }

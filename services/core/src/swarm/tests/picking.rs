@@ -260,13 +260,7 @@ fn until_the_manifest_is_known_only_its_pieces_are_requested() {
     let layout = Layout::new(manifest_bytes, PieceLength::MIN, [blob]).unwrap();
     let count = layout.piece_count();
     let mut bench = Bench::new();
-    bench.tell(Input::AddContent {
-        content: CONTENT,
-        layout: partial,
-        held: bitfield(count, []),
-        sequential: false,
-        super_seeding: false,
-    });
+    bench.tell(add_layout(partial));
     let seeder = bench.neighbour(0..count);
     let mut requested = bench.unchokes_us(seeder);
     let mut pieces = BTreeSet::new();
@@ -283,4 +277,19 @@ fn until_the_manifest_is_known_only_its_pieces_are_requested() {
     let outputs = bench.tell(Input::LayoutKnown { content: CONTENT, layout });
     let requested = pieces_asked(&outputs);
     assert!(!requested.is_empty() && requested.iter().all(|piece| *piece >= 2), "{requested:?}");
+}
+
+#[test]
+fn a_manifest_is_requested_ahead_however_long_the_pieces_of_its_blobs_are() {
+    const BLOB_PIECES: u32 = 8;
+    let piece = u64::from(Layout::MANIFEST_PIECE.get());
+    let layout = Layout::of_manifest(16 * piece, PieceLength::MAX, BLOB_PIECES).unwrap();
+    let count = layout.piece_count();
+    let settings = Settings { min_window: 4 * piece, ..Settings::default() };
+    let mut bench = Bench::with(settings, 1);
+    bench.tell(add_layout(layout));
+    let seeder = bench.neighbour(0..count);
+    let calls = bench.unchokes_us(seeder);
+    let requested: usize = calls.iter().map(|call| call.ranges.len()).sum();
+    assert_eq!(requested, 4, "a window of pieces: {calls:?}");
 }

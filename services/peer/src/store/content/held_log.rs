@@ -6,6 +6,7 @@
 //! are hashed again.
 
 use std::{
+    collections::HashSet,
     fs::{self, File, OpenOptions},
     io,
     os::unix::fs::FileExt,
@@ -73,6 +74,17 @@ pub(in crate::store) struct LoggedPieces {
 }
 
 impl LoggedPieces {
+    /// Those of the pieces that were never held.
+    pub(super) fn unknown(&self, pieces: impl IntoIterator<Item = PieceIndex>) -> Vec<PieceIndex> {
+        let mut pieces: Vec<_> =
+            pieces.into_iter().filter(|piece| !self.held.has(*piece)).collect();
+        if !pieces.is_empty() {
+            let doubtful: HashSet<_> = self.doubtful.iter().collect();
+            pieces.retain(|piece| !doubtful.contains(piece));
+        }
+        pieces
+    }
+
     /// Adds pieces that are known to be there.
     pub(super) fn hold(&mut self, pieces: impl IntoIterator<Item = PieceIndex>) {
         for piece in pieces {

@@ -41,7 +41,7 @@ use self::{
 };
 use super::{
     StoreError,
-    hash::{BUFFER_BYTES, Fingerprint, Fingerprints, Hashed, hash_piece},
+    hash::{BUFFER_BYTES, Fingerprint, Fingerprints, Hashed, check_holes, hash_piece},
     names::check_names,
 };
 
@@ -153,6 +153,7 @@ impl Stored {
             let missing = directory.missing_blobs(manifest);
             logged.doubt(missing.iter().flat_map(|blob| manifest.layout().pieces_of(*blob)));
             logged.hold(manifest.layout().pieces_of(BlobNumber::MANIFEST));
+            check_holes(manifest, &logged.unknown(manifest.holes()))?;
             logged.hold(manifest.holes());
             if !missing.is_empty() {
                 directory.create_blobs(manifest)?;
@@ -216,8 +217,11 @@ impl Stored {
         if let Some(place) = self.names_tried_in.get() {
             check_names(&manifest, place)?;
         }
+        let holes: Vec<_> = manifest.holes().collect();
+        check_holes(&manifest, &holes)?;
         owned.directory.create_blobs(&manifest)?;
-        let holes = self.hold(self.files.set_manifest(manifest).holes().collect());
+        self.files.set_manifest(manifest);
+        let holes = self.hold(holes);
         owned.log.lock().append(&holes, 0)?;
         Ok(holes)
     }

@@ -19,7 +19,7 @@ use self::{
 };
 pub(super) use self::{
     fingerprint::{Fingerprint, Fingerprints},
-    pieces::{BUFFER_BYTES, hash_piece},
+    pieces::{BUFFER_BYTES, check_holes, hash_piece},
 };
 use super::{StoreError, arrangement::Arrangement, error::cannot, rooted_path::RootedPath};
 

@@ -15,7 +15,8 @@ use rustix::{
 };
 use shoal_common::lock::Mutex;
 use shoal_core::content::{
-    BlobNumber, Layout, NewBlob, PieceHash, PieceHasher, PieceIndex, PieceLength, Span, root_of,
+    BlobNumber, Layout, Manifest, NewBlob, PieceHash, PieceHasher, PieceIndex, PieceLength, Span,
+    root_of,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -101,6 +102,48 @@ impl Piece {
     }
 }
 
+/// Fails if one of the pieces, which the manifest calls holes, does not have the hash of zeros.
+pub(in crate::store) fn check_holes(
+    manifest: &Manifest,
+    holes: &[PieceIndex],
+) -> Result<(), StoreError> {
+    let layout = manifest.layout();
+    on_all_cores(holes, |piece, _| {
+        let zeros = Piece::hole(layout, layout.span(*piece));
+        if zeros.hash == *manifest.hash_of(*piece) {
+            Ok(())
+        } else {
+            Err(StoreError::FalseHole(*piece))
+        }
+    })
+}
+
+/// Does the runs on all cores. Each thread takes the next, until none is left or one fails.
+fn on_all_cores<R: Sync>(
+    runs: &[R],
+    work: impl Fn(&R, &mut [u8]) -> Result<(), StoreError> + Sync,
+) -> Result<(), StoreError> {
+    let next = AtomicUsize::new(0);
+    let has_failed = AtomicBool::new(false);
+    let take_runs = || {
+        let mut buffer = vec![0; BUFFER_BYTES];
+        while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            if has_failed.load(Ordering::Relaxed) {
+                break;
+            }
+            work(run, &mut buffer).inspect_err(|_| has_failed.store(true, Ordering::Relaxed))?;
+        }
+        Ok(())
+    };
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(runs.len());
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(take_runs)).collect();
+        workers
+            .into_iter()
+            .try_for_each(|worker| worker.join().expect("a hashing thread does not panic"))
+    })
+}
+
 /// A blob of hashed pieces.
 fn blob_of(size: u64, pieces: &[Piece]) -> NewBlob {
     let mut holes: Vec<Range<u32>> = Vec::new();
@@ -172,7 +215,7 @@ impl<'a> Hashing<'a> {
         let long = Mutex::new(vec![Piece::default(); self.layout.piece_count() as usize]);
         let bytes = AtomicU64::new(0);
         let count = |more: u64| progress(bytes.fetch_add(more, Ordering::Relaxed) + more);
-        Self::on_all_cores(&self.runs(), |run, buffer| {
+        on_all_cores(&self.runs(), |run, buffer| {
             match run {
                 Run::Files(numbers) => {
                     let hashed = self.hash_short(numbers, buffer, &count)?;
@@ -214,7 +257,7 @@ impl<'a> Hashing<'a> {
         let layout = Layout::new(0, self.layout.piece_length(), [size])?;
         let pieces = Mutex::new(vec![Piece::default(); layout.piece_count() as usize]);
         let runs: Vec<_> = layout.pieces().collect();
-        Self::on_all_cores(&runs, |piece, buffer| {
+        on_all_cores(&runs, |piece, buffer| {
             let hashed = Piece::read(&layout, layout.span(*piece), buffer, |at, buffer| {
                 self.read_pack(numbers, &ends, at, buffer)
             })?;
@@ -272,33 +315,6 @@ impl<'a> Hashing<'a> {
         let short: Vec<_> = (0..self.files.len()).filter(is_short).collect();
         runs.extend(short.chunks(RUN_FILES).map(|numbers| Run::Files(numbers.to_vec())));
         runs
-    }
-
-    /// Does the runs on all cores. Each thread takes the next, until none is left or one fails.
-    fn on_all_cores<R: Sync>(
-        runs: &[R],
-        work: impl Fn(&R, &mut [u8]) -> Result<(), StoreError> + Sync,
-    ) -> Result<(), StoreError> {
-        let next = AtomicUsize::new(0);
-        let has_failed = AtomicBool::new(false);
-        let take_runs = || {
-            let mut buffer = vec![0; BUFFER_BYTES];
-            while let Some(run) = runs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                if has_failed.load(Ordering::Relaxed) {
-                    break;
-                }
-                work(run, &mut buffer)
-                    .inspect_err(|_| has_failed.store(true, Ordering::Relaxed))?;
-            }
-            Ok(())
-        };
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(runs.len());
-        thread::scope(|scope| {
-            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(take_runs)).collect();
-            workers
-                .into_iter()
-                .try_for_each(|worker| worker.join().expect("a hashing thread does not panic"))
-        })
     }
 
     /// Opens a file, unless another has taken its place since the scan.

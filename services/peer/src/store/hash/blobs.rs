@@ -1,6 +1,6 @@
 //! Assigns the bytes of files to blobs: equal files are one blob, and short files share a pack.
 
-use std::collections::{HashMap, HashSet};
+use std::{collections::HashMap, mem::take};
 
 use shoal_core::content::{BlobNumber, Part, PieceHash, PieceLength};
 
@@ -31,32 +31,40 @@ pub(super) enum Blob {
 /// its own would cost as much as a whole one. Blobs are numbered as files first name them.
 pub(super) fn assign(files: &[HashedFile], piece_length: PieceLength) -> Assigned {
     let is_short = |file: &HashedFile| file.size < u64::from(piece_length.get());
-    let packed = distinct(files, |file| file.size > 0 && is_short(file));
-    let mut pack = (packed.len() > 1).then_some(Pack { blob: None, filled: 0 });
+    let firsts = first_of_equal(files);
+    let is_first = |number: usize| firsts[number] as usize == number;
+    let is_packed = |number: &usize| {
+        let file = &files[*number];
+        file.size > 0 && is_short(file) && is_first(*number)
+    };
+    let packed: Vec<_> = (0..files.len()).filter(is_packed).collect();
+    let mut pack = (packed.len() > 1).then_some(Pack { blob: None, files: packed, filled: 0 });
     let mut blobs = Vec::new();
-    let mut known: HashMap<PieceHash, Part> = HashMap::new();
-    let mut part_of = |number: usize, file: &HashedFile| {
-        let &HashedFile { size, root } = file;
+    let mut parts: Vec<Part> = Vec::with_capacity(files.len());
+    for (number, file) in files.iter().enumerate() {
         let mut next_blob = |blob| {
             blobs.push(blob);
             BlobNumber::new(blobs.len() as u32)
         };
-        let (blob, offset) = match &mut pack {
-            Some(pack) if is_short(file) => {
-                let blob = *pack.blob.get_or_insert_with(|| next_blob(Blob::Pack(packed.clone())));
-                let offset = pack.filled;
-                pack.filled += size;
-                (blob, offset)
-            }
-            _ => (next_blob(Blob::File(number)), 0),
+        let part = if file.size == 0 {
+            Part::empty()
+        } else if !is_first(number) {
+            parts[firsts[number] as usize]
+        } else {
+            let (blob, offset) = match &mut pack {
+                Some(pack) if is_short(file) => {
+                    let files = &mut pack.files;
+                    let blob = pack.blob.get_or_insert_with(|| next_blob(Blob::Pack(take(files))));
+                    let offset = pack.filled;
+                    pack.filled += file.size;
+                    (*blob, offset)
+                }
+                _ => (next_blob(Blob::File(number)), 0),
+            };
+            Part { blob: Some(blob), offset, size: file.size, root: file.root }
         };
-        Part { blob: Some(blob), offset, size, root }
-    };
-    let parts = files.iter().enumerate().map(|(number, file)| match file.size {
-        0 => Part::empty(),
-        _ => *known.entry(file.root).or_insert_with(|| part_of(number, file)),
-    });
-    let parts = parts.collect();
+        parts.push(part);
+    }
     Assigned { parts, blobs }
 }
 
@@ -64,15 +72,16 @@ pub(super) fn assign(files: &[HashedFile], piece_length: PieceLength) -> Assigne
 struct Pack {
     /// None before the first of them.
     blob: Option<BlobNumber>,
+    /// The numbers of its files, until it is a blob.
+    files: Vec<usize>,
     /// Bytes of the files so far.
     filled: u64,
 }
 
-/// The first of equal files, of those that are wanted.
-fn distinct(files: &[HashedFile], is_wanted: impl Fn(&HashedFile) -> bool) -> Vec<usize> {
-    let mut known = HashSet::new();
-    let wanted = files.iter().enumerate().filter(|(_, file)| is_wanted(file));
-    wanted.filter(|(_, file)| known.insert(file.root)).map(|(number, _)| number).collect()
+/// For each file the number of the first that is equal, which may be itself.
+fn first_of_equal(files: &[HashedFile]) -> Vec<u32> {
+    let mut known = HashMap::with_capacity(files.len());
+    (0..).zip(files).map(|(number, file)| *known.entry(&file.root).or_insert(number)).collect()
 }
 
 #[cfg(test)]

@@ -105,6 +105,8 @@ pub fn hash_at(
             Blob::Pack(numbers) => hashing.pack(&numbers),
         })
         .collect::<Result<Vec<_>, _>>()?;
+    // Of a million files these take as much memory as the manifest.
+    drop(hashed);
     for (number, fingerprint) in tree.files() {
         let path = tree.path_of(number);
         if Fingerprint::at(&path)? != *fingerprint {
@@ -113,7 +115,7 @@ pub fn hash_at(
     }
     let manifest = build(&tree, piece_length, &blobs, &parts, options)?;
     let fingerprints = Fingerprints::find(&manifest, Arrangement::Tree, |file| {
-        Ok(*tree.fingerprint(file.entry()))
+        Ok(*tree.fingerprint(file.entry().get() as usize))
     })?;
     Ok(Hashed { path: path.path().to_owned(), manifest, fingerprints })
 }

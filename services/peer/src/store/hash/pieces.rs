@@ -161,8 +161,8 @@ pub(super) struct Hashing<'a> {
     tree: &'a Tree,
     opener: &'a Opener,
     stop: &'a CancellationToken,
-    /// The files, by the numbers of their entries.
-    files: Vec<(usize, Fingerprint)>,
+    /// The numbers of the files' entries.
+    files: Vec<usize>,
     /// The files of at least a piece, as numbers in `files`. Each is a blob of `layout`.
     long: Vec<usize>,
     layout: Layout,
@@ -193,17 +193,21 @@ impl<'a> Hashing<'a> {
         piece_length: PieceLength,
         stop: &'a CancellationToken,
     ) -> Result<Self, StoreError> {
-        let files: Vec<_> = tree.files().map(|(entry, print)| (entry, *print)).collect();
-        let is_long = |number: &usize| files[*number].1.size() >= u64::from(piece_length.get());
+        let files: Vec<_> = tree.files().map(|(entry, _)| entry).collect();
+        let size_of = |number: usize| tree.fingerprint(files[number]).size();
+        let is_long = |number: &usize| size_of(*number) >= u64::from(piece_length.get());
         let long: Vec<_> = (0..files.len()).filter(is_long).collect();
-        let sizes = long.iter().map(|number| files[*number].1.size());
-        let layout = Layout::new(0, piece_length, sizes)?;
+        let layout = Layout::new(0, piece_length, long.iter().map(|number| size_of(*number)))?;
         Ok(Self { tree, opener, stop, files, long, layout })
     }
 
     /// Pieces of the files that are not shorter than a piece.
     pub(super) fn long_pieces(&self) -> u32 {
         self.layout.piece_count()
+    }
+
+    fn size_of(&self, number: usize) -> u64 {
+        self.tree.fingerprint(self.files[number]).size()
     }
 
     /// Hashes all files.
@@ -235,7 +239,7 @@ impl<'a> Hashing<'a> {
             .map(|number| {
                 let hashes: Vec<_> =
                     self.pieces(&hashed, number).iter().map(|piece| piece.hash).collect();
-                HashedFile { size: self.files[number].1.size(), root: root_of(&hashes) }
+                HashedFile { size: self.size_of(number), root: root_of(&hashes) }
             })
             .collect();
         Ok(hashed)
@@ -243,7 +247,7 @@ impl<'a> Hashing<'a> {
 
     /// A hashed file as a blob.
     pub(super) fn file(&self, hashed: &HashedFiles, number: usize) -> NewBlob {
-        blob_of(self.files[number].1.size(), self.pieces(hashed, number))
+        blob_of(self.size_of(number), self.pieces(hashed, number))
     }
 
     /// Some files, one after the other, as a blob. They are read again, to be hashed as one.
@@ -251,7 +255,7 @@ impl<'a> Hashing<'a> {
         let mut ends = Vec::with_capacity(numbers.len());
         let mut size = 0;
         for number in numbers {
-            size += self.files[*number].1.size();
+            size += self.size_of(*number);
             ends.push(size);
         }
         let layout = Layout::new(0, self.layout.piece_length(), [size])?;
@@ -279,7 +283,7 @@ impl<'a> Hashing<'a> {
         while !buffer.is_empty() {
             check_stop(self.stop, self.tree.root())?;
             let number = numbers[index];
-            let start = ends[index] - self.files[number].1.size();
+            let start = ends[index] - self.size_of(number);
             let length = buffer.len().min((ends[index] - at) as usize);
             let (part, rest) = buffer.split_at_mut(length);
             let (file, path) = self.open(number)?;
@@ -297,7 +301,7 @@ impl<'a> Hashing<'a> {
                 let first = pieces.map(PieceIndex::get).next().unwrap_or(0) as usize;
                 &hashed.long[first..first + length]
             }
-            Err(_) if self.files[number].1.size() == 0 => &[],
+            Err(_) if self.size_of(number) == 0 => &[],
             Err(_) => std::slice::from_ref(&hashed.short[number]),
         }
     }
@@ -319,12 +323,12 @@ impl<'a> Hashing<'a> {
 
     /// Opens a file, unless another has taken its place since the scan.
     fn open(&self, number: usize) -> Result<(File, PathBuf), StoreError> {
-        let (entry, expected) = &self.files[number];
-        let path = self.tree.path_of(*entry);
+        let entry = self.files[number];
+        let path = self.tree.path_of(entry);
         // A pipe may have taken its place: opening it must not wait for a writer.
         let file = self.opener.open(&path, OFlags::RDONLY | OFlags::NONBLOCK)?;
         let metadata = file.metadata().map_err(cannot("look at", &path))?;
-        if Fingerprint::of(&metadata) != *expected {
+        if Fingerprint::of(&metadata) != *self.tree.fingerprint(entry) {
             return Err(StoreError::SourceChanged(path));
         }
         Ok((file, path))
@@ -338,7 +342,7 @@ impl<'a> Hashing<'a> {
     ) -> Result<Vec<Piece>, StoreError> {
         let mut hashed = Vec::with_capacity(numbers.len());
         for number in numbers {
-            let size = self.files[*number].1.size();
+            let size = self.size_of(*number);
             if size == 0 {
                 hashed.push(Piece::default());
                 continue;

@@ -11,7 +11,7 @@ use std::{
 };
 
 use rustix::fs::{AtFlags, FileType, OFlags, readlinkat, statat};
-use shoal_core::content::{Attributes, EntryNumber, MAX_ENTRIES, ManifestError, is_inner_target};
+use shoal_core::content::{Attributes, MAX_ENTRIES, ManifestError, is_inner_target};
 use tokio_util::sync::CancellationToken;
 
 use super::{Links, fingerprint::Fingerprint};
@@ -69,8 +69,8 @@ impl Tree {
     }
 
     /// The fingerprint of a file, by the number of its entry.
-    pub(super) fn fingerprint(&self, entry: EntryNumber) -> &Fingerprint {
-        match &self.entries[entry.get() as usize].kind {
+    pub(super) fn fingerprint(&self, entry: usize) -> &Fingerprint {
+        match &self.entries[entry].kind {
             FoundKind::File(fingerprint) => fingerprint,
             FoundKind::Directory | FoundKind::Link(_) => unreachable!("blobs consist of files"),
         }

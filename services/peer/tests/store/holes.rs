@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    iter,
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
 };
@@ -201,7 +202,7 @@ fn a_piece_that_is_only_said_to_be_a_hole_is_refused() {
     };
     // The second piece has ones.
     let hashes = vec![hash(0, 1), hash(1, 1), hash(2, 0)];
-    let blob = NewBlob { size: 3 * PIECE, hashes, holes: vec![1..3] };
+    let blob = NewBlob { size: 3 * PIECE, hashes, holes: iter::once(1..3).collect() };
     let part =
         Part { blob: Some(BlobNumber::new(1)), offset: 0, size: 3 * PIECE, root: blob.root() };
     let file = Entry {

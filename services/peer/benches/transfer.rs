@@ -1,11 +1,12 @@
-//! The throughput of blocks from file to file on this machine, compared with a plain copy over TCP
-//! in the same run. `cargo bench -p shoal-peer --bench transfer [-- MIB [PIECES_A_CALL [CALLS]]]`
+//! The throughput of blocks from file to file on this machine, compared in the same run with a plain
+//! copy over TCP that does the same work: it reads, sends, receives, hashes with BLAKE3, and writes. `cargo bench -p shoal-peer --bench transfer [-- MIB [PIECES_A_CALL [CALLS]]]`
 //!
 //! Each peer is a process with its files in /dev/shm: the server reads and sends, each client
 //! receives, verifies and writes.
 
 use std::{
     env, fs,
+    hint::black_box,
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener as StdListener, TcpStream},
     num::NonZeroUsize,
@@ -360,7 +361,7 @@ fn serve_tcp(file: &Path) -> Result<()> {
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let file = file.clone();
-            std::thread::spawn(move || copy(&mut fs::File::open(file)?, &mut stream?));
+            std::thread::spawn(move || copy(&mut fs::File::open(file)?, &mut stream?, |_| {}));
         }
     });
     wait_for_end()
@@ -369,13 +370,20 @@ fn serve_tcp(file: &Path) -> Result<()> {
 fn fetch_tcp(to: &Path, from: &str) -> Result<()> {
     let mut copied = fs::File::create(to)?;
     wait_for_start()?;
-    let bytes = copy(&mut TcpStream::connect(from)?, &mut copied)?;
+    let mut hasher = blake3::Hasher::new();
+    let hash = |bytes: &[u8]| drop(hasher.update(bytes));
+    let bytes = copy(&mut TcpStream::connect(from)?, &mut copied, hash)?;
+    black_box(hasher.finalize());
     println!("{bytes}");
     wait_for_end()
 }
 
-/// Copies in user space; `io::copy` would let the kernel copy.
-fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<u64> {
+/// Copies in user space, and shows the bytes to `inspect`; `io::copy` would let the kernel copy.
+fn copy(
+    from: &mut impl io::Read,
+    to: &mut impl io::Write,
+    mut inspect: impl FnMut(&[u8]),
+) -> io::Result<u64> {
     let mut buffer = vec![0; MAX_BLOCK_LENGTH as usize];
     let mut copied = 0;
     loop {
@@ -383,6 +391,7 @@ fn copy(from: &mut impl io::Read, to: &mut impl io::Write) -> io::Result<u64> {
         if count == 0 {
             return Ok(copied);
         }
+        inspect(&buffer[..count]);
         to.write_all(&buffer[..count])?;
         copied += count as u64;
     }

@@ -4,15 +4,15 @@ use std::{collections::VecDeque, convert::Infallible};
 
 use bytes::{BufMut as _, Bytes};
 use futures_util::{FutureExt as _, stream};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use shoal_core::{content::BlockRange, swarm::FetchRange};
 use shoal_proto::peer::v1::RequestPieceResponse;
-use tonic::{Status, Streaming, codec::Codec as _};
+use tonic::Status;
 
 use super::{
-    download::{self, take_next},
+    download::{self, Blocks, take_next},
     upload::encode_head,
 };
 
@@ -27,11 +27,10 @@ pub fn read_blocks(frames: Vec<Bytes>) -> (Vec<RequestPieceResponse>, Result<(),
     )]);
     let frames = frames.into_iter().map(Frame::data).chain([Frame::trailers(trailers)]);
     let body = StreamBody::new(stream::iter(frames.map(Ok::<_, Infallible>)));
-    let (decoder, limit) = (download::Codec::new().decoder(), Some(MAX_MESSAGE_BYTES));
-    let mut response = Streaming::new_response(decoder, body, StatusCode::OK, None, limit);
+    let mut response = Blocks::of(http::Response::new(body)).expect("its status comes last");
     let mut blocks = Vec::new();
     loop {
-        match response.message().now_or_never().expect("all frames are there") {
+        match response.next().now_or_never().expect("all frames are there") {
             Ok(Some(block)) => blocks.push(block),
             Ok(None) => return (blocks, Ok(())),
             Err(status) => return (blocks, Err(status)),

@@ -1,21 +1,27 @@
 //! Fetches by our calls of `RequestPiece`.
 
 use std::{
+    future::poll_fn,
     sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
-use http::uri::PathAndQuery;
+use bytes::{BufMut as _, BytesMut};
+use http::{
+    HeaderValue, Method, Request, Uri, Version,
+    header::{CONTENT_TYPE, TE},
+};
+use http_body_util::Full;
+use prost::Message as _;
 use shoal_common::{
     channel::{Channel, Options},
     http2::Http2,
 };
 use shoal_core::{Address, swarm::FetchEnd};
-use shoal_proto::peer::v1::{RequestPieceRequest, RequestPieceResponse};
+use shoal_proto::peer::v1::RequestPieceRequest;
 use tokio::{runtime::Handle, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tonic::{Code, Request, Status, Streaming, client::Grpc};
-use tonic_prost::ProstCodec;
+use tonic::{Code, Status, body::Body, client::GrpcService as _};
 use tonic_types::StatusExt as _;
 use tracing::{Instrument as _, debug};
 
@@ -23,17 +29,9 @@ use super::{
     downloads::Downloads,
     fetch_spec::FetchSpec,
     receiver::{BlockReceiver, ReceiveError},
+    response::{Blocks, PREFIX_BYTES},
 };
-use crate::transfer::{
-    io_threads::IoThreads,
-    protocol::{MAX_BLOCK_LENGTH, PATH},
-};
-
-/// Bytes of a message: a block and the fields around it.
-pub(in crate::transfer) const MAX_MESSAGE_BYTES: usize = MAX_BLOCK_LENGTH as usize + 64;
-
-/// Decodes blocks: prost passes their bytes on without a copy.
-pub(in crate::transfer) type Codec = ProstCodec<RequestPieceRequest, RequestPieceResponse>;
+use crate::transfer::{io_threads::IoThreads, protocol::PATH};
 
 /// When to retry after a refusal without a time: as soon as the neighbour may have changed its
 /// mind.
@@ -95,8 +93,7 @@ impl BlockSource {
         let cancelled = CancellationToken::new();
         let call = Call {
             request: request(&spec),
-            grpc: Grpc::new(connection.channel.clone())
-                .max_decoding_message_size(MAX_MESSAGE_BYTES),
+            channel: connection.channel.clone(),
             receiver: self.downloads.receiver(spec),
             downloads: self.downloads.clone(),
             cancelled: cancelled.clone(),
@@ -132,7 +129,7 @@ fn request(spec: &FetchSpec) -> RequestPieceRequest {
 /// A call in progress.
 struct Call {
     request: RequestPieceRequest,
-    grpc: Grpc<Channel>,
+    channel: Channel,
     receiver: BlockReceiver,
     downloads: Downloads,
     cancelled: CancellationToken,
@@ -174,26 +171,36 @@ impl Call {
 
     async fn receive(&mut self) -> Result<(), CallError> {
         let request = std::mem::take(&mut self.request);
-        let grpc = self.grpc.clone();
+        let channel = self.channel.clone();
         let asked = Instant::now();
-        let mut blocks = self.wait(call(grpc, request)).await?;
-        self.receiver.answered(asked.elapsed()).await;
-        while !self.receiver.is_complete() {
-            let block = self.wait(blocks.message()).await?.ok_or(CallError::Short)?;
+        let Self { receiver, downloads, cancelled, .. } = self;
+        let patience = Patience { cancelled, limit: downloads.0.patience };
+        let mut blocks = patience.wait(call(channel, request)).await?;
+        receiver.answered(asked.elapsed()).await;
+        while !receiver.is_complete() {
+            let block = receiver.wait_for(patience.wait(blocks.next())).await?;
+            let block = block.ok_or(CallError::Short)?;
             // Data that waits is not read, so the neighbour stops sending when the window is full.
             // The state machine is told afterwards, and so requests no more than may pass.
-            self.downloads.pass(block.data.len() as u32).await;
-            self.receiver.take(block.piece, block.offset, block.data).await?;
+            receiver.wait_for(downloads.pass(block.data.len() as u32)).await;
+            receiver.take(block.piece, block.offset, block.data).await?;
         }
         Ok(())
     }
+}
 
-    /// Waits for the neighbour, but not forever and not when cancelled.
+/// How long a call waits for the neighbour: not forever, and not when cancelled.
+struct Patience<'a> {
+    cancelled: &'a CancellationToken,
+    limit: Duration,
+}
+
+impl Patience<'_> {
     async fn wait<T>(
         &self,
         answer: impl Future<Output = Result<T, Status>>,
     ) -> Result<T, CallError> {
-        let answer = timeout(self.downloads.0.patience, answer);
+        let answer = timeout(self.limit, answer);
         match self.cancelled.run_until_cancelled(answer).await {
             None => Err(CallError::Cancelled),
             Some(Err(_)) => Err(CallError::Silent),
@@ -202,14 +209,28 @@ impl Call {
     }
 }
 
-async fn call(
-    mut grpc: Grpc<Channel>,
-    request: RequestPieceRequest,
-) -> Result<Streaming<RequestPieceResponse>, Status> {
-    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let codec = Codec::new();
-    let path = PathAndQuery::from_static(PATH);
-    Ok(grpc.server_streaming(Request::new(request), path, codec).await?.into_inner())
+async fn call(mut channel: Channel, request: RequestPieceRequest) -> Result<Blocks<Body>, Status> {
+    let unavailable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
+    poll_fn(|cx| channel.poll_ready(cx)).await.map_err(unavailable)?;
+    let response = channel.call(http_request(&request)).await;
+    Blocks::of(response.map_err(|error| Status::from_error(error.into()))?)
+}
+
+/// A gRPC request as HTTP/2 transports it. The channel adds scheme and authority.
+fn http_request(request: &RequestPieceRequest) -> Request<Body> {
+    let length = request.encoded_len();
+    let mut message = BytesMut::with_capacity(PREFIX_BYTES + length);
+    message.put_u8(0);
+    message.put_u32(length as u32);
+    request.encode(&mut message).expect("there is room");
+    let mut http = Request::new(Body::new(Full::new(message.freeze())));
+    *http.method_mut() = Method::POST;
+    *http.version_mut() = Version::HTTP_2;
+    *http.uri_mut() = Uri::from_static(PATH);
+    let headers = http.headers_mut();
+    headers.insert(TE, HeaderValue::from_static("trailers"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    http
 }
 
 /// The outcome of a fetch that the neighbour, or the connection to it, ended with this status.

@@ -8,16 +8,17 @@ mod downloads;
 mod fetch_spec;
 mod on_link;
 mod receiver;
+mod response;
 mod source;
 
 pub(super) use self::on_link::LinkSource;
 pub use self::{calls::BlockSource, downloads::Downloads, fetch_spec::FetchSpec};
-#[cfg(fuzzing)]
-pub(super) use self::{
-    calls::{Codec, MAX_MESSAGE_BYTES},
-    receiver::take_next,
-};
 pub(crate) use self::{
     on_link::AnswerPart,
     source::{FetchHandle, NeighbourSource},
+};
+#[cfg(fuzzing)]
+pub(super) use self::{
+    receiver::take_next,
+    response::{Blocks, MAX_MESSAGE_BYTES},
 };

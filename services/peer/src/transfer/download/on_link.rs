@@ -109,13 +109,13 @@ async fn receive_all(
     downloads: Downloads,
 ) {
     let result = loop {
-        match parts.recv().await {
+        match receiver.wait_for(parts.recv()).await {
             // Cancelled, or the link has ended, or the neighbour sent less than was requested.
             None => break Ok(FetchEnd::Failed),
             Some(AnswerPart::Refused) => break Ok(FetchEnd::Refused { retry_after: RETRY_AFTER }),
             Some(AnswerPart::Block(block)) => {
                 let pb::Block { piece, offset, data, .. } = block;
-                downloads.pass(data.len() as u32).await;
+                receiver.wait_for(downloads.pass(data.len() as u32)).await;
                 if let Err(error) = receiver.take(piece, offset, data).await {
                     break Err(error);
                 }

@@ -1,8 +1,9 @@
 //! Received blocks of one fetch: checked, stored, and reported to the state machine.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::future::poll_immediate;
 use shoal_core::{
     content::{BLOCK_UNIT, BlockRange, PieceIndex},
     swarm::{Attempt, ContentKey, FetchEnd, FetchKey, FetchRange, Input, LinkKey},
@@ -25,8 +26,14 @@ pub(super) struct BlockReceiver {
     /// The remaining ranges, in this order; the first is shortened as it arrives.
     ranges: VecDeque<FetchRange>,
     events: mpsc::Sender<Event>,
+    /// Not sent yet: what arrives together is reported together, since each report may wake another
+    /// thread.
+    unsent: Vec<Input>,
     end: EndNotice<Event>,
 }
+
+/// Reports that are sent together, at most.
+const MAX_UNSENT: usize = 16;
 
 /// A block cannot be accepted.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +59,16 @@ impl BlockReceiver {
         let FetchSpec { fetch, link, content, stored, ranges, .. } = spec;
         let failed = Input::FetchEnded { fetch, end: FetchEnd::Failed };
         let end = EndNotice::new(events.clone(), Event::Swarm(failed));
-        Self { fetch, link, content, stored, ranges: ranges.into(), events, end }
+        Self {
+            fetch,
+            link,
+            content,
+            stored,
+            ranges: ranges.into(),
+            events,
+            unsent: Vec::new(),
+            end,
+        }
     }
 
     /// Everything has arrived.
@@ -65,7 +81,8 @@ impl BlockReceiver {
         self.tell(Input::RoundTrip { link: self.link, round_trip }).await;
     }
 
-    /// Accepts the next block. Not cancel safe: the state machine would not learn what is stored.
+    /// Accepts the next block, which is reported by the next [`BlockReceiver::report`] at the latest.
+    /// Not cancel safe: the state machine would not learn what is stored.
     pub(super) async fn take(
         &mut self,
         piece: u32,
@@ -75,29 +92,48 @@ impl BlockReceiver {
         let (attempt, block) = take_next(&mut self.ranges, piece, offset, data.len())
             .ok_or(ReceiveError::Unrequested { piece, offset, length: data.len() })?;
         let accepted = self.stored.accept(self.link, attempt, block, data)?;
-        self.tell(Input::BlockArrived { content: self.content, fetch: self.fetch, block }).await;
-        let Self { content, .. } = *self;
+        let Self { content, fetch, .. } = *self;
+        self.unsent.push(Input::BlockArrived { content, fetch, block });
         match accepted {
             Accepted::Partial | Accepted::Duplicate | Accepted::Stale => {}
             Accepted::Stored { pieces, liars } => {
                 // First of all: with the last piece the links to complete peers are closed.
-                for link in liars {
-                    self.tell(Input::CaughtLying { link }).await;
-                }
-                for piece in pieces {
-                    self.tell(Input::PieceStored { content, piece }).await;
-                }
+                self.unsent.extend(liars.into_iter().map(|link| Input::CaughtLying { link }));
+                let stored = pieces.into_iter().map(|piece| Input::PieceStored { content, piece });
+                self.unsent.extend(stored);
             }
             Accepted::Corrupt { contributors } => {
                 let piece = block.piece;
-                self.tell(Input::PieceCorrupt { content, piece, attempt, contributors }).await;
+                self.unsent.push(Input::PieceCorrupt { content, piece, attempt, contributors });
             }
+        }
+        if self.unsent.len() >= MAX_UNSENT {
+            self.report().await;
         }
         Ok(())
     }
 
+    /// Waits for the neighbour, or for permission to read on. Reports first, unless there is nothing
+    /// to wait for.
+    pub(super) async fn wait_for<T>(&mut self, next: impl Future<Output = T>) -> T {
+        let mut next = pin!(next);
+        if let Some(next) = poll_immediate(&mut next).await {
+            return next;
+        }
+        self.report().await;
+        next.await
+    }
+
+    /// Reports what was accepted.
+    async fn report(&mut self) {
+        for input in mem::take(&mut self.unsent) {
+            self.tell(input).await;
+        }
+    }
+
     /// Reports how the fetch ended, and which side is at fault.
-    pub(super) async fn end(self, result: Result<FetchEnd, ReceiveError>) {
+    pub(super) async fn end(mut self, result: Result<FetchEnd, ReceiveError>) {
+        self.report().await;
         let end = *result.as_ref().unwrap_or(&FetchEnd::Failed);
         self.end.give(Event::Swarm(Input::FetchEnded { fetch: self.fetch, end })).await;
         let fault = match result {

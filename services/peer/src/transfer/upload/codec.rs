@@ -1,7 +1,6 @@
 //! The server's codec of `RequestPiece`: a block is read from its file into tonic's buffer.
 //!
-//! On the wire it is the plain protobuf of `RequestPieceResponse`. The client needs no codec of its
-//! own: prost passes `bytes` on without a copy.
+//! On the wire it is the plain protobuf of `RequestPieceResponse`.
 
 use std::mem::MaybeUninit;
 

@@ -5,7 +5,9 @@
 
 use std::{
     borrow::Cow,
+    ffi::OsStr,
     fmt::{self, Write as _},
+    os::unix::ffi::OsStrExt as _,
 };
 
 /// Whether a terminal or a reader could take the character for something else than a glyph: control
@@ -50,6 +52,34 @@ pub fn json(text: &str) -> Cow<'_, str> {
     escape(text, is_unsafe, |c, out| write!(out, "\\u{:04x}", u32::from(c)))
 }
 
+/// Writes an argument of a command as a shell reads it, for messages that name a command to run. It
+/// has only printable ASCII characters: others, such as a line break, become `$'\\012'`, which bash,
+/// zsh and ksh read, and POSIX since 2024.
+#[derive(Clone, Copy, Debug)]
+pub struct ShellWord<'a>(pub &'a OsStr);
+
+impl fmt::Display for ShellWord<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.0.as_bytes();
+        let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+:@%=,".contains(byte);
+        let is_shown = |byte: &u8| (b' '..=b'~').contains(byte);
+        if !bytes.is_empty() && bytes.iter().all(is_plain) {
+            return bytes.iter().try_for_each(|byte| f.write_char(char::from(*byte)));
+        }
+        let is_simple = bytes.iter().all(is_shown);
+        f.write_str(if is_simple { "'" } else { "$'" })?;
+        for byte in bytes {
+            match byte {
+                b'\'' if is_simple => f.write_str(r"'\''")?,
+                b'\'' | b'\\' if !is_simple => write!(f, "\\{}", char::from(*byte))?,
+                byte if is_shown(byte) => f.write_char(char::from(*byte))?,
+                byte => write!(f, "\\{byte:03o}")?,
+            }
+        }
+        f.write_char('\'')
+    }
+}
+
 fn escape(
     text: &str,
     is_unsafe: impl Fn(char) -> bool,
@@ -71,6 +101,8 @@ fn escape(
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -84,6 +116,29 @@ mod tests {
         );
         assert_eq!(lines("a\nb\u{1b}"), "a\nb\\u{1b}");
         assert_eq!(printable("Größe: 5 µs, 日本語, עברית"), "Größe: 5 µs, 日本語, עברית");
+    }
+
+    #[test]
+    fn a_shell_reads_an_argument_as_it_was() {
+        let arguments: [&[u8]; 8] = [
+            b"/srv/models/a-1.0_b",
+            b"/srv/my models/$HOME",
+            b"it's",
+            b"",
+            br"a\b",
+            b"it's new\nline\\012",
+            b"\xff\xfe not UTF-8",
+            "Gr\u{f6}\u{df}e".as_bytes(),
+        ];
+        for argument in arguments {
+            let word = ShellWord(OsStr::from_bytes(argument)).to_string();
+            assert!(word.bytes().all(|byte| (b' '..=b'~').contains(&byte)), "{word}");
+            let script = format!("printf %s {word}");
+            let read = Command::new("bash").arg("-c").arg(&script).output().expect("bash runs");
+            assert_eq!(read.stdout, argument, "{word}");
+        }
+        assert_eq!(ShellWord("/srv/models".as_ref()).to_string(), "/srv/models");
+        assert_eq!(ShellWord("a b".as_ref()).to_string(), "'a b'");
     }
 
     proptest! {

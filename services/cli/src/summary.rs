@@ -75,7 +75,8 @@ impl DownloadStats {
         let wasted = last.wasted_bytes.saturating_sub(first.wasted_bytes);
         let came = fetched.saturating_sub(wasted);
         if came == 0 {
-            return format!("{} were already here", bytes(last.total_bytes));
+            // They were here before, or are zeros.
+            return format!("{} are here; nothing had to be fetched", bytes(last.total_bytes));
         }
         let took = self.took(now);
         let pace = rate((came as f64 / took.as_secs_f64()) as u64);
@@ -166,11 +167,11 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_were_already_here_are_not_counted_as_fetched() {
+    fn bytes_that_did_not_come_are_not_counted_as_fetched() {
         let start = Instant::now();
         let mut stats = DownloadStats::new(start);
         stats.add(start, snapshot(40_000_000, 0, 0));
-        assert_eq!(stats.summary(start), "40.00 MB were already here");
+        assert_eq!(stats.summary(start), "40.00 MB are here; nothing had to be fetched");
     }
 
     #[test]

@@ -42,6 +42,13 @@ impl Destination {
         }
     }
 
+    /// The path that `-o` named.
+    pub(crate) fn path(&self) -> PathBuf {
+        match self {
+            Self::Into(path) | Self::As(path) => path.clone(),
+        }
+    }
+
     /// The path of a content with this name. A descriptor's name is one component, so the path stays
     /// within the directory.
     pub(crate) fn of(&self, name: &[u8]) -> PathBuf {

@@ -108,7 +108,7 @@ impl Get<'_> {
         let output = Arc::new(Output { destination, interrupted, state: Mutex::default() });
         let mut status = self.join(&output, options).await?;
         let mut stats = DownloadStats::new(started);
-        self.complete(&mut status, &mut stats).await?;
+        self.complete(&mut status, &mut stats, &output).await?;
         spawn_blocking(move || output.finish()).await??;
         self.progress.completed(self.id, &stats, Instant::now())?;
         match seed_for {
@@ -136,12 +136,15 @@ impl Get<'_> {
         &mut self,
         status: &mut StatusWatch,
         stats: &mut DownloadStats,
+        output: &Output,
     ) -> anyhow::Result<()> {
         let mut stall = Stall { since: Instant::now(), bytes: 0, shown: String::new() };
         let far = Instant::now() + FAR;
         loop {
             let now = status.borrow_and_update().clone();
-            one_shot::check(&now)?;
+            if let Phase::Failed(error) = &now.phase {
+                return Err(output.failure(error).into());
+            }
             let snapshot = Snapshot::from(&*now);
             stats.add(Instant::now(), snapshot);
             stall.note(Instant::now(), snapshot.downloaded_bytes);
@@ -268,12 +271,21 @@ impl Output {
     fn finish(&self) -> anyhow::Result<()> {
         match std::mem::take(&mut *self.lock()) {
             OutputState::Begun(one_shot) => {
-                one_shot.finish(&self.interrupted).map_err(Failure::from)?;
+                one_shot.finish(&self.interrupted).map_err(|error| self.failure(&error))?;
                 Ok(())
             }
             OutputState::Present => Ok(()),
             OutputState::Unknown => Err(anyhow::anyhow!("the download was lost; start it again")),
         }
+    }
+
+    /// What failed, at the destination: the state beside it does not concern the user.
+    fn failure(&self, error: &StoreError) -> Failure {
+        let shown = match error {
+            StoreError::DiskFull { .. } => StoreError::DiskFull { path: self.destination.path() },
+            _ => return Failure::new(Exit::of_store(error), error.to_string()),
+        };
+        Failure::from(shown)
     }
 
     fn set(&self, state: OutputState) {

@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use shoal_common::durable_files::{DirectoryError, FileError};
+use shoal_common::{
+    durable_files::{DirectoryError, FileError},
+    text::ShellWord,
+};
 use shoal_core::content::{
     BlockRange, ContentId, DescriptorError, Escaped, LayoutError, ManifestError, PieceIndex,
 };
@@ -65,6 +68,9 @@ pub enum StoreError {
     /// Another process changed a file while it was hashed or served.
     #[error("{} was changed after shoal hashed it; remove the content, and publish or fetch it again", .0.display())]
     SourceChanged(PathBuf),
+    /// A file of `/proc` or the like.
+    #[error("{} has content although its size is 0, as files of /proc; copy it, and publish the copy", .0.display())]
+    UnknownSize(PathBuf),
     /// The process is stopping, or nobody waits for the result any more.
     #[error("the work on {} was interrupted; start it again", .0.display())]
     Interrupted(PathBuf),
@@ -100,6 +106,14 @@ pub enum StoreError {
         directory: PathBuf,
         /// The paths in the content.
         names: Paths,
+    },
+    /// A path would be longer than the system allows.
+    #[error("a path of the content has {longest} bytes, and below {} it would be longer than the 4095 that the system allows; choose a destination with a shorter path", .directory.display())]
+    TooLong {
+        /// Where the content was to be.
+        directory: PathBuf,
+        /// Bytes of the longest path in the content.
+        longest: usize,
     },
     /// The bytes of a file are not those that its hash in the manifest demands.
     #[error("the publisher's manifest is wrong about {}: its bytes have another hash", .0.display())]
@@ -160,7 +174,9 @@ pub enum StoreError {
     #[error("{} exists already and is something else; move it away, or choose another destination", .0.display())]
     Exists(PathBuf),
     /// The download of another content to the same destination is unfinished.
-    #[error("a download of {id} to {0} is unfinished; finish it with `shoal get {id} -o {0}`, or discard it with `rm -r {1}`", .destination.display(), .path.display())]
+    #[error(
+        "a download of {id} to {} is unfinished; finish it with `shoal get {id} -o {}`, or discard it with `rm -r {}`", .destination.display(), ShellWord(.destination.as_os_str()), ShellWord(.path.as_os_str())
+    )]
     OtherDownload {
         /// Its state.
         path: PathBuf,

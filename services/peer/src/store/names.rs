@@ -28,9 +28,17 @@ use crate::store::{
 /// Longer names are refused by some file systems that encrypt them.
 const SAFE_LENGTH: usize = 143;
 
+/// Linux's PATH_MAX, without the NUL at the end.
+const LONGEST_PATH: usize = 4095;
+
 /// Tries the names of a content in a new directory at `place`, which is deleted again. An error
 /// names all that the file system cannot keep.
 pub(in crate::store) fn check_names(manifest: &Manifest, place: &Path) -> Result<(), StoreError> {
+    let longest = longest_path(manifest);
+    if longest > 0 && place.as_os_str().len() + 1 + longest > LONGEST_PATH {
+        let directory = place.parent().and_then(Path::parent).unwrap_or(place).to_owned();
+        return Err(StoreError::TooLong { directory, longest });
+    }
     let mut refused = Paths::default();
     let mut directories = doubtful(manifest);
     let links = manifest.entries().filter(|(_, entry)| matches!(entry.kind, Kind::Link(_)));
@@ -67,6 +75,21 @@ pub(in crate::store) fn check_names(manifest: &Manifest, place: &Path) -> Result
     }
     let directory = place.parent().and_then(Path::parent).unwrap_or(place).to_owned();
     Err(StoreError::Names { directory, names: refused })
+}
+
+/// Bytes of the longest path below the content.
+fn longest_path(manifest: &Manifest) -> usize {
+    // Of the current directory and those above it; that of the content is empty.
+    let mut lengths: Vec<usize> = Vec::new();
+    let mut longest = 0;
+    for (_, entry) in manifest.entries() {
+        lengths.truncate(entry.depth as usize);
+        let above = lengths.last().map_or(0, |above| above + usize::from(*above > 0));
+        let length = above + entry.name.len();
+        longest = longest.max(length);
+        lengths.push(length);
+    }
+    longest
 }
 
 fn create(path: &Path, is_link: bool) -> io::Result<()> {

@@ -15,6 +15,10 @@ pub(super) enum Step {
     Commit,
     /// Deleting a directory with everything in it.
     Delete,
+    /// Restoring the mode or the time of a file.
+    Restore,
+    /// Syncing a tree before it is moved to its destination.
+    SyncTree,
 }
 
 #[cfg(not(test))]

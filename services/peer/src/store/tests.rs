@@ -8,14 +8,16 @@ use std::{
     sync::Arc,
 };
 
+use rustix::io::Errno;
 use shoal_core::{
     content::{Bitfield, ContentId, Metadata, PieceIndex, PieceLength},
     swarm::{Attempt, LinkKey},
 };
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    Accepted, HashOptions, Hashed, Import, Store, StoreError, Stored,
+    Accepted, HashOptions, Hashed, Import, OneShot, Store, StoreError, Stored,
     catalogue::database::ContentRecord,
     content::held_log,
     hash,
@@ -309,4 +311,66 @@ fn a_damaged_record_is_reported_and_its_content_can_be_removed_and_added_again()
         store.remove(id).unwrap();
         drop(add(&source, &store));
     }
+}
+
+/// A complete download of the tree of a bench to `copy` in its directory, by a process that has
+/// opened none of its blobs.
+fn complete_download(bench: &Bench, source: &Stored) -> OneShot {
+    let destination = bench.directory.path().join("copy");
+    let download = OneShot::begin(&destination, metadata(source)).unwrap();
+    for piece in 0..source.layout().piece_count() - 1 {
+        send(source, download.stored(), piece).unwrap();
+    }
+    drop(download);
+    OneShot::resume(&destination, source.id()).unwrap().unwrap()
+}
+
+#[test]
+fn a_download_is_served_while_it_is_moved_to_its_destination() {
+    let bench = Bench::new(3);
+    let download = complete_download(&bench, &bench.source);
+    let (stored, served) = (download.stored().clone(), Rc::new(RefCell::new(Vec::new())));
+    let seen = served.clone();
+    let read_between = move |step| {
+        if step == Step::SyncTree {
+            for piece in stored.layout().pieces().skip(1) {
+                let block = stored.layout().whole(piece);
+                let mut bytes = vec![0; block.length as usize];
+                seen.borrow_mut().push(stored.read(block, &mut bytes).map(|()| bytes));
+            }
+        }
+        Ok(())
+    };
+    watch(read_between, || download.finish(&CancellationToken::new())).unwrap();
+    let served = served.take();
+    assert_eq!(served.len(), 3);
+    for (number, bytes) in served.into_iter().enumerate() {
+        assert_eq!(bytes.unwrap(), vec![number as u8 + 1; PIECE]);
+    }
+}
+
+#[test]
+fn a_file_system_that_keeps_no_modes_and_times_gets_the_files() {
+    let bench = Bench::new(2);
+    let tree = bench.directory.path().join("tree");
+    let options = HashOptions { preserve: true, ..HashOptions::default() };
+    let source = Stored::in_place(hash(&tree, &options, |_| {}).unwrap());
+    let refusing =
+        |error: Errno| move |step| if step == Step::Restore { Err(error.into()) } else { Ok(()) };
+    let stop = CancellationToken::new();
+    let download = complete_download(&bench, &source);
+    watch(refusing(Errno::IO), || download.finish(&stop)).map(drop).unwrap_err();
+    let destination = bench.directory.path().join("copy");
+    let download = OneShot::resume(&destination, source.id()).unwrap().unwrap();
+    watch(refusing(Errno::PERM), || download.finish(&stop)).unwrap();
+    assert_eq!(fs::read(destination.join("1")).unwrap(), vec![2; PIECE]);
+
+    // An export as well.
+    let download = add(&source, &bench.store);
+    for piece in 0..source.layout().piece_count() - 1 {
+        send(&source, &download, piece).unwrap();
+    }
+    let exported = bench.directory.path().join("exported");
+    watch(refusing(Errno::OPNOTSUPP), || bench.store.export(&download, &exported)).unwrap();
+    assert_eq!(fs::read(exported.join("1")).unwrap(), vec![2; PIECE]);
 }

@@ -52,6 +52,22 @@ fn an_interrupted_download_is_resumed() {
 }
 
 #[test]
+fn the_commands_about_another_version_are_quoted_for_a_shell() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().join("it's here");
+    fs::create_dir(&place).unwrap();
+    let destination = place.join("my copy");
+    let (first, second) = (Source::file(400_000, 65_536), Source::file(300_000, 65_536));
+    drop(OneShot::begin(&destination, first.metadata()).unwrap());
+    let message = OneShot::begin(&destination, second.metadata()).err().unwrap().to_string();
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    let state = place.join(state_name(first.stored.id(), "my copy"));
+    let finish_it = format!("-o {}`", quoted(&destination));
+    let discard_it = format!("rm -r {}`", quoted(&state));
+    assert!(message.contains(&finish_it) && message.contains(&discard_it), "{message}");
+}
+
+#[test]
 fn an_unfinished_download_of_another_version_to_the_same_destination_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let destination = directory.path().join("copy");

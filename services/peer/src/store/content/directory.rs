@@ -44,6 +44,15 @@ impl ContentDirectory {
         }
     }
 
+    /// The name of [`ContentDirectory::tree`].
+    pub(in crate::store) const TREE: &str = "tree";
+
+    /// The file or tree that is made of the blobs of a complete download, before it is moved to its
+    /// destination.
+    pub(in crate::store) fn tree(&self) -> PathBuf {
+        self.0.join(Self::TREE)
+    }
+
     /// The files of the blobs.
     pub(super) fn blobs(&self) -> PathBuf {
         self.0.join("blobs")

@@ -197,10 +197,27 @@ impl Files {
         };
         let mut options = OpenOptions::new();
         options.read(true).write(is_written).custom_flags(flags.bits().cast_signed());
-        let opened = options.open(&path).map_err(cannot("open", &path))?;
+        let opened = match options.open(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.open_moved(placed, file).ok_or(error)
+            }
+            opened => opened,
+        };
+        let opened = opened.map_err(cannot("open", &path))?;
         // Another file may have taken its place, such as one that only this user may read.
         self.check(placed, file, &opened)?;
         Ok(opened)
+    }
+
+    /// Opens a blob that has become a file of the tree, while that is moved to its destination. It is
+    /// served meanwhile, and syncing a large tree takes long.
+    fn open_moved(&self, placed: &Placed, file: FileNumber) -> Option<File> {
+        let Place::Directory { directory, .. } = &placed.place else { return None };
+        let manifest = self.manifest.get()?;
+        let [entry] = manifest.files_of(file.blob()) else { return None };
+        let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+        let path = path_below(&directory.tree(), manifest, *entry);
+        OpenOptions::new().read(true).custom_flags(flags).open(path).ok()
     }
 
     /// Fills `buffer` from an offset of a blob.

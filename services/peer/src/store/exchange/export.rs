@@ -27,6 +27,7 @@ use crate::store::{
     error::cannot,
     file_system::{exists, names_in, rename_new},
     hash::{HashOptions, Hashed, hash_at},
+    probe::{Step, reach},
     rooted_path::RootedPath,
 };
 
@@ -150,6 +151,7 @@ fn has_same_files(ours: &Manifest, theirs: &Manifest) -> bool {
 /// Makes the staged copy survive a power cut. For a tree, one call instead of one per file.
 pub(super) fn sync_staged(target: Target<'_>, is_tree: bool) -> io::Result<()> {
     let Target { directory, name, .. } = target;
+    reach(Step::SyncTree)?;
     let staged = match openat(directory, name, READ, Mode::empty()) {
         // Its restored permissions forbid it.
         Err(Errno::ACCESS) => return Ok(syncfs(openat(directory, ".", READ, Mode::empty())?)?),

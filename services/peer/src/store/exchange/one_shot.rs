@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{
     export::sync_staged,
-    tree::{self, Blobs, Target},
+    tree::{self, Blobs, Restored, Target},
 };
 use crate::store::{
     StoreError,
@@ -80,7 +80,8 @@ impl OneShot {
             return Ok(());
         }
         let _lock = destination.lock()?;
-        destination.state.delete()
+        delete_rest(&destination.state);
+        Ok(())
     }
 
     fn open(destination: Destination, lock: File, metadata: Metadata) -> Result<Self, StoreError> {
@@ -101,9 +102,13 @@ impl OneShot {
         let manifest = self.stored.complete_manifest()?;
         self.stored.sync()?;
         let Destination { path, state } = self.destination;
-        let tree = tree_in(&state);
+        let tree = state.tree();
         let directory = File::open(state.path()).map_err(cannot("open", state.path()))?;
-        let target = Target { directory: directory.as_fd(), name: TREE.as_ref(), shown: &tree };
+        let target = Target {
+            directory: directory.as_fd(),
+            name: ContentDirectory::TREE.as_ref(),
+            shown: &tree,
+        };
         tree::create(&self.stored, target, Blobs::Move, stop)?;
         sync_staged(target, manifest.is_directory()).map_err(cannot("sync", &tree))?;
         let look = |file: FileNumber| Fingerprint::at(&path_below(&tree, manifest, file.entry()));
@@ -116,22 +121,17 @@ impl OneShot {
         rename_new(CWD, &tree, CWD, &path, &path)?;
         // Not before: who may not write to a directory may not move it.
         if let Some((directory, attributes)) = moved {
-            tree::restore(&directory, attributes, &path)?;
+            if tree::restore(&directory, attributes, &path)? == Restored::NotKept {
+                tracing::warn!(path = %path.display(), "the file system does not keep its mode and time");
+            }
             directory.sync_all().map_err(cannot("sync", &path))?;
         }
         // Before the state is deleted: a power cut must leave the files or the state.
         sync_parent(&path)?;
         self.stored.files.moved_to(path, fingerprints);
-        state.delete()?;
+        delete_rest(&state);
         Ok(self.stored)
     }
-}
-
-/// The name, in the state, of the files when they are complete, before they are moved.
-const TREE: &str = "tree";
-
-fn tree_in(state: &ContentDirectory) -> PathBuf {
-    state.path().join(TREE)
 }
 
 impl Destination {
@@ -182,7 +182,7 @@ impl Destination {
 
     /// Moves files back that had become part of the tree when the process ended.
     fn take_back(&self, descriptor: &Descriptor) -> Result<(), StoreError> {
-        let tree = tree_in(&self.state);
+        let tree = self.state.tree();
         if tree.symlink_metadata().is_err() {
             return Ok(());
         }
@@ -230,6 +230,19 @@ impl Destination {
         match DirBuilder::new().mode(PRIVATE).create(path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.is_begun().map(drop),
             created => created.map_err(cannot("create", path)),
+        }?;
+        self.note_old_state();
+        Ok(())
+    }
+
+    /// Reports the state that an older release kept for a download to this destination, which nobody
+    /// would notice: it is as large as the content.
+    fn note_old_state(&self) {
+        let name = self.path.file_name().unwrap_or_default();
+        let name = [OsStr::new("."), name, OsStr::new(".shoal")].join(OsStr::new(""));
+        let old = self.path.with_file_name(name);
+        if old.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            tracing::warn!(path = %old.display(), "an older release left its state of a download here; delete it");
         }
     }
 
@@ -297,6 +310,14 @@ impl Destination {
 
     fn hashes(&self) -> PathBuf {
         self.state.path().join("manifest.hashes")
+    }
+}
+
+/// Deletes the state of a download that has reached its destination. If that is impossible, as in a
+/// directory where files can only be added, the content is there nevertheless.
+fn delete_rest(state: &ContentDirectory) {
+    if let Err(error) = state.delete() {
+        tracing::warn!(%error, "the state of the complete download is left; delete it");
     }
 }
 

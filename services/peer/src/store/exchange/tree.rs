@@ -11,7 +11,10 @@ use std::{
     ops::Range,
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::{ffi::OsStrExt as _, fs::PermissionsExt as _},
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{MetadataExt as _, PermissionsExt as _},
+        },
     },
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -34,6 +37,7 @@ use crate::store::{
     content::{Stored, file_mode},
     error::{Paths, cannot, check_stop},
     file_system::exists,
+    probe::{Step, reach},
 };
 
 /// How created files and directories are opened: a link that has taken their place is refused.
@@ -42,11 +46,17 @@ pub(super) const READ: OFlags = OFlags::RDONLY.union(OFlags::NOFOLLOW).union(OFl
 /// Mode bits that are restored. Not set-user-ID and set-group-ID: the copy may have another owner.
 const RESTORED: u32 = 0o1777;
 
+const SET_GROUP_ID: u32 = 0o2000;
+
 /// Bytes copied between two checks for cancellation: a second on a slow disk.
 const COPY_STEP: u64 = 64 << 20;
 
 /// Bytes read at a time from a pack.
 const BUFFER_BYTES: usize = 256 << 10;
+
+/// Directories that are open at a time, one in the other. A manifest may have 2,048 of them, which is
+/// more than the usual limit of files of a process.
+const MAX_OPEN: usize = 64;
 
 /// A name in an open directory, which is not used yet.
 #[derive(Clone, Copy)]
@@ -75,19 +85,29 @@ pub(super) fn create(
     stop: &CancellationToken,
 ) -> Result<Exported, StoreError> {
     let manifest = stored.complete_manifest()?;
-    let mut work = Work { stored, manifest, blobs, stop, collisions: Paths::default() };
+    let mut work = Work {
+        stored,
+        manifest,
+        blobs,
+        stop,
+        collisions: Paths::default(),
+        not_kept: Paths::default(),
+    };
     let root = manifest.entry(EntryNumber::ROOT);
     if !manifest.is_directory() {
-        return work.file(target, EntryNumber::ROOT, &root);
+        let way = work.file(target, EntryNumber::ROOT, &root)?;
+        warn_of_not_kept(&work.not_kept);
+        return Ok(way);
     }
-    let mut costliest = work.walk(target, Step::Create)?;
+    let mut costliest = work.walk(target, Pass::Create)?;
     if !work.collisions.is_empty() {
         let (directory, names) = (target.shown.to_owned(), work.collisions);
         return Err(StoreError::Names { directory, names });
     }
     if blobs == Blobs::Move {
-        costliest = costliest.max(work.walk(target, Step::Move)?);
+        costliest = costliest.max(work.walk(target, Pass::Move)?);
     }
+    warn_of_not_kept(&work.not_kept);
     Ok(costliest)
 }
 
@@ -98,11 +118,13 @@ struct Work<'a> {
     stop: &'a CancellationToken,
     /// Entries whose names the file system takes for those of others.
     collisions: Paths,
+    /// Entries whose modes and times the file system does not keep.
+    not_kept: Paths,
 }
 
 /// What is done in one walk through the entries.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum Pass {
     /// Directories are created, with all files but those that blobs become.
     Create,
     /// Blobs become files. Later, so that equal files could be copied from them.
@@ -110,54 +132,117 @@ enum Step {
 }
 
 /// A directory of the tree.
-struct Open {
-    handle: File,
+struct Directory {
+    handle: Handle,
     attributes: Option<Attributes>,
     path: PathBuf,
 }
 
-impl Open {
-    /// All entries of the directory were created.
-    fn close(self, is_last_step: bool) -> Result<(), StoreError> {
-        match self.attributes {
-            Some(attributes) if is_last_step => restore(&self.handle, attributes, &self.path),
-            _ => Ok(()),
+enum Handle {
+    Open(File),
+    /// Far above the current directory. It is opened again when its entries are.
+    Closed {
+        device: u64,
+        inode: u64,
+    },
+}
+
+/// The current directory and those above it.
+///
+/// Invariant: the current one is open.
+#[derive(Default)]
+struct Above(Vec<Directory>);
+
+impl Above {
+    const fn depth(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The current directory, and its path.
+    fn current(&self) -> Option<(BorrowedFd<'_>, &Path)> {
+        let Directory { handle, path, .. } = self.0.last()?;
+        let Handle::Open(handle) = handle else { unreachable!("the current directory is open") };
+        Some((handle.as_fd(), path))
+    }
+
+    fn enter(
+        &mut self,
+        handle: File,
+        attributes: Option<Attributes>,
+        path: PathBuf,
+    ) -> Result<(), StoreError> {
+        if let Some(far) = self.0.len().checked_sub(MAX_OPEN) {
+            let Directory { handle, path, .. } = &mut self.0[far];
+            if let Handle::Open(open) = handle {
+                let found = open.metadata().map_err(cannot("look at", path))?;
+                *handle = Handle::Closed { device: found.dev(), inode: found.ino() };
+            }
         }
+        self.0.push(Directory { handle: Handle::Open(handle), attributes, path });
+        Ok(())
+    }
+
+    /// All entries of the current directory were created. Returns it with the attributes that it is
+    /// to have.
+    fn leave(&mut self) -> Result<Option<(File, Option<Attributes>, PathBuf)>, StoreError> {
+        let Some(Directory { handle, attributes, path }) = self.0.pop() else { return Ok(None) };
+        let Handle::Open(handle) = handle else { unreachable!("the current directory is open") };
+        // Before its permissions are restored, which may forbid it.
+        if let Some(above) = self.0.last_mut() {
+            above.reopen(&handle)?;
+        }
+        Ok(Some((handle, attributes, path)))
+    }
+}
+
+impl Directory {
+    /// Opens the directory that contains `inner`, if it is closed.
+    fn reopen(&mut self, inner: &File) -> Result<(), StoreError> {
+        let Handle::Closed { device, inode } = self.handle else { return Ok(()) };
+        let opened = openat(inner, "..", READ | OFlags::DIRECTORY, Mode::empty());
+        let opened = opened.map(File::from).map_err(io::Error::from);
+        let opened = opened.map_err(cannot("open", &self.path))?;
+        let found = opened.metadata().map_err(cannot("look at", &self.path))?;
+        if (found.dev(), found.ino()) != (device, inode) {
+            let error = io::Error::other("another process moved what is in it");
+            return Err(StoreError::io("open", &self.path, error));
+        }
+        self.handle = Handle::Open(opened);
+        Ok(())
     }
 }
 
 impl Work<'_> {
-    fn walk(&mut self, target: Target<'_>, step: Step) -> Result<Exported, StoreError> {
-        let is_last_step = (step == Step::Move) == (self.blobs == Blobs::Move);
+    fn walk(&mut self, target: Target<'_>, pass: Pass) -> Result<Exported, StoreError> {
+        let is_last_pass = (pass == Pass::Move) == (self.blobs == Blobs::Move);
         // Of a tree without bytes.
         let mut costliest = Exported::Reflink;
-        let mut open: Vec<Open> = Vec::new();
+        let mut above = Above::default();
         for (number, entry) in self.manifest.entries() {
             check_stop(self.stop, target.shown)?;
-            while open.len() > entry.depth as usize {
-                open.pop().map_or(Ok(()), |directory| directory.close(is_last_step))?;
+            while above.depth() > entry.depth as usize {
+                self.leave(&mut above, is_last_pass)?;
             }
-            let (name, path) = match open.last() {
-                None => (target.name, target.shown.to_owned()),
-                Some(above) => {
+            let (directory, name, path) = match above.current() {
+                None => (target.directory, target.name, target.shown.to_owned()),
+                Some((directory, path)) => {
                     let name = OsStr::from_bytes(entry.name);
-                    (name, above.path.join(name))
+                    (directory, name, path.join(name))
                 }
             };
-            let directory = open.last().map_or(target.directory, |above| above.handle.as_fd());
             let target = Target { directory, name, shown: &path };
             if entry.kind == Kind::Directory {
-                let handle = self.directory(target, &entry, step)?;
+                let handle = self.directory(target, &entry, pass)?;
                 let is_left = number == EntryNumber::ROOT && self.blobs == Blobs::Move;
                 let attributes = entry.attributes.filter(|_| !is_left);
-                open.push(Open { handle, attributes, path });
+                above.enter(handle, attributes, path)?;
                 continue;
             }
             let is_moved = self.is_moved(number, &entry);
-            let done = match (&entry.kind, step) {
-                (Kind::Link(link), Step::Create) => symlink(link, target),
-                (Kind::File { .. }, Step::Create) if !is_moved => self.file(target, number, &entry),
-                (Kind::File { .. }, Step::Move) if is_moved => self.file(target, number, &entry),
+            let done = match (&entry.kind, pass) {
+                (Kind::Link(link), Pass::Create) => symlink(link, target),
+                (Kind::File { .. }, Pass::Create) if !is_moved => self.file(target, number, &entry),
+                (Kind::File { .. }, Pass::Move) if is_moved => self.file(target, number, &entry),
                 _ => continue,
             };
             match done {
@@ -166,10 +251,32 @@ impl Work<'_> {
                 done => costliest = costliest.max(done?),
             }
         }
-        while let Some(directory) = open.pop() {
-            directory.close(is_last_step)?;
+        while above.depth() > 0 {
+            self.leave(&mut above, is_last_pass)?;
         }
         Ok(costliest)
+    }
+
+    fn leave(&mut self, above: &mut Above, is_last_pass: bool) -> Result<(), StoreError> {
+        match above.leave()? {
+            Some((directory, Some(attributes), path)) if is_last_pass => {
+                self.restore(&directory, attributes, &path)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Restores mode and time of a file or directory, if the file system keeps them.
+    fn restore(
+        &mut self,
+        file: &File,
+        attributes: Attributes,
+        shown: &Path,
+    ) -> Result<(), StoreError> {
+        if restore(file, attributes, shown)? == Restored::NotKept {
+            self.not_kept.push(shown.to_owned());
+        }
+        Ok(())
     }
 
     /// Whether the blob of a file becomes that file.
@@ -184,10 +291,10 @@ impl Work<'_> {
         &mut self,
         target: Target<'_>,
         entry: &Entry<'_>,
-        step: Step,
+        pass: Pass,
     ) -> Result<File, StoreError> {
         let Target { directory, name, shown } = target;
-        if step == Step::Create {
+        if pass == Pass::Create {
             let mode = if entry.private { Mode::RWXU } else { Mode::from_raw_mode(0o777) };
             match mkdirat(directory, name, mode) {
                 Err(Errno::EXIST) => self.collisions.push(shown.to_owned()),
@@ -202,7 +309,7 @@ impl Work<'_> {
 
     /// Creates a file.
     fn file(
-        &self,
+        &mut self,
         target: Target<'_>,
         number: EntryNumber,
         entry: &Entry<'_>,
@@ -225,7 +332,7 @@ impl Work<'_> {
             let flags = READ | OFlags::NONBLOCK;
             let file = openat(target.directory, target.name, flags, Mode::empty());
             let file = file.map_err(|error| StoreError::io("open", target.shown, error.into()))?;
-            restore(&file.into(), attributes, target.shown)?;
+            self.restore(&file.into(), attributes, target.shown)?;
         }
         Ok(way)
     }
@@ -322,12 +429,49 @@ fn symlink(link: &[u8], target: Target<'_>) -> Result<Exported, StoreError> {
     }
 }
 
+/// Whether a file or directory has its mode and time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Restored {
+    All,
+    /// The file system does not keep them, as FAT and some network file systems.
+    NotKept,
+}
+
 /// Restores mode and time of a file or directory.
-pub(super) fn restore(file: &File, attributes: Attributes, shown: &Path) -> Result<(), StoreError> {
-    let modified = time_of(attributes.modified_ns);
-    file.set_permissions(Permissions::from_mode(attributes.mode & RESTORED))
-        .and_then(|()| file.set_times(FileTimes::new().set_modified(modified)))
-        .map_err(cannot("change the mode and time of", shown))
+pub(super) fn restore(
+    file: &File,
+    attributes: Attributes,
+    shown: &Path,
+) -> Result<Restored, StoreError> {
+    let modified = FileTimes::new().set_modified(time_of(attributes.modified_ns));
+    let found = file.metadata().map_err(cannot("look at", shown))?;
+    // A directory has it from the one that it is in, whose group its files are to have.
+    let inherited = if found.is_dir() { found.mode() & SET_GROUP_ID } else { 0 };
+    let mode = Permissions::from_mode(attributes.mode & RESTORED | inherited);
+    let mut restored = Restored::All;
+    // The mode last: it may forbid what is before it.
+    for done in [
+        reach(Step::Restore).and_then(|()| file.set_times(modified)),
+        reach(Step::Restore).and_then(|()| file.set_permissions(mode)),
+    ] {
+        match done {
+            Err(error) if is_not_kept(&error) => restored = Restored::NotKept,
+            done => done.map_err(cannot("change the mode and time of", shown))?,
+        }
+    }
+    Ok(restored)
+}
+
+fn is_not_kept(error: &io::Error) -> bool {
+    let not_kept = [Errno::PERM, Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL];
+    not_kept.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Reports what does not have its mode and time.
+pub(super) fn warn_of_not_kept(paths: &Paths) {
+    if !paths.is_empty() {
+        tracing::warn!(%paths, "the file system does not keep these modes and times");
+    }
 }
 
 fn time_of(nanoseconds: i64) -> SystemTime {

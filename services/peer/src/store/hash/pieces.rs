@@ -334,6 +334,20 @@ impl<'a> Hashing<'a> {
         Ok((file, path))
     }
 
+    /// Refuses a file that has content although its size is 0: it would be published as empty.
+    fn check_empty(&self, number: usize) -> Result<(), StoreError> {
+        let (file, path) = match self.open(number) {
+            // None of its bytes are needed.
+            Err(StoreError::Denied { .. }) => return Ok(()),
+            opened => opened?,
+        };
+        match file.read_at(&mut [0], 0) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(StoreError::UnknownSize(path)),
+            Err(error) => Err(unreadable(&path, error)),
+        }
+    }
+
     fn hash_short(
         &self,
         numbers: &[usize],
@@ -344,6 +358,7 @@ impl<'a> Hashing<'a> {
         for number in numbers {
             let size = self.size_of(*number);
             if size == 0 {
+                self.check_empty(*number)?;
                 hashed.push(Piece::default());
                 continue;
             }

@@ -29,6 +29,7 @@ impl Exit {
     pub(crate) fn of_store(error: &StoreError) -> Self {
         match error {
             StoreError::DiskFull { .. }
+            | StoreError::NoSpace { .. }
             | StoreError::Denied { .. }
             | StoreError::NotSynced(_)
             | StoreError::QuotaExceeded { .. } => Self::Storage,

@@ -94,6 +94,9 @@ struct LimitFlags {
     /// Bytes of stored contents; the least recently used ones make room [default: none]
     #[arg(long = "limits-quota", value_name = "SIZE")]
     quota: Option<String>,
+    /// Bytes of the file system that stored contents leave free [default: 0]
+    #[arg(long = "limits-min-free", value_name = "SIZE")]
+    min_free: Option<String>,
     /// Connections from one source, an IPv4 address or an IPv6 /64 [default: 512, of 4096]
     #[arg(long = "limits-connections-per-source", value_name = "N")]
     connections_per_source: Option<String>,

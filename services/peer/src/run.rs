@@ -59,11 +59,13 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let (directory, quota) = (settings.data_dir.clone(), settings.limits.quota);
+    let min_free = settings.limits.min_free.map_or(0, ByteSize::bytes);
     let roots = Arc::new(Roots::new(&settings));
     let prepared = roots.clone();
     let opening = spawn_blocking(move || {
         prepared.prepare();
-        Store::open(&directory, quota.map(ByteSize::bytes))
+        let store = Store::open(&directory, quota.map(ByteSize::bytes))?;
+        Ok::<_, StoreError>(store.leaving_free(min_free))
     });
     let Some(opened) = shutdown.run_until_cancelled(opening).await else { return Ok(()) };
     let store = Arc::new(opened??);

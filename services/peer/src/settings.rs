@@ -116,6 +116,9 @@ pub struct LimitSettings {
     pub download: Option<Rate>,
     /// Bytes of contents in the data directory; the least recently used ones make room.
     pub quota: Option<ByteSize>,
+    /// Bytes of the data directory's file system that contents leave free; the least recently used
+    /// ones make room.
+    pub min_free: Option<ByteSize>,
     /// Of 4,096 connections from other peers, those from one source: an IPv4 address or an IPv6
     /// /64; none means 512.
     pub connections_per_source: Option<u32>,

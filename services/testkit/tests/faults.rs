@@ -129,7 +129,7 @@ fn a_full_disk_stops_one_download_only_until_there_is_room() {
 }
 
 #[test]
-fn a_download_without_a_daemon_resumes_once_there_is_room() {
+fn a_download_without_a_daemon_that_does_not_fit_is_refused_before_it_begins() {
     let cluster = Cluster::start();
     let file = cluster.file("source/data.bin", 8 * MB, 12);
     let seeder = cluster.seed(&file, &[]);
@@ -137,15 +137,39 @@ fn a_download_without_a_daemon_resumes_once_there_is_room() {
     let Some(disk) = SmallDisk::mount(&place, 4 << 20) else { return };
     let tracker = cluster.tracker();
     let get = ["get", &seeder.id, "-o", text(&place), "--tracker", &tracker];
-    let words = ["no space is left on the disk", "/blobs/1"];
+    let words = ["bytes do not fit on the file system of", "4194304"];
     assert_eq!(failure("shoal", &get, &words), Some(5));
+    assert!(fs::read_dir(&place).expect("it is there").next().is_none(), "something is left");
     disk.resize(20 << 20);
     let getter = cluster.get(&seeder.id, "disk", &[]);
     getter.completed();
-    let last = getter.process.last_event("progress").expect("it reports progress");
-    let fetched = last["downloaded_bytes"].as_u64().expect("it reports the bytes received");
-    assert!(fetched < 7 * MB as u64, "{fetched} bytes were fetched: the download started over");
     assert_same(&file, &place.join("data.bin"));
+}
+
+#[test]
+fn of_two_fetches_that_do_not_fit_together_one_completes_and_one_is_refused_at_once() {
+    let cluster = Cluster::start();
+    let files = [("a", 13), ("b", 14)]
+        .map(|(name, seed)| cluster.file(&format!("source/{name}"), 8 * MB, seed));
+    let place = cluster.path().join("peer");
+    let Some(disk) = SmallDisk::mount(&place, 14 << 20) else { return };
+    // So slow that the first is far from complete when the second is requested.
+    let seeders = files.each_ref().map(|file| cluster.seed(file, &["--up", "2MB/s"]));
+    let mut peer = cluster.peer("peer", &[]);
+    peer.fetch(&seeders[0].id).expect("the fetch starts");
+    wait_for("the first piece", PATIENCE, || {
+        peer.status(&seeders[0].id).filter(|status| status.held_bytes > 0)
+    });
+    let refused = peer.shoal(&["fetch", &seeders[1].id]);
+    assert_eq!(refused.status.code(), Some(5), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("bytes do not fit on the file system of"), "{said}");
+    let first = peer.status(&seeders[0].id).expect("it is listed");
+    assert_eq!(first.state(), ContentState::Downloading, "the refusal came late");
+    peer.wait_until_complete(&seeders[0].id);
+    assert!(fs::read(peer.data_of(&seeders[0].id)).unwrap() == fs::read(&files[0]).unwrap());
+    peer.process.kill();
+    drop(disk);
 }
 
 #[test]

@@ -18,7 +18,9 @@ impl From<StoreError> for Status {
 
 pub(crate) fn code_of(error: &StoreError) -> Code {
     match error {
-        StoreError::DiskFull { .. } | StoreError::QuotaExceeded { .. } => Code::ResourceExhausted,
+        StoreError::DiskFull { .. }
+        | StoreError::NoSpace { .. }
+        | StoreError::QuotaExceeded { .. } => Code::ResourceExhausted,
         StoreError::Denied { .. } | StoreError::Outside { .. } => Code::PermissionDenied,
         StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
             Code::NotFound

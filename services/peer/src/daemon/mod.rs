@@ -17,7 +17,7 @@ use self::{exports::Exports, requested::Requested};
 use crate::{
     node::{Node, StatusWatch, Stopped},
     options::Options,
-    store::{Store, StoreError, Stored},
+    store::{Need, Store, StoreError, Stored},
 };
 
 /// A daemon's contents. Cheap to clone.
@@ -57,7 +57,8 @@ impl Daemon {
         let make_room = move |metadata: Metadata| {
             let room = match room {
                 Room::Made(spared) if !daemon.store.contains(id) => {
-                    Some(daemon.evict_for(&spared, metadata.descriptor().disk_bytes())?)
+                    let need = Need::of(metadata.descriptor().disk_bytes(), &noted);
+                    Some(daemon.evict_for(&spared, need)?)
                 }
                 Room::Made(_) | Room::Free => None,
             };

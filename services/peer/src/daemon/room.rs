@@ -7,7 +7,7 @@ use tonic::Status;
 use tracing::info;
 
 use super::Daemon;
-use crate::store::{Reservation, StoreError};
+use crate::store::{Need, Reservation, StoreError};
 
 /// Whether other contents are evicted for one that does not fit the quota.
 pub(crate) enum Room {
@@ -32,9 +32,9 @@ impl Daemon {
     pub(super) fn evict_for(
         &self,
         spared: &BTreeSet<ContentId>,
-        bytes: u64,
+        need: Need,
     ) -> Result<Reservation, StoreError> {
-        let (evicted, room) = self.store.make_room_beside(spared, bytes)?;
+        let (evicted, room) = self.store.make_room_beside(spared, need)?;
         for id in evicted {
             info!(content_id = %id, "evicted");
             let node = self.node.clone();

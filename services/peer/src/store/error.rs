@@ -170,6 +170,20 @@ pub enum StoreError {
         /// The quota.
         quota: u64,
     },
+    /// The content does not fit into the free space of the file system.
+    #[error(
+        "{needed} bytes do not fit on the file system of {}: {missing} are too many, beside {free} that are free, less what other downloads and min_free take; free some, or unpin or remove contents", .path.display()
+    )]
+    NoSpace {
+        /// Where the content was to be.
+        path: PathBuf,
+        /// Bytes of the new content that are not written yet.
+        needed: u64,
+        /// Bytes too many.
+        missing: u64,
+        /// Free bytes of the file system.
+        free: u64,
+    },
     /// The destination is occupied.
     #[error("{} exists already and is something else; move it away, or choose another destination", .0.display())]
     Exists(PathBuf),

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::{
-    fs::{AtFlags, RenameFlags, renameat, renameat_with, statat},
+    fs::{AtFlags, RenameFlags, renameat, renameat_with, statat, statvfs, syncfs},
     io::Errno,
 };
 use shoal_common::durable_files::parent;
@@ -48,6 +48,21 @@ pub(super) fn sync_parent(path: &Path) -> Result<(), StoreError> {
 /// Deletes a directory with everything in it.
 pub(super) fn delete_directory(path: &Path) -> Result<(), StoreError> {
     reach(Step::Delete).and_then(|()| fs::remove_dir_all(path)).map_err(cannot("delete", path))
+}
+
+/// Bytes of the file system of `path` that this user may still write. None if it does not tell, as
+/// some network file systems.
+pub(super) fn free_bytes(path: &Path) -> Option<u64> {
+    let found = statvfs(path).ok().filter(|found| found.f_blocks > 0)?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
+}
+
+/// Has the file system of an existing directory account for deleted files, which some do late.
+pub(super) fn settle_deletions(directory: &Path) {
+    if let Ok(open) = File::open(directory) {
+        // If it fails, less space appears to be free than there is.
+        let _ = syncfs(open);
+    }
 }
 
 /// The names in an open directory.

@@ -35,7 +35,7 @@ mod rooted_path;
 #[cfg(test)]
 mod tests;
 
-pub use catalogue::{Entry, Reservation, Store};
+pub use catalogue::{Entry, Need, Reservation, Store};
 pub use content::{Accepted, Stored};
 pub use error::{Paths, StoreError};
 pub(crate) use exchange::check_destination;

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Barrier},
@@ -12,7 +13,7 @@ use shoal_core::{
 };
 use shoal_peer::{
     Options,
-    store::{Store, StoreError},
+    store::{Need, Store, StoreError},
 };
 use tempfile::TempDir;
 
@@ -232,11 +233,15 @@ fn sizes_that_overflow_are_refused() {
         };
         assert_eq!((needed, missing), (bytes, bytes.saturating_add(EACH) - 3 * EACH));
     }
-    // Without a quota, any room can be reserved and released.
+    // Without a quota, the file system is the limit, unless nothing is going to be written.
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(directory.path(), None).unwrap();
     source.add_to(&store);
-    let promised = [u64::MAX, u64::MAX, 1].map(|bytes| store.make_room(bytes).unwrap());
+    for bytes in [u64::MAX, u64::MAX - 1, 1 << 63] {
+        assert!(matches!(store.make_room(bytes), Err(StoreError::NoSpace { .. })));
+    }
+    let promised = [u64::MAX, u64::MAX, 1]
+        .map(|bytes| store.make_room_beside(&BTreeSet::new(), Need { bytes, written: 0 }).unwrap());
     drop(promised);
     drop(store);
     let store = Store::open(directory.path(), Some(EACH)).unwrap();

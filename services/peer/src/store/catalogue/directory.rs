@@ -41,6 +41,10 @@ impl DataDirectory {
         Ok(Self { path, _lock: lock })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     pub(super) fn database(&self) -> PathBuf {
         self.path.join("store.redb")
     }

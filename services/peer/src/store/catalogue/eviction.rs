@@ -4,55 +4,66 @@ use std::collections::BTreeSet;
 
 use shoal_core::content::ContentId;
 
-use super::{Store, index::Entry, reservation::Reservation};
-use crate::store::{StoreError, content::held_log};
+use super::{Need, Store, index::Entry, reservation::Reservation};
+use crate::store::{StoreError, content::held_log, file_system::settle_deletions};
 
 impl Store {
-    /// Evicts the least recently used contents until `bytes` more fit into the quota, and reserves
-    /// these. Returns the evicted contents, which are complete and neither pinned nor in place. If
+    /// Evicts the least recently used contents until `bytes` more fit into the quota and on the file
+    /// system, and reserves these. Returns the evicted contents, which are complete and neither pinned nor in place. If
     /// they would not be enough, none is evicted.
     ///
     /// Called before a content is added or imported, which fails without room: so the caller knows
     /// which swarms to leave.
     pub fn make_room(&self, bytes: u64) -> Result<(Vec<ContentId>, Reservation), StoreError> {
-        self.make_room_beside(&BTreeSet::new(), bytes)
+        self.make_room_beside(&BTreeSet::new(), Need::all(bytes))
     }
 
     /// Like [`Store::make_room`], without evicting the `spared` contents.
     pub fn make_room_beside(
         &self,
         spared: &BTreeSet<ContentId>,
-        bytes: u64,
+        need: Need,
     ) -> Result<(Vec<ContentId>, Reservation), StoreError> {
         let _evicting = self.evicting.lock();
         let mut evicted = Vec::new();
+        let mut was_space_made = false;
         loop {
-            match self.reserve(bytes) {
+            let refused = match self.reserve(need) {
                 Ok(room) => return Ok((evicted, room)),
+                Err(refused) => refused,
+            };
+            let missing = match refused {
                 // Repeated: a caller that needs no eviction may have reserved the evicted bytes.
-                Err(StoreError::QuotaExceeded { needed, missing, quota }) => {
-                    for id in self.evictable(spared, needed, missing, quota)? {
-                        match self.remove(id) {
-                            // Another thread has removed it, which makes as much room.
-                            Err(StoreError::Unknown(_)) => {}
-                            removed => removed?,
-                        }
-                        evicted.push(id);
-                    }
+                StoreError::QuotaExceeded { missing, .. } => missing,
+                // Not repeated: files that another program has open, or an export shares, leave no
+                // space when they are deleted, however many are.
+                StoreError::NoSpace { missing, .. } if !was_space_made => {
+                    was_space_made = true;
+                    missing
                 }
-                Err(error) => return Err(error),
+                _ => return Err(refused),
+            };
+            for id in self.evictable(spared, missing).map_err(|lacking| lacks(refused, lacking))? {
+                match self.remove(id) {
+                    // Another thread has removed it, which makes as much room.
+                    Err(StoreError::Unknown(_)) => {}
+                    removed => removed?,
+                }
+                evicted.push(id);
+            }
+            if was_space_made {
+                settle_deletions(self.directory.path());
             }
         }
     }
 
-    /// Contents whose eviction makes `missing` bytes of room, the least recently used first.
+    /// Contents whose eviction makes `missing` bytes of room, the least recently used first; or the
+    /// bytes that all of them would not make.
     fn evictable(
         &self,
         spared: &BTreeSet<ContentId>,
-        needed: u64,
         mut missing: u64,
-        quota: u64,
-    ) -> Result<Vec<ContentId>, StoreError> {
+    ) -> Result<Vec<ContentId>, u64> {
         let mut evictable: Vec<_> = self
             .contents()
             .into_iter()
@@ -68,13 +79,10 @@ impl Store {
             missing = missing.saturating_sub(entry.stored_bytes);
             evicted.push(id);
         }
-        if missing > 0 {
-            return Err(StoreError::QuotaExceeded { needed, missing, quota });
-        }
-        Ok(evicted)
+        if missing > 0 { Err(missing) } else { Ok(evicted) }
     }
 
-    fn is_whole_and_ours(&self, id: ContentId, entry: &Entry) -> bool {
+    pub(super) fn is_whole_and_ours(&self, id: ContentId, entry: &Entry) -> bool {
         entry.in_place.is_none()
             && match self.opened(id) {
                 Some(stored) => stored.is_complete(),
@@ -82,4 +90,14 @@ impl Store {
                     .is_ok_and(|log| log.held.is_full()),
             }
     }
+}
+
+/// The refusal, with the bytes that are missing although all that may be evicted would be.
+const fn lacks(mut refused: StoreError, lacking: u64) -> StoreError {
+    if let StoreError::QuotaExceeded { missing, .. } | StoreError::NoSpace { missing, .. } =
+        &mut refused
+    {
+        *missing = lacking;
+    }
+    refused
 }

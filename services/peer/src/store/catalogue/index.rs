@@ -56,6 +56,8 @@ pub(in crate::store) struct Index {
     pub(super) opened: BTreeMap<ContentId, Weak<Stored>>,
     /// Bytes of all reservations.
     pub(super) reserved: u64,
+    /// Of these, bytes that are not on the disk yet.
+    pub(super) unwritten: u64,
 }
 
 impl Index {

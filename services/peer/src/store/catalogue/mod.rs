@@ -7,6 +7,7 @@ mod directory;
 mod eviction;
 mod index;
 mod reservation;
+mod room;
 pub(super) mod rows;
 
 use std::{
@@ -29,7 +30,7 @@ use self::{
     directory::DataDirectory,
     index::Index,
 };
-pub use self::{index::Entry, reservation::Reservation};
+pub use self::{index::Entry, reservation::Reservation, room::Need};
 use super::{
     StoreError,
     arrangement::Arrangement,
@@ -44,6 +45,8 @@ const USE_GRANULARITY_MS: u64 = 60_000;
 /// A data directory that this process alone has open.
 pub struct Store {
     quota: Option<u64>,
+    /// Bytes of the file system that are left free.
+    min_free: u64,
     pub(super) database: Database,
     peer_id: PeerId,
     open_files: Arc<OpenFiles>,
@@ -53,6 +56,8 @@ pub struct Store {
     changing: Mutex<()>,
     /// Locked during an eviction, so that two callers that need room do not evict for each other.
     evicting: Mutex<()>,
+    /// Locked while room is looked for and reserved, so that two callers do not both get it.
+    reserving: Mutex<()>,
     content_locks: ContentLocks,
     stop: CancellationToken,
     /// Last, so that the lock is held until the database is closed.
@@ -70,16 +75,25 @@ impl Store {
         directory.clean(|id| index.entries.contains_key(&id))?;
         Ok(Self {
             quota,
+            min_free: 0,
             database,
             peer_id,
             open_files: Arc::default(),
             index: Arc::new(Mutex::new(index)),
             changing: Mutex::default(),
             evicting: Mutex::default(),
+            reserving: Mutex::default(),
             content_locks: ContentLocks::default(),
             stop: CancellationToken::new(),
             directory,
         })
+    }
+
+    /// Leaves so many bytes of the file system free: no content is added that would take them.
+    #[must_use]
+    pub const fn leaving_free(mut self, min_free: u64) -> Self {
+        self.min_free = min_free;
+        self
     }
 
     /// The identity of this peer, whatever its address.
@@ -120,7 +134,7 @@ impl Store {
         }
         let room = match room {
             Some(room) => room,
-            None => self.reserve(metadata.descriptor().disk_bytes())?,
+            None => self.reserve(Need::all(metadata.descriptor().disk_bytes()))?,
         };
         let directory = self.directory.content(id);
         directory.create()?;
@@ -268,6 +282,7 @@ impl Store {
             let mut index = self.index.lock();
             if let Some(stored) = index.remove(id) {
                 stored.mark_removed();
+                stored.files.close();
             }
             let is_ours = entry.in_place.is_none();
             let reserve = || Reservation::unchecked(&self.index, &mut index, entry.stored_bytes);
@@ -349,11 +364,6 @@ impl Store {
         }
         known.retain(|known| known != path);
         self.database.set_exports(id, &known)
-    }
-
-    /// Reserves bytes for a content that is going to be added or imported.
-    pub(super) fn reserve(&self, bytes: u64) -> Result<Reservation, StoreError> {
-        Reservation::within(self.quota, &self.index, bytes)
     }
 
     /// From now on others can change the files of a content: it is refused once they do.

@@ -3,11 +3,15 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::OpenOptionsExt,
+    ops::Range,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
-use rustix::fs::OFlags;
+use rustix::{
+    fs::{FallocateFlags, OFlags, fallocate},
+    io::Errno,
+};
 use shoal_core::content::{BlobNumber, Kind, Manifest};
 
 use shoal_common::durable_files::write_whole;
@@ -61,6 +65,48 @@ impl ContentDirectory {
     pub(in crate::store) fn create(&self) -> Result<(), StoreError> {
         let blobs = self.blobs();
         fs::create_dir_all(&blobs).map_err(cannot("create", &blobs))
+    }
+
+    /// Bytes that the manifest and the blobs take on disk, as of now.
+    pub(in crate::store) fn allocated_bytes(&self) -> u64 {
+        // In units of 512 bytes, whatever the file system's.
+        let allocated = |path: &Path| path.symlink_metadata().map_or(0, |file| file.blocks() * 512);
+        let blobs = fs::read_dir(self.blobs()).into_iter().flatten().filter_map(Result::ok);
+        let blobs: u64 = blobs.map(|blob| allocated(&blob.path())).sum();
+        blobs + allocated(&self.blob(BlobNumber::MANIFEST))
+    }
+
+    /// Allocates the blocks of all pieces that are no holes, so that no other process can take them.
+    /// Does nothing where the file system cannot.
+    pub(super) fn allocate(&self, manifest: &Manifest) -> Result<(), StoreError> {
+        let layout = manifest.layout();
+        let mut holes = manifest.holes().peekable();
+        for blob in layout.blobs().skip(1) {
+            let path = self.blob(blob);
+            let file = OpenOptions::new()
+                .write(true)
+                .custom_flags(OFlags::NOFOLLOW.bits().cast_signed())
+                .open(&path)
+                .map_err(cannot("open", &path))?;
+            let mut run = 0..0;
+            for piece in layout.pieces_of(blob) {
+                if holes.next_if_eq(&piece).is_some() {
+                    continue;
+                }
+                let span = layout.span(piece);
+                if span.offset != run.end {
+                    if !allocate(&file, &path, &run)? {
+                        return Ok(());
+                    }
+                    run.start = span.offset;
+                }
+                run.end = span.offset + u64::from(span.length);
+            }
+            if !allocate(&file, &path, &run)? {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     pub(in crate::store) fn delete(&self) -> Result<(), StoreError> {
@@ -126,6 +172,18 @@ pub(in crate::store) const fn file_mode(executable: bool, private: bool) -> u32 
         (true, false) => 0o755,
         (false, true) => 0o600,
         (false, false) => 0o644,
+    }
+}
+
+/// Allocates a range of a file. False if the file system cannot.
+fn allocate(file: &File, path: &Path, range: &Range<u64>) -> Result<bool, StoreError> {
+    if range.is_empty() {
+        return Ok(true);
+    }
+    match fallocate(file, FallocateFlags::KEEP_SIZE, range.start, range.end - range.start) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => Ok(false),
+        Err(error) => Err(StoreError::io("allocate", path, error.into())),
     }
 }
 

@@ -127,6 +127,11 @@ impl Files {
         self.open.close_all_of(before.key);
     }
 
+    /// Closes the files that no call is reading, so that their space is free once they are deleted.
+    pub(in crate::store) fn close(&self) {
+        self.open.close_all_of(self.placed().key);
+    }
+
     /// From now on others can change the files: reads fail unless they have these fingerprints.
     pub(super) fn guard(&self, expected: Fingerprints) {
         self.placed().expected.get_or_init(|| expected);

@@ -220,17 +220,23 @@ impl Stored {
         let holes: Vec<_> = manifest.holes().collect();
         check_holes(&manifest, &holes)?;
         owned.directory.create_blobs(&manifest)?;
+        if self.names_tried_in.get().is_some() {
+            owned.directory.allocate(&manifest)?;
+        }
         self.files.set_manifest(manifest);
         let holes = self.hold(holes);
         owned.log.lock().append(&holes, 0)?;
         Ok(holes)
     }
 
-    /// Refuses the content, as soon as its manifest is known, if a file system cannot keep the names
-    /// of its files. They are tried in a new directory at `place`.
+    /// For a download without a data directory: refuses the content, as soon as its manifest is
+    /// known, if the file system cannot keep the names of its files, which are tried in a new
+    /// directory at `place`, or has no room for its bytes, which are allocated then.
     pub(super) fn try_names_in(&self, place: PathBuf) -> Result<(), StoreError> {
         if let Some(manifest) = self.manifest() {
-            return check_names(manifest, &place);
+            check_names(manifest, &place)?;
+            let owned = self.owned.as_ref().filter(|_| !self.is_complete());
+            return owned.map_or(Ok(()), |owned| owned.directory.allocate(manifest));
         }
         self.names_tried_in.get_or_init(|| place);
         Ok(())

@@ -7,7 +7,7 @@ use shoal_core::content::{Manifest, Metadata, PieceIndex};
 
 use crate::store::{
     StoreError,
-    catalogue::{Reservation, Store},
+    catalogue::{Need, Reservation, Store},
     content::{ContentDirectory, Stored},
 };
 
@@ -29,7 +29,7 @@ pub struct Import {
 impl Import {
     /// Starts an import, if there is room for it.
     pub fn start(store: &Arc<Store>, manifest: Manifest) -> Result<Self, StoreError> {
-        let room = store.reserve(manifest.descriptor().disk_bytes())?;
+        let room = store.reserve(Need::all(manifest.descriptor().disk_bytes()))?;
         Self::start_within(room, store, manifest)
     }
 
@@ -58,7 +58,12 @@ impl Import {
             self.bytes.extend_from_slice(part);
             bytes = rest;
             if part.len() == lacks {
-                self.stored.store_whole(next, std::mem::take(&mut self.bytes))?;
+                let bytes = std::mem::take(&mut self.bytes);
+                let written = bytes.len() as u64;
+                self.stored.store_whole(next, bytes)?;
+                if let Some(room) = &mut self.room {
+                    room.wrote(written);
+                }
                 self.next = self.missing.next();
             }
         }

@@ -30,7 +30,7 @@ use crate::store::{
     catalogue::PRIVATE,
     content::{ContentDirectory, Stored, path_below},
     error::cannot,
-    file_system::{delete_directory, rename_new, sync_parent},
+    file_system::{delete_directory, free_bytes, rename_new, sync_parent},
     hash::{Fingerprint, Fingerprints},
 };
 
@@ -67,6 +67,9 @@ impl OneShot {
         destination.create()?;
         let lock = destination.lock()?;
         if destination.record(id)?.is_none() {
+            destination
+                .check_room(metadata.descriptor())
+                .inspect_err(|_| drop(destination.state.delete()))?;
             destination.write_record(&metadata)?;
         }
         Self::open(destination, lock, metadata)
@@ -86,6 +89,7 @@ impl OneShot {
 
     fn open(destination: Destination, lock: File, metadata: Metadata) -> Result<Self, StoreError> {
         destination.take_back(metadata.descriptor())?;
+        destination.check_room(metadata.descriptor())?;
         let stored = Stored::resume(metadata, &destination.state, Arc::default())?;
         stored.try_names_in(destination.state.path().join("names"))?;
         Ok(Self { stored, destination, _lock: lock })
@@ -152,6 +156,17 @@ impl Destination {
         let state = format!(".{}-{}", &id.to_string()[..16], suffix(name));
         let state = ContentDirectory::new(path.with_file_name(state));
         Ok(Self { path, state })
+    }
+
+    /// Refuses a download whose missing bytes the file system has no room for.
+    fn check_room(&self, descriptor: &Descriptor) -> Result<(), StoreError> {
+        let state = self.state.path();
+        let needed = descriptor.disk_bytes().saturating_sub(self.state.allocated_bytes());
+        let Some(free) = free_bytes(state) else { return Ok(()) };
+        match needed.saturating_sub(free) {
+            0 => Ok(()),
+            missing => Err(StoreError::NoSpace { path: self.path.clone(), needed, missing, free }),
+        }
     }
 
     /// Refuses to download two contents to one destination: the other is unfinished.

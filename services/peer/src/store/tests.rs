@@ -327,26 +327,35 @@ fn complete_download(bench: &Bench, source: &Stored) -> OneShot {
 
 #[test]
 fn a_download_is_served_while_it_is_moved_to_its_destination() {
-    let bench = Bench::new(3);
-    let download = complete_download(&bench, &bench.source);
-    let (stored, served) = (download.stored().clone(), Rc::new(RefCell::new(Vec::new())));
+    // More than the files that are kept open.
+    const FILES: u16 = 300;
+    let bench = Bench::new(1);
+    let tree = bench.directory.path().join("large");
+    fs::create_dir(&tree).unwrap();
+    for number in 0..FILES {
+        let mut bytes = vec![1; PIECE];
+        bytes[..2].copy_from_slice(&number.to_le_bytes());
+        fs::write(tree.join(number.to_string()), bytes).unwrap();
+    }
+    let source = Stored::in_place(hashed(&tree));
+    let download = complete_download(&bench, &source);
+    let (stored, served) = (download.stored().clone(), Rc::new(RefCell::new(0)));
     let seen = served.clone();
     let read_between = move |step| {
         if step == Step::SyncTree {
             for piece in stored.layout().pieces().skip(1) {
                 let block = stored.layout().whole(piece);
-                let mut bytes = vec![0; block.length as usize];
-                seen.borrow_mut().push(stored.read(block, &mut bytes).map(|()| bytes));
+                let mut both = [vec![0; PIECE], vec![0; PIECE]];
+                stored.read(block, &mut both[0]).unwrap();
+                source.read(block, &mut both[1]).unwrap();
+                assert!(both[0] == both[1]);
+                *seen.borrow_mut() += 1;
             }
         }
         Ok(())
     };
     watch(read_between, || download.finish(&CancellationToken::new())).unwrap();
-    let served = served.take();
-    assert_eq!(served.len(), 3);
-    for (number, bytes) in served.into_iter().enumerate() {
-        assert_eq!(bytes.unwrap(), vec![number as u8 + 1; PIECE]);
-    }
+    assert_eq!(served.take(), FILES);
 }
 
 #[test]

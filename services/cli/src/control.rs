@@ -1,7 +1,9 @@
 //! Connections to the control API of a running peer.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::Duration,
@@ -50,6 +52,14 @@ impl Control {
             change: ControlServiceClient::new(channel.clone()),
             observe: ObserveServiceClient::new(channel),
         }
+    }
+}
+
+/// A path or a name as the two fields of a message that have it: text, or bytes that are not UTF-8.
+pub(crate) fn text_or_bytes(word: OsString) -> (String, Vec<u8>) {
+    match word.into_string() {
+        Ok(text) => (text, Vec::new()),
+        Err(bytes) => (String::new(), bytes.into_encoded_bytes()),
     }
 }
 

@@ -2,9 +2,12 @@
 //! would.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     fs::{self, File, Permissions},
-    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink},
+    os::unix::{
+        ffi::OsStringExt as _,
+        fs::{FileExt as _, MetadataExt as _, PermissionsExt as _, symlink},
+    },
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -176,4 +179,36 @@ fn a_content_of_holes_is_not_said_to_have_been_here() {
     assert_same(&source, &to.join("zeros"));
     let occupied = to.join("zeros").metadata().expect("it arrived").blocks() * 512;
     assert!(occupied < 1_000_000, "{occupied} bytes");
+}
+
+#[test]
+fn a_peer_is_told_paths_that_are_not_utf_8() {
+    let cluster = Cluster::start();
+    let odd = |name: &[u8]| OsString::from_vec([name, b" \xff\xfe\n"].concat());
+    let tree = directory(&cluster, "source").join(odd(b"tree"));
+    fs::create_dir(&tree).expect("the directory is made");
+    for (name, byte) in [(&b"wanted"[..], 1), (b"skipped", 2)] {
+        fs::write(tree.join(odd(name)), vec![byte; 300_000]).expect("the file is written");
+    }
+    let peers = ["publisher", "fetcher"].map(|name| cluster.peer(name, &[]));
+    let run = |peer: usize, arguments: &[&OsStr]| {
+        let control = ["--control".as_ref(), OsStr::new(&peers[peer].control)];
+        let done = shoal(&[arguments, &control].concat());
+        assert!(done.status.success(), "{}", words(&done));
+        String::from_utf8(done.stdout).expect("an id").trim().to_owned()
+    };
+    let name = odd(b"name");
+    let publish = ["publish", "--in-place"].map(OsStr::new);
+    let id = run(0, &[&publish[..], &["--name".as_ref(), &name, tree.as_os_str()]].concat());
+    let listed = shoal(&["hash".as_ref(), "--name".as_ref(), &name, tree.as_os_str()]);
+    assert!(String::from_utf8_lossy(&listed.stdout).starts_with(&id));
+
+    let fetch = ["fetch".as_ref(), OsStr::new(&id)];
+    let skip = ["--priority".as_ref(), OsStr::new(r"skipped \xff\xfe\n=skip")];
+    run(1, &[fetch, skip].concat());
+    let status = peers[1].status(&id).expect("it was fetched");
+    assert!((300_000..600_000).contains(&status.held_bytes), "{status:?}");
+    let copy = cluster.path().join(odd(b"copy"));
+    run(1, &[fetch, ["--to".as_ref(), copy.as_os_str()]].concat());
+    assert_same(&tree, &copy);
 }

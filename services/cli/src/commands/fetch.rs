@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use shoal_common::shutdown;
 use shoal_core::{
     Address,
@@ -14,7 +13,7 @@ use tokio::time::sleep_until;
 use super::{name, watch::Changes};
 use crate::{
     args::{FetchArgs, PatienceArgs},
-    control::Control,
+    control::{Control, text_or_bytes},
     exit::{Exit, Failure},
     patience::Patience,
     progress::{Progress, Snapshot},
@@ -37,7 +36,8 @@ pub(crate) async fn run(args: FetchArgs, mut progress: Progress) -> anyhow::Resu
         progress.note(&format!("the peer fetches it; shoal watch {id} shows the progress"));
         return Ok(());
     }
-    let without_copy = FetchRequest { export_to: String::new(), ..request.clone() };
+    let without_copy =
+        FetchRequest { export_to: String::new(), export_to_bytes: Vec::new(), ..request.clone() };
     control.change.fetch(without_copy).await.map_err(Failure::from)?;
     let stats = follow(&mut control, id, started, args.patience, &mut progress).await?;
     if args.to.is_some() {
@@ -49,9 +49,7 @@ pub(crate) async fn run(args: FetchArgs, mut progress: Progress) -> anyhow::Resu
 
 fn request(args: &FetchArgs, link: &Link) -> anyhow::Result<FetchRequest> {
     let export_to = args.to.as_deref().map(std::path::absolute).transpose()?;
-    let export_to = export_to.map(|path| {
-        path.into_os_string().into_string().ok().context("--to: the path is not valid UTF-8")
-    });
+    let (export_to, export_to_bytes) = text_or_bytes(export_to.unwrap_or_default().into());
     let priorities = args.priorities.iter().map(|wanted| pb::FilePriority {
         path: wanted.path.clone(),
         priority: wanted.priority.into(),
@@ -63,7 +61,8 @@ fn request(args: &FetchArgs, link: &Link) -> anyhow::Result<FetchRequest> {
         content_id: link.id.to_string(),
         trackers: all(&args.trackers, link.trackers()),
         dht: all(&args.ring.nodes, link.ring_nodes()),
-        export_to: export_to.transpose()?.unwrap_or_default(),
+        export_to,
+        export_to_bytes,
         sequential: args.sequential,
         priorities: priorities.collect(),
         pin: args.pin,

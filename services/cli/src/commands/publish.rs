@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashSet,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::local;
 use crate::{
     args::{LinkPolicy, PublishArgs},
-    control::Control,
+    control::{Control, text_or_bytes},
     exit::{Exit, Failure},
     progress::{Progress, State},
 };
@@ -58,14 +57,12 @@ pub(crate) async fn run(args: PublishArgs, mut progress: Progress) -> anyhow::Re
 }
 
 async fn in_place(args: &PublishArgs, control: &mut Control) -> anyhow::Result<Published> {
-    let path: PathBuf = std::path::absolute(&args.path)?;
-    let Some(path) = path.to_str() else {
-        bail!("{} is not UTF-8; publish it without --in-place", path.display())
-    };
+    let (path, path_bytes) = text_or_bytes(std::path::absolute(&args.path)?.into_os_string());
     let content = &args.content;
-    let name = content.name.as_ref().map(|name| name.to_str().context("--name is not UTF-8"));
+    let (name, name_bytes) = text_or_bytes(content.name.clone().unwrap_or_default());
     let request = PublishRequest {
-        path: path.to_owned(),
+        path,
+        path_bytes,
         piece_length: content.piece_length.map_or(0, ByteSize::bytes),
         super_seeding: args.super_seeding,
         links: match content.links {
@@ -75,7 +72,8 @@ async fn in_place(args: &PublishArgs, control: &mut Control) -> anyhow::Result<P
         }
         .into(),
         preserve: content.preserve,
-        name: name.transpose()?.unwrap_or_default().to_owned(),
+        name,
+        name_bytes,
     };
     let answer = control.change.publish(request).await.map_err(Failure::from)?.into_inner();
     Ok((answer.content_id, answer.link))

@@ -1,6 +1,6 @@
 //! What the calls of the local API work on.
 
-use std::{path::Path, sync::Arc};
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _, path::Path, sync::Arc};
 
 use shoal_core::{Address, content::ContentId};
 use tonic::Status;
@@ -41,9 +41,14 @@ pub(super) fn parse_id(text: &str) -> Result<ContentId, Status> {
     text.parse().map_err(|error| Status::invalid_argument(format!("content_id: {error}")))
 }
 
+/// The bytes of a path or name, which are in a field of their own if they are not UTF-8.
+pub(super) fn either<'a>(text: &'a str, bytes: &'a [u8]) -> &'a [u8] {
+    if bytes.is_empty() { text.as_bytes() } else { bytes }
+}
+
 /// Paths come from another process, which may have another working directory.
-pub(super) fn absolute<'a>(field: &str, path: &'a str) -> Result<&'a Path, Status> {
-    let path = Path::new(path);
+pub(super) fn absolute<'a>(field: &str, path: &'a [u8]) -> Result<&'a Path, Status> {
+    let path = Path::new(OsStr::from_bytes(path));
     if path.is_absolute() {
         return Ok(path);
     }

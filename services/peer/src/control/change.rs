@@ -11,7 +11,7 @@ use shoal_proto::control::v1::{
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    api::{LocalApi, absolute, parse_id, unknown},
+    api::{LocalApi, absolute, either, parse_id, unknown},
     roots::{Caller, Purpose},
     wire::{self, piece_length},
 };
@@ -37,8 +37,9 @@ impl ControlService for LocalApi {
     ) -> Result<Response<PublishResponse>, Status> {
         let caller = Caller::of(&request);
         let request = request.into_inner();
-        let rooted =
-            self.roots.allow(Purpose::Publish, absolute("path", &request.path)?, &caller)?;
+        let path = absolute("path", either(&request.path, &request.path_bytes))?;
+        let rooted = self.roots.allow(Purpose::Publish, path, &caller)?;
+        let name = either(&request.name, &request.name_bytes);
         let hash_options = HashOptions {
             piece_length: piece_length(request.piece_length)?,
             links: match request.links() {
@@ -47,7 +48,7 @@ impl ControlService for LocalApi {
                 LinkHandling::Refuse => Links::Refuse,
             },
             preserve: request.preserve,
-            name: (!request.name.is_empty()).then(|| request.name.clone().into_bytes()),
+            name: (!name.is_empty()).then(|| name.to_vec()),
         };
         let options = Options { super_seeding: request.super_seeding, ..Options::default() };
         let noted = options.clone();
@@ -79,8 +80,8 @@ impl ControlService for LocalApi {
         let caller = Caller::of(&request);
         let request = request.into_inner();
         let id = parse_id(&request.content_id)?;
-        let export_to = match request.export_to.as_str() {
-            "" => None,
+        let export_to = match either(&request.export_to, &request.export_to_bytes) {
+            b"" => None,
             path => {
                 let path = absolute("export_to", path)?;
                 Some(self.roots.allow(Purpose::Export, path, &caller)?)

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use shoal_core::{
     Address,
-    content::{ContentId, Manifest, PieceIndex},
+    content::{ContentId, Escaped, Manifest, PieceIndex},
     swarm::{ContentKey, Input, Priority},
 };
 use tokio::{
@@ -264,7 +264,7 @@ impl Engine {
 }
 
 /// The pieces that do not have the normal priority. The last of the paths that a file is at or below
-/// decides about it. A piece with bytes of several files has the highest of their priorities.
+/// decides about it; that of a file which is not UTF-8 is escaped, as where it is shown. A piece with bytes of several files has the highest of their priorities.
 fn by_priority(
     manifest: &Manifest,
     paths: &[(String, Priority)],
@@ -278,7 +278,13 @@ fn by_priority(
     for (file, part) in manifest.files() {
         let Some(blob) = part.blob else { continue };
         let file = manifest.path_of(file);
-        let decides = paths.iter().rev().find(|(path, _)| is_within(&file, path));
+        let escaped = file.utf8_chunks().any(|chunk| !chunk.invalid().is_empty());
+        let escaped = escaped.then(|| Escaped(&file).to_string());
+        let is_at = |path: &str| {
+            is_within(&file, path)
+                || escaped.as_ref().is_some_and(|file| is_within(file.as_bytes(), path))
+        };
+        let decides = paths.iter().rev().find(|(path, _)| is_at(path));
         let priority = decides.map_or(Priority::Normal, |(_, priority)| *priority);
         for piece in layout.pieces_within(blob, &(part.offset..part.offset + part.size)) {
             let highest = &mut highest[piece.get() as usize];
@@ -301,7 +307,7 @@ fn is_within(file: &[u8], path: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{ffi::OsStr, fs, os::unix::ffi::OsStrExt as _};
 
     use shoal_core::content::PieceLength;
 
@@ -343,5 +349,23 @@ mod tests {
         // The last path that applies to a file decides.
         assert_eq!(pieces(&[("sub", High), ("sub/b", Skip), ("sub/c", Low)]), [(High, long)]);
         assert_eq!(pieces(&[("sub", High), ("sub", Normal)]), []);
+    }
+
+    #[test]
+    fn a_path_that_is_not_utf_8_is_named_as_it_is_shown() {
+        const PIECE: usize = PieceLength::MIN.get() as usize;
+        let directory = tempfile::tempdir().unwrap();
+        let odd = directory.path().join(OsStr::from_bytes(b"odd\\\xff"));
+        fs::create_dir(&odd).unwrap();
+        fs::write(odd.join("file"), vec![7; PIECE]).unwrap();
+        fs::write(directory.path().join("other"), vec![8; PIECE]).unwrap();
+        let manifest = hash(directory.path(), &HashOptions::default(), |_| {}).unwrap().manifest;
+        let first = manifest.files().next().unwrap().0;
+        let shown = Escaped(&manifest.path_of(first)).to_string();
+        assert_eq!(shown, r"odd\\\xff/file");
+        for path in [shown.as_str(), r"odd\\\xff", r"odd\\\xff/"] {
+            let pieces = by_priority(&manifest, &[(path.to_owned(), Skip)]);
+            assert_eq!(pieces, [(Skip, vec![PieceIndex::new(1)])].into(), "{path}");
+        }
     }
 }

@@ -13,7 +13,8 @@ pub mod units;
 pub use discovery::{advertised, announced, dns, ring_client, trackers};
 pub use grpc::{channel, health, http2, server, status};
 pub use runtime::{
-    admin, config, durable_files, lock, memory, process, shutdown, supervisor, telemetry,
+    admin, config, durable_files, lock, memory, open_files, process, shutdown, supervisor,
+    telemetry,
 };
 
 #[cfg(fuzzing)]

@@ -8,6 +8,7 @@ pub mod durable_files;
 pub(crate) mod faults;
 pub mod lock;
 pub mod memory;
+pub mod open_files;
 pub mod process;
 pub mod shutdown;
 pub mod supervisor;

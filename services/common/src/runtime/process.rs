@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{self, Conflict},
-    health, server, shutdown,
+    health, open_files, server, shutdown,
     telemetry::{self, LevelFilter, Log},
     text,
 };
@@ -61,9 +61,10 @@ pub trait Settings: Default + Serialize + DeserializeOwned {
     }
 }
 
-/// Runs `main` on a runtime made by `runtime`. Work that is still running on blocking threads when
+/// Runs `main` on a runtime made by `runtime`, with as many open files as the system allows. Work that is still running on blocking threads when
 /// `main` has ended gets one more second, and is then abandoned.
 pub fn block_on<T>(mut runtime: Builder, main: impl Future<Output = T>) -> io::Result<T> {
+    open_files::raise_limit();
     let runtime = runtime.enable_all().build()?;
     let outcome = runtime.block_on(main);
     runtime.shutdown_timeout(BLOCKING_GRACE);

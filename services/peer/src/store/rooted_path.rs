@@ -11,6 +11,8 @@ use rustix::{
     io::Errno,
 };
 
+use shoal_common::open_files::open_patiently;
+
 use super::{StoreError, error::cannot};
 
 /// The kernel gives up on a path with `..` if something is renamed meanwhile (openat2(2), EAGAIN).
@@ -69,8 +71,8 @@ impl Opener {
         let action = if flags.contains(OFlags::PATH) { "look at" } else { "open" };
         let flags = flags | OFlags::CLOEXEC;
         let Some(root) = &self.root else {
-            let opened = openat(CWD, path, flags, Mode::empty());
-            return opened.map(File::from).map_err(|error| cannot(action, path)(error.into()));
+            let opened = open_patiently(|| Ok(openat(CWD, path, flags, Mode::empty())?));
+            return opened.map(File::from).map_err(cannot(action, path));
         };
         let outside = || StoreError::Outside { path: path.to_owned(), root: root.path.clone() };
         let inside = match path.strip_prefix(&root.path) {

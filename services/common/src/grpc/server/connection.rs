@@ -52,7 +52,7 @@ pub fn accept(
     listener: TcpListener,
     limits: &Limits,
 ) -> impl Stream<Item = Connection> + Send + use<> {
-    let slots = ConnectionSlots::new(limits.max_connections, limits.of_source(), limits.when_full);
+    let slots = ConnectionSlots::new(limits.total(), limits.of_source(), limits.when_full);
     let budget = Arc::clone(&limits.budget);
     stream::unfold((listener, slots, budget), move |(listener, slots, budget)| async move {
         loop {

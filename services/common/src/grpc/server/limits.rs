@@ -3,12 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use super::slots::WhenFull;
-use crate::grpc::{http2::Http2, rpc::Budget};
+use crate::{
+    grpc::{http2::Http2, rpc::Budget},
+    open_files,
+};
 
 /// The limits of a server for its clients.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Open connections. If there is one more, an idle one is closed, or else the new one.
+    /// Open connections, fewer if the limit of open files demands it. If there is one more, an idle one is closed, or else the new one.
     pub max_connections: usize,
     /// Of these, from one source: an IPv4 address or an IPv6 /64. None means half of all.
     pub max_connections_of_source: Option<usize>,
@@ -60,7 +63,13 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Open connections: at most half of the files that the process may have open.
+    pub(super) fn total(&self) -> usize {
+        self.max_connections.min(open_files::limit() / 2)
+    }
+
     pub(super) fn of_source(&self) -> usize {
-        self.max_connections_of_source.unwrap_or_else(|| self.max_connections.div_ceil(2))
+        let half = self.total().div_ceil(2);
+        self.max_connections_of_source.map_or(half, |most| most.min(self.total()))
     }
 }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use rustix::fs::OFlags;
-use shoal_common::lock::Mutex;
+use shoal_common::{lock::Mutex, open_files::open_patiently};
 use shoal_core::content::{BlobNumber, EntryNumber, Manifest};
 
 use super::{directory::ContentDirectory, open_files::OpenFiles};
@@ -202,7 +202,7 @@ impl Files {
         };
         let mut options = OpenOptions::new();
         options.read(true).write(is_written).custom_flags(flags.bits().cast_signed());
-        let opened = match options.open(&path) {
+        let opened = match open_patiently(|| options.open(&path)) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.open_moved(placed, file).ok_or(error)
             }

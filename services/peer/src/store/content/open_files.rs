@@ -10,13 +10,13 @@ use std::{
 };
 
 use lru::LruCache;
-use shoal_common::lock::Mutex;
+use shoal_common::{lock::Mutex, open_files};
 
 use crate::store::arrangement::FileNumber;
 
-/// Files that a store keeps open, over all contents: well below the usual limit of 1,024 per
-/// process.
-const MAX_OPEN_FILES: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+/// Files that a store keeps open, over all contents, unless a quarter of those that the process may
+/// have open are fewer.
+const MAX_OPEN_FILES: usize = 256;
 
 /// A content, and one of its files.
 pub(super) type FileKey = (u64, FileNumber);
@@ -31,10 +31,9 @@ pub(in crate::store) struct OpenFiles {
 
 impl Default for OpenFiles {
     fn default() -> Self {
-        Self {
-            files: Mutex::new(LruCache::sparse(MAX_OPEN_FILES)),
-            next_content: AtomicU64::new(0),
-        }
+        let most = MAX_OPEN_FILES.min(open_files::limit() / 4);
+        let most = NonZeroUsize::new(most).unwrap_or(NonZeroUsize::MIN);
+        Self { files: Mutex::new(LruCache::sparse(most)), next_content: AtomicU64::new(0) }
     }
 }
 
@@ -79,14 +78,14 @@ mod tests {
         let open_files = OpenFiles::default();
         let file = Arc::new(tempfile::tempfile().unwrap());
         let (first, second) = (open_files.new_content(), open_files.new_content());
-        for number in 0..MAX_OPEN_FILES.get() {
+        for number in 0..MAX_OPEN_FILES {
             open_files.insert((first, self::number(number)), file.clone());
         }
         assert!(open_files.find((first, number(0))).is_some());
         open_files.insert((second, number(0)), file.clone());
         assert!(open_files.find((first, number(0))).is_some(), "it was just used");
         assert!(open_files.find((first, number(1))).is_none());
-        assert_eq!(Arc::strong_count(&file), 1 + MAX_OPEN_FILES.get());
+        assert_eq!(Arc::strong_count(&file), 1 + MAX_OPEN_FILES);
         open_files.close_all_of(first);
         assert!(open_files.find((second, number(0))).is_some());
         assert_eq!(Arc::strong_count(&file), 2);

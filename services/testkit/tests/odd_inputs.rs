@@ -212,3 +212,19 @@ fn a_peer_is_told_paths_that_are_not_utf_8() {
     run(1, &[fetch, ["--to".as_ref(), copy.as_os_str()]].concat());
     assert_same(&tree, &copy);
 }
+
+#[test]
+fn the_state_of_an_older_release_is_named() {
+    let cluster = Cluster::start();
+    let file = cluster.file("source/file", 100_000, 3);
+    let to = directory(&cluster, "to");
+    let old = directory(&cluster, "to/.file.shoal");
+    let seeder = cluster.seed(&file, &[]);
+    let done = run_get(&cluster, &seeder, &to);
+    assert!(done.status.success(), "{}", words(&done));
+    let warning = words(&done);
+    let warning = warning.lines().find(|line| line.contains("older release")).expect("it is named");
+    assert!(warning.contains(&old.display().to_string()), "{warning}");
+    assert!(old.exists(), "it is left alone");
+    assert_same(&file, &to.join("file"));
+}

@@ -47,7 +47,8 @@ Examples:
 Exit status:
   0 done   1 failed   2 wrong usage   3 not found   4 a service cannot be reached
   5 disk full, or no permission to read or write
-  6 not complete within --timeout   7 nothing arrived within --stall-timeout   130 interrupted
+  6 not complete within --timeout   7 nothing arrived within --stall-timeout
+  8 shoal verify found damaged files   130 interrupted
 
 Environment:
   SHOAL_CONTROL                address of the peer's control API, as --control
@@ -116,6 +117,7 @@ pub(crate) enum Command {
     Pin(PinArgs),
     Watch(WatchArgs),
     Explain(ExplainArgs),
+    Verify(VerifyArgs),
     Swarm(SwarmArgs),
     Swarms(SwarmsArgs),
     Name(NameArgs),
@@ -138,6 +140,7 @@ impl Command {
             Self::Pin(_) => "pin",
             Self::Watch(_) => "watch",
             Self::Explain(_) => "explain",
+            Self::Verify(_) => "verify",
             Self::Swarm(_) => "swarm",
             Self::Swarms(_) => "swarms",
             Self::Name(_) => "name",
@@ -447,6 +450,18 @@ pub(crate) struct WatchArgs {
 /// Explain why a download is slow, neighbour by neighbour
 #[derive(Args, Debug)]
 pub(crate) struct ExplainArgs {
+    /// The content's id
+    pub(crate) id: ContentId,
+
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
+}
+
+/// Read what the peer holds of a content again, and name the damaged files
+///
+/// Exit status 8 if there are any. Changes nothing.
+#[derive(Args, Debug)]
+pub(crate) struct VerifyArgs {
     /// The content's id
     pub(crate) id: ContentId,
 

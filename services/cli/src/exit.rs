@@ -22,6 +22,7 @@ pub(crate) enum Exit {
     Storage = 5,
     TimedOut = 6,
     Stalled = 7,
+    Damaged = 8,
     Interrupted = 130,
 }
 

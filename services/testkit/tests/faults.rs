@@ -328,3 +328,40 @@ fn an_oversized_message_is_refused_without_allocating_it() {
     assert!(peak < MAX_MEMORY, "{peak} bytes were resident");
     peer.answer(&["explain", &id]);
 }
+
+#[test]
+fn verify_names_the_files_with_damaged_bytes() {
+    let cluster = Cluster::start();
+    let tree = cluster.path().join("tree");
+    for (name, seed) in [("big", 1), ("same", 1), ("other", 2)] {
+        cluster.file(&format!("tree/{name}"), 2 * MB, seed);
+    }
+    let peer = cluster.peer("peer", &[]);
+    let id = peer.publish(&tree);
+    let verified = |code| {
+        let output = peer.shoal(&["verify", &id, "--json"]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let first = output.stdout.split(|byte| *byte == b'\n').next().expect("a line");
+        serde_json::from_slice::<serde_json::Value>(first).expect("it prints JSON")
+    };
+    let sound = verified(0);
+    assert!(sound["verified_pieces"].as_u64() > Some(2), "{sound}");
+    assert_eq!(sound["damaged_pieces"], 0);
+
+    let blobs = peer.directory_of(&id).join("blobs");
+    let original = fs::read(tree.join("big")).expect("it is there");
+    let blobs = fs::read_dir(blobs).expect("it is there").map(|blob| blob.expect("it is").path());
+    let blob = blobs.into_iter().find(|blob| fs::read(blob).expect("it is readable") == original);
+    let rot = |byte: u8| {
+        let mut open =
+            fs::File::options().write(true).open(blob.as_ref().expect("a blob")).unwrap();
+        open.seek(SeekFrom::Start(MB as u64)).expect("it is long enough");
+        open.write_all(&[byte]).expect("it is writable");
+    };
+    rot(!original[MB]);
+    let damaged = verified(8);
+    assert_eq!(damaged["damaged_pieces"], 1);
+    assert_eq!(damaged["damaged_files"], serde_json::json!(["big", "same"]));
+    rot(original[MB]);
+    assert_eq!(verified(0)["damaged_pieces"], 0);
+}

@@ -14,6 +14,7 @@ mod publish;
 mod seed;
 mod swarm;
 mod swarms;
+mod verify;
 mod watch;
 
 use anyhow::Context as _;
@@ -48,6 +49,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<()> {
         Command::Rm(args) => contents::remove(args).await,
         Command::Pin(args) => contents::pin(args).await,
         Command::Explain(args) => explain::run(args, format).await,
+        Command::Verify(args) => verify::run(args, format).await,
         Command::Swarm(args) => swarm::run(args, format).await,
         Command::Swarms(args) => swarms::run(args, format).await,
         Command::Name(args) => name::run(args, format, &progress).await,

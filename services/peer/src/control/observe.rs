@@ -5,8 +5,8 @@ use std::{collections::HashMap, pin::Pin, time::Duration};
 use shoal_common::units::duration;
 use shoal_core::content::{Bitfield, ContentId, PieceIndex};
 use shoal_proto::control::v1::{
-    ExplainRequest, ExplainResponse, ListRequest, ListResponse, WatchRequest, WatchResponse,
-    observe_service_server::ObserveService,
+    ExplainRequest, ExplainResponse, ListRequest, ListResponse, VerifyRequest, VerifyResponse,
+    WatchRequest, WatchResponse, observe_service_server::ObserveService,
 };
 use tokio::{sync::mpsc, time::sleep};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -19,6 +19,8 @@ use super::{
 use crate::node::StatusWatch;
 
 const DEFAULT_INTERVAL: Duration = Duration::from_millis(250);
+/// Damaged files that are named, at most: they fit into a message however long their paths are.
+const MAX_FILES: usize = 100;
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
 
 #[tonic::async_trait]
@@ -61,6 +63,23 @@ impl ObserveService for LocalApi {
         let id = parse_id(&request.get_ref().content_id)?;
         let explanation = self.daemon.node.explain(id).await?.ok_or_else(|| unknown(id))?;
         Ok(Response::new(wire::explanation(explanation)))
+    }
+
+    async fn verify(
+        &self,
+        request: Request<VerifyRequest>,
+    ) -> Result<Response<VerifyResponse>, Status> {
+        let id = parse_id(&request.get_ref().content_id)?;
+        // It may take hours, and is of no use once the caller has gone.
+        let stop = self.daemon.store.stop().child_token();
+        let _stop_with_the_call = stop.clone().drop_guard();
+        let verified = self.daemon.on_disk(move |store| store.load(id)?.verify(&stop)).await?;
+        Ok(Response::new(VerifyResponse {
+            verified_pieces: verified.pieces,
+            damaged_pieces: verified.damaged.len() as u32,
+            damaged_file_count: verified.files.len() as u32,
+            damaged_files: verified.files.into_iter().take(MAX_FILES).collect(),
+        }))
     }
 }
 

@@ -36,7 +36,7 @@ mod rooted_path;
 mod tests;
 
 pub use catalogue::{Entry, Need, Reservation, Store};
-pub use content::{Accepted, Stored};
+pub use content::{Accepted, Stored, Verified};
 pub use error::{Paths, StoreError};
 pub(crate) use exchange::check_destination;
 pub use exchange::{Exported, Import, OneShot, find_at};

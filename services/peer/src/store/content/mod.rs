@@ -10,6 +10,7 @@ mod files;
 pub(super) mod held_log;
 mod open_files;
 mod progress;
+mod verify;
 mod writer;
 
 use std::{
@@ -27,7 +28,7 @@ use shoal_core::content::{
     ManifestHashes, Metadata, PieceHash, PieceIndex, Span,
 };
 
-pub use self::accept::Accepted;
+pub use self::{accept::Accepted, verify::Verified};
 pub(super) use self::{
     directory::{ContentDirectory, file_mode},
     files::path_below,

@@ -19,7 +19,7 @@ use self::{
 };
 pub(super) use self::{
     fingerprint::{Fingerprint, Fingerprints},
-    pieces::{BUFFER_BYTES, check_holes, hash_piece},
+    pieces::{BUFFER_BYTES, check_holes, hash_piece, on_all_cores},
 };
 use super::{StoreError, arrangement::Arrangement, error::cannot, rooted_path::RootedPath};
 

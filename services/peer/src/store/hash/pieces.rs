@@ -119,7 +119,7 @@ pub(in crate::store) fn check_holes(
 }
 
 /// Does the runs on all cores. Each thread takes the next, until none is left or one fails.
-fn on_all_cores<R: Sync>(
+pub(in crate::store) fn on_all_cores<R: Sync>(
     runs: &[R],
     work: impl Fn(&R, &mut [u8]) -> Result<(), StoreError> + Sync,
 ) -> Result<(), StoreError> {

@@ -52,6 +52,11 @@ impl Store {
         if need.written == 0 {
             return Ok(());
         }
+        // If nothing at all were written yet, it would fit: spares a look at each of many contents.
+        let at_most = self.index.lock().used_bytes().saturating_add(self.min_free);
+        if free_bytes(self.directory.path()).is_none_or(|free| at_most <= free) {
+            return Ok(());
+        }
         let (reserved, entries) = {
             let index = self.index.lock();
             (index.unwritten, index.entries.clone())

@@ -94,6 +94,9 @@ impl BlockReceiver {
         let accepted = self.stored.accept(self.link, attempt, block, data)?;
         let Self { content, fetch, .. } = *self;
         self.unsent.push(Input::BlockArrived { content, fetch, block });
+        // Only what completed and wrote its piece can wait: others may report the rest of this one,
+        // and a piece must not be reported before its blocks.
+        let can_wait = matches!(&accepted, Accepted::Stored { pieces, .. } if !pieces.is_empty());
         match accepted {
             Accepted::Partial | Accepted::Duplicate | Accepted::Stale => {}
             Accepted::Stored { pieces, liars } => {
@@ -107,7 +110,7 @@ impl BlockReceiver {
                 self.unsent.push(Input::PieceCorrupt { content, piece, attempt, contributors });
             }
         }
-        if self.unsent.len() >= MAX_UNSENT {
+        if !can_wait || self.unsent.len() >= MAX_UNSENT {
             self.report().await;
         }
         Ok(())
